@@ -1,0 +1,1 @@
+"""The one typed program form: types, expressions, statements, kernels, and what reads them."""

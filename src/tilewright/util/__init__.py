@@ -1,0 +1,1 @@
+"""Errors, small data helpers and progress display. Imports nothing from the rest of the package."""

@@ -1,0 +1,74 @@
+"""The exception hierarchy: every error names the object, the rule it breaks, and the way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in the user's source: file, 1-based line, and that line's text."""
+
+    file: str
+    line: int
+    text: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}"
+        return f"{where}: {self.text.strip()}" if self.text else where
+
+
+class TilewrightError(Exception):
+    """Base class of all errors raised on purpose by Tilewright.
+
+    ``message`` says what is wrong (naming the object and the rule), ``hint`` says what to do
+    about it, ``location`` points at the user's source where there is one.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, location: Location | None = None):
+        self.message = message
+        self.hint = hint
+        self.location = location
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        parts = [f"{self.location}\n  {self.message}" if self.location else self.message]
+        if self.hint:
+            parts.append(f"  hint: {self.hint}")
+        return "\n".join(parts)
+
+
+class LanguageError(TilewrightError):
+    """A program the kernel language does not allow (syntax, names, forms)."""
+
+
+class IRTypeError(TilewrightError):
+    """An expression or statement whose types, ranks or structure do not fit."""
+
+
+class MachineError(TilewrightError):
+    """A machine or instruction declaration that contradicts itself."""
+
+
+class MappingError(TilewrightError):
+    """A mapping text or request that is invalid for the operator and the instruction."""
+
+
+class ScheduleError(TilewrightError):
+    """A schedule primitive whose precondition does not hold: the program is left untouched."""
+
+
+class CodegenError(TilewrightError):
+    """A kernel that a backend cannot emit."""
+
+
+class RuntimeFailure(TilewrightError):
+    """A compiled module could not be built, loaded or called (bad arguments, full disk, ...)."""
+
+
+class ImportFailure(TilewrightError):
+    """A model file that cannot be read: corrupt, truncated, unbound dimensions."""
+
+
+class UnsupportedOperator(ImportFailure):
+    """A graph operator that has no lowering."""
