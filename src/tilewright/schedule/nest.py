@@ -1,0 +1,175 @@
+"""Finding and replacing loops in a kernel, and the fresh names that rewrites need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from tilewright.ir import expr as ex
+from tilewright.ir.expr import Const, Expr, Var
+from tilewright.ir.stmt import (
+    Alloc,
+    Block,
+    For,
+    If,
+    Kernel,
+    Stmt,
+    While,
+    all_buffers,
+    loops,
+    map_stmts,
+    replace_buffers,
+    substitute,
+    walk,
+)
+from tilewright.util.errors import ScheduleError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a statement stands: its ancestors from the kernel body inwards (blocks included)."""
+
+    ancestors: tuple[Stmt, ...]
+    node: Stmt
+
+    @property
+    def loops(self) -> tuple[For, ...]:
+        """Enclosing loops, outer first."""
+        return tuple(a for a in self.ancestors if isinstance(a, For))
+
+    @property
+    def block(self) -> Block:
+        """The block that holds the statement."""
+        last = self.ancestors[-1]
+        if not isinstance(last, Block):
+            raise ScheduleError("the kernel body itself stands in no block")
+        return last
+
+
+def place_of(kernel: Kernel, matches: Callable[[Stmt], bool]) -> Place | None:
+    """The first statement in program order that ``matches``, with its ancestors."""
+
+    def search(s: Stmt, above: tuple[Stmt, ...]) -> Place | None:
+        if matches(s):
+            return Place(above, s)
+        inside = (*above, s)
+        for child in _children(s):
+            if (found := search(child, inside)) is not None:
+                return found
+        return None
+
+    return search(kernel.body, ())
+
+
+def _children(s: Stmt) -> Iterable[Stmt]:
+    match s:
+        case Block():
+            return s.stmts
+        case For() | While():
+            return (s.body,)
+        case If():
+            return (s.then, s.orelse) if s.orelse else (s.then,)
+    return ()
+
+
+def get_loop(kernel: Kernel, name: str, primitive: str) -> For:
+    """The loop called ``name``; ScheduleError in the name of ``primitive`` when there is none."""
+    for f in loops(kernel):
+        if f.name == name:
+            return f
+    raise ScheduleError(
+        f"{primitive}: kernel {kernel.name} has no loop {name!r}", hint=f"loops: {', '.join(f.name for f in loops(kernel))}"
+    )
+
+
+def loop_place(kernel: Kernel, name: str, primitive: str) -> Place:
+    """The place of the loop called ``name``; ScheduleError in the name of ``primitive`` when there is none."""
+    found = place_of(kernel, lambda s: isinstance(s, For) and s.name == name)
+    if found is None:
+        get_loop(kernel, name, primitive)
+        raise ScheduleError(f"{primitive}: no loop {name!r}")
+    return found
+
+
+def replace_stmt(kernel: Kernel, old: Stmt, *new: Stmt) -> Kernel:
+    """``kernel`` with the statement ``old`` (this very node) replaced by ``new`` in its block."""
+
+    def rewrite(s: Stmt) -> Stmt | None:
+        children = tuple(_children(s))
+        if isinstance(s, Block):
+            for n, child in enumerate(s.stmts):
+                if child is old:
+                    return Block((*s.stmts[:n], *new, *s.stmts[n + 1 :]))
+        for child in children:
+            if (changed := rewrite(child)) is not None:
+                return _with_child(s, child, changed)
+        return None
+
+    body = rewrite(kernel.body)
+    if not isinstance(body, Block):
+        raise ScheduleError(f"kernel {kernel.name} does not contain the statement to replace")
+    return kernel.with_(body=body)
+
+
+def _with_child(s: Stmt, old: Stmt, new: Stmt) -> Stmt:
+    match s:
+        case Block():
+            return Block(tuple(new if c is old else c for c in s.stmts))
+        case If() if s.orelse is old:
+            return replace(s, orelse=new)
+        case If():
+            return replace(s, then=new)
+    return replace(s, body=new)  # type: ignore[call-arg]
+
+
+def names(kernel: Kernel) -> set[str]:
+    """Every name in use: loops, buffers, sizes."""
+    return {f.name for f in loops(kernel)} | {b.name for b in all_buffers(kernel)} | {v.name for v in kernel.sizes}
+
+
+def fresh(taken: set[str], wanted: str) -> str:
+    """``wanted``, or ``wanted_1``, ``wanted_2``, ... whichever is not taken; it is taken afterwards."""
+    name, n = wanted, 0
+    while name in taken:
+        n += 1
+        name = f"{wanted}_{n}"
+    taken.add(name)
+    return name
+
+
+def copied(s: Stmt, taken: set[str]) -> Stmt:
+    """A copy of ``s`` whose loops and allocated buffers have fresh names (added to ``taken``)."""
+    buffers = {t.buffer.name: t.buffer.with_(name=fresh(taken, t.buffer.name)) for t in walk(s) if isinstance(t, Alloc)}
+    renamed = {f.name: Var(fresh(taken, f.name)) for f in loops(s)}
+    out = substitute(replace_buffers(s, buffers) if buffers else s, renamed)
+
+    def rename(t: Stmt) -> Stmt | None:
+        return replace(t, var=renamed[t.name]) if isinstance(t, For) and t.name in renamed else None
+
+    return map_stmts(out, rename)
+
+
+def constant(e: Expr) -> int | None:
+    """The value of a constant expression, else None."""
+    return int(e.value) if isinstance(e, Const) else None
+
+
+def trip_count(loop: For) -> int | None:
+    """Number of iterations of a loop with constant bounds, else None."""
+    lo, hi = constant(loop.lo), constant(loop.hi)
+    if lo is None or hi is None:
+        span = constant(loop.hi - loop.lo)
+        return None if span is None else max(0, -(-span // loop.step))
+    return max(0, -(-(hi - lo) // loop.step))
+
+
+def in_body(loop: For, env: dict[str, Expr]) -> tuple[Stmt, ...]:
+    """The statements of the loop's body with variables replaced."""
+    body = substitute(loop.body, env)
+    return body.stmts if isinstance(body, Block) else (body,)
+
+
+def mentions(e: Expr, variables: Iterable[str]) -> bool:
+    """Whether any of ``variables`` occurs in ``e``."""
+    used = ex.free_vars(e)
+    return any(v in used for v in variables)

@@ -1,0 +1,76 @@
+"""split: one loop becomes two, outer over tiles and inner within a tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Expr, Var
+from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind
+from tilewright.schedule.nest import copied, fresh, get_loop, in_body, names, replace_stmt, trip_count
+from tilewright.schedule.primitive import primitive
+from tilewright.util.errors import ScheduleError
+
+TAILS = ("exact", "guard", "peel")
+
+
+@primitive
+def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact") -> tuple[Kernel, tuple[str, ...]]:
+    """Split ``loop`` into an outer loop and an inner loop of ``factor`` iterations.
+
+    ``tail`` says what happens when the extent is no multiple of the factor: "exact" refuses,
+    "guard" puts ``if`` around the body, "peel" runs the remaining iterations in a loop after.
+    Returns (outer, inner), or (outer, inner, tail) when a tail loop was peeled. The order of
+    iterations stays, so there is no dependence to check. ScheduleError: unknown loop or tail,
+    factor below 1, an extent that is not known to be a multiple ("exact").
+    """
+    f = get_loop(kernel, loop, "split")
+    if not isinstance(factor, int) or factor < 1:
+        raise ScheduleError(f"split {loop}: factor {factor!r} is not an int >= 1", location=f.loc)
+    if tail not in TAILS:
+        raise ScheduleError(f"split {loop}: unknown tail {tail!r}", hint=f"one of {', '.join(TAILS)}", location=f.loc)
+    taken = names(kernel)
+    outer, inner = Var(fresh(taken, loop + "o")), Var(fresh(taken, loop + "i"))
+    count = trip_count(f)
+    multiple = count is not None and count % factor == 0
+    if tail == "exact" and not multiple:
+        extent = f"{f.extent} is not known to be" if count is None else f"{count} is not"
+        raise ScheduleError(
+            f"split {loop}: its extent {extent} a multiple of {factor}",
+            hint='use tail="guard" or tail="peel", or another factor',
+            location=f.loc,
+        )
+    if multiple or tail == "guard":
+        return replace_stmt(kernel, f, _tiled(f, outer, inner, factor, guard=not multiple)), (outer.name, inner.name)
+    return _peeled(kernel, f, outer, inner, factor, taken)
+
+
+def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr | None = None) -> For:
+    """The two loops; ``tiles`` overrides the number of outer iterations (rounded up by default)."""
+    index = f.lo + (outer * factor + inner) * f.step
+    body = Block(in_body(f, {f.name: index}))
+    if guard:
+        body = Block((If(ex.compare("<", index, f.hi), body, loc=f.loc),))
+    count = trip_count(f)
+    if tiles is None:
+        tiles = ex.idx(-(-count // factor)) if count is not None else (f.extent + (factor - 1)) // factor
+    inner_loop = replace(f, var=inner, lo=ex.idx(0), hi=ex.idx(factor), body=body, step=1)
+    outer_loop = replace(f, var=outer, lo=ex.idx(0), hi=tiles, step=1)
+    # Tiles of a vector run one after the other; iterations within a parallel tile do, too.
+    if f.kind is LoopKind.VECTOR:
+        outer_loop = replace(outer_loop, kind=LoopKind.SERIAL)
+    elif f.kind in (LoopKind.PARALLEL, LoopKind.BIND):
+        inner_loop = replace(inner_loop, kind=LoopKind.SERIAL, unit=None)
+    return replace(outer_loop, body=Block((inner_loop,)))
+
+
+def _peeled(kernel: Kernel, f: For, outer: Var, inner: Var, factor: int, taken: set[str]) -> tuple[Kernel, tuple[str, ...]]:
+    count = trip_count(f)
+    rest = Var(fresh(taken, f.name + "t"))
+    # A loop whose bounds may cross (lo > hi) must not get a negative number of tiles: its tail would start before lo.
+    extent = ex.idx(count) if count is not None else ex.binary("max", f.extent, ex.Const(0, ty.index))
+    tiles = extent // factor
+    tail = replace(f, var=rest, lo=f.lo + tiles * (factor * f.step), body=copied(Block(in_body(f, {f.name: rest})), taken))
+    main = _tiled(f, outer, inner, factor, guard=False, tiles=tiles)
+    return replace_stmt(kernel, f, main, tail), (outer.name, inner.name, rest.name)
