@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 from tilewright.ir.expr import Const, Expr, ExprLike, Load, idx
@@ -46,7 +47,7 @@ class Layout:
             blocks = [b for dim, b in self.dims if dim == d]
             if not blocks or blocks[-1] != 1:
                 raise IRTypeError(f"layout '{self}': dimension {d} has no innermost part", hint=f"end it with a plain {d}")
-            if any(x <= y or x % y for x, y in zip(blocks, blocks[1:], strict=False)):
+            if any(x <= y or x % y for x, y in pairwise(blocks)):
                 raise IRTypeError(f"layout '{self}': blocks {blocks} of dimension {d} must shrink and divide")
         if any(not 0 <= d < rank for d, _ in self.dims):
             raise IRTypeError(f"layout '{self}' names a dimension beyond rank {rank}")

@@ -11,9 +11,9 @@ own comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
@@ -27,18 +27,14 @@ COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 LOGICAL = ("and", "or")
 #: Mathematical functions: name -> number of arguments. The result has the joined float type.
 INTRINSICS: dict[str, int] = {
-    **dict.fromkeys(
-        ["exp", "exp2", "log", "log2", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "abs", "sigmoid", "isnan", "isinf"],
-        1,
-    ),
-    "pow": 2,
-    "atan2": 2,
-    "fmod": 2,
-    "copysign": 2,
+    **dict.fromkeys(["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "erf", "sigmoid"], 1),
+    **dict.fromkeys(["sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"], 1),
+    **dict.fromkeys(["floor", "ceil", "round", "trunc", "abs", "isnan", "isinf"], 1),
+    **dict.fromkeys(["pow", "atan2", "fmod", "copysign"], 2),
     "fma": 3,
 }
 PREDICATES = ("isnan", "isinf")
-Number = Union[int, float, bool]
+Number = int | float | bool
 
 
 class Expr:
@@ -127,7 +123,7 @@ class Expr:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Const(Expr):
-    """A literal. Integers are Python ints (any width), floats Python floats."""
+    """A literal. Integers are Python ints (any width), floats Python floats; of fixed point the real value."""
 
     value: Number
     dtype: DType
@@ -155,7 +151,7 @@ class Load(Expr):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Binary(Expr):
-    """``a op b`` with op in :data:`ARITHMETIC`; // and % round towards minus infinity."""
+    """``a op b`` with op in :data:`ARITHMETIC`; // and % round towards minus infinity, min and max propagate NaN."""
 
     op: str
     a: Expr
@@ -226,7 +222,7 @@ class Intrinsic(Expr):
     dtype: DType
 
 
-ExprLike = Union[Expr, int, float, bool]
+ExprLike = Expr | int | float | bool
 
 
 # --- building -------------------------------------------------------------------------------
@@ -394,7 +390,7 @@ def children(e: Expr) -> tuple[Expr, ...]:
     return ()
 
 
-def walk(e: Expr):
+def walk(e: Expr) -> Iterator[Expr]:
     """All nodes of ``e``, parents before children."""
     yield e
     for c in children(e):

@@ -13,7 +13,7 @@ from enum import Enum
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Load, Var
+from tilewright.ir.expr import Binary, Const, Expr, Load, Var
 from tilewright.util.errors import IRTypeError, Location
 
 #: Reduction operators a store may carry. Their instances may be reassociated by schedules.
@@ -209,9 +209,14 @@ def block(*stmts: Stmt) -> Block:
 
 
 def store(target: Load, value: ex.ExprLike, op: str | None = None, loc: Location | None = None) -> Store:
-    """``target (op)= value``; numbers take the element type."""
+    """``target (op)= value``; numbers take the element type.
+
+    ``target = max(target, v)`` is the reduction "max" (and so for min): the text form has no other.
+    """
     if op is not None and op not in REDUCTIONS:
         raise IRTypeError(f"{op}= is not a reduction", hint=f"reductions: {', '.join(REDUCTIONS)}")
+    if op is None and isinstance(value, Binary) and value.op in ("min", "max") and value.a == target:
+        op, value = value.op, value.b
     return Store(target.buffer, target.indices, ex.as_expr(value, target.buffer.dtype), op, loc)
 
 
