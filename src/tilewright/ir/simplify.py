@@ -1,0 +1,167 @@
+"""Simplification of kernels: indices under loop ranges, dead guards, empty and one-trip loops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from tilewright.ir import expr as ex
+from tilewright.ir.expr import Const, Expr, Load, Var
+from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear, Range
+from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window
+
+
+@dataclass(slots=True)
+class Simplifier(IndexScope):
+    """Simplification of statements, entering and leaving the scopes of loops and guards."""
+
+    def block(self, b: Block, keep: frozenset[str]) -> Block:
+        """``b`` simplified; nested blocks are spliced (names are unique, so their buffers may live longer)."""
+        out: list[Stmt] = []
+        for s in b.stmts:
+            new = self.stmt(s, keep)
+            out.extend(new.stmts if isinstance(new, Block) else (new,))
+        if len(out) == len(b.stmts) and all(n is o for n, o in zip(out, b.stmts, strict=True)):
+            return b
+        return Block(tuple(out))
+
+    def stmt(self, s: Stmt, keep: frozenset[str]) -> Stmt:
+        """``s`` simplified; an empty Block when nothing is left of it."""
+        match s:
+            case Store():
+                return self._store(s)
+            case Alloc():
+                return self._alloc(s)
+            case For():
+                return self._for(s, keep)
+            case If():
+                return self._if(s, keep)
+            case While():
+                cond = self.expr(s.cond)
+                return Block(()) if cond == FALSE else replace(s, cond=cond, body=self.block(s.body, keep))
+            case Block():
+                return self.block(s, keep)
+            case Call():
+                return replace(s, sizes=tuple(map(self.expr, s.sizes)), args=tuple(map(self._window, s.args)))
+        return s
+
+    def _store(self, s: Store) -> Store:
+        indices, value = tuple(map(self.expr, s.indices)), self.expr(s.value)
+        target = self.buffers.get(s.buffer.name, s.buffer)
+        if target is s.buffer and value is s.value and all(n is o for n, o in zip(indices, s.indices, strict=True)):
+            return s
+        return Store(target, indices, value, s.op, s.loc)
+
+    def _alloc(self, s: Alloc) -> Alloc:
+        shape = tuple(map(self.expr, s.buffer.shape))
+        if shape == s.buffer.shape:
+            return s
+        self.buffers[s.buffer.name] = s.buffer.with_(shape=shape)
+        return Alloc(self.buffers[s.buffer.name], s.loc)
+
+    def _window(self, w: Window) -> Window:
+        indices = tuple(Span(self.expr(i.lo), self.expr(i.extent), i.step) if isinstance(i, Span) else self.expr(i) for i in w.indices)
+        return Window(self.buffers.get(w.buffer.name, w.buffer), indices)
+
+    def _if(self, s: If, keep: frozenset[str]) -> Stmt:
+        cond = self.expr(s.cond)
+        if isinstance(cond, Const):
+            taken = s.then if cond.value else s.orelse
+            return self.block(taken, keep) if taken else Block(())
+        with self.assuming(cond):
+            then = self.block(s.then, keep)
+        orelse = None
+        if s.orelse:
+            with self.assuming(self._not(cond)):
+                orelse = self.block(s.orelse, keep)
+        if orelse and not orelse.stmts:
+            orelse = None
+        if then.stmts:
+            return replace(s, cond=cond, then=then, orelse=orelse)
+        return If(self._not(cond), orelse, None, s.loc) if orelse else Block(())
+
+    def _for(self, s: For, keep: frozenset[str]) -> Stmt:
+        lo, hi = self.linear(s.lo), self.linear(s.hi)
+        span = hi.plus(lo, -1)
+        if self.nonneg(span.times(-1)):
+            return Block(())
+        once = s.kind is not LoopKind.BIND and s.name not in keep and not _reads_memory(lo)
+        if once and self.nonneg(Linear({}, s.step).plus(span, -1)) and self.nonneg(Linear(span.terms, span.const - 1)):
+            with self._bound_to(s.name, lo):
+                return self.block(s.body, keep)
+        with self.loop(s.var, lo, hi, s.step):
+            body = self.block(s.body, keep)
+        if not body.stmts:
+            return Block(())
+        first, last = self.render(lo), self.render(hi)
+        if body is s.body and first == s.lo and last == s.hi:
+            return s
+        return replace(s, lo=first, hi=last, body=body)
+
+    @contextmanager
+    def _bound_to(self, name: str, value: Linear) -> Iterator[None]:
+        values, memo = self.values, self._memo
+        self.values, self._memo = {**values, name: value}, {}
+        try:
+            yield
+        finally:
+            self.values, self._memo = values, memo
+
+    @contextmanager
+    def loop(self, var: Var, lo: Linear, hi: Linear, step: int = 1) -> Iterator[None]:
+        """The scope of one loop's body: the variable's interval, and its symbolic bounds as facts."""
+        first, last = self.bounds(lo)[0], self.bounds(hi)[1]
+        if not lo.terms and not hi.terms:
+            last = lo.const + (hi.const - 1 - lo.const) // step * step
+        elif last is not None:
+            last -= 1
+        facts, memo, ranges, atoms = self.facts, self._memo, self.ranges, self._atom_ranges
+        self._memo, self.ranges, self._atom_ranges = {}, {**ranges, var.name: (first, last)}, {}
+        me = Linear({var: 1})
+        symbolic = [me.plus(lo, -1)] if lo.terms else []
+        if hi.terms:
+            symbolic.append(Linear(hi.terms, hi.const - 1).plus(me, -1))
+        if symbolic:
+            self.facts = ([f for a in symbolic for f in self._split_extrema(a) if not _reads_memory(f)] + facts)[:MAX_FACTS]
+        try:
+            yield
+        finally:
+            self.facts, self._memo, self.ranges, self._atom_ranges = facts, memo, ranges, atoms
+
+
+def _reads_memory(a: Linear) -> bool:
+    """Such a fact could be made false by a store in the scope."""
+    return any(isinstance(n, Load) for atom in a.terms if not isinstance(atom, Var) for n in ex.walk(atom))
+
+
+# --- entry points ---------------------------------------------------------------------------
+
+
+def simplify_expr(e: Expr, ranges: Mapping[str, Range]) -> Expr:
+    """``e`` with its index arithmetic simplified.
+
+    ``ranges`` gives inclusive bounds of variables (None: unbounded) from outer to inner; the
+    result equals ``e`` wherever every variable is inside its range.
+    """
+    return Simplifier(dict(ranges)).expr(e)
+
+
+def bounds(e: Expr, ranges: Mapping[str, Range]) -> Range:
+    """Inclusive interval that contains the index expression ``e`` for variables in ``ranges``."""
+    s = Simplifier(dict(ranges))
+    return s.bounds(s.linear(e))
+
+
+def scope_of(kernel: Kernel) -> Simplifier:
+    """The outermost scope of ``kernel``: its sizes, which are never negative."""
+    return Simplifier({v.name: (0, None) for v in kernel.sizes})
+
+
+def simplify(kernel: Kernel, keep: frozenset[str] = frozenset()) -> Kernel:
+    """``kernel`` with simplified indices, without dead guards and empty or one-trip loops.
+
+    Loops named in ``keep``, and loops bound to a machine unit, stay even when they run once.
+    """
+    body = scope_of(kernel).block(kernel.body, keep)
+    return kernel if body is kernel.body else kernel.with_(body=body)
