@@ -1,0 +1,44 @@
+"""Aligned memory: output arrays and the workspaces compiled kernels compute in."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+#: Bytes: a cache line, and the widest vector register.
+ALIGNMENT = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, *, zero: bool = False) -> np.ndarray:
+    """A C-contiguous array whose data starts at a multiple of 64 bytes (contents undefined unless ``zero``)."""
+    nbytes = prod(shape) * dtype.itemsize
+    raw = (np.zeros if zero else np.empty)(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+class WorkspacePool:
+    """Workspaces of one size for calls that may run at the same time.
+
+    Each running call holds its own; returned ones are reused, so a single-threaded program
+    allocates one. ``take`` and ``give`` rely only on list operations that are atomic in Python.
+    """
+
+    __slots__ = ("_free", "nbytes")
+
+    def __init__(self, nbytes: int):
+        self.nbytes = nbytes
+        self._free: list[tuple[int, np.ndarray]] = []
+
+    def take(self) -> tuple[int, np.ndarray]:
+        """(address, array) of a workspace nobody else uses; its contents are undefined."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            space = aligned_empty((self.nbytes,), np.dtype(np.uint8))
+            return space.ctypes.data, space
+
+    def give(self, space: tuple[int, np.ndarray]) -> None:
+        """Return what :meth:`take` gave."""
+        self._free.append(space)
