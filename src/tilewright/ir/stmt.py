@@ -274,6 +274,7 @@ def _window_exprs(w: Window) -> Iterator[Expr]:
 
 def map_stmts(s: Stmt, f: Callable[[Stmt], Stmt | tuple[Stmt, ...] | None]) -> Stmt:
     """Bottom-up rewrite. ``f`` returns a statement, a tuple to splice into the block, or None to keep."""
+    new: Stmt
     match s:
         case Block():
             new = _map_block(s, f)

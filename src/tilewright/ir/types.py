@@ -90,14 +90,19 @@ class DType:
         return 0, (1 << self.bits) - 1
 
     def to_numpy(self) -> np.dtype:
-        """The NumPy dtype an array of this element type is stored in (bf16: its bits in uint16)."""
+        """The NumPy dtype an array of this element type is stored in.
+
+        bf16: its bits in uint16; fixed point: the raw integers; wider than 64 bits: Python ints (object).
+        """
         if self.kind == FLOAT:
             return np.dtype(f"f{self.bits // 8}")
         if self.kind == BFLOAT:
             return np.dtype(np.uint16)
         if self.kind == BOOL:
             return np.dtype(np.bool_)
-        return np.dtype(f"{'i' if self.signed else 'u'}{min(self.nbytes, 8)}")
+        if self.bits > 64:
+            return np.dtype(object)
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.nbytes}")
 
 
 f16, f32, f64 = DType(FLOAT, 16), DType(FLOAT, 32), DType(FLOAT, 64)

@@ -46,6 +46,10 @@ class IRTypeError(TilewrightError):
     """An expression or statement whose types, ranks or structure do not fit."""
 
 
+class ExecutionError(TilewrightError):
+    """A run that did what no program may do: an index outside its buffer, a division by zero, use of undefined data."""
+
+
 class MachineError(TilewrightError):
     """A machine or instruction declaration that contradicts itself."""
 
