@@ -1,0 +1,98 @@
+"""How an instruction is generated: data that the code generators read.
+
+None of these is the meaning of an instruction: that is its kernel. An instruction without an
+emission is generated from its kernel's loops, which is enough where the compiler below
+recognises them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LLVM:
+    """An LLVM function of the instruction's operands as flat vectors.
+
+    ``body`` is LLVM IR that computes the new value of the written operand and returns it. It is the body
+    of ``define <n x T> @f(<n x T> %c, <4 x i8> %a, ...)``: one parameter for each operand, named and ordered as in
+    the declaration, holding all its elements in row-major order (an operand of one element is a
+    scalar). ``declares`` are the declarations the body needs. :func:`tilewright.hw.llvm_text.function`
+    puts them together.
+    """
+
+    body: str
+    declares: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """The registers of one lane that hold its part of an operand: ``count`` of PTX type ``ptx``."""
+
+    operand: str
+    count: int
+    ptx: str
+
+
+@dataclass(frozen=True, slots=True)
+class PTX:
+    """Inline PTX of one warp (or warp group).
+
+    ``text`` names each operand in braces (``{c}``): it is replaced by that operand's register
+    list; ``fragments`` say how many registers of which type a lane holds. An operand without a
+    fragment (a shared-memory descriptor of wgmma) is one 64-bit register.
+    """
+
+    text: str
+    fragments: tuple[Fragment, ...]
+    since: str = "sm_70"
+
+    def registers(self, operand: str) -> Fragment:
+        """The fragment of ``operand`` (a descriptor when it has none)."""
+        return next((f for f in self.fragments if f.operand == operand), Fragment(operand, 1, "b64"))
+
+
+@dataclass(frozen=True, slots=True)
+class CText:
+    """A C statement with operands in braces: ``{c}`` is a pointer to its first element, ``{c.stride0}`` a stride."""
+
+    text: str
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bits:
+    """A bit field of a 64-bit register: ``value`` is a number or the text of a quantity of the operands.
+
+    Quantities: ``"a.address"``, ``"a.rows"``, ``"a.cols"``, ``"a.stride"`` (bytes between rows), and the name of a
+    state field.
+    """
+
+    lo: int
+    width: int
+    value: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class RoCC:
+    """One RISC-V custom instruction word (R type): two 64-bit source registers packed from bit fields."""
+
+    funct7: int
+    rs1: tuple[Bits, ...] = ()
+    rs2: tuple[Bits, ...] = ()
+    opcode: int = 0x7B
+    note: str = ""
+
+    def word(self, rs1: int, rs2: int, rd: int = 0) -> int:
+        """The 32-bit instruction reading registers x``rs1`` and x``rs2`` (xs1 and xs2 set, xd clear)."""
+        return self.funct7 << 25 | rs2 << 20 | rs1 << 15 | 0b011 << 12 | rd << 7 | self.opcode
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Several emissions that together are the instruction (Gemmini: preload, then compute)."""
+
+    steps: tuple[RoCC, ...]
+
+
+Emit = LLVM | PTX | CText | RoCC | Sequence

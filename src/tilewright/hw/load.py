@@ -1,0 +1,91 @@
+"""Finds machines: the library's by name, a user's by path. Adding a machine is adding one file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from tilewright.hw import library
+from tilewright.hw.machine import Machine
+from tilewright.util.errors import MachineError
+
+
+def list_machines() -> list[str]:
+    """Names of all machines of the library, sorted (imports every file of hw/library)."""
+    return sorted(n for f in library_modules() for n in _machines(importlib.import_module(f)))
+
+
+def load_machine(name_or_path: str | Path) -> Machine:
+    """The machine called ``"x86.avx512"``, ``"cuda.sm80"`` ..., ``"host"`` (this computer), or in a Python file.
+
+    A path may select one of several machines of a file: ``"mine.py:big"``. A family without a member (``"x86"``) is
+    this computer if it is of that family, else the family's last machine. MachineError lists what there is.
+    """
+    text = str(name_or_path)
+    if text == "host":
+        return Machine.host()
+    path, _, member = text.partition(".py:")
+    if text.endswith(".py") or member:
+        return _from_file(Path(path + ".py" if member else text), member)
+    stem = text.partition(".")[0]
+    modules = {name.rpartition(".")[2]: name for name in library_modules()}
+    if stem not in modules:
+        raise MachineError(f"there is no machine {text!r}", hint=f"known: {', '.join(list_machines())}, host, or a path ending in .py")
+    module = importlib.import_module(modules[stem])
+    found = _machines(module)
+    if text in found:
+        return found[text]
+    if text == stem:
+        return _on_host(module) or list(found.values())[-1]
+    raise MachineError(f"there is no machine {text!r}", hint=f"{stem} has: {', '.join(found)}")
+
+
+def library_modules() -> list[str]:
+    """Full module names of the files in hw/library, sorted."""
+    return sorted(f"{library.__name__}.{m.name}" for m in pkgutil.iter_modules(library.__path__))
+
+
+def _on_host(module: ModuleType) -> Machine | None:
+    on_host = getattr(module, "on_host", None)
+    if on_host is None:
+        return None
+    from tilewright.hw.host import host_facts
+
+    return on_host(host_facts())
+
+
+def _machines(module: ModuleType) -> dict[str, Machine]:
+    """Machines that are public names of the module, in the order written."""
+    return {m.name: m for k, m in vars(module).items() if isinstance(m, Machine) and not k.startswith("_")}
+
+
+def _from_file(path: Path, member: str) -> Machine:
+    if not path.is_file():
+        raise MachineError(f"there is no file {path}", hint="give the path of a Python file that declares a Machine")
+    name = "tilewright_machine_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    linecache.checkcache(str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise MachineError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as e:
+        raise MachineError(f"{path} is not valid Python: {e}") from e
+    finally:
+        del sys.modules[name]
+    found = _machines(module)
+    if not found:
+        raise MachineError(f"{path} declares no Machine", hint="assign one to a public name: machine = Machine(...)")
+    if not member:
+        return list(found.values())[-1]
+    if member not in found:
+        raise MachineError(f"{path} has no machine {member!r}", hint=f"it has: {', '.join(found)}")
+    return found[member]

@@ -1,0 +1,40 @@
+"""Configuration state: registers an instruction depends on beyond its operands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Typed configuration registers, written by the instruction named ``setter``.
+
+    An instruction that ``needs`` a state is only correct after the setter ran with the values
+    the instruction wants; code generation hoists setters to where they dominate all uses.
+    ``reset`` tells the values after power-on, for fields that have one.
+    """
+
+    name: str
+    fields: tuple[tuple[str, DType], ...]
+    setter: str
+    reset: tuple[tuple[str, int], ...] = ()
+    note: str = ""
+
+    def field_type(self, field: str) -> DType | None:
+        """Element type of ``field``, None if the state has no such field."""
+        return dict(self.fields).get(field)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The state an instruction needs, and the field values it wants (fields not named: set by the operands)."""
+
+    state: str
+    values: tuple[tuple[str, int], ...] = ()
+
+
+def needs(state: State | str, **values: int) -> Need:
+    """``needs=needs(TILECFG, palette=1)``: the instruction is correct only under these field values."""
+    return Need(state.name if isinstance(state, State) else state, tuple(sorted(values.items())))
