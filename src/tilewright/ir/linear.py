@@ -95,7 +95,7 @@ class IndexScope:
             case Logical():
                 return self._logical(e)
             case Not():
-                return self._not(self.expr(e.a))
+                return self.negation(self.expr(e.a))
             case Where():
                 return self._where(e)
             case Load() if e.buffer.name in self.buffers:
@@ -112,9 +112,9 @@ class IndexScope:
             case Var():
                 return self.values.get(e.name) or Linear({e: 1})
             case Binary(op="+"):
-                return self._rejoin(self.linear(e.a).plus(self.linear(e.b)))
+                return self._joined(self.linear(e.a).plus(self.linear(e.b)))
             case Binary(op="-"):
-                return self._rejoin(self.linear(e.a).plus(self.linear(e.b), -1))
+                return self._joined(self.linear(e.a).plus(self.linear(e.b), -1))
             case Binary(op="*"):
                 return self._product(self.linear(e.a), self.linear(e.b))
             case Binary(op="//" | "%"):
@@ -217,17 +217,42 @@ class IndexScope:
             return 0
         return None
 
-    def _rejoin(self, a: Linear) -> Linear:
-        """``c*m*(x // m) + c*(x % m)`` is ``c*x``."""
+    def _joined(self, a: Linear) -> Linear:
+        """``a`` with atoms combined that simplify each other."""
         for atom, c in a.terms.items():
-            if isinstance(atom, Binary) and atom.op == "%" and isinstance(atom.b, Const):
-                quotient = self._div(self.linear(atom.a), int(atom.b.value))
-                if len(quotient.terms) == 1 and not quotient.const:
-                    ((partner, k),) = quotient.terms.items()
-                    if k == 1 and a.terms.get(partner) == c * atom.b.value:
-                        terms = {t: v for t, v in a.terms.items() if t is not atom and t != partner}
-                        return self._rejoin(Linear(terms, a.const).plus(self.linear(atom.a), c))
+            if isinstance(atom, Binary):
+                new = None
+                if atom.op == "%" and isinstance(atom.b, Const):
+                    new = self._undivided(a, atom, c)
+                elif atom.op in ("min", "max") and abs(c) == 1:
+                    new = self._distributed(a, atom, c)
+                if new is not None:
+                    return self._joined(new)
         return a
+
+    def _undivided(self, a: Linear, atom: Binary, c: int) -> Linear | None:
+        """``c*m*(x // m) + c*(x % m)`` is ``c*x``."""
+        m = int(atom.b.value)  # type: ignore[attr-defined]
+        quotient = self._div(self.linear(atom.a), m)
+        if len(quotient.terms) != 1 or quotient.const:
+            return None
+        ((partner, k),) = quotient.terms.items()
+        if k != 1 or a.terms.get(partner) != c * m:
+            return None
+        terms = {t: v for t, v in a.terms.items() if t is not atom and t != partner}
+        return Linear(terms, a.const).plus(self.linear(atom.a), c)
+
+    def _distributed(self, a: Linear, atom: Binary, c: int) -> Linear | None:
+        """``min(x, y) + r`` is ``min(x + r, y + r)``: done where that leaves fewer terms."""
+        rest = Linear({t: v for t, v in a.terms.items() if t is not atom}, a.const)
+        if not rest.terms:
+            return None
+        sides = (self.linear(atom.a), self.linear(atom.b))
+        moved = [rest.plus(x, c) for x in sides]
+        if sum(len(x.terms) for x in moved) >= sum(len(x.terms) for x in sides) + len(rest.terms):
+            return None
+        op = atom.op if c > 0 else {"min": "max", "max": "min"}[atom.op]
+        return self._extremum(op, *moved)
 
     def _extremum(self, op: str, a: Linear, b: Linear) -> Linear:
         gap = b.plus(a, -1)
@@ -283,7 +308,7 @@ class IndexScope:
         a = self.expr(e.a)
         if a == absorbing:
             return a
-        with self.assuming(a if e.op == "and" else self._not(a)):
+        with self.assuming(a if e.op == "and" else self.negation(a)):
             b = self.expr(e.b)
         if b == absorbing:
             return b
@@ -291,7 +316,8 @@ class IndexScope:
             return b
         return a if isinstance(b, Const) or a == b else Logical(e.op, a, b)
 
-    def _not(self, a: Expr) -> Expr:
+    def negation(self, a: Expr) -> Expr:
+        """``not a`` for a simplified condition."""
         match a:
             case Const():
                 return FALSE if a.value else TRUE
@@ -307,7 +333,7 @@ class IndexScope:
             return self.expr(e.a if cond.value else e.b)
         with self.assuming(cond):
             a = self.expr(e.a)
-        with self.assuming(self._not(cond)):
+        with self.assuming(self.negation(cond)):
             b = self.expr(e.b)
         return a if a == b else Where(cond, a, b, e.dtype)
 
