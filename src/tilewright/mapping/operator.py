@@ -1,0 +1,298 @@
+"""The operator view of a loop nest: iterations, and operands with affine index matrices.
+
+Operators (what a program computes) and instructions (what hardware computes at once) are both
+perfect nests around one store, so both are seen through this one view. Everything the matching
+of AMOS (ISCA 2022, section 4) needs is here and nothing about buffers' contents is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var
+from tilewright.ir.stmt import Block, For, Kernel, Store
+from tilewright.ir.types import DType
+from tilewright.util.errors import MappingError
+
+SPATIAL, REDUCTION = "spatial", "reduction"
+#: Arithmetic whose arguments may be exchanged.
+COMMUTATIVE = ("+", "*", "min", "max", "&", "|", "^")
+
+Row = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """A loop of the nest: ``kind`` is SPATIAL if the output's index moves with it, else REDUCTION."""
+
+    name: str
+    extent: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One value the nest reads or writes.
+
+    ``expr`` is the value itself: a load, or any expression of loads (a guarded load, a difference)
+    that is formed while packing. ``rows`` has one row for each index that ``expr`` depends on, one
+    column for each iteration of the operator: two iteration points with equal ``rows @ point``
+    mean the same element. Constant offsets and loops outside the nest do not appear.
+    """
+
+    name: str
+    dtype: DType
+    expr: Expr
+    rows: tuple[Row, ...]
+
+    def uses(self, column: int) -> bool:
+        """Whether the element changes with iteration number ``column``."""
+        return any(r[column] for r in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """``output reduce= combine(sources)`` over a box of iterations.
+
+    ``reduce`` is the store's reduction operator (None: plain assignment), ``combine`` the
+    arithmetic between sources (None: one source). ``root`` names the outermost loop of the nest in
+    ``kernel``.
+    """
+
+    name: str
+    iterations: tuple[Iteration, ...]
+    output: Operand
+    sources: tuple[Operand, ...]
+    reduce: str | None
+    combine: str | None
+    root: str
+    kernel: Kernel = field(compare=False, repr=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The output, then the sources in the order they are written."""
+        return (self.output, *self.sources)
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        return tuple(i.extent for i in self.iterations)
+
+    @property
+    def volume(self) -> int:
+        """Number of innermost evaluations."""
+        return prod(self.extents)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(i.name for i in self.iterations)
+
+    def column(self, name: str) -> int:
+        """Column of iteration ``name`` in every operand's rows; MappingError if there is none."""
+        if name not in self.names:
+            raise MappingError(f"{self.name} has no iteration {name!r}", hint=f"its iterations: {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def __str__(self) -> str:
+        loops = {k: " ".join(f"{i.name}={i.extent}" for i in self.iterations if i.kind == k) for k in (SPATIAL, REDUCTION)}
+        value = f" {self.combine} ".join(str(s.expr) for s in self.sources)
+        return f"{self.name}({loops[SPATIAL]}; {loops[REDUCTION]}): {self.output.expr} {self.reduce or ''}= {value}"
+
+
+def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
+    """The contraction nest of ``kernel`` found by a loop's or the output buffer's name.
+
+    ``at`` is a loop of the nest (the nest starts there) or the buffer it writes; without it the
+    kernel's only reduction nest (or its only nest) is taken. Raises MappingError if there is none,
+    more than one, the nest is not perfect, extents are symbolic or the output index is not affine.
+    """
+    loops, target = _find_nest(kernel, at)
+    spans = {f.name: _extent(kernel, f) for f in loops}
+    names = tuple(spans)
+    rows = _output_rows(kernel, target, names)
+    iterations = tuple(Iteration(n, e, SPATIAL if any(r[c] for r in rows) else REDUCTION) for c, (n, e) in enumerate(spans.items()))
+    output = Operand(target.buffer.name, target.buffer.dtype, Load(target.buffer, target.indices), rows)
+    combine, leaves = _leaves(target.value)
+    return Operator(kernel.name, iterations, output, _sources(leaves, names), target.op, combine, loops[0].name, kernel)
+
+
+# --- finding the nest -------------------------------------------------------------------------
+
+
+def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
+    nests = [(path, s) for path, s in _stores(kernel.body, []) if path]
+    if at is None:
+        reductions = [n for n in nests if n[1].op]
+        chosen = reductions if len(reductions) == 1 else nests
+    else:
+        chosen = [n for n in nests if at in (f.name for f in n[0])]
+        if not chosen:
+            writers = [n for n in nests if n[1].buffer.name == at]
+            chosen = [n for n in writers if n[1].op] or writers
+    if len(chosen) != 1:
+        found = f"{len(chosen)} nests" if chosen else "no nest"
+        where = f" at {at!r}" if at else ""
+        known = ", ".join(f"{p[0].name} (writes {s.buffer.name})" for p, s in nests) or "none"
+        raise MappingError(f"kernel {kernel.name} has {found} to map{where}", hint=f"name a loop or an output buffer; nests: {known}")
+    path, store = chosen[0]
+    inside = [f.name for f in path]
+    start = inside.index(at) if at in inside else _outermost_perfect(path)
+    for f in path[start:]:
+        if len(f.body.stmts) != 1:
+            raise MappingError(
+                f"loop {f.name} of {kernel.name} holds {len(f.body.stmts)} statements: the nest is not perfect",
+                hint="fission the loop so that the contraction stands alone",
+            )
+    return path[start:], store
+
+
+def _outermost_perfect(path: Sequence[For]) -> int:
+    """First position from which every loop holds exactly one statement (the last loop if none does)."""
+    start = len(path) - 1
+    while start > 0 and len(path[start].body.stmts) == 1 and len(path[start - 1].body.stmts) == 1:
+        start -= 1
+    return start
+
+
+def _stores(s: st.Stmt, path: list[For]) -> Iterator[tuple[list[For], Store]]:
+    """Stores below ``s`` with the loops directly around them; a conditional breaks the nest."""
+    match s:
+        case Store():
+            yield list(path), s
+        case For():
+            for t in s.body.stmts:
+                yield from _stores(t, [*path, s])
+        case Block():
+            for t in s.stmts:
+                yield from _stores(t, path)
+        case _:
+            for t in st.substmts(s):
+                yield from _stores(t, [])
+
+
+def _extent(kernel: Kernel, f: For) -> int:
+    span = f.extent
+    if not isinstance(span, Const):
+        lo, hi = affine(f.lo), affine(f.hi)
+        if lo is None or hi is None or lo[0] != hi[0]:
+            raise MappingError(f"loop {f.name} of {kernel.name} has symbolic extent {span}", hint="specialize the kernel: bind its sizes")
+        return max(0, -(-(hi[1] - lo[1]) // f.step))
+    return max(0, int(span.value))
+
+
+# --- affine indices ---------------------------------------------------------------------------
+
+
+def affine(e: Expr) -> tuple[dict[str, int], int] | None:
+    """``e`` as (coefficient of each variable, constant), or None where it is not affine."""
+    match e:
+        case Const():
+            return ({}, int(e.value)) if not isinstance(e.value, float) else None
+        case Var():
+            return {e.name: 1}, 0
+        case Cast():
+            return affine(e.a) if e.dtype.kind == ty.INDEX else None
+        case Binary(op="+" | "-"):
+            return _affine_sum(affine(e.a), affine(e.b), 1 if e.op == "+" else -1)
+        case Binary(op="*"):
+            a, b = affine(e.a), affine(e.b)
+            if a is None or b is None or (a[0] and b[0]):
+                return None
+            (terms, const), scale = (a, b[1]) if a[0] else (b, a[1])
+            return {n: c * scale for n, c in terms.items() if c * scale}, const * scale
+    return None
+
+
+def _affine_sum(a: tuple[dict[str, int], int] | None, b: tuple[dict[str, int], int] | None, sign: int) -> tuple[dict[str, int], int] | None:
+    if a is None or b is None:
+        return None
+    terms = dict(a[0])
+    for n, c in b[0].items():
+        terms[n] = terms.get(n, 0) + sign * c
+    return {n: c for n, c in terms.items() if c}, a[1] + sign * b[1]
+
+
+def _output_rows(kernel: Kernel, target: Store, names: tuple[str, ...]) -> tuple[Row, ...]:
+    out: list[Row] = []
+    for d, e in enumerate(target.indices):
+        form = affine(e)
+        if form is None:
+            raise MappingError(
+                f"index {d} of {target.buffer.name} in {kernel.name} is {e}: not affine in the loops",
+                hint="only an affine output index can be placed in instruction slots",
+            )
+        out.append(tuple(form[0].get(n, 0) for n in names))
+    return _distinct(out)
+
+
+def _value_rows(e: Expr, names: tuple[str, ...]) -> Iterator[Row]:
+    """Rows that together determine the value of ``e``: the largest affine indices in it.
+
+    An index such as ``(p - r) // 2`` is determined by ``p - r``.
+    """
+    form = affine(e) if e.dtype.kind == ty.INDEX else None
+    if form is not None:
+        yield tuple(form[0].get(n, 0) for n in names)
+        return
+    for c in ex.children(e):
+        yield from _value_rows(c, names)
+
+
+def _distinct(rows: Sequence[Row]) -> tuple[Row, ...]:
+    return tuple(dict.fromkeys(r for r in rows if any(r)))
+
+
+# --- the value --------------------------------------------------------------------------------
+
+
+def widening(source: DType, target: DType) -> bool:
+    """Whether every value of ``source`` is a value of ``target`` (so converting changes nothing)."""
+    if source == target:
+        return True
+    if source.is_float and target.is_float:
+        mantissa = {("float", 16): 11, ("bfloat", 16): 8, ("float", 32): 24, ("float", 64): 53}
+        wide = mantissa.get((target.kind, target.bits), 0) >= mantissa.get((source.kind, source.bits), 99)
+        return wide and (source.bits < target.bits)
+    if source.is_int and target.is_int:
+        return target.range[0] <= source.range[0] and source.range[1] <= target.range[1]
+    if source.is_int and target.is_float:
+        digits = {16: 11, 32: 24, 64: 53}[target.bits] if target.kind == ty.FLOAT else 8
+        return source.bits <= digits
+    return False
+
+
+def plain(e: Expr) -> Expr:
+    """``e`` without conversions that cannot change its value."""
+    while isinstance(e, Cast) and widening(e.a.dtype, e.dtype):
+        e = e.a
+    return e
+
+
+def _leaves(value: Expr) -> tuple[str | None, list[Expr]]:
+    """The arithmetic at the top of ``value`` and what it combines, left to right."""
+    top = plain(value)
+    if not isinstance(top, Binary) or top.op not in (*COMMUTATIVE, "-"):
+        return None, [top]
+    if top.op == "-":
+        return "-", [plain(top.a), plain(top.b)]
+
+    def split(e: Expr) -> list[Expr]:
+        e = plain(e)
+        return [*split(e.a), *split(e.b)] if isinstance(e, Binary) and e.op == top.op else [e]
+
+    return top.op, split(top)
+
+
+def _sources(leaves: Sequence[Expr], names: tuple[str, ...]) -> tuple[Operand, ...]:
+    out: list[Operand] = []
+    for n, e in enumerate(leaves):
+        read = ex.loads(e)
+        name = read[0].buffer.name if read else f"value{n}"
+        while any(o.name == name for o in out):
+            name += "'"
+        out.append(Operand(name, e.dtype, e, _distinct(list(_value_rows(e, names)))))
+    return tuple(out)
