@@ -1,0 +1,193 @@
+"""Gemmini: a systolic array with a scratchpad and an accumulator behind RISC-V custom instructions.
+
+The encoding follows the generator's public documentation. One array of ``dim`` x ``dim`` int8
+multipliers, weights stationary: ``preload`` loads the weights, ``compute`` streams the rows of A.
+"""
+
+# The annotations of instructions are declarations, not Python types.
+# mypy: disable-error-code="valid-type,no-untyped-def"
+from __future__ import annotations
+
+from tilewright.hw.axis import axes, upto
+from tilewright.hw.constraint import require, stride
+from tilewright.hw.emit import Bits, RoCC, Sequence
+from tilewright.hw.instruction import Instruction, instruction
+from tilewright.hw.machine import Machine, Target
+from tilewright.hw.memory import Memory
+from tilewright.hw.state import State, needs
+from tilewright.hw.transfer import Transfer, transfer
+from tilewright.hw.unit import Unit
+from tilewright.ir.expr import binary, cast
+from tilewright.ir.types import UInt, i8, i32, u8, u16, u32, u64
+
+DRAM, SPAD, ACC = "dram", "spad", "acc"
+#: 1.0 as the bits of an f32: no scaling.
+ONE = 0x3F800000
+
+EX = State(
+    "ex",
+    fields=(
+        ("dataflow", UInt(1)),
+        ("activation", UInt(2)),
+        ("a_transpose", UInt(1)),
+        ("b_transpose", UInt(1)),
+        ("a_stride", u16),
+        ("c_stride", u16),
+        ("acc_scale", u32),
+        ("shift", u32),
+    ),
+    setter="config_ex",
+    note="dataflow 1 is weight stationary; strides are in rows of the local memories",
+)
+LD = State(
+    "ld",
+    fields=(("shrunk", UInt(1)), ("mvin", UInt(2)), ("repeats", u8), ("block_stride", u16), ("scale", u32), ("stride", u64)),
+    setter="config_ld",
+    note="one copy of it for each of mvin, mvin2 and mvin3; stride in bytes of main memory",
+)
+ST = State(
+    "st",
+    fields=(("activation", UInt(2)), ("pool", u64), ("stride", u32), ("acc_scale", u32)),
+    setter="config_st",
+    note="stride in bytes of main memory; acc_scale as the bits of an f32",
+)
+
+
+def moved(funct7: int, main: str, local: str, flags: tuple[Bits, ...] = ()) -> RoCC:
+    """mvin and mvout: main memory address in rs1; local row, columns and rows in rs2."""
+    return RoCC(funct7, rs1=(Bits(0, 64, f"{main}.address"),), rs2=(*tile(local, 29), *flags))
+
+
+def tile(operand: str, address_bits: int = 32) -> tuple[Bits, ...]:
+    """A local address with the extents of the tile there."""
+    return Bits(0, address_bits, f"{operand}.address"), Bits(32, 16, f"{operand}.cols"), Bits(48, 16, f"{operand}.rows")
+
+
+#: Local address bits: accumulator, accumulate on write, read the full int32; all ones means zero.
+IN_ACCUMULATOR, ACCUMULATE, FULL = Bits(31, 1, 1), Bits(30, 1, 1), Bits(29, 1, 1)
+NOTHING = (Bits(0, 32, 0xFFFFFFFF), Bits(32, 16, "c.cols"), Bits(48, 16, "c.rows"))
+
+
+def setters() -> list[Instruction]:
+    """The three config instructions (funct 0), told apart by the low bits of rs1."""
+    ex_rs1 = (Bits(0, 2, 0), Bits(2, 1, "dataflow"), Bits(3, 2, "activation"), Bits(8, 1, "a_transpose"), Bits(9, 1, "b_transpose"))
+    ex_rs1 += (Bits(16, 16, "a_stride"), Bits(32, 32, "acc_scale"))
+
+    @instruction(sets=EX, emit=RoCC(0, ex_rs1, (Bits(0, 32, "shift"), Bits(48, 16, "c_stride"))))
+    def config_ex():
+        """Dataflow, activation, transposition, strides of the execute controller."""
+
+    ld_rs1 = (Bits(0, 2, 1), Bits(2, 1, "shrunk"), Bits(3, 2, "mvin"), Bits(8, 8, "repeats"), Bits(16, 16, "block_stride"))
+
+    @instruction(sets=LD, emit=RoCC(0, (*ld_rs1, Bits(32, 32, "scale")), (Bits(0, 64, "stride"),)))
+    def config_ld():
+        """Strides and scale of the load controller."""
+
+    st_rs1 = (Bits(0, 2, 2), Bits(2, 2, "activation"), Bits(4, 60, "pool"))
+
+    @instruction(sets=ST, emit=RoCC(0, st_rs1, (Bits(0, 32, "stride"), Bits(32, 32, "acc_scale"))))
+    def config_st():
+        """Stride, scale, activation and pooling of the store controller."""
+
+    return [config_ex, config_ld, config_st]
+
+
+def matmuls(dim: int) -> list[Instruction]:
+    """Preload of the weights and a compute: C = A B, C += A B, and C += A B with the weights left in the array."""
+    stationary = needs(EX, dataflow=1)
+
+    def preload_compute(weights: tuple[Bits, ...], accumulate: tuple[Bits, ...], funct7: int) -> Sequence:
+        c = (*tile("c", 30), IN_ACCUMULATOR, *accumulate)
+        return Sequence((RoCC(6, rs1=weights, rs2=c, note="preload"), RoCC(funct7, rs1=tile("a"), rs2=NOTHING, note="compute")))
+
+    @instruction(needs=stationary, latency=5 * dim, per_cycle=1 / dim, emit=preload_compute(tile("b"), (ACCUMULATE,), 4))
+    def matmul(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
+        i, j, k = axes(upto(dim), upto(dim), upto(dim))
+        require(stride(a, 1) == 1)
+        require(stride(b, 1) == 1)
+        require(stride(c, 1) == 1)
+        c[i, j] += a[i, k] * b[k, j]
+
+    return [matmul]
+
+
+def moves(dim: int) -> list[Transfer]:
+    """DMA moves of up to dim x dim tiles. The declared semantics hold for scale 1 and no activation."""
+    plain_load = needs(LD, scale=ONE, shrunk=0)
+    plain_store = needs(ST, acc_scale=ONE, activation=0, pool=0)
+
+    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_load, emit=moved(2, "src", "dst"))
+    def mvin(dst: i8[dim, dim] @ SPAD, src: i8[dim, dim] @ DRAM):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(src, 1) == 1)
+        dst[i, j] = src[i, j]
+
+    in_acc = moved(2, "src", "dst", (IN_ACCUMULATOR,))
+
+    @transfer(granularity=4 * dim, most=4 * dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_load, emit=in_acc)
+    def mvin_acc(dst: i32[dim, dim] @ ACC, src: i32[dim, dim] @ DRAM):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(src, 1) == 1)
+        dst[i, j] = src[i, j]
+
+    narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
+
+    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=narrowed)
+    def mvout(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
+        """Saturates to int8."""
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = cast(binary("min", binary("max", src[i, j], -128), 127), i8)
+
+    full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
+
+    @transfer(granularity=4 * dim, most=4 * dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=full)
+    def mvout_full(dst: i32[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = src[i, j]
+
+    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=moved(3, "dst", "src"))
+    def mvout_spad(dst: i8[dim, dim] @ DRAM, src: i8[dim, dim] @ SPAD):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = src[i, j]
+
+    return [mvin, mvin_acc, mvout, mvout_full, mvout_spad]
+
+
+def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 << 10, accumulator_bytes: int = 64 << 10) -> Machine:
+    """A Gemmini with a ``dim`` x ``dim`` array (default: the generator's default configuration).
+
+    Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes).
+    """
+    spad_kb, acc_kb = scratchpad_bytes / 1024, accumulator_bytes / 1024
+    return Machine(
+        name,
+        memories=[
+            Memory(DRAM, "main", None, level=2, bandwidth=16, latency=60, line=64, energy=100),
+            Memory(SPAD, "scratchpad", scratchpad_bytes, 1, DRAM, 4 * dim, line=dim, energy=0.49 + 0.02513 * spad_kb, banks=4, buffers=2),
+            Memory(
+                ACC,
+                "scratchpad",
+                accumulator_bytes,
+                1,
+                DRAM,
+                8 * dim,
+                line=4 * dim,
+                energy=(1.94 + 0.1005 * acc_kb / dim) / 4,
+                banks=2,
+                buffers=2,
+            ),
+        ],
+        units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
+        instructions=[*setters(), *matmuls(dim)],
+        transfers=moves(dim),
+        states=[EX, LD, ST],
+        target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
+        clock_hz=1e9,
+        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, "dma_bytes": 16},
+    )
+
+
+default = gemmini()
