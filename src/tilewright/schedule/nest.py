@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import keyword
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
@@ -13,6 +14,7 @@ from tilewright.ir.stmt import (
     For,
     If,
     Kernel,
+    LoopKind,
     Stmt,
     While,
     all_buffers,
@@ -23,6 +25,9 @@ from tilewright.ir.stmt import (
     walk,
 )
 from tilewright.util.errors import ScheduleError
+
+#: Words that mean something else in the kernel language.
+RESERVED = frozenset({*keyword.kwlist, *ex.INTRINSICS, *(k.value for k in LoopKind), "alloc", "min", "max", "where", "kernel"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +121,16 @@ def _with_child(s: Stmt, old: Stmt, new: Stmt) -> Stmt:
         case Block():
             return Block(tuple(new if c is old else c for c in s.stmts))
         case If() if s.orelse is old:
-            return replace(s, orelse=new)
+            return replace(s, orelse=_block(new))
         case If():
-            return replace(s, then=new)
-    return replace(s, body=new)  # type: ignore[call-arg]
+            return replace(s, then=_block(new))
+        case For() | While():
+            return replace(s, body=_block(new))
+    return s
+
+
+def _block(s: Stmt) -> Block:
+    return s if isinstance(s, Block) else Block((s,))
 
 
 def names(kernel: Kernel) -> set[str]:
@@ -128,25 +139,30 @@ def names(kernel: Kernel) -> set[str]:
 
 
 def fresh(taken: set[str], wanted: str) -> str:
-    """``wanted``, or ``wanted_1``, ``wanted_2``, ... whichever is not taken; it is taken afterwards."""
+    """``wanted``, or ``wanted_1``, ``wanted_2``, ... whichever is not taken; it is taken afterwards.
+
+    Words of the kernel language (``is`` from skewing ``i``, ``if`` from fusing ``i`` and ``f``) count as taken.
+    """
     name, n = wanted, 0
-    while name in taken:
+    while name in taken or name in RESERVED:
         n += 1
         name = f"{wanted}_{n}"
     taken.add(name)
     return name
 
 
-def copied(s: Stmt, taken: set[str]) -> Stmt:
-    """A copy of ``s`` whose loops and allocated buffers have fresh names (added to ``taken``)."""
-    buffers = {t.buffer.name: t.buffer.with_(name=fresh(taken, t.buffer.name)) for t in walk(s) if isinstance(t, Alloc)}
-    renamed = {f.name: Var(fresh(taken, f.name)) for f in loops(s)}
-    out = substitute(replace_buffers(s, buffers) if buffers else s, renamed)
+def copied(b: Block, taken: set[str]) -> Block:
+    """A copy of ``b`` whose loops and allocated buffers have fresh names (added to ``taken``)."""
+    buffers = {t.buffer.name: t.buffer.with_(name=fresh(taken, t.buffer.name)) for t in walk(b) if isinstance(t, Alloc)}
+    renamed = {f.name: Var(fresh(taken, f.name)) for f in loops(b)}
 
     def rename(t: Stmt) -> Stmt | None:
         return replace(t, var=renamed[t.name]) if isinstance(t, For) and t.name in renamed else None
 
-    return map_stmts(out, rename)
+    def copy(s: Stmt) -> Stmt:
+        return map_stmts(substitute(replace_buffers(s, buffers) if buffers else s, renamed), rename)
+
+    return Block(tuple(map(copy, b.stmts)))
 
 
 def constant(e: Expr) -> int | None:
@@ -163,13 +179,11 @@ def trip_count(loop: For) -> int | None:
     return max(0, -(-(hi - lo) // loop.step))
 
 
-def in_body(loop: For, env: dict[str, Expr]) -> tuple[Stmt, ...]:
-    """The statements of the loop's body with variables replaced."""
-    body = substitute(loop.body, env)
-    return body.stmts if isinstance(body, Block) else (body,)
+def substituted(b: Block, env: Mapping[str, Expr]) -> Block:
+    """``b`` with free variables replaced by name."""
+    return Block(tuple(substitute(s, env) for s in b.stmts))
 
 
-def mentions(e: Expr, variables: Iterable[str]) -> bool:
-    """Whether any of ``variables`` occurs in ``e``."""
-    used = ex.free_vars(e)
-    return any(v in used for v in variables)
+def reads_in(*exprs: Expr) -> bool:
+    """Whether any of the expressions reads memory."""
+    return any(ex.loads(e) for e in exprs)

@@ -8,7 +8,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind
-from tilewright.schedule.nest import copied, fresh, get_loop, in_body, names, replace_stmt, trip_count
+from tilewright.schedule.nest import copied, fresh, get_loop, names, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -49,7 +49,7 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact") -> tuple[
 def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr | None = None) -> For:
     """The two loops; ``tiles`` overrides the number of outer iterations (rounded up by default)."""
     index = f.lo + (outer * factor + inner) * f.step
-    body = Block(in_body(f, {f.name: index}))
+    body = substituted(f.body, {f.name: index})
     if guard:
         body = Block((If(ex.compare("<", index, f.hi), body, loc=f.loc),))
     count = trip_count(f)
@@ -71,6 +71,6 @@ def _peeled(kernel: Kernel, f: For, outer: Var, inner: Var, factor: int, taken: 
     # A loop whose bounds may cross (lo > hi) must not get a negative number of tiles: its tail would start before lo.
     extent = ex.idx(count) if count is not None else ex.binary("max", f.extent, ex.Const(0, ty.index))
     tiles = extent // factor
-    tail = replace(f, var=rest, lo=f.lo + tiles * (factor * f.step), body=copied(Block(in_body(f, {f.name: rest})), taken))
+    tail = replace(f, var=rest, lo=f.lo + tiles * (factor * f.step), body=copied(substituted(f.body, {f.name: rest}), taken))
     main = _tiled(f, outer, inner, factor, guard=False, tiles=tiles)
     return replace_stmt(kernel, f, main, tail), (outer.name, inner.name, rest.name)
