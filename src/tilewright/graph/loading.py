@@ -1,0 +1,150 @@
+"""Reading a model: from a path, bytes or a ModelProto to a checked ModelProto and concrete input shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from tilewright.graph.elements import onnx_dtype
+from tilewright.ir.types import DType
+from tilewright.util.errors import ImportFailure
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, ValueInfoProto
+
+ModelSource = Union[str, "os.PathLike[str]", bytes, "ModelProto"]
+
+#: Protocol buffers cannot exceed 2 GiB; larger models keep their weights in external files.
+_LARGEST_FILE = (1 << 31) - 1
+#: Largest tensor a model may ask for (elements): beyond it the shape is taken to be damaged.
+_LARGEST_TENSOR = 1 << 40
+
+
+def read_model(source: ModelSource) -> tuple[ModelProto, str]:
+    """The model and the folder its external data lies in ("" when it did not come from a file).
+
+    Raises ImportFailure when it cannot be read, is no ONNX model, or holds no graph.
+    """
+    import onnx
+
+    if isinstance(source, onnx.ModelProto):
+        return _checked(source, "the ModelProto"), ""
+    if isinstance(source, (bytes, bytearray)):
+        return _checked(_parse(bytes(source), f"{len(source)} bytes"), "the bytes"), ""
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise ImportFailure(f"{path} has {size} bytes, more than an ONNX file can hold", hint="save it with external data")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImportFailure(f"cannot read model {path}: {error.strerror or error}") from error
+    return _checked(_parse(data, str(path)), str(path)), str(path.parent)
+
+
+def _parse(data: bytes, what: str) -> ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not data:
+        raise ImportFailure(f"{what}: the file is empty")
+    try:
+        return onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise ImportFailure(f"{what} is not an ONNX model or is corrupt or truncated: {error}", hint="export or download it again") from error
+
+
+def _checked(model: ModelProto, what: str) -> ModelProto:
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise ImportFailure(f"{what} holds no graph: it is not an ONNX model or was truncated", hint="export or download it again")
+    known: set[str] = {i.name for i in model.graph.input} | {t.name for t in model.graph.initializer}
+    known |= {t.values.name for t in model.graph.sparse_initializer}
+    for node in model.graph.node:
+        for name in node.input:
+            if name and name not in known:
+                raise ImportFailure(
+                    f"{what}: node {node.name or node.op_type!r} reads {name!r}, which nothing before it produces",
+                    hint="the file is damaged, or its nodes are not in execution order",
+                )
+        known.update(node.output)
+    for value in model.graph.output:
+        if value.name not in known:
+            raise ImportFailure(f"{what}: output {value.name!r} is produced by no node")
+    return model
+
+
+def opset_versions(model: ModelProto) -> dict[str, int]:
+    """Operator set version by domain ("" is ONNX's own; a model must import it to use it)."""
+    versions = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in model.opset_import}
+    return versions if versions else {"": 1}
+
+
+def input_types(graph: GraphProto, dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[DType, tuple[int, ...]]]:
+    """Element type and concrete shape of every graph input that is not an initializer.
+
+    ``dims`` binds dynamic dimensions by their name ("batch") or position ("x.0"); ``shapes``
+    gives whole shapes by input name. Raises ImportFailure naming all dimensions left unbound.
+    """
+    initial = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    inputs = [v for v in graph.input if v.name not in initial]
+    for name in shapes:
+        if name not in {v.name for v in inputs}:
+            raise ImportFailure(f"shapes binds {name!r}, which is no input", hint=f"inputs: {', '.join(v.name for v in inputs) or 'none'}")
+    unbound: list[str] = []
+    out = {v.name: (_element_type(v), _shape(v, dims, shapes.get(v.name), unbound)) for v in inputs}
+    if unbound:
+        missing = list(dict.fromkeys(unbound))
+        flags = " ".join(f"--dim {m}=N" for m in missing)
+        raise ImportFailure(
+            f"dynamic dimensions without a value: {', '.join(missing)}",
+            hint=f"bind them: {flags}, or dims={{{', '.join(f'{m!r}: N' for m in missing)}}} from Python",
+        )
+    _refuse_unknown_dims(inputs, dims)
+    return out
+
+
+def _refuse_unknown_dims(inputs: Sequence[ValueInfoProto], dims: Mapping[str, int]) -> None:
+    names = {d.dim_param for v in inputs for d in v.type.tensor_type.shape.dim if d.dim_param}
+    names |= {f"{v.name}.{k}" for v in inputs for k, _ in enumerate(v.type.tensor_type.shape.dim)}
+    for name, value in dims.items():
+        if name not in names:
+            raise ImportFailure(f"no input has a dimension {name!r}", hint=f"dimensions: {', '.join(sorted(names)) or 'none'}")
+        if not isinstance(value, int) or value < 0:
+            raise ImportFailure(f"dimension {name}={value!r} must be an integer >= 0")
+
+
+def _element_type(value: ValueInfoProto) -> DType:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ImportFailure(f"input {value.name!r} is a {(kind or 'value without type').removesuffix('_type')}", hint="only dense tensors are supported")
+    return onnx_dtype(value.type.tensor_type.elem_type, f"input {value.name!r}")
+
+
+def _shape(value: ValueInfoProto, dims: Mapping[str, int], given: Sequence[int] | None, unbound: list[str]) -> tuple[int, ...]:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        if given is None:
+            raise ImportFailure(f"input {value.name!r} declares no shape", hint=f"give it: shapes={{{value.name!r}: (...)}}")
+        return tuple(int(s) for s in given)
+    if given is not None and len(given) != len(tensor.shape.dim):
+        raise ImportFailure(f"input {value.name!r} has {len(tensor.shape.dim)} dimensions, but shape {list(given)} was given")
+    out = []
+    for k, d in enumerate(tensor.shape.dim):
+        position = f"{value.name}.{k}"
+        if d.HasField("dim_value"):
+            bound = d.dim_value
+            if given is not None and given[k] != bound:
+                raise ImportFailure(f"dimension {k} of input {value.name!r} is {bound} in the model, not {given[k]}")
+        elif given is not None:
+            bound = int(given[k])
+        elif (name := position if position in dims else d.dim_param) in dims:
+            bound = int(dims[name])
+        else:
+            unbound.append(d.dim_param or position)
+            continue
+        if not 0 <= bound <= _LARGEST_TENSOR:
+            raise ImportFailure(f"dimension {k} of input {value.name!r} is {bound}")
+        out.append(bound)
+    return tuple(out)

@@ -1,0 +1,131 @@
+"""Compiled networks: groups become kernels, kernels run over one planned arena."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilewright.graph.elements import storage_array, user_array
+from tilewright.graph.fusion import fuse
+from tilewright.graph.importer import load
+from tilewright.graph.kernels import KernelCall, group_kernel
+from tilewright.graph.loading import ModelSource
+from tilewright.graph.memory import MemoryPlan, plan_memory
+from tilewright.graph.model import Graph, Value
+from tilewright.ir.buffer import Buffer
+from tilewright.util.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from tilewright.hw import Machine
+
+Inputs = Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call of the network: the operations it computes and the buffers it touches."""
+
+    operators: tuple[str, ...]
+    call: KernelCall
+
+
+def plan_steps(graph: Graph, *, fusion: bool = True) -> list[Step]:
+    """The kernel calls of ``graph`` in execution order."""
+    groups = fuse(graph, enabled=fusion)
+    consumers = graph.consumers()
+    kept = {graph.storage(v.buffer.name) for v in graph.outputs}
+    steps = []
+    for g in groups:
+        members = set(g.operations)
+        operations = [graph.operations[i] for i in g.operations]
+        visible = frozenset(
+            n for op in operations for n in op.outputs if n in kept or not consumers.get(n) or any(c not in members for c in consumers[n])
+        )
+        steps.append(Step(tuple(op.kind for op in operations), group_kernel(operations, graph.buffers, visible)))
+    return steps
+
+
+class Network:
+    """A compiled network. Call it with arrays by name, in input order, or one array for one input."""
+
+    def __init__(self, graph: Graph, steps: Sequence[Step]):
+        self.graph = graph
+        self.steps = tuple(steps)
+        self.memory: MemoryPlan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps])
+
+    @classmethod
+    def interpreted(cls, graph: Graph, *, fusion: bool = True) -> Network:
+        """A network that only :meth:`reference` can run: nothing is scheduled or compiled."""
+        return cls(graph, plan_steps(graph, fusion=fusion))
+
+    @property
+    def input_names(self) -> list[str]:
+        return [v.name for v in self.graph.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        return [v.name for v in self.graph.outputs]
+
+    def reference(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Outputs by name, computed by the reference semantics of every kernel (slow, exact order)."""
+        from tilewright.ir.reference import reference
+
+        values: dict[str, np.ndarray] = dict(self.graph.constants)
+        values.update(self._bound(inputs))
+        for step in self.steps:
+            arrays = []
+            for name in step.call.arguments:
+                b = self.graph.buffers[name]
+                storage = self.graph.storage(name)
+                if storage not in values:
+                    values[storage] = np.zeros(self.graph.buffers[storage].static_shape, b.dtype.to_numpy())
+                arrays.append(values[storage].reshape(b.static_shape))
+            reference(step.call.kernel, arrays)
+        return {v.name: self._result(values[self.graph.storage(v.buffer.name)], v.buffer.name) for v in self.graph.outputs}
+
+    def _result(self, stored: np.ndarray, name: str) -> np.ndarray:
+        b = self.graph.buffers[name]
+        return user_array(stored.reshape(b.static_shape), b.dtype)
+
+    def _bound(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Input arrays in storage form by buffer name; RuntimeFailure for what does not fit."""
+        return {v.buffer.name: _checked(v.name, a, v.buffer) for v, a in self._matched(inputs)}
+
+    def _matched(self, inputs: Inputs) -> list[tuple[Value, np.ndarray]]:
+        values = self.graph.inputs
+        if isinstance(inputs, Mapping):
+            missing = [v.name for v in values if v.name not in inputs]
+            unknown = [n for n in inputs if n not in {v.name for v in values}]
+            if missing or unknown:
+                parts = ([f"missing {', '.join(missing)}"] if missing else []) + ([f"unknown {', '.join(map(str, unknown))}"] if unknown else [])
+                raise RuntimeFailure(
+                    f"network {self.graph.name!r}: inputs do not fit: {'; '.join(parts)}", hint=f"it takes: {', '.join(map(_described, values)) or 'nothing'}"
+                )
+            return [(v, inputs[v.name]) for v in values]
+        given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+        if len(given) != len(values):
+            raise RuntimeFailure(
+                f"network {self.graph.name!r} takes {len(values)} inputs, got {len(given)}", hint=f"inputs: {', '.join(map(_described, values)) or 'none'}"
+            )
+        return list(zip(values, given, strict=True))
+
+
+def _described(v: Value) -> str:
+    return f"{v.name}: {v.buffer.dtype}{list(v.buffer.static_shape)}"
+
+
+def _checked(name: str, array: np.ndarray, b: Buffer) -> np.ndarray:
+    stored, dtype = storage_array(np.asarray(array))
+    if dtype != b.dtype:
+        raise RuntimeFailure(f"input {name!r} has element type {dtype}, expected {b.dtype}", hint=f"convert it: x.astype({b.dtype.to_numpy()!s})")
+    if stored.shape != b.static_shape:
+        raise RuntimeFailure(f"input {name!r} has shape {list(stored.shape)}, expected {list(b.static_shape)}", hint="other shapes need another compile (dims=, shapes=)")
+    return stored
+
+
+def compile_graph(graph: Graph, machine: Machine | None = None, *, threads: int | None = None, fusion: bool = True) -> Network:
+    """Schedule and compile every kernel of ``graph``; equal kernels once."""
+    return Network.interpreted(graph, fusion=fusion)
