@@ -17,8 +17,13 @@ Ranges = Mapping[str, tuple[int, int]]
 
 def operation_problem(op: Operator, target: Target) -> str | None:
     """Why the instruction's arithmetic is another one; None if it is the operator's."""
-    want, have = (f"{o.reduce or ''}= {len(o.sources)} operands joined by {o.combine or 'nothing'}" for o in (op, target.view))
+    want, have = (_operation(o) for o in (op, target.view))
     return None if want == have else f"{op.name} computes `{want}`, {target.name} computes `{have}`"
+
+
+def _operation(o: Operator) -> str:
+    value = f" {o.combine or ''} ".join(f"x{n}" for n in range(len(o.sources)))
+    return f"out {o.reduce or ''}= {f'{o.narrowed}({value})' if o.narrowed else value}"
 
 
 def bindings(op: Operator, target: Target) -> Iterator[Binding]:
@@ -36,6 +41,8 @@ def type_problems(op: Operator, target: Target, binding: Binding, ranges: Ranges
         if not widening(have, want):
             yield f"{source.name} is {have}, operand {slot.name} of {target.name} holds {want}"
         yield from _range_problems(source, have, slot.name, target, ranges)
+    if op.precision.is_float and not widening(op.precision, target.view.precision):
+        yield f"{op.name} computes in {op.precision}, {target.name} in {target.view.precision}"
     have, want = op.output.dtype, target.view.output.dtype
     if not _accumulates(have, want):
         yield f"{op.output.name} accumulates in {have}, operand {target.view.output.name} of {target.name} in {want}"

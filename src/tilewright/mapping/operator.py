@@ -60,8 +60,9 @@ class Operator:
     """``output reduce= combine(sources)`` over a box of iterations.
 
     ``reduce`` is the store's reduction operator (None: plain assignment), ``combine`` the
-    arithmetic between sources (None: one source). ``root`` names the outermost loop of the nest in
-    ``kernel``.
+    arithmetic between sources (None: one source), formed in ``precision`` and, if ``narrowed`` is
+    set, converted to that type with loss before it is reduced. ``root`` names the outermost loop of
+    the nest in ``kernel``.
     """
 
     name: str
@@ -70,6 +71,8 @@ class Operator:
     sources: tuple[Operand, ...]
     reduce: str | None
     combine: str | None
+    precision: DType
+    narrowed: DType | None
     root: str
     kernel: Kernel = field(compare=False, repr=False)
 
@@ -116,8 +119,10 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
     rows = _output_rows(kernel, target, names)
     iterations = tuple(Iteration(n, e, SPATIAL if any(r[c] for r in rows) else REDUCTION) for c, (n, e) in enumerate(spans.items()))
     output = Operand(target.buffer.name, target.buffer.dtype, Load(target.buffer, target.indices), rows)
-    combine, leaves = _leaves(target.value)
-    return Operator(kernel.name, iterations, output, _sources(leaves, names), target.op, combine, loops[0].name, kernel)
+    narrowed, value = _narrowed(target)
+    combine, leaves = _leaves(value)
+    sources = _sources(leaves, names)
+    return Operator(kernel.name, iterations, output, sources, target.op, combine, value.dtype, narrowed, loops[0].name, kernel)
 
 
 # --- finding the nest -------------------------------------------------------------------------
@@ -272,19 +277,32 @@ def plain(e: Expr) -> Expr:
     return e
 
 
+def _narrowed(target: Store) -> tuple[DType | None, Expr]:
+    """The lossy conversion between the arithmetic and the reduction (None: none that matters), and the arithmetic.
+
+    Integer sums, products and bit operations wrap, so keeping only bits that the accumulator keeps
+    anyway changes nothing.
+    """
+    top = plain(target.value)
+    if not isinstance(top, Cast) or not isinstance(value := plain(top.a), Binary):
+        return None, top
+    have, kept, out = value.dtype, top.dtype, target.buffer.dtype
+    wraps = target.op not in ("min", "max") and have.is_int and kept.is_int and out.is_int and kept.bits >= out.bits
+    return (None if wraps else kept), value
+
+
 def _leaves(value: Expr) -> tuple[str | None, list[Expr]]:
     """The arithmetic at the top of ``value`` and what it combines, left to right."""
-    top = plain(value)
-    if not isinstance(top, Binary) or top.op not in (*COMMUTATIVE, "-"):
-        return None, [top]
-    if top.op == "-":
-        return "-", [plain(top.a), plain(top.b)]
+    if not isinstance(value, Binary) or value.op not in (*COMMUTATIVE, "-"):
+        return None, [value]
+    if value.op == "-":
+        return "-", [plain(value.a), plain(value.b)]
 
     def split(e: Expr) -> list[Expr]:
         e = plain(e)
-        return [*split(e.a), *split(e.b)] if isinstance(e, Binary) and e.op == top.op else [e]
+        return [*split(e.a), *split(e.b)] if isinstance(e, Binary) and e.op == value.op else [e]
 
-    return top.op, split(top)
+    return value.op, split(value)
 
 
 def _sources(leaves: Sequence[Expr], names: tuple[str, ...]) -> tuple[Operand, ...]:

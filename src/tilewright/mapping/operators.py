@@ -29,7 +29,7 @@ def _vars(extents: Mapping[str, int]) -> list[Var]:
     return [Var(n) for n in extents]
 
 
-def _array(name: str, dtype: DType, indices: Sequence[ex.ExprLike], extents: Mapping[str, int]) -> Load:
+def element(name: str, dtype: DType, indices: Sequence[ex.ExprLike], extents: Mapping[str, int]) -> Load:
     """A load from a new array just large enough for affine ``indices`` over ``extents``."""
     shape = []
     for i in indices:
@@ -46,7 +46,7 @@ def _nest(extents: Mapping[str, int], body: Stmt) -> Stmt:
     return body
 
 
-def _contraction(
+def contraction(
     name: str, extents: Mapping[str, int], out: Load, a: Expr, b: Expr, *, before: Sequence[Stmt] = (), after: Sequence[Stmt] = ()
 ) -> Kernel:
     """``out = 0; out += a * b`` over ``extents``; ``before`` may declare arrays of the kernel's own."""
@@ -70,7 +70,7 @@ def gmv(i: int = 64, k: int = 64, types: Types = FLOAT) -> Kernel:
     e = {"i": i, "k": k}
     vi, vk = _vars(e)
     ta, tb, tc = types
-    return _contraction("gmv", e, _array("out", tc, (vi,), e), _array("a", ta, (vi, vk), e), _array("x", tb, (vk,), e))
+    return contraction("gmv", e, element("out", tc, (vi,), e), element("a", ta, (vi, vk), e), element("x", tb, (vk,), e))
 
 
 def gmm(i: int = 64, j: int = 64, k: int = 64, types: Types = FLOAT) -> Kernel:
@@ -78,7 +78,7 @@ def gmm(i: int = 64, j: int = 64, k: int = 64, types: Types = FLOAT) -> Kernel:
     e = {"i": i, "j": j, "k": k}
     vi, vj, vk = _vars(e)
     ta, tb, tc = types
-    return _contraction("gmm", e, _array("out", tc, (vi, vj), e), _array("a", ta, (vi, vk), e), _array("b", tb, (vk, vj), e))
+    return contraction("gmm", e, element("out", tc, (vi, vj), e), element("a", ta, (vi, vk), e), element("b", tb, (vk, vj), e))
 
 
 def c1d(n: int = 1, k: int = 64, q: int = 56, c: int = 64, s: int = 3, stride: int = 1, types: Types = FLOAT) -> Kernel:
@@ -86,8 +86,8 @@ def c1d(n: int = 1, k: int = 64, q: int = 56, c: int = 64, s: int = 3, stride: i
     e = {"n": n, "k": k, "q": q, "c": c, "s": s}
     vn, vk, vq, vc, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vq * stride + vs), e)
-    return _contraction("conv1d", e, _array("out", tc, (vn, vk, vq), e), image, _array("weight", tb, (vk, vc, vs), e))
+    image = element("image", ta, (vn, vc, vq * stride + vs), e)
+    return contraction("conv1d", e, element("out", tc, (vn, vk, vq), e), image, element("weight", tb, (vk, vc, vs), e))
 
 
 def c2d(
@@ -98,8 +98,8 @@ def c2d(
     e = {"n": n, "k": k, "p": p, "q": q, "c": c, "r": r, "s": s}
     vn, vk, vp, vq, vc, vr, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vp * stride + vr * dilation, vq * stride + vs * dilation), e)
-    return _contraction(name, e, _array("out", tc, (vn, vk, vp, vq), e), image, _array("weight", tb, (vk, vc, vr, vs), e))
+    image = element("image", ta, (vn, vc, vp * stride + vr * dilation, vq * stride + vs * dilation), e)
+    return contraction(name, e, element("out", tc, (vn, vk, vp, vq), e), image, element("weight", tb, (vk, vc, vr, vs), e))
 
 
 def dil(n: int = 1, k: int = 64, p: int = 56, q: int = 56, c: int = 64, r: int = 3, s: int = 3, types: Types = FLOAT) -> Kernel:
@@ -115,8 +115,8 @@ def c3d(
     e = {"n": n, "k": k, "d": d, "p": p, "q": q, "c": c, "t": t, "r": r, "s": s}
     vn, vk, vd, vp, vq, vc, vt, vr, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vd * stride + vt, vp * stride + vr, vq * stride + vs), e)
-    return _contraction("conv3d", e, _array("out", tc, (vn, vk, vd, vp, vq), e), image, _array("weight", tb, (vk, vc, vt, vr, vs), e))
+    image = element("image", ta, (vn, vc, vd * stride + vt, vp * stride + vr, vq * stride + vs), e)
+    return contraction("conv3d", e, element("out", tc, (vn, vk, vd, vp, vq), e), image, element("weight", tb, (vk, vc, vt, vr, vs), e))
 
 
 def t2d(
@@ -134,7 +134,9 @@ def t2d(
         here = ex.logical("and", here, condition)
     image = buffer("image", ta, (n, c, rows, columns))[vn, vc, y // stride, x // stride]
     gathered = ex.where(here, image, ex.const(0, ta))
-    return _contraction("transposed_conv2d", e, _array("out", tc, (vn, vk, vp, vq), e), gathered, _array("weight", tb, (vk, vc, vr, vs), e))
+    return contraction(
+        "transposed_conv2d", e, element("out", tc, (vn, vk, vp, vq), e), gathered, element("weight", tb, (vk, vc, vr, vs), e)
+    )
 
 
 def grp(n: int = 1, g: int = 4, k: int = 16, p: int = 56, q: int = 56, c: int = 16, r: int = 3, s: int = 3, types: Types = FLOAT) -> Kernel:
@@ -142,9 +144,9 @@ def grp(n: int = 1, g: int = 4, k: int = 16, p: int = 56, q: int = 56, c: int = 
     e = {"n": n, "g": g, "k": k, "p": p, "q": q, "c": c, "r": r, "s": s}
     vn, vg, vk, vp, vq, vc, vr, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vg, vc, vp + vr, vq + vs), e)
-    return _contraction(
-        "grouped_conv2d", e, _array("out", tc, (vn, vg, vk, vp, vq), e), image, _array("weight", tb, (vg, vk, vc, vr, vs), e)
+    image = element("image", ta, (vn, vg, vc, vp + vr, vq + vs), e)
+    return contraction(
+        "grouped_conv2d", e, element("out", tc, (vn, vg, vk, vp, vq), e), image, element("weight", tb, (vg, vk, vc, vr, vs), e)
     )
 
 
@@ -155,8 +157,10 @@ def dep(
     e = {"n": n, "c": c, "m": m, "p": p, "q": q, "r": r, "s": s}
     vn, vc, vm, vp, vq, vr, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vp * stride + vr, vq * stride + vs), e)
-    return _contraction("depthwise_conv2d", e, _array("out", tc, (vn, vc, vm, vp, vq), e), image, _array("weight", tb, (vc, vm, vr, vs), e))
+    image = element("image", ta, (vn, vc, vp * stride + vr, vq * stride + vs), e)
+    return contraction(
+        "depthwise_conv2d", e, element("out", tc, (vn, vc, vm, vp, vq), e), image, element("weight", tb, (vc, vm, vr, vs), e)
+    )
 
 
 def cap(
@@ -167,9 +171,9 @@ def cap(
     e = {"n": n, "k": k, "p": p, "q": q, "i": i, "j": j, "c": c, "r": r, "s": s, "l": l}
     vn, vk, vp, vq, vi, vj, vc, vr, vs, vl = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vp + vr, vq + vs, vi, vl), e)
-    weight = _array("weight", tb, (vk, vc, vr, vs, vl, vj), e)
-    return _contraction("capsule_conv2d", e, _array("out", tc, (vn, vk, vp, vq, vi, vj), e), image, weight)
+    image = element("image", ta, (vn, vc, vp + vr, vq + vs, vi, vl), e)
+    weight = element("weight", tb, (vk, vc, vr, vs, vl, vj), e)
+    return contraction("capsule_conv2d", e, element("out", tc, (vn, vk, vp, vq, vi, vj), e), image, weight)
 
 
 def bcv(n: int = 4, k: int = 64, p: int = 56, q: int = 56, c: int = 64, r: int = 3, s: int = 3, types: Types = FLOAT) -> Kernel:
@@ -177,8 +181,8 @@ def bcv(n: int = 4, k: int = 64, p: int = 56, q: int = 56, c: int = 64, r: int =
     e = {"n": n, "k": k, "p": p, "q": q, "c": c, "r": r, "s": s}
     vn, vk, vp, vq, vc, vr, vs = _vars(e)
     ta, tb, tc = types
-    image = _array("image", ta, (vn, vc, vp + vr, vq + vs), e)
-    return _contraction("batched_conv2d", e, _array("out", tc, (vn, vk, vp, vq), e), image, _array("weight", tb, (vn, vk, vc, vr, vs), e))
+    image = element("image", ta, (vn, vc, vp + vr, vq + vs), e)
+    return contraction("batched_conv2d", e, element("out", tc, (vn, vk, vp, vq), e), image, element("weight", tb, (vn, vk, vc, vr, vs), e))
 
 
 def gfc(n: int = 16, g: int = 4, k: int = 64, c: int = 64, types: Types = FLOAT) -> Kernel:
@@ -186,8 +190,8 @@ def gfc(n: int = 16, g: int = 4, k: int = 64, c: int = 64, types: Types = FLOAT)
     e = {"n": n, "g": g, "k": k, "c": c}
     vn, vg, vk, vc = _vars(e)
     ta, tb, tc = types
-    a, weight = _array("a", ta, (vn, vg, vc), e), _array("weight", tb, (vg, vk, vc), e)
-    return _contraction("grouped_fc", e, _array("out", tc, (vn, vg, vk), e), a, weight)
+    a, weight = element("a", ta, (vn, vg, vc), e), element("weight", tb, (vg, vk, vc), e)
+    return contraction("grouped_fc", e, element("out", tc, (vn, vg, vk), e), a, weight)
 
 
 def men(i: int = 64, k: int = 64, types: Types = FLOAT) -> Kernel:
@@ -206,7 +210,7 @@ def scn(i: int = 64, j: int = 64, types: Types = FLOAT) -> Kernel:
     vi, vj, vk = _vars(e)
     ta, tb, tc = types
     triangle = ex.where(ex.compare("<=", vk, vj), ex.const(1, tb), ex.const(0, tb))
-    return _contraction("scan", e, _array("out", tc, (vi, vj), e), _array("x", ta, (vi, vk), e), triangle)
+    return contraction("scan", e, element("out", tc, (vi, vj), e), element("x", ta, (vi, vk), e), triangle)
 
 
 def _squares(x: Load, row: Mapping[str, int]) -> list[Stmt]:
@@ -222,12 +226,12 @@ def _moment(name: str, i: int, k: int, types: Types, fill: Callable[[Load, Mappi
     e = {"i": i, "k": k}
     vi, vk = _vars(e)
     ta, tb, tc = types
-    x, ones, out = _array("x", ta, (vi, vk), e), _array("ones", tb, (vk,), e), _array("out", tc, (vi,), e)
+    x, ones, out = element("x", ta, (vi, vk), e), element("ones", tb, (vk,), e), element("out", tc, (vi,), e)
     fill_ones = st.loop("k_2", 0, k, st.store(ones.buffer[Var("k_2")], 1))
     total = out.buffer[Var("i_2")]
     mean = total / k if tc.is_float else ex.cast(total // k, tc)
     divide = st.loop("i_2", 0, i, st.store(total, mean))
-    return _contraction(name, e, out, x, ones, before=[*fill(x, e), Alloc(ones.buffer), fill_ones], after=[divide])
+    return contraction(name, e, out, x, ones, before=[*fill(x, e), Alloc(ones.buffer), fill_ones], after=[divide])
 
 
 #: The fifteen operators by the name AMOS gives them.
