@@ -86,7 +86,7 @@ def _text(e: Expr) -> tuple[str, int]:
     """Text of a node that stands on its own (a literal says its type), and its binding strength."""
     match e:
         case Const():
-            return (_literal(e) if e.dtype.kind == ty.BOOL else f"{e.dtype}({_literal(e)})"), _ATOM
+            return f"{e.dtype}({_literal(e)})", _ATOM
         case Var():
             return e.name, _ATOM
         case Load():
@@ -103,7 +103,7 @@ def _text(e: Expr) -> tuple[str, int]:
             return f"not {_wrapped(e.a, _NOT)}", _NOT
         case Where():
             a, b = _pair_text(e.a, e.b, 0, 0)
-            return f"where({_text(e.cond)[0]}, {a}, {b})", _ATOM
+            return f"where({_condition_text(e.cond)}, {a}, {b})", _ATOM
         case Cast():
             return f"{e.dtype}({_text(e.a)[0]})", _ATOM
         case Bitcast():
@@ -153,6 +153,10 @@ def _literal(c: Const) -> str:
 
 def _index_text(e: Expr) -> str:
     return _literal(e) if isinstance(e, Const) and e.dtype.kind == ty.INDEX else _text(e)[0]
+
+
+def _condition_text(e: Expr) -> str:
+    return _literal(e) if isinstance(e, Const) and e.dtype.kind == ty.BOOL else _text(e)[0]
 
 
 def _element_text(b: Buffer, indices: tuple[Expr, ...]) -> str:
@@ -228,7 +232,7 @@ def _stmt_lines(s: Stmt, pad: str) -> list[str]:
         case If():
             return _if_lines(s, pad, "if")
         case While():
-            return [f"{pad}while {_text(s.cond)[0]}:", *_body_lines(s.body, inner)]
+            return [f"{pad}while {_condition_text(s.cond)}:", *_body_lines(s.body, inner)]
         case Alloc():
             return [f"{pad}{_alloc_text(s.buffer)}"]
         case Call():
@@ -238,7 +242,7 @@ def _stmt_lines(s: Stmt, pad: str) -> list[str]:
 
 
 def _if_lines(s: If, pad: str, word: str) -> list[str]:
-    out = [f"{pad}{word} {_text(s.cond)[0]}:", *_body_lines(s.then, pad + _INDENT)]
+    out = [f"{pad}{word} {_condition_text(s.cond)}:", *_body_lines(s.then, pad + _INDENT)]
     if s.orelse is None:
         return out
     if len(s.orelse.stmts) == 1 and isinstance(s.orelse.stmts[0], If):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class DType:
                 return f"{'Fixed' if self.kind == FIXED else 'UFixed'}({self.bits}, {self.frac})"
 
     __repr__ = __str__
+
+    def __getitem__(self, shape: object) -> ArrayType:
+        """``f32[64, 32]``: the annotation of an array."""
+        return ArrayType(self, shape if isinstance(shape, tuple) else (shape,))
+
+    def __matmul__(self, memory: object) -> ArrayType:
+        """``f32 @ "reg"``: the annotation of a scalar in a memory."""
+        return ArrayType(self, ()) @ memory
 
     @property
     def is_float(self) -> bool:
@@ -103,6 +112,22 @@ class DType:
         if self.bits > 64:
             return np.dtype(object)
         return np.dtype(f"{'i' if self.signed else 'u'}{self.nbytes}")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """What ``f32[64, 32] @ "reg"`` means in Python code: element type, extents, memory name."""
+
+    dtype: DType
+    shape: tuple[Any, ...]
+    memory: str | None = None
+
+    def __matmul__(self, memory: object) -> ArrayType:
+        """The same array placed in ``memory`` (a name, or an object with a ``name``)."""
+        name = memory if isinstance(memory, str) else getattr(memory, "name", None)
+        if not isinstance(name, str):
+            raise IRTypeError(f"{memory!r} is not a memory", hint='write its name: f32[16] @ "reg"')
+        return ArrayType(self.dtype, self.shape, name)
 
 
 f16, f32, f64 = DType(FLOAT, 16), DType(FLOAT, 32), DType(FLOAT, 64)
