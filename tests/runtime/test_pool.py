@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import random
 import subprocess
@@ -167,7 +168,7 @@ def test_pieces_are_contiguous_and_balanced() -> None:
         pool.parallel_for(BODY(lambda c, b, e, t: pieces.append((b, e))), 100)
     pieces.sort()
     assert pieces[0][0] == 0 and pieces[-1][1] == 100
-    assert all(x[1] == y[0] for x, y in zip(pieces, pieces[1:], strict=False))
+    assert all(x[1] == y[0] for x, y in itertools.pairwise(pieces))
     lengths = {e - b for b, e in pieces}
     assert len(pieces) == 12 and lengths <= {8, 9}
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.util.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from tilewright.hw.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +58,14 @@ def host() -> Target:
     return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
 
 
-def of_machine(machine: Any) -> Target:
-    """The target a Machine declares (``machine.target``); the host's for None or missing fields."""
+def of_machine(machine: Machine | None) -> Target:
+    """The target ``machine`` declares; what it leaves open is taken from the host if the triple allows."""
     here = host()
-    declared = dict(getattr(machine, "target", None) or {})
-    if not declared:
+    if machine is None:
         return here
-    triple = str(declared.get("triple") or here.triple)
-    if triple.split("-")[0] != here.architecture:
-        return Target(triple, str(declared.get("cpu", "")), _feature_text(declared.get("features", "")))
-    return Target(triple, str(declared.get("cpu") or here.cpu), _feature_text(declared.get("features") or here.features))
-
-
-def _feature_text(features: Any) -> str:
-    if isinstance(features, str):
-        return features
-    return ",".join(f if f[:1] in "+-" else f"+{f}" for f in features)
+    declared = machine.target
+    triple = declared.triple or here.triple
+    features = declared.feature_string
+    if triple.split("-")[0] == here.architecture and not features:
+        return Target(triple, declared.cpu or here.cpu, here.features)
+    return Target(triple, declared.cpu, features)
