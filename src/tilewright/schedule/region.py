@@ -243,6 +243,16 @@ def _largest(scope: Simplifier, a: Linear, depth: int) -> int | None:
     return best
 
 
+def tile_of(scope: Simplifier, box: Box, shape: tuple[Expr, ...]) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
+    """Shape of a buffer that can hold ``box`` at every point of the scope, and the element of the original at its index 0.
+
+    A dimension without a constant bound is kept whole.
+    """
+    extents = [largest_extent(scope, lo, hi) for lo, hi in zip(box.lo, box.hi, strict=True)]
+    sizes = tuple(whole if n is None else ex.idx(max(n, 0)) for n, whole in zip(extents, shape, strict=True))
+    return sizes, tuple(ex.idx(0) if n is None else lo for n, lo in zip(extents, box.lo, strict=True))
+
+
 def redirect(s: Stmt, name: str, new: Buffer, origin: tuple[Expr, ...], *, reads: bool = True, writes: bool = True) -> Stmt:
     """``s`` with accesses to buffer ``name`` made to ``new``, whose element 0 is element ``origin``.
 

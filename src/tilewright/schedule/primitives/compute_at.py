@@ -15,7 +15,7 @@ from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, While, read_buffers, substmts, walk, written_buffers
 from tilewright.schedule.nest import Place, copied, fresh, loop_place, names, place_of, replace_stmt
 from tilewright.schedule.primitive import primitive
-from tilewright.schedule.region import Box, box_of, clipped, largest_extent, redirect, scope_at
+from tilewright.schedule.region import Box, box_of, clipped, redirect, scope_at, tile_of
 from tilewright.schedule.stage import Stage, restricted, stage_buffer, stage_in
 from tilewright.util.errors import ScheduleError
 
@@ -350,11 +350,7 @@ def _rewrite(kernel: Kernel, stage: Stage, placed: list[_Target], home: Block, s
 
 def _shrunk(scope: Simplifier, buffer: Buffer, box: Box, body: Block, taken: set[str] | None) -> Block:
     """``body`` on a buffer of its own that holds just the box."""
-    shape = []
-    for lo, hi, whole in zip(box.lo, box.hi, buffer.shape, strict=True):
-        most = largest_extent(scope, lo, hi)
-        shape.append(ex.idx(most) if most is not None else whole)
-    origin = tuple(lo if s != whole else ex.idx(0) for lo, s, whole in zip(box.lo, shape, buffer.shape, strict=True))
-    new = buffer.with_(shape=tuple(shape), name=fresh(taken, buffer.name) if taken is not None else buffer.name)
+    shape, origin = tile_of(scope, box, buffer.shape)
+    new = buffer.with_(shape=shape, name=fresh(taken, buffer.name) if taken is not None else buffer.name)
     moved = redirect(body, buffer.name, new, origin)
     return Block((Alloc(new), *(moved.stmts if isinstance(moved, Block) else (moved,))))
