@@ -7,7 +7,7 @@ latencies are approximate.
 """
 
 # The annotations of instructions are declarations, not Python types.
-# mypy: disable-error-code="valid-type,no-untyped-def"
+# mypy: disable-error-code="valid-type,no-untyped-def,name-defined"
 # ruff: noqa: F821  (m, n, k are bound by shapes=)
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Rates:
 
 
 def registers(operand: str, dtype: DType, elements: int, lanes: int = 32) -> Fragment:
-    """The part of ``elements`` in one lane: 32-bit registers for packed types, one each for accumulators."""
-    kind = {"f32": "f32", "f64": "f64", "i32": "s32"}.get(str(dtype), "b32")
+    """The part of ``elements`` in one lane: accumulators in typed registers, inputs packed in 32 bits (f64: typed)."""
+    kind = {"f32": "f32", "f64": "f64", "i32": "s32"}.get(str(dtype), "b32") if operand == "c" or dtype == f64 else "b32"
     return Fragment(operand, elements * dtype.bits // lanes // (64 if dtype == f64 else 32), kind)
 
 

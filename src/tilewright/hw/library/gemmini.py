@@ -70,8 +70,8 @@ NOTHING = (Bits(0, 32, 0xFFFFFFFF), Bits(32, 16, "c.cols"), Bits(48, 16, "c.rows
 
 def setters() -> list[Instruction]:
     """The three config instructions (funct 0), told apart by the low bits of rs1."""
-    ex_rs1 = (Bits(0, 2, 0), Bits(2, 1, "dataflow"), Bits(3, 2, "activation"), Bits(8, 1, "a_transpose"), Bits(9, 1, "b_transpose"))
-    ex_rs1 += (Bits(16, 16, "a_stride"), Bits(32, 32, "acc_scale"))
+    ex_modes = (Bits(0, 2, 0), Bits(2, 1, "dataflow"), Bits(3, 2, "activation"), Bits(8, 1, "a_transpose"), Bits(9, 1, "b_transpose"))
+    ex_rs1 = (*ex_modes, Bits(16, 16, "a_stride"), Bits(32, 32, "acc_scale"))
 
     @instruction(sets=EX, emit=RoCC(0, ex_rs1, (Bits(0, 32, "shift"), Bits(48, 16, "c_stride"))))
     def config_ex():
@@ -92,15 +92,12 @@ def setters() -> list[Instruction]:
     return [config_ex, config_ld, config_st]
 
 
-def matmuls(dim: int) -> list[Instruction]:
-    """Preload of the weights and a compute: C = A B, C += A B, and C += A B with the weights left in the array."""
-    stationary = needs(EX, dataflow=1)
+def matmul_instruction(dim: int) -> Instruction:
+    """C += A B: preload of the weights B, then a compute that streams the rows of A and adds nothing else."""
+    c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
+    steps = (RoCC(6, rs1=tile("b"), rs2=c, note="preload"), RoCC(4, rs1=tile("a"), rs2=NOTHING, note="compute_preloaded"))
 
-    def preload_compute(weights: tuple[Bits, ...], accumulate: tuple[Bits, ...], funct7: int) -> Sequence:
-        c = (*tile("c", 30), IN_ACCUMULATOR, *accumulate)
-        return Sequence((RoCC(6, rs1=weights, rs2=c, note="preload"), RoCC(funct7, rs1=tile("a"), rs2=NOTHING, note="compute")))
-
-    @instruction(needs=stationary, latency=5 * dim, per_cycle=1 / dim, emit=preload_compute(tile("b"), (ACCUMULATE,), 4))
+    @instruction(needs=needs(EX, dataflow=1), latency=5 * dim, per_cycle=1 / dim, emit=Sequence(steps))
     def matmul(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
         i, j, k = axes(upto(dim), upto(dim), upto(dim))
         require(stride(a, 1) == 1)
@@ -108,7 +105,7 @@ def matmuls(dim: int) -> list[Instruction]:
         require(stride(c, 1) == 1)
         c[i, j] += a[i, k] * b[k, j]
 
-    return [matmul]
+    return matmul
 
 
 def moves(dim: int) -> list[Transfer]:
@@ -181,7 +178,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
             ),
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
-        instructions=[*setters(), *matmuls(dim)],
+        instructions=[*setters(), matmul_instruction(dim)],
         transfers=moves(dim),
         states=[EX, LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),

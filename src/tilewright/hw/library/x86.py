@@ -91,7 +91,7 @@ def saturating_dots(cost: Cost) -> list[Instruction]:
     """u8 x s8 dot products from vpmaddubsw + vpmaddwd + vpaddd.
 
     vpmaddubsw adds two products in a saturating int16, so it is only the dot product where two
-    products cannot exceed 32767: with weights of 7 bits, or with data of 7 bits.
+    products stay within -32768..32767: 2 * 255 * 64 does, and so does 2 * 128 * -128.
     """
     emit = LLVM(
         _splat("a", "<4 x i8>", 16, "<64 x i8>")
@@ -112,7 +112,7 @@ def saturating_dots(cost: Cost) -> list[Instruction]:
         j, k = axes(vector(16), 4)
         require(stride(a, 0) == 1)
         require(stride(b, 1) == 1)
-        value_range(b, -64, 63)
+        value_range(b, -64, 64)
         c[j] += a[k] * b[j, k]
 
     @instruction(latency=11, per_cycle=rate, requires=cpu(*AVX512), emit=emit)
@@ -120,7 +120,7 @@ def saturating_dots(cost: Cost) -> list[Instruction]:
         j, k = axes(vector(16), 4)
         require(stride(a, 0) == 1)
         require(stride(b, 1) == 1)
-        value_range(a, 0, 127)
+        value_range(a, 0, 128)
         c[j] += a[k] * b[j, k]
 
     return [maddubs, maddubs_u7]

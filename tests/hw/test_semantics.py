@@ -1,0 +1,111 @@
+"""Every declared instruction means what an independent NumPy formula says it means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tilewright.hw import Instruction, ValueRange, list_machines, load_machine
+from tilewright.ir.interpreter import interpret
+from tilewright.ir.types import DType
+
+#: Instruction (by the name of its declaration) -> the einsum of its inputs that is added to the output.
+CONTRACTIONS = {
+    "fma": ",j->j",
+    "fma_lanes": "j,j->j",
+    "fma_outer": "i,j->ij",
+    "maddubs": "k,jk->j",
+    "maddubs_u7": "k,jk->j",
+    "dpbusd": "k,jk->j",
+    "dpbf16ps": "k,jk->j",
+    "tdpbssd": "ikl,kjl->ij",
+    "tdpbf16ps": "ikl,kjl->ij",
+    "sdot": "jk,jk->j",
+    "sdot_lane": "k,jk->j",
+    "dot": "k,k->",
+    "matmul": "ik,kj->ij",
+    "gemm": "ik,jk->ij",
+    "gemv": "ik,k->i",
+    "axpy": ",i->i",
+    "pointwise": "kc,cpq->kpq",
+}
+COPIES = ("mvin", "mvin_acc", "mvout_full", "mvout_spad", "load_inp", "load_wgt", "load_acc", "store")
+#: The interpreter walks element by element: larger members of a family share their declaration with a smaller one.
+LARGEST = 20_000
+
+
+def declarations() -> list[Instruction]:
+    found = {}
+    for name in list_machines():
+        for i in load_machine(name).all_instructions:
+            if i.axes and i.macs <= LARGEST:
+                found.setdefault(str(i.kernel.with_(instruction=None)) + i.name, i)
+    return list(found.values())
+
+
+def random_operand(rng: np.random.Generator, dtype: DType, shape: tuple[int, ...], bounds: tuple[int, int] | None) -> np.ndarray:
+    if dtype.is_float:
+        values = rng.standard_normal(shape).astype(np.float32)
+        if dtype.kind == "bfloat":
+            return (values.view(np.uint32) >> 16).astype(np.uint16).reshape(shape)
+        return values.astype(dtype.to_numpy()).reshape(shape)
+    lo, hi = bounds or (dtype.range if dtype.bits <= 8 else (-1000, 1000))
+    return np.asarray(rng.integers(lo, hi + 1, shape), dtype.to_numpy())
+
+
+def as_numbers(array: np.ndarray, dtype: DType) -> np.ndarray:
+    if dtype.kind == "bfloat":
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return array.astype(np.float64 if dtype.is_float else np.int64)
+
+
+def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
+    out, *inputs = (values[o.name] for o in i.operands)
+    base = (i.family or i.name).removesuffix("_f64")
+    if base in COPIES:
+        return inputs[0]
+    match base:
+        case "alu_add":
+            return out + inputs[0]
+        case "alu_max":
+            return np.maximum(out, inputs[0])
+        case "alu_min":
+            return np.minimum(out, inputs[0])
+        case "mvout":
+            return np.clip(inputs[0], -128, 127)
+        case "narrow":
+            return inputs[0].astype(np.int8)
+        case "wmma_b1":
+            return out + np.bitwise_xor(inputs[0][:, :, None], inputs[1][None]).sum(1)
+    spec = "ik,kj->ij" if i.family else CONTRACTIONS[base]
+    return out + np.einsum(spec, *inputs)
+
+
+@pytest.mark.parametrize("i", declarations(), ids=lambda i: i.kernel.instruction)
+def test_kernel_equals_numpy(i: Instruction) -> None:
+    rng = np.random.default_rng(len(i.name))
+    ranges = {c.operand: (c.lo, c.hi) for c in i.constraints if isinstance(c, ValueRange)}
+    arrays = {o.name: random_operand(rng, o.dtype, o.shape, ranges.get(o.name)) for o in i.operands}
+    want = expected(i, {o.name: as_numbers(arrays[o.name], o.dtype) for o in i.operands})
+    interpret(i.kernel, arrays)
+    out = i.operands[0]
+    got = as_numbers(arrays[out.name], out.dtype)
+    if out.dtype.is_float:
+        tolerance = {16: 2e-2, 32: 1e-5, 64: 1e-12}[out.dtype.bits]
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * 16)
+    else:
+        np.testing.assert_array_equal(got, want)
+
+
+def test_every_family_has_a_member_small_enough_to_interpret() -> None:
+    checked = {i.family or i.name for i in declarations()}
+    for name in list_machines():
+        assert {i.family or i.name for i in load_machine(name).all_instructions if i.axes} <= checked
+
+
+@pytest.mark.parametrize("name", list_machines())
+def test_output_comes_first_and_is_the_only_operand_written(name: str) -> None:
+    for i in load_machine(name).all_instructions:
+        assert [o.role for o in i.operands][1:] == ["in"] * (len(i.operands) - 1)
+        if i.operands:
+            assert i.operands[0].role in ("out", "inout")
