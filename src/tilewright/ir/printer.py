@@ -117,7 +117,7 @@ def _binary_text(e: Binary) -> tuple[str, int]:
     if e.op in ("min", "max"):
         a, b = _pair_text(e.a, e.b, 0, 0)
         return f"{e.op}({a}, {b})", _ATOM
-    if e.op == "-" and isinstance(e.a, Const) and e.a.value == 0 and not isinstance(e.b, Const) and _weak(e.a, e.b.dtype):
+    if e.op == "-" and not isinstance(e.b, Const) and e.a == Const(0, ty.weak_literal_type(0, e.b.dtype)):
         return f"-{_wrapped(e.b, _UNARY)}", _UNARY
     strength = _STRENGTH[e.op]
     a, b = _pair_text(e.a, e.b, strength, strength + 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tilewright.ir.buffer import MAIN_MEMORY, Buffer, buffer
 from tilewright.ir.expr import Expr, idx
-from tilewright.ir.types import ArrayType, DType
+from tilewright.ir.types import NAMED, ArrayType, DType
 from tilewright.lang.expressions import ExpressionReader, index_nodes
 
 _TYPE_HINT = 'write f32, f32[M, N], f32[M, N] @ "reg" or buffer(f32[M, N], "dram", layout="1/16 0 1")'
@@ -48,7 +48,8 @@ class DeclarationReader:
                     return self.placed(node)
                 case ast.Subscript():
                     return Declared(self.expressions.dtype(node.value), tuple(self.expressions.index(d) for d in index_nodes(node)))
-            v = self.expressions.value(node)
+            named = isinstance(node, ast.Name) and node.id in NAMED
+            v = self.expressions.dtype(node) if named else self.expressions.value(node)
             if isinstance(v, ArrayType):
                 return Declared(v.dtype, tuple(idx(s) for s in v.shape), v.memory or MAIN_MEMORY)
             if isinstance(v, DType):

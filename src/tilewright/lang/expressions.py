@@ -287,7 +287,7 @@ class ExpressionReader:
             return _PARAMETRIC[name](*(self.constant_int(a) for a in node.args))
         if name in ex.INTRINSICS:
             return self.intrinsic(node, name)
-        dtype = self.value(node.func)
+        dtype = ty.NAMED[name] if name in ty.NAMED else self.value(node.func)
         if isinstance(dtype, DType):
             self.arity(node, 1)
             return self.cast(node.args[0], dtype)
@@ -321,8 +321,8 @@ class ExpressionReader:
         return ex.const(v, dtype)
 
     def dtype(self, node: ast.expr) -> DType:
-        """An element type."""
-        v = self.value(node)
+        """An element type (a loop variable called i8 does not hide the type i8)."""
+        v = ty.NAMED[node.id] if isinstance(node, ast.Name) and node.id in ty.NAMED else self.value(node)
         if not isinstance(v, DType):
             raise self.source.error(
                 node,
