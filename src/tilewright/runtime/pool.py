@@ -8,46 +8,25 @@ import os
 import weakref
 from collections.abc import Callable
 from functools import cache
-from importlib import resources
-from string import Template
 from types import TracebackType
 from typing import Any
 
-from tilewright.runtime import jit
-from tilewright.runtime.target import Target, host
+from tilewright.runtime.native import native_library
 from tilewright.util.errors import RuntimeFailure
 
 #: `void body(ptr ctx, i64 begin, i64 end, i64 thread)`, the form of an outlined loop body.
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-#: The assembly instruction that tells a processor it is in a spin loop (others: nothing).
-RELAX = {"x86_64": "pause", "i686": "pause", "aarch64": "yield", "arm64": "yield"}
 MAX_THREADS = 1024
 SPIN_TURNS = 4000
 #: With more threads than processors a spinning thread keeps the one it waits for from running.
 SPIN_TURNS_CROWDED = 50
 
 
-def pool_text(target: Target) -> str:
-    """The pool's LLVM IR for ``target``."""
-    source = resources.files("tilewright.runtime").joinpath("pool.ll").read_text()
-    return Template(source).safe_substitute(RELAX=RELAX.get(target.architecture, ""))
-
-
 class _Native:
     """The loaded pool code and its entry points."""
 
     def __init__(self) -> None:
-        from tilewright.runtime.cache import build_cache
-
-        text, target = pool_text(host()), host()
-        store = build_cache()
-        key = store.key("object", text, target)
-        code = store.load(key)
-        if code is None:
-            code = jit.assemble(text, target)
-            store.store(key, code)
-        names = ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_parallel_for")
-        self.library = jit.load(code, names)
+        self.library = native_library("pool.ll", ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_parallel_for"))
         pointer, void = ctypes.c_void_p, None
         self.create = self.library.function("tw_pool_create", pointer, ctypes.c_int32, ctypes.c_int32, pointer)
         self.destroy = self.library.function("tw_pool_destroy", void, pointer)
