@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ def axpy(hand: SimpleNamespace) -> Module:
 def chain(axpy: Module, n: int = 100, length: int = 5, **options: Any) -> Sequence:
     """``length`` times t = 2 t + z, alternating between two arena slots; x in, y out."""
     names = ["x", *(f"t{i}" for i in range(length - 1)), "y"]
-    steps = [Step(axpy, ("alpha", a, "z", b), {"N": n}, f"step {i}") for i, (a, b) in enumerate(zip(names, names[1:], strict=False))]
+    steps = [Step(axpy, ("alpha", a, "z", b), {"N": n}, f"step {i}") for i, (a, b) in enumerate(itertools.pairwise(names))]
     slot = -(-n * 4 // 64) * 64
     plan = {f"t{i}": (i % 2) * slot for i in range(length - 1)}
     constants = {"alpha": np.array(2, np.float32), "z": np.ones(n, np.float32)}
@@ -72,7 +72,6 @@ def test_concurrent_runs_take_turns(axpy: Module) -> None:
 
     with ThreadPoolExecutor(3) as callers:
         list(callers.map(caller, range(3)))
-    assert threading.active_count() >= 1
 
 
 def test_layouts_stay_packed_between_steps(hand: SimpleNamespace) -> None:

@@ -33,6 +33,18 @@ def assembly(text: str, target: Target | None = None, level: int = 3) -> str:
     return str(machine.emit_assembly(module))
 
 
+def link_text(texts: Sequence[str], target: Target, keep: Sequence[str]) -> str:
+    """One module of several: definitions outside ``keep`` become internal to it."""
+    machine = target.machine()
+    first, *others = (_parse(text, target, machine) for text in texts)
+    for module in others:
+        first.link_in(module)
+    for function in first.functions:
+        if not function.is_declaration and function.name not in keep:
+            function.linkage = "internal"
+    return str(first)
+
+
 def _parse(text: str, target: Target, machine: Any) -> Any:
     import llvmlite.binding as llvm
 

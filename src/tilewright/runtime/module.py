@@ -127,7 +127,7 @@ class Module:
     def llvm(self) -> str:
         """The LLVM IR the kernel was compiled from."""
         if self._llvm is None:
-            self._llvm = _emit(self.kernel, self.machine).text
+            self._llvm = emit_kernel(self.kernel, self.machine).text
         return self._llvm
 
     def assembly(self) -> str:
@@ -213,7 +213,7 @@ def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, out
     key = store.key("kernel", kernel, fingerprint(machine), target, outputs) if store else ""
     if store and (entry := store.load(key)) is not None:
         return _decode(entry, kernel)
-    emitted = _emit(kernel, machine)
+    emitted = emit_kernel(kernel, machine)
     code = Code(emitted.symbol, jit.assemble(emitted.text, target), emitted.workspace, emitted.thread_workspace, tuple(emitted.externals))
     parameters = signature(kernel, outputs)
     if store:
@@ -221,10 +221,12 @@ def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, out
     return code, parameters
 
 
-def _emit(kernel: Kernel, machine: Machine | None) -> Any:
+def emit_kernel(kernel: Kernel, machine: Machine | None) -> Any:
+    """The LLVM backend's ``Emitted`` for ``kernel`` on ``machine`` (None: this host)."""
     from tilewright.codegen.llvm import emit
+    from tilewright.hw.machine import Machine as Declared
 
-    return emit(kernel, machine)
+    return emit(kernel, machine or Declared.host())
 
 
 def _encode(code: Code, parameters: Signature) -> bytes:

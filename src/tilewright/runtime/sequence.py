@@ -135,10 +135,8 @@ class Sequence:
                 self._profile(
                     ctypes.addressof(self._table), len(self.steps), self._workspace.ctypes.data, self._pool_handle(), spent.ctypes.data
                 )
-        return tuple(
-            StepTime(i, s.label or s.module.kernel.name, float(t) / repeats / 1e9)
-            for i, (s, t) in enumerate(zip(self.steps, spent, strict=True))
-        )
+        labels = [s.label or s.module.kernel.name for s in self.steps]
+        return tuple(StepTime(i, label, int(t) / repeats / 1e9) for i, (label, t) in enumerate(zip(labels, spent, strict=True)))
 
     def value(self, name: str) -> np.ndarray:
         """The array of a value in memory order: a view of the arena, the constant, or the bound array.
@@ -153,9 +151,9 @@ class Sequence:
             return self._constants[name]
         if name in self._bound:
             return self._bound[name]
-        raise RuntimeFailure(
-            f"the sequence has no value {name!r}" if name not in self._external else f"external value {name!r} is not bound"
-        )
+        if name in self._external:
+            raise RuntimeFailure(f"external value {name!r} is not bound", hint="bind it first")
+        raise RuntimeFailure(f"the sequence has no value {name!r}")
 
     def _pool_handle(self) -> int | None:
         return self._pool.handle if self._pool else None
