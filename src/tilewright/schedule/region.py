@@ -209,9 +209,9 @@ def _atom_bounds(scope: Simplifier, atom: Expr, visible: frozenset[str], up: boo
             for fact in scope.facts:
                 if fact.terms.get(atom) == (-1 if up else 1) and not any(ex.free_vars(t) & deeper for t in fact.terms):
                     out.append(Linear({atom: 1}).plus(fact, 1 if up else -1))
-        case Binary(op="//", b=Const()) if atom.b.value > 0:
+        case Binary(op="//", b=Const(value=m)) if m > 0:
             for x in _eliminate(scope, scope.linear(atom.a), visible, up) or ():
-                out.append(scope.linear(scope.render(x) // int(atom.b.value)))
+                out.append(scope.linear(scope.render(x) // int(m)))
         case Binary(op="min" | "max"):
             sides = [_eliminate(scope, scope.linear(x), visible, up) for x in (atom.a, atom.b)]
             if (atom.op == "min") == up:

@@ -67,6 +67,12 @@ class Stage:
         return tuple(n.root for n in self.nests)
 
     @property
+    def starts_anew(self) -> bool:
+        """Whether each element starts from a plain store, so that computing it again gives the same value."""
+        first = self.nests[0]
+        return first.overwrites and all(n.overwrites or n.bounds == first.bounds for n in self.nests)
+
+    @property
     def inputs(self) -> set[str]:
         """Buffers the stage reads, its own and private ones excluded."""
         private = {t.buffer.name for r in self.roots for t in walk(r) if isinstance(t, Alloc)}

@@ -178,12 +178,6 @@ def _is_private(home: Block, consumers: list[Stmt], roots: list[Stmt], name: str
     return declared and not any(name in read_buffers(s) | written_buffers(s) for s in others)
 
 
-def _total_overwrite(stage: Stage) -> bool:
-    """Whether each element starts from a plain store, so that computing it again gives the same value."""
-    first = stage.nests[0]
-    return first.overwrites and all(n.overwrites or n.bounds == first.bounds for n in stage.nests)
-
-
 def _check_coverage(
     stage: Stage, placed: list[_Target], home: Block, consumers: list[Stmt], private: bool, shrunk: bool, subject: str
 ) -> None:
@@ -192,7 +186,7 @@ def _check_coverage(
     in_place = any(name in written_buffers(c) for c in consumers)
     concurrent = any(g.kind in (LoopKind.PARALLEL, LoopKind.BIND) for t in placed for g in (*t.place.loops, t.loop))
     # A tile of its own starts anew in every iteration: only what the consumer changed in it could be missed by another.
-    once = in_place or (not shrunk and (concurrent or not _total_overwrite(stage)))
+    once = in_place or (not shrunk and (concurrent or not stage.starts_anew))
     if not once and private:
         return
     regions = _Regions(stage, placed, home)
