@@ -103,9 +103,10 @@ def _check_inputs(stage: Stage, home: Block, roots: list[Stmt], consumers: list[
     """Nothing the stage reads may change, and nobody may use the buffer, between the old and the new place."""
     start = _position(home, roots[0])
     end = max(_position(home, c) for c in consumers)
-    inputs = stage.inputs
+    inputs: set[str] = set()
     for s in home.stmts[start : end + 1]:
         if any(s is r for r in roots):
+            inputs |= read_buffers(s) - {stage.buffer.name}
             continue
         changed = sorted(inputs & written_buffers(s))
         if changed:

@@ -1,0 +1,178 @@
+"""Cycles of a register-tiled contraction, for a whole population of tilings at once.
+
+A tiling holds an output tile of ``rows`` x ``vectors`` SIMD registers while the reduction runs.
+Every quantity below is an arithmetic expression over NumPy arrays with one entry a candidate, so
+thousands of candidates cost one pass (DESIGN rule 4); plain ints work as well.
+
+The estimate is a sum of bounds a performance engineer would write on paper: multiply-adds issued
+(tails count as full registers), loads issued, the latency of dependent multiply-adds, filling and
+draining the tile, packing, and streaming the packed operand from the cache that holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.cost.core import VectorCore
+
+
+#: Stands for "no constant stride" in arithmetic: farther than anything real.
+IRREGULAR = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One input of the contraction: element size, elements, and stride along each loop (None: irregular).
+
+    ``free`` says its layout may be chosen ahead of time (a constant), so packing it costs nothing at run time.
+    """
+
+    name: str
+    itemsize: int
+    elements: int
+    strides: Mapping[str, int | None]
+    free: bool = False
+
+    def stride(self, loop: str) -> int | None:
+        return self.strides.get(loop, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A sum of products: loop extents, which loops address the result, the operands, the result's strides."""
+
+    loops: Mapping[str, int]
+    spatial: tuple[str, ...]
+    inputs: tuple[Operand, ...]
+    output: Operand
+
+    @property
+    def reduction(self) -> tuple[str, ...]:
+        return tuple(n for n in self.loops if n not in self.spatial)
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Candidate tilings, column-wise: indices into ``spatial`` (row -1: no row loop) and tile sizes."""
+
+    vector: np.ndarray
+    row: np.ndarray
+    vectors: np.ndarray
+    rows: np.ndarray
+    cycles: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+
+def candidates(problem: Contraction, core: VectorCore) -> Population:
+    """Every (vector loop, row loop, vectors, rows) whose tile and operands fit the registers."""
+    columns: list[tuple[int, int, int, int]] = []
+    for v, name in enumerate(problem.spatial):
+        most_vectors = min(8, -(-problem.loops[name] // core.lanes))
+        for r in range(-1, len(problem.spatial)):
+            if r == v or (r >= 0 and problem.loops[problem.spatial[r]] == 1):
+                continue
+            most_rows = 1 if r < 0 else min(problem.loops[problem.spatial[r]], core.registers)
+            for u in range(1, most_vectors + 1):
+                for m in range(1, most_rows + 1):
+                    if m * u + u + 1 <= core.registers:
+                        columns.append((v, r, u, m))
+    table = np.array(columns, dtype=np.int64).reshape(-1, 4)
+    return Population(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+
+
+def estimate(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
+    """Cycles of one core for each candidate: float array [len(pop)]."""
+    extents = np.array([problem.loops[n] for n in problem.spatial] + [1], dtype=np.float64)
+    reduction = float(np.prod([problem.loops[n] for n in problem.reduction])) if problem.reduction else 1.0
+    outer = np.prod(extents) / (extents[pop.vector] * extents[pop.row])
+    full_rows, tail_rows = np.divmod(extents[pop.row], pop.rows)
+    width = pop.vectors * core.lanes
+    full_wide, tail_wide = np.divmod(extents[pop.vector], width)
+    tail_vectors = np.ceil(tail_wide / core.lanes)
+    cycles = np.zeros(len(pop))
+    for tiles_m, m in ((full_rows, pop.rows), ((tail_rows > 0) * 1.0, tail_rows)):
+        for tiles_u, u in ((full_wide, pop.vectors), ((tail_wide > 0) * 1.0, tail_vectors)):
+            step = _step_cycles(problem, core, pop, m, u)
+            edge = _edge_cycles(problem, core, pop, m, u)
+            cycles += tiles_m * tiles_u * (reduction * step + edge)
+    return outer * cycles + _packing_cycles(problem, core, pop) + _streaming_cycles(problem, core, pop)
+
+
+def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
+    """Cycles of one reduction step of an m x u tile: the largest of arithmetic, loads, latency."""
+    arithmetic = m * u / core.fma_per_cycle
+    vector_loads, broadcasts = np.zeros(len(pop)), np.zeros(len(pop))
+    for x in problem.inputs:
+        along_row = _stride(x, problem.spatial, pop.row) != 0
+        along_vector = _stride(x, problem.spatial, pop.vector) != 0
+        count = np.where(along_row, m, 1.0)
+        vector_loads += np.where(along_vector, count * u, 0.0)
+        broadcasts += np.where(along_vector, 0.0, count)
+    loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
+    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency)]) + 0.5
+
+
+def _edge_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
+    """Cycles to start and drain an m x u tile: zeroing, storing (element by element if the result is strided)."""
+    scattered = np.abs(_stride(problem.output, problem.spatial, pop.vector)) != 1
+    store = np.where(scattered, m * u * core.lanes / core.scalar_moves_per_cycle, m * u * 2.0)
+    return store + m * u + 12.0
+
+
+def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
+    """Cycles to bring operands into vector order: copies for panels, scalar moves for transposition."""
+    total = np.zeros(len(pop))
+    for x in problem.inputs:
+        if x.free:
+            continue
+        along_vector = np.abs(_stride(x, problem.spatial, pop.vector))
+        transposed = along_vector > 1
+        panel = (along_vector == 1) & needs_panel(problem, x, pop.vectors * core.lanes)
+        per_element = np.where(
+            transposed, 1.0 / core.scalar_moves_per_cycle, np.where(panel, 2.0 * x.itemsize / core.load_bytes_per_cycle, 0.0)
+        )
+        total += x.elements * per_element
+    return total
+
+
+def _streaming_cycles(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
+    """A small term for traffic from the outer caches: each operand read once for every tile row or column."""
+    total = np.zeros(len(pop))
+    for x in problem.inputs:
+        row_tiles = np.ceil(np.array([problem.loops[n] for n in problem.spatial] + [1])[pop.row] / pop.rows)
+        reread = np.where(_stride(x, problem.spatial, pop.row) == 0, row_tiles, 1.0)
+        fits = x.elements * x.itemsize <= core.l2_bytes // 2
+        rate = core.l2_bytes_per_cycle if fits else core.outer_bytes_per_cycle
+        total += 0.25 * reread * x.elements * x.itemsize / rate
+    return total
+
+
+def needs_panel(problem: Contraction, x: Operand, width: Any) -> Any:
+    """Whether a vector operand is worth copying into panels of ``width`` elements: it is reused often,
+    and its reduction steps are so far apart that each one touches other cache lines and pages."""
+    reuse = np.prod([float(problem.loops[n]) for n in problem.spatial if x.stride(n) == 0] or [1.0])
+    strides = [abs(s) if (s := x.stride(n)) is not None else IRREGULAR for n in problem.reduction if problem.loops[n] > 1]
+    nearest = min((s for s in strides if s), default=0)
+    return (nearest > 2 * width) & (reuse >= 8)
+
+
+def best(problem: Contraction, core: VectorCore) -> Population:
+    """The candidates with their cycles, cheapest first."""
+    pop = candidates(problem, core)
+    cycles = estimate(problem, core, pop)
+    # Among nearly equal candidates: wide tiles, then rows that lie close together in the result.
+    distance = np.abs(_stride(problem.output, problem.spatial, pop.row))
+    order = np.lexsort((distance, -pop.vectors, np.round(np.log(cycles) * 50)))
+    return Population(*(getattr(pop, f)[order] for f in ("vector", "row", "vectors", "rows")), cycles=cycles[order])
+
+
+def _stride(x: Operand, spatial: Sequence[str], which: np.ndarray) -> np.ndarray:
+    """Stride of ``x`` along the spatial loop each candidate chose (irregular counts as very large)."""
+    table = [IRREGULAR if (s := x.stride(n)) is None else s for n in spatial]
+    return np.array([*table, 0])[which]

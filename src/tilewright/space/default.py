@@ -1,0 +1,145 @@
+"""The schedule a kernel gets without tuning.
+
+Rules in order: element-wise producers are inlined; each reduction gets the tiling that the
+analytical estimate finds cheapest among all candidates, with its epilogue fused at write-back; what
+is left is vectorised along memory and divided among cores. Everything is done through schedule
+primitives, so the result comes with a trace and a proof for each step, and nothing here knows a
+target: sizes and rates come from the machine's declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tilewright.cost.core import VectorCore, vector_core
+from tilewright.hw import Machine
+from tilewright.ir import stmt as st
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.stmt import Alloc, For, Kernel
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.rules import contraction, pointwise, tile
+from tilewright.space.rules.contraction import Tiling
+from tilewright.space.stages import Stage, stages
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was chosen for one stage of the program, for people to read."""
+
+    stage: str
+    tiling: Tiling | None
+    text: str
+
+
+def default_schedule(
+    kernel: Kernel, machine: Machine | None = None, *, threads: int | None = None, constants: Iterable[str] = ()
+) -> Schedule:
+    """Schedule ``kernel`` for ``machine`` (default: this host) by rules and estimates, without running anything.
+
+    ``constants`` are arguments whose contents are known before the kernel runs (weights): their
+    layout may be changed, which shows in the arguments of the result's kernel.
+    """
+    machine = machine or Machine.host()
+    sch = Schedule(kernel, machine)
+    _Default(sch, machine, threads or machine.cores, frozenset(constants)).run()
+    return sch
+
+
+@dataclass(slots=True)
+class _Default:
+    sch: Schedule
+    machine: Machine
+    threads: int
+    constants: frozenset[str]
+
+    def run(self) -> None:
+        reductions = [s.output.name for s in stages(self.sch.kernel) if s.is_reduction]
+        for name in dict.fromkeys(reductions):
+            self.reduction(name)
+        for s in stages(self.sch.kernel):
+            if not s.opaque and s.loops:
+                pointwise.apply(self.sch, s, self.core(s), self.threads)
+        self.sch.simplify()
+
+    def core(self, s: Stage) -> VectorCore:
+        return vector_core(self.machine, s.output.dtype)
+
+    def reduction(self, name: str) -> None:
+        """Tile the reduction that computes buffer ``name`` together with its initialisation and epilogue."""
+        every = stages(self.sch.kernel)
+        found = next((s for s in every if s.is_reduction and s.output.name == name), None)
+        if found is None:
+            return
+        core = self.core(found)
+        tiling = contraction.choose(found, core, self.threads, self.constants)
+        if tiling is None:
+            return
+        packed = self.pack(found, tiling)
+        if self.epilogue(name) is None:
+            name, *_ = self.sch.apply("cache_write", name, None, found.output.memory)
+        epilogue = self.epilogue(name)
+        if epilogue is None:
+            return
+        nest, at = epilogue
+        threads = self.threads if tiling.parallel else 1
+        dims = {loop: d for d, i in enumerate(found.store.indices) for loop in [getattr(i, "name", "")] if loop in found.loops}
+        loops = tile.tile_output(self.sch, nest, tiling, at)
+        self.sch.compute_at(name, loops)
+        self.sch.simplify()
+        self.finish(name, tiling, dims, packed)
+        if threads > 1:
+            self.parallelize(name)
+
+    def parallelize(self, name: str) -> None:
+        """Divide the outermost loops around the tiles of ``name`` among cores."""
+        for s in self.sch.kernel.body.stmts:
+            if isinstance(s, For) and any(isinstance(t, Alloc) and _is_copy(t.buffer, name) for t in st.walk(s)):
+                self.sch.parallel(s.name)
+
+    def finish(self, name: str, tiling: Tiling, dims: dict[str, int], packed: str) -> None:
+        tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
+        for b in tiles:
+            self.sch.set_memory(b.name, "reg")
+        local = {b.name for b in tiles}
+        for nest in list(tile.nests(self.sch.kernel.body)):
+            touched = st.written_buffers(nest.root) | st.read_buffers(nest.root)
+            if touched & local:
+                tile.finish_nest(self.sch, nest, tiling, dims, packed)
+
+    def pack(self, stage: Stage, tiling: Tiling) -> str:
+        """Give a constant vector operand the panel layout; returns the name of the packed operand."""
+        name = ""
+        for a in stage.reads():
+            if not a.moved_by(tiling.vector):
+                continue
+            name = a.buffer.name
+            layout = contraction.panel_layout(a, stage, tiling)
+            if layout is None:
+                continue
+            if name in self.constants:
+                self.sch.layout(name, str(layout))
+            elif contraction.wants_packing(a, stage, tiling):
+                self.sch.cache_read(name, None, a.buffer.memory, str(layout))
+        return name
+
+    def epilogue(self, name: str) -> tuple[Stage, dict[str, str]] | None:
+        """The one element-wise nest that reads the local buffer ``name`` where it was computed, and its loops by the reduction's."""
+        every = stages(self.sch.kernel)
+        stage = next(s for s in every if s.is_reduction and s.output.name == name)
+        readers = [s for s in every if name in s.inputs() and s.root is not stage.root]
+        local = any(isinstance(s, Alloc) and s.buffer.name == name for s in self.sch.kernel.body.stmts)
+        if len(readers) != 1 or not local or readers[0].opaque or readers[0].is_reduction or stage.store is None:
+            return None
+        reads = [a for a in readers[0].reads() if a.buffer.name == name]
+        at: dict[str, str] = {}
+        for own, theirs in zip(stage.store.indices, reads[0].indices, strict=True):
+            a, b = getattr(own, "name", None), getattr(theirs, "name", None)
+            if a is None or b is None:
+                return None
+            at[a] = b
+        return readers[0], at
+
+
+def _is_copy(b: Buffer, name: str) -> bool:
+    return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())

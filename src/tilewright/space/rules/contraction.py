@@ -1,0 +1,147 @@
+"""Reductions with a register tile: contractions, convolutions, pooling, sums over outer dimensions.
+
+The output tile stays in registers while the reduction runs inside it; initialisation and the
+element-wise epilogue run on the tile before and after. Tails are peeled, so that every copy of
+the inner loops has constant extents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.cost.contraction import Contraction, Operand, Population, best, needs_panel
+from tilewright.cost.core import VectorCore
+from tilewright.ir.buffer import Layout
+from tilewright.ir.expr import Var
+from tilewright.space.stages import Stage
+from tilewright.space.strides import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """The chosen register tile of a stage: loops by the stage's names, extents in elements.
+
+    ``outer`` are the loops around the tile, outermost first: ``vector`` and ``row`` stand there for
+    the loops over tiles. ``parallel`` is the loop divided among cores (None: too little work).
+    """
+
+    vector: str
+    row: str | None
+    width: int
+    rows: int
+    outer: tuple[str, ...]
+    parallel: str | None
+    cycles: float
+
+    def __str__(self) -> str:
+        row = f"{self.row}:{self.rows} x " if self.row else ""
+        return f"{row}{self.vector}:{self.width}"
+
+
+def problem_of(stage: Stage, free: frozenset[str]) -> Contraction:
+    """The stage as the estimate sees it; layouts of the buffers in ``free`` may be chosen ahead of time."""
+    operands = tuple(_operand(a, free) for a in stage.reads())
+    return Contraction(stage.loops, stage.spatial, operands, _operand(stage.target(), free))
+
+
+def _operand(a: Access, free: frozenset[str]) -> Operand:
+    elements = int(np.prod(a.buffer.static_shape)) if a.buffer.shape else 1
+    return Operand(a.buffer.name, a.buffer.dtype.nbytes, elements, a.strides, a.buffer.name in free)
+
+
+def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = frozenset()) -> Tiling | None:
+    """The cheapest tiling by estimate over all candidates; None when no spatial loop can be a vector."""
+    problem = problem_of(stage, free)
+    if not problem.spatial:
+        return None
+    pop: Population = best(problem, core)
+    if not len(pop):
+        return None
+    vector = problem.spatial[int(pop.vector[0])]
+    row = problem.spatial[int(pop.row[0])] if pop.row[0] >= 0 else None
+    width = min(int(pop.vectors[0]) * core.lanes, stage.loops[vector])
+    rows = int(pop.rows[0])
+    outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)
+    return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[0]))
+
+
+def _loop_order(
+    problem: Contraction, core: VectorCore, threads: int, vector: str, row: str | None, width: int, rows: int
+) -> tuple[tuple[str, ...], str | None]:
+    """Loops around the tile. Loops that all operands share come first; then either the panels of the
+    vector operand or the remaining rows, whichever order streams fewer bytes from beyond the L2 cache."""
+    panel = [x for x in problem.inputs if x.stride(vector) != 0]
+    others = [n for n in problem.spatial if n not in (vector, row) and problem.loops[n] > 1]
+    shared = [n for n in others if all(x.stride(n) != 0 for x in problem.inputs)]
+    rest = [n for n in others if n not in shared]
+    trips = {n: problem.loops[n] for n in others}
+    trips[vector] = -(-problem.loops[vector] // width)
+    if row:
+        trips[row] = -(-problem.loops[row] // rows)
+    inner_row = [row] if row else []
+    panel_bytes = sum(x.elements * x.itemsize for x in panel)
+    row_bytes = sum(x.elements * x.itemsize for x in problem.inputs if x not in panel)
+    rounds = int(np.prod([trips[n] for n in rest])) if rest else 1
+    panels_outside = row_bytes * (trips[vector] if row_bytes > core.l2_bytes // 2 else 1)
+    rows_outside = panel_bytes * (rounds if panel_bytes > core.l2_bytes // 2 else 1)
+    orders = [[*shared, vector, *rest, *inner_row], [*shared, *rest, vector, *inner_row], [*shared, *rest, *inner_row, vector]]
+    costs = [panels_outside, rows_outside, panel_bytes * (rounds * trips.get(row or "", 1) if panel_bytes > core.l2_bytes // 2 else 1)]
+    if threads == 1:
+        order = orders[int(np.argmin(costs))]
+        return tuple(n for n in order if trips[n] > 1), None
+    work = [costs[i] / core.outer_bytes_per_cycle + _imbalance(orders[i], trips, threads) * _arithmetic(problem, core) for i in range(3)]
+    order = [n for n in orders[int(np.argmin(work))] if trips[n] > 1]
+    busy = _arithmetic(problem, core) > 8000
+    return tuple(order), (order[0] if order and busy else None)
+
+
+def _imbalance(order: list[str], trips: dict[str, int], threads: int) -> float:
+    """Longest share of a core relative to a perfect division of the outermost loop."""
+    n = next((trips[o] for o in order if trips[o] > 1), 1)
+    return -(-n // threads) * threads / n / threads
+
+
+def _arithmetic(problem: Contraction, core: VectorCore) -> float:
+    return float(np.prod(list(problem.loops.values()))) / core.lanes / core.fma_per_cycle
+
+
+def panel_layout(access: Access, stage: Stage, tiling: Tiling) -> Layout | None:
+    """The layout that makes the tile's reads of ``access`` contiguous, in the order the tile reads them.
+
+    Physically: loops around the tile, then panels of ``width``, then the reduction loops in their order,
+    then the ``width`` elements of a panel row. None unless every dimension is indexed by one plain loop.
+    """
+    dims: dict[str, int] = {}
+    for d, i in enumerate(access.indices):
+        if not isinstance(i, Var) or i.name in dims:
+            return None
+        dims[i.name] = d
+    if tiling.vector not in dims:
+        return None
+    v = dims.pop(tiling.vector)
+    inside = [dims[n] for n in reduction_order(stage, access.buffer.name) if n in dims]
+    around = [d for n, d in dims.items() if n not in stage.reduction]
+    one_panel = tiling.width >= stage.loops[tiling.vector]
+    head = [(d, 1) for d in around] + ([] if one_panel else [(v, tiling.width)])
+    return Layout((*head, *((d, 1) for d in inside), (v, 1)))
+
+
+def wants_packing(access: Access, stage: Stage, tiling: Tiling) -> bool:
+    """Whether to copy an operand of the vector loop into panels before the reduction (its contents are not constant)."""
+    if access.stride(tiling.vector) not in (1, -1):
+        return True
+    operand = _operand(access, frozenset())
+    return bool(needs_panel(Contraction(stage.loops, stage.spatial, (operand,), operand), operand, tiling.width))
+
+
+def reduction_order(stage: Stage, packed: str) -> list[str]:
+    """Reduction loops, outermost first: by how far they move the operands that are not ``packed``."""
+    moving = [a for a in stage.reads() if a.buffer.name != packed] or stage.reads()
+
+    def distance(n: str) -> int:
+        strides = [a.stride(n) for a in moving]
+        return max(abs(s) if s is not None else 1 << 40 for s in strides)
+
+    return sorted(stage.reduction, key=lambda n: -distance(n))

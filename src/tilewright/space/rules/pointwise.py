@@ -1,0 +1,77 @@
+"""Stages without reduction (element-wise, padding, copies, packing): vectorise along memory, split over cores."""
+
+from __future__ import annotations
+
+from tilewright.cost.core import VectorCore
+from tilewright.ir.stmt import find_loop
+from tilewright.schedule.nest import trip_count
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.stages import Stage
+
+#: Elements below which waking other cores costs more than it saves (a few microseconds of work).
+PARALLEL_ELEMENTS = 1 << 14
+#: Vectors in one inner loop: enough to hide latency, small enough not to spill.
+UNROLLED_VECTORS = 4
+
+
+def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel: bool = True) -> None:
+    """Schedule ``stage``: the loop that walks memory becomes a vector loop, innermost; the outermost loop parallel."""
+    order = loop_order(stage)
+    if not order:
+        return
+    if order != list(stage.loops):
+        sch.reorder(*order)
+    run = min((a.runs[order[-1]] for a in (stage.target(), *stage.reads()) if order[-1] in a.runs), default=None)
+    chunks = vectorize_inner(sch, order[-1], stage.loops[order[-1]], core.lanes, run)
+    if chunks and run is not None and order[-1] in stage.target().runs and len(order) > 1:
+        # The result is blocked along the vector loop: whole blocks outside, so that they are written in order.
+        sch.reorder(chunks, *order[:-1])
+        order = [chunks, *order]
+    if parallel and threads > 1 and stage.volume >= PARALLEL_ELEMENTS:
+        split_over_cores(sch, order[:-1])
+
+
+def split_over_cores(sch: Schedule, loops: list[str]) -> None:
+    """Make the first of ``loops`` with more than one iteration parallel."""
+    for name in loops:
+        if trip_count(find_loop(sch.kernel, name)) != 1:
+            sch.parallel(name)
+            return
+
+
+def vectorize_inner(sch: Schedule, loop: str, extent: int, lanes: int, run: int | None = None) -> str | None:
+    """Make ``loop`` a vector loop; a long one is split into chunks of several registers, its tail peeled.
+
+    ``run`` is the number of iterations after which some access jumps: chunks do not cross it.
+    Returns the loop over chunks when the split left no tail.
+    """
+    width = lanes * UNROLLED_VECTORS
+    if run is not None:
+        width = max(w for w in range(1, min(width, run) + 1) if run % w == 0)
+    if extent <= 1:
+        return None
+    if extent <= width:
+        sch.vectorize(loop)
+        return None
+    outer, *inner = sch.split(loop, width, "peel")
+    for name in inner:
+        sch.vectorize(name)
+    return outer if len(inner) == 1 else None
+
+
+def loop_order(stage: Stage) -> list[str]:
+    """Loops by how far they move the stored element, farthest first; the best vector loop last."""
+    target, reads = stage.target(), stage.reads()
+    names = [n for n in stage.loops]
+    if not names:
+        return []
+
+    def contiguous(name: str) -> float:
+        score = 4.0 * (abs(target.stride(name) or 0) == 1)
+        score += sum({0: 0.5, 1: 1.0}.get(abs(s), 0.0) if (s := r.stride(name)) is not None else -0.5 for r in reads)
+        return score if stage.loops[name] > 1 else -1.0
+
+    vector = max(names, key=lambda n: (contiguous(n), names.index(n)))
+    rest = [n for n in names if n != vector]
+    rest.sort(key=lambda n: -abs(target.stride(n) or 0))
+    return [*rest, vector]
