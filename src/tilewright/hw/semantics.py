@@ -1,9 +1,8 @@
 """Reads the decorated function of an instruction: operands, axes, conditions, and the kernel.
 
-Declarations (``i, j = axes(...)``, ``require(...)``, ``value_range(...)``) are taken from the
-syntax tree, because the names on the left are part of them. The remaining statements are
-executed once with operands that record what is stored to them: they are ordinary Python over IR
-expressions, so a declaration may loop, call functions and use the machine's parameters.
+The function is a kernel of the kernel language with declarations in front: ``i, j = axes(...)``
+becomes the loop nest around the rest of the body, ``require(...)``, ``value_range(...)`` and
+their like become constraints. What remains is read by the language's own front end.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from tilewright.hw.axis import REDUCTION, SPATIAL, Axis, AxisRule
+from tilewright.hw.axis import REDUCTION, SPATIAL, STEP, VECTOR, Axis, AxisRule
 from tilewright.hw.constraint import Constraint, Handle, Mantissa, Require, Tied, ValueRange
-from tilewright.hw.memory import Memory
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.buffer import Buffer, buffer
-from tilewright.ir.types import DType
+from tilewright.lang.frontend import parse
 from tilewright.util.errors import Location, MachineError, TilewrightError
 
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -63,8 +60,7 @@ class _Reader:
         self.tree = tree
 
     def read(self, configures: bool) -> Semantics:
-        args = tuple(self.argument(a) for a in self.tree.args.args)
-        self.handles = {b.name: Handle(b.name, b.rank) for b in args}
+        self.handles = {a.arg: Handle(a.arg, self.rank(a)) for a in self.tree.args.args}
         rules: list[tuple[str, AxisRule]] = []
         constraints: list[Constraint] = []
         body: list[ast.stmt] = []
@@ -74,42 +70,45 @@ class _Reader:
                 self.handles |= {n: Handle(n) for n, _ in declared}
             elif (c := self.constraint(s)) is not None:
                 constraints.append(c)
-            elif not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)):
+            elif not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)) and not isinstance(s, ast.Pass):
                 body.append(s)
-        stores = self.record(body, args, [n for n, _ in rules])
-        if not stores and not configures:
-            raise self.error(
-                self.tree, f"instruction {self.fn.__name__} stores nothing", hint="its body is its meaning: c[i] += a[i] * b[i]"
-            )
-        outputs = {v for s in stores for i in s.indices for v in ex.free_vars(i)}
-        nest = st.block(*stores)
-        for name, rule in reversed(rules):
-            kind = st.LoopKind.VECTOR if rule.rule in ("vector", "step") else st.LoopKind.UNROLL
-            nest = st.block(st.loop(name, 0, rule.extent, nest, kind=kind))
-        kernel = st.Kernel(self.fn.__name__, args, nest, loc=self.location(self.tree))
-        axes = tuple(Axis(n, r, SPATIAL if n in outputs or not stores else REDUCTION) for n, r in rules)
+        if not body and not configures:
+            way_out = "its body is its meaning: c[i] += a[i] * b[i]"
+            raise self.error(self.tree, f"instruction {self.fn.__name__} stores nothing", hint=way_out)
+        kernel = self.kernel(body, rules) if body else st.Kernel(self.fn.__name__, (), st.Block(()), loc=self.location(self.tree))
+        stores = [s for s in st.walk(kernel.body) if isinstance(s, st.Store)]
+        spatial = {v for s in stores for i in s.indices for v in ex.free_vars(i)}
+        axes = tuple(Axis(n, r, SPATIAL if n in spatial else REDUCTION) for n, r in rules)
         return Semantics(kernel, axes, tuple(constraints))
 
-    def argument(self, a: ast.arg) -> Buffer:
-        """``name: dtype[shape] @ memory`` (shape ``()`` or no brackets: a scalar)."""
-        form = "write name: f32[16] @ MEMORY (a Memory or its name)"
+    def kernel(self, body: list[ast.stmt], rules: list[tuple[str, AxisRule]]) -> st.Kernel:
+        """The body inside the loops of the axes, read by the kernel language."""
+        for name, rule in reversed(rules):
+            kind = "vector" if rule.rule in (VECTOR, STEP) else "unroll"
+            extent = ast.Call(ast.Name(kind, ast.Load()), [ast.Constant(rule.extent)], [])
+            body = [ast.For(ast.Name(name, ast.Store()), extent, body, [])]
+        function = ast.FunctionDef(self.fn.__name__, self.tree.args, body, [ast.Name("kernel", ast.Load())])
+        try:
+            kernel = parse(ast.unparse(ast.fix_missing_locations(function)), **self.env)
+        except TilewrightError as e:
+            where = f" ({e.location.text.strip()})" if e.location else ""
+            raise self.error(self.tree, f"instruction {self.fn.__name__}: {e.message}{where}", hint=e.hint) from e
+        for b in kernel.args:
+            if not all(isinstance(d, ex.Const) and d.value >= 1 for d in b.shape):
+                raise self.error(self.tree, f"operand {b.name}: shape {[str(d) for d in b.shape]} must be positive numbers")
+        return kernel.with_(loc=self.location(self.tree))
+
+    def rank(self, a: ast.arg) -> int:
+        """Number of dimensions that ``name: dtype[shape] @ memory`` declares."""
         note = a.annotation
         if isinstance(note, ast.Constant) and isinstance(note.value, str):
             note = ast.parse(note.value, mode="eval").body
         if not (isinstance(note, ast.BinOp) and isinstance(note.op, ast.MatMult)):
-            raise self.error(a, f"operand {a.arg} does not say its type and memory", hint=form)
-        memory = self.eval(note.right)
-        shape: Any = ()
-        element = note.left
-        if isinstance(element, ast.Subscript):
-            shape, element = self.eval(element.slice), element.value
-        dtype = self.eval(element)
-        if not isinstance(dtype, DType) or not isinstance(memory, (Memory, str)):
-            raise self.error(a, f"operand {a.arg}: {ast.unparse(note)} is not an element type, a shape and a memory", hint=form)
-        dims = shape if isinstance(shape, tuple) else (shape,)
-        if not all(isinstance(d, int) and d >= 1 for d in dims):
-            raise self.error(a, f"operand {a.arg}: shape {list(dims)} must be positive ints")
-        return buffer(a.arg, dtype, dims, memory.name if isinstance(memory, Memory) else memory)
+            way_out = "write name: f32[16] @ MEMORY (a Memory or its name)"
+            raise self.error(a, f"operand {a.arg} does not say its type and memory", hint=way_out)
+        if not isinstance(note.left, ast.Subscript):
+            return 0
+        return len(note.left.slice.elts) if isinstance(note.left.slice, ast.Tuple) else 1
 
     def axis_rules(self, s: ast.stmt) -> list[tuple[str, AxisRule]] | None:
         if not (isinstance(s, ast.Assign) and isinstance(s.value, ast.Call) and _called(s.value) == "axes"):
@@ -136,24 +135,6 @@ class _Reader:
             raise self.error(s, f"{ast.unparse(s)} has no meaning in an instruction", hint="use require, value_range, mantissa or tied")
         return value
 
-    def record(self, body: list[ast.stmt], args: tuple[Buffer, ...], names: list[str]) -> list[st.Store]:
-        """Executes ``body`` with recording operands."""
-        if not body:
-            return []
-        stores: list[st.Store] = []
-        module = ast.Module(body, [])
-        ast.increment_lineno(module, self.first_line - 1)
-        env = {**self.env, **{n: ex.Var(n) for n in names}, **{b.name: _Recorder(b, stores) for b in args}}
-        try:
-            exec(compile(module, self.fn.__code__.co_filename, "exec"), env)
-        except MachineError:
-            raise
-        except TilewrightError as e:
-            raise self.error(self.tree, f"instruction {self.fn.__name__}: {e.message}", hint=e.hint) from e
-        except (NameError, TypeError, AttributeError) as e:
-            raise self.error(self.tree, f"instruction {self.fn.__name__}: {e}", hint="use operands, axes and names that are defined") from e
-        return stores
-
     def eval(self, node: ast.expr, extra: Mapping[str, Any] | None = None) -> Any:
         try:
             return eval(compile(ast.Expression(node), self.fn.__code__.co_filename, "eval"), {**self.env, **(extra or {})})
@@ -169,27 +150,6 @@ class _Reader:
 
     def error(self, node: ast.AST, message: str, hint: str | None = None) -> MachineError:
         return MachineError(message, hint=hint, location=self.location(node))
-
-
-class _Recorder:
-    """An operand during the one execution of a body: loads are expressions, stores are kept.
-
-    ``c[i] += x`` arrives as a store of ``c[i] + x`` and is recorded as the reduction it was.
-    """
-
-    def __init__(self, buf: Buffer, stores: list[st.Store]):
-        self.buffer = buf
-        self.stores = stores
-
-    def __getitem__(self, index: Any) -> ex.Load:
-        return self.buffer[index]
-
-    def __setitem__(self, index: Any, value: ex.ExprLike) -> None:
-        target = self.buffer[index]
-        if isinstance(value, ex.Binary) and value.op in st.REDUCTIONS and value.a == target:
-            self.stores.append(st.store(target, value.b, value.op))
-        else:
-            self.stores.append(st.store(target, value))
 
 
 def _called(call: ast.Call) -> str:

@@ -24,11 +24,11 @@ DECLARE = (f"declare {SDOT.format('', '', '')}",)
 
 
 @instruction(latency=4, per_cycle=2, requires=cpu("neon"))
-def fma(c: f32[4] @ REG, a: f32[()] @ L1, b: f32[4] @ REG):
+def fma(c: f32[4] @ REG, a: f32 @ L1, b: f32[4] @ REG):
     j = axes(vector(4))
     require(stride(b, 0) == 1)
     require(stride(c, 0) == 1)
-    c[j] += a[()] * b[j]
+    c[j] += a * b[j]
 
 
 @instruction(

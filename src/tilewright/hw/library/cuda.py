@@ -12,7 +12,6 @@ latencies are approximate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tilewright.hw.availability import gpu
 from tilewright.hw.axis import axes
@@ -23,8 +22,8 @@ from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.transfer import Transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.expr import cast
 from tilewright.ir.types import DType, Int, UInt, bf16, f16, f32, f64, i8, i32
+from tilewright.lang import cast
 
 REG, SMEM = "reg", "smem"
 WARP_SHAPES = [(16, 16, 16), (32, 8, 16), (8, 32, 16)]
@@ -112,13 +111,20 @@ def integer_family(operation: str, word: str, shapes: list[tuple[int, int, int]]
     def per_cycle(m: int, n: int, k: int) -> float:
         return rate / (m * n * k)
 
-    def product(x: Any, y: Any) -> Any:
-        return x ^ y if word == "b1" else x * y
+    declare = instruction(name=f"{operation}_{word}", shapes=shapes, latency=33, per_cycle=per_cycle, requires=gpu("sm_80"), emit=emit)
+    if word == "b1":
 
-    @instruction(name=f"{operation}_{word}", shapes=shapes, latency=33, per_cycle=per_cycle, requires=gpu("sm_80"), emit=emit)
+        @declare
+        def mma_b1(c: i32[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
+            i, j, l = axes(m, n, k)
+            c[i, j] += a[i, l] ^ b[l, j]
+
+        return mma_b1
+
+    @declare
     def mma(c: i32[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
         i, j, l = axes(m, n, k)
-        c[i, j] += product(a[i, l], b[l, j])
+        c[i, j] += a[i, l] * b[l, j]
 
     return mma
 

@@ -17,8 +17,8 @@ from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
 from tilewright.hw.transfer import Transfer, transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.expr import binary, cast
 from tilewright.ir.types import UInt, i8, i32, u8, u16, u32, u64
+from tilewright.lang import cast
 
 DRAM, SPAD, ACC = "dram", "spad", "acc"
 #: 1.0 as the bits of an f32: no scaling.
@@ -134,7 +134,7 @@ def moves(dim: int) -> list[Transfer]:
         """Saturates to int8."""
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
-        dst[i, j] = cast(binary("min", binary("max", src[i, j], -128), 127), i8)
+        dst[i, j] = cast(min(max(src[i, j], -128), 127), i8)
 
     full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
 

@@ -25,12 +25,12 @@ REG = "reg"
     requires=Requires(("cl_arm_integer_dot_product_accumulate_int8",)),
     emit=CText("*{c} = arm_dot_acc(vload4(0, {a}), vload4(0, {b}), *{c});"),
 )
-def dot(c: i32[()] @ REG, a: i8[4] @ REG, b: i8[4] @ REG):
+def dot(c: i32 @ REG, a: i8[4] @ REG, b: i8[4] @ REG):
     """Four signed byte products added to an int32, in one operation of one thread."""
     k = axes(4)
     require(stride(a, 0) == 1)
     require(stride(b, 0) == 1)
-    c[()] += a[k] * b[k]
+    c += a[k] * b[k]
 
 
 g76 = Machine(

@@ -25,9 +25,9 @@ def gemv(y: f32[16] @ LOCAL, a: f32[16, 16] @ LOCAL, x: f32[16] @ LOCAL):
 
 
 @instruction(latency=4)
-def axpy(y: f32[32] @ LOCAL, a: f32[()] @ LOCAL, x: f32[32] @ LOCAL):
+def axpy(y: f32[32] @ LOCAL, a: f32 @ LOCAL, x: f32[32] @ LOCAL):
     i = axes(vector(32))
-    y[i] += a[()] * x[i]
+    y[i] += a * x[i]
 
 
 @instruction(latency=16)

@@ -16,8 +16,8 @@ from tilewright.hw.machine import Machine
 from tilewright.hw.memory import Memory
 from tilewright.hw.transfer import transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.expr import binary, cast
 from tilewright.ir.types import i8, i32
+from tilewright.lang import cast
 
 DRAM, INP, WGT, ACC, OUT = "dram", "inp", "wgt", "acc", "out"
 LANES = 16
@@ -38,13 +38,13 @@ def alu_add(c: i32[LANES] @ ACC, a: i32[LANES] @ ACC):
 @instruction(latency=4, per_cycle=1)
 def alu_max(c: i32[LANES] @ ACC, a: i32[LANES] @ ACC):
     j = axes(vector(LANES))
-    c[j] = binary("max", c[j], a[j])
+    c[j] = max(c[j], a[j])
 
 
 @instruction(latency=4, per_cycle=1)
 def alu_min(c: i32[LANES] @ ACC, a: i32[LANES] @ ACC):
     j = axes(vector(LANES))
-    c[j] = binary("min", c[j], a[j])
+    c[j] = min(c[j], a[j])
 
 
 @transfer(granularity=LANES, latency=100, bandwidth=8, asynchronous=True)

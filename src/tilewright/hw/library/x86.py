@@ -22,8 +22,8 @@ from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
 from tilewright.hw.transfer import Transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.expr import cast
 from tilewright.ir.types import DType, bf16, f32, f64, i8, i32, u8, u16
+from tilewright.lang import cast
 
 REG, TMM, L1 = "reg", "tmm", "l1"
 AVX2 = ("avx", "avx2", "fma", "f16c")
@@ -52,11 +52,11 @@ def fma_instructions(dtype: DType, bits: int, rows: int, features: tuple[str, ..
     needed = cpu(*features)
 
     @instruction(name="fma" + suffix, latency=cost.latency, per_cycle=cost.fma_per_cycle, requires=needed)
-    def fma(c: dtype[lanes] @ REG, a: dtype[()] @ L1, b: dtype[lanes] @ REG):
+    def fma(c: dtype[lanes] @ REG, a: dtype @ L1, b: dtype[lanes] @ REG):
         j = axes(vector(lanes))
         require(stride(b, 0) == 1)
         require(stride(c, 0) == 1)
-        c[j] += a[()] * b[j]
+        c[j] += a * b[j]
 
     @instruction(name="fma_lanes" + suffix, latency=cost.latency, per_cycle=cost.fma_per_cycle, requires=needed)
     def fma_lanes(c: dtype[lanes] @ REG, a: dtype[lanes] @ REG, b: dtype[lanes] @ REG):
