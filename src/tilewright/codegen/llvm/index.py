@@ -1,0 +1,142 @@
+"""Index arithmetic as polynomials of loop variables, with ranges.
+
+Every index expression is brought to the form  const + sum of coefficient * product of atoms.  An
+atom is an i64 that already has an SSA name (a loop variable, a size, the result of a division) and a
+known range. The form makes constants of unrolled loops fold, divisions of block layouts
+disappear where the ranges allow, and the stride of a vector lane readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+
+
+class Atom:
+    """An i64 with an SSA name, compared by identity.
+
+    ``lo``/``hi`` bound it inclusively (None: unknown). ``order`` grows with program order, so sums
+    are formed outermost first. ``lanes`` is 0 for scalars. ``is_lane`` marks the lane number.
+    """
+
+    __slots__ = ("hi", "is_lane", "lanes", "lo", "order", "ref")
+
+    def __init__(self, ref: str, order: int, lo: int | None = None, hi: int | None = None, lanes: int = 0, is_lane: bool = False):
+        self.ref, self.order, self.lo, self.hi, self.lanes, self.is_lane = ref, order, lo, hi, lanes, is_lane
+
+
+Monomial = tuple[Atom, ...]
+Range = tuple["int | None", "int | None"]
+
+
+class Poly:
+    """``const`` + sum of ``terms[monomial] * monomial``. Never modified once built."""
+
+    __slots__ = ("const", "terms")
+
+    def __init__(self, const: int = 0, terms: dict[Monomial, int] | None = None):
+        self.const = const
+        self.terms: dict[Monomial, int] = terms or {}
+
+    @staticmethod
+    def of(atom: Atom) -> Poly:
+        return Poly(0, {(atom,): 1})
+
+    @property
+    def is_const(self) -> bool:
+        return not self.terms
+
+    @property
+    def key(self) -> tuple[int, frozenset[tuple[Monomial, int]]]:
+        """Equal for equal polynomials over the same atoms."""
+        return self.const, frozenset(self.terms.items())
+
+    def __add__(self, o: Poly) -> Poly:
+        if not o.terms:
+            return Poly(self.const + o.const, self.terms) if o.const else self
+        if not self.terms:
+            return Poly(self.const + o.const, o.terms)
+        terms = dict(self.terms)
+        for m, c in o.terms.items():
+            total = terms.get(m, 0) + c
+            if total:
+                terms[m] = total
+            else:
+                terms.pop(m, None)
+        return Poly(self.const + o.const, terms)
+
+    def __sub__(self, o: Poly) -> Poly:
+        return self + o.scaled(-1)
+
+    def scaled(self, k: int) -> Poly:
+        if k == 1:
+            return self
+        return Poly(self.const * k, {m: c * k for m, c in self.terms.items()}) if k else Poly()
+
+    def __mul__(self, o: Poly) -> Poly:
+        if not o.terms:
+            return self.scaled(o.const)
+        if not self.terms:
+            return o.scaled(self.const)
+        out = self.scaled(o.const) + Poly(0, {m: c * self.const for m, c in o.terms.items()} if self.const else None)
+        for m, c in self.terms.items():
+            for n, d in o.terms.items():
+                out = out + Poly(0, {tuple(sorted(m + n, key=lambda a: a.order)): c * d})
+        return out
+
+    def range(self) -> Range:
+        """Inclusive bounds implied by the ranges of the atoms."""
+        lo: int | None = self.const
+        hi: int | None = self.const
+        for m, c in self.terms.items():
+            mlo, mhi = reduce(_times, ((a.lo, a.hi) for a in m))
+            if c < 0:
+                mlo, mhi = mhi, mlo
+            lo = None if lo is None or mlo is None else lo + c * mlo
+            hi = None if hi is None or mhi is None else hi + c * mhi
+        return lo, hi
+
+    def split_multiples(self, c: int) -> tuple[Poly, Poly]:
+        """(q, r) with ``self == c*q + r`` and r free of terms that c divides."""
+        q = {m: k // c for m, k in self.terms.items() if k % c == 0}
+        r = {m: k for m, k in self.terms.items() if k % c}
+        return Poly(self.const // c, q), Poly(self.const % c, r)
+
+    def lane_parts(self) -> tuple[Poly, int, Poly]:
+        """(part equal in all lanes, constant stride of the lane, rest that varies otherwise)."""
+        uniform: dict[Monomial, int] = {}
+        varying: dict[Monomial, int] = {}
+        stride = 0
+        for m, c in self.terms.items():
+            if len(m) == 1 and m[0].is_lane:
+                stride = c
+            elif any(a.lanes for a in m):
+                varying[m] = c
+            else:
+                uniform[m] = c
+        return Poly(self.const, uniform), stride, Poly(0, varying)
+
+    @property
+    def is_uniform(self) -> bool:
+        return not any(a.lanes for m in self.terms for a in m)
+
+    def ordered(self) -> Iterable[tuple[Monomial, int]]:
+        """Terms, those of outer loops first."""
+        return sorted(self.terms.items(), key=lambda t: tuple(a.order for a in reversed(t[0])))
+
+
+def _times(a: Range, b: Range) -> Range:
+    if None in a or None in b:
+        nonneg = a[0] is not None and a[0] >= 0 and b[0] is not None and b[0] >= 0
+        return (a[0] * b[0] if nonneg else None), None  # type: ignore[operator]
+    products = [x * y for x in a for y in b]  # type: ignore[operator]
+    return min(products), max(products)
+
+
+def add_ranges(a: Range, b: Range) -> Range:
+    return (None if a[0] is None or b[0] is None else a[0] + b[0]), (None if a[1] is None or b[1] is None else a[1] + b[1])
+
+
+def floordiv_range(r: Range, c: int) -> Range:
+    """Range of ``x // c`` for c > 0."""
+    return (None if r[0] is None else r[0] // c), (None if r[1] is None else r[1] // c)

@@ -1,0 +1,212 @@
+"""Reductions: ``x op= v`` in scalar code, across lanes, and in vector accumulators.
+
+A reduction into one element over a vector loop keeps a vector of partial results in registers for
+as long as the target stays the same element (over outer loops too), and combines its
+lanes once at the end. The order of the sum is free by the definition of a reduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tilewright.codegen.llvm import access, arithmetic, vector
+from tilewright.codegen.llvm.conversion import convert, literal
+from tilewright.codegen.llvm.expression import converted, poly, value
+from tilewright.codegen.llvm.frame import Accumulator, Frame, Storage
+from tilewright.codegen.llvm.index import Poly
+from tilewright.codegen.llvm.values import Value, container_bits, suffix, value_type
+from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Expr
+from tilewright.ir.stmt import For, LoopKind, Store, own_exprs, walk
+from tilewright.ir.types import DType
+
+_REASSOC = "reassoc contract "
+_LANES = {"+": "add", "*": "mul", "&": "and", "|": "or", "^": "xor"}
+
+
+def updated(f: Frame, op: str, old: Value, e: Expr, dtype: DType) -> Value:
+    """``old op e`` narrowed to ``dtype``."""
+    return _combine(f, op, old, _operand(f, op, e, dtype), dtype, "contract " if f.lanes else _REASSOC)
+
+
+def _operand(f: Frame, op: str, e: Expr, dtype: DType) -> Value:
+    """``e`` as the right side of ``op=``: only the bits that reach the result."""
+    if op in arithmetic.MODULAR and dtype.kind in (ty.INT, ty.UINT) and e.dtype.is_int:
+        return converted(f, e, _whole(dtype))
+    return value(f, e)
+
+
+def _whole(dtype: DType) -> DType:
+    """The integer type that fills the container of ``dtype``."""
+    return DType(dtype.kind, container_bits(dtype))
+
+
+def _combine(f: Frame, op: str, old: Value, v: Value, dtype: DType, flags: str) -> Value:
+    if op in arithmetic.MODULAR and dtype.kind in (ty.INT, ty.UINT) and v.dtype.is_int:
+        whole = _whole(dtype)
+        a, b = arithmetic.together(f.w, old, convert(f.w, v, whole))
+        total = f.w.value(f"{arithmetic.MODULAR[op]} {value_type(whole, a.lanes)} {a.ref}, {b.ref}", whole, a.lanes)
+        return convert(f.w, total, dtype) if dtype != whole else total
+    joined = ty.arithmetic_type(op, dtype, v.dtype)
+    return convert(f.w, arithmetic.binary(f.w, op, old, v, joined, flags), dtype)
+
+
+# --- across lanes -----------------------------------------------------------------------------
+
+
+def reduce_into(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
+    """All active lanes into one element."""
+    assert s.op is not None
+    v = _active(f, s.op, f.w.spread(_partial(f, s.op, s.value, s.buffer.dtype), f.lanes))
+    _finish(f, s.op, _across(f, s.op, v), target, offset)
+
+
+def _finish(f: Frame, op: str, total: Value, target: Storage, offset: Poly) -> None:
+    old = access.load(f, target, offset, True)
+    access.store(f, target, offset, _combine(f, op, old, total, target.buffer.dtype, _REASSOC))
+
+
+def _partial(f: Frame, op: str, e: Expr, dtype: DType) -> Value:
+    """``e`` in the type in which partial results are kept: see :func:`partial_type`."""
+    return convert(f.w, _operand(f, op, e, dtype), partial_type(op, dtype, e.dtype))
+
+
+def partial_type(op: str, dtype: DType, operand: DType) -> DType:
+    """Wide enough for partial results: the target's container for modular integers, f32 at least for floats."""
+    joined = ty.arithmetic_type(op, dtype, operand)
+    if joined.is_float:
+        return joined if joined.bits > 16 else ty.f32
+    if joined.is_fixed:
+        return dtype if dtype.is_fixed and dtype.frac >= operand.frac else joined
+    if op in arithmetic.MODULAR and dtype.is_int:
+        return _whole(dtype) if dtype.kind != ty.INDEX else ty.i64
+    return operand if op in ("min", "max") else joined
+
+
+def _active(f: Frame, op: str, v: Value) -> Value:
+    """Inactive lanes replaced by the neutral element."""
+    return v if f.mask is None else f.w.select(f.mask, v, neutral(op, v.dtype, v.lanes))
+
+
+def neutral(op: str, dtype: DType, lanes: int) -> Value:
+    """The element that changes nothing."""
+    if dtype.is_float:
+        number = {"+": -0.0, "*": 1.0, "min": float("inf"), "max": float("-inf")}[op]
+        return literal(number, dtype, lanes)
+    lo, hi = dtype.range
+    raw = {"+": 0, "*": 1, "min": hi, "max": lo, "&": -1 if dtype.signed else hi, "|": 0, "^": 0}[op]
+    if dtype.kind == ty.BOOL:
+        return literal(bool(raw), dtype, lanes)
+    return literal(raw, DType(ty.INT if dtype.signed else ty.UINT, dtype.bits), lanes)._replace(dtype=dtype)
+
+
+def _across(f: Frame, op: str, v: Value) -> Value:
+    """The lanes of ``v`` combined."""
+    scalar, name = value_type(v.dtype), suffix(v.type)
+    if v.dtype.is_float:
+        if op in ("min", "max"):
+            return f.w.value(f"call {scalar} @llvm.vector.reduce.f{op}imum.{name}({v.operand})", v.dtype)
+        start = neutral(op, v.dtype, 0)
+        return f.w.value(f"call reassoc {scalar} @llvm.vector.reduce.f{_LANES[op]}.{name}({start.operand}, {v.operand})", v.dtype)
+    if v.dtype.kind == ty.BOOL:
+        kind = {"min": "and", "max": "or"}.get(op) or _LANES[op]
+    else:
+        kind = _LANES.get(op) or ("s" if v.dtype.signed else "u") + op
+    return f.w.value(f"call {scalar} @llvm.vector.reduce.{kind}.{name}({v.operand})", v.dtype)
+
+
+def update_each_lane(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
+    """Lanes that may meet in one element: one after the other."""
+    assert s.op is not None
+    v = f.w.spread(_operand(f, s.op, s.value, s.buffer.dtype), f.lanes)
+    offsets = [access.lane_offset(f, offset, i) for i in range(f.lanes)]
+    values = [access.lane_value(f, v, i) for i in range(f.lanes)]
+    masks = [f"extractelement {f.mask.operand}, i64 {i}" for i in range(f.lanes)] if f.mask else []
+    conds = [f.w.pure(m) for m in masks]
+    with f.vector(0, None):
+        for i in range(len(offsets)):
+            end = ""
+            if conds:
+                then, end = f.w.block("then"), f.w.block("endif")
+                f.w.branch(conds[i], then, end)
+                f.w.start(then)
+            _finish(f, s.op, values[i], target, offsets[i])
+            if conds:
+                f.w.jump(end)
+                f.w.start(end)
+
+
+# --- accumulators -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    store: Store
+    lanes: int
+
+
+def accumulate(f: Frame, s: Store, a: Accumulator) -> None:
+    """Add the active lanes to the partial results."""
+    assert s.op is not None
+    v = _active(f, s.op, f.w.spread(_partial(f, s.op, s.value, s.buffer.dtype), a.lanes))
+    vec = value_type(a.dtype, a.lanes)
+    old = Value(f.w.op(f"load {vec}, ptr {a.ref}, align 64"), a.dtype, a.lanes)
+    if s.op in _LANES and not a.dtype.is_float and a.dtype.kind != ty.BOOL:
+        total = f.w.value(f"{_LANES[s.op]} {vec} {old.ref}, {v.ref}", a.dtype, a.lanes)
+    else:
+        total = arithmetic.binary(f.w, s.op, old, v, a.dtype)
+    f.w.line(f"store {vec} {total.ref}, ptr {a.ref}, align 64")
+
+
+@contextmanager
+def accumulators(f: Frame, loop: For) -> Iterator[None]:
+    """Around ``loop``: vector accumulators for the reductions whose target it does not change."""
+    mine = [c for c in _candidates(f, loop) if c.store.buffer.name not in f.accumulators and not f.storages[c.store.buffer.name].lanes]
+    for c in mine:
+        assert c.store.op is not None
+        dtype = partial_type(c.store.op, c.store.buffer.dtype, c.store.value.dtype)
+        ref = f.w.alloca(value_type(dtype, c.lanes), 1, 64)
+        f.w.line(f"store {neutral(c.store.op, dtype, c.lanes).operand}, ptr {ref}, align 64")
+        f.accumulators[c.store.buffer.name] = Accumulator(ref, dtype, c.lanes)
+    yield
+    for c in mine:
+        a = f.accumulators.pop(c.store.buffer.name)
+        assert c.store.op is not None
+        total = _across(f, c.store.op, Value(f.w.op(f"load {value_type(a.dtype, a.lanes)}, ptr {a.ref}, align 64"), a.dtype, a.lanes))
+        target = f.storages[c.store.buffer.name]
+        offset = access.physical_offset(f, target, tuple(poly(f, i) for i in c.store.indices))
+        _finish(f, c.store.op, total, target, offset)
+
+
+def _candidates(f: Frame, loop: For) -> list[_Candidate]:
+    key = ("reductions", id(loop))
+    if key not in f.module.analyses:
+        f.module.analyses[key] = _find(f, loop)
+    return f.module.analyses[key]
+
+
+def _find(f: Frame, loop: For) -> list[_Candidate]:
+    """Stores ``x[e] op= v`` inside a vector loop of ``loop``, with e fixed in ``loop`` and x not touched otherwise."""
+    inner = {s.name for s in walk(loop) if isinstance(s, For)}
+    if any(isinstance(s, For) and s.kind is LoopKind.PARALLEL for s in walk(loop)):
+        return []
+    uses: dict[str, int] = {}
+    found: list[_Candidate] = []
+    for s in walk(loop):
+        for e in own_exprs(s):
+            for ld in ex.loads(e):
+                uses[ld.buffer.name] = uses.get(ld.buffer.name, 0) + 1
+        if isinstance(s, Store):
+            uses[s.buffer.name] = uses.get(s.buffer.name, 0) + 1
+    for v in walk(loop):
+        if isinstance(v, For) and v.kind is LoopKind.VECTOR and vector.vectorisable(f, v):
+            lanes = vector.lanes_of(f, v, accumulating=True)
+            found += [_Candidate(s, lanes) for s in walk(v.body) if isinstance(s, Store) and _is_fixed(s, inner)]
+    return [c for c in found if uses[c.store.buffer.name] == 1 and c.store.buffer.name in f.storages]
+
+
+def _is_fixed(s: Store, inner: set[str]) -> bool:
+    return s.op is not None and all(not ex.loads(i) and not ex.free_vars(i) & inner for i in s.indices)
