@@ -6,8 +6,8 @@ would not notice a race, but exchanging every pair of iterations does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -140,8 +140,7 @@ class RandomKernel:
         e: Expr = ex.idx(14)
         for name in rng.sample(dims, min(len(dims), rng.choice((0, 1, 1, 1, 2)))):
             e = e + Var(name) * rng.choice((1, 1, 1, 1, 2, -1)) if rng.random() < 0.9 else e + Var(name) // 2
-        e = e + rng.choice((-1, 0, 0, 0, 0, 1))
-        return e
+        return e + rng.choice((-1, 0, 0, 0, 0, 1))
 
     def condition(self, dims: tuple[str, ...]) -> Expr:
         rng = self.rng
@@ -176,7 +175,7 @@ def _sibling_pairs(kernel: Kernel) -> list[tuple[str, str]]:
     for s in walk(kernel.body):
         if isinstance(s, Block):
             adjacent = [t for t in s.stmts if not isinstance(t, Alloc)]
-            pairs += [(a.name, b.name) for a, b in zip(adjacent, adjacent[1:], strict=False) if isinstance(a, For) and isinstance(b, For)]
+            pairs += [(a.name, b.name) for a, b in pairwise(adjacent) if isinstance(a, For) and isinstance(b, For)]
     return pairs
 
 
@@ -193,7 +192,10 @@ def _shuffled(rng: Random, names: list[str]) -> list[str]:
     return out
 
 
-Step = Callable[[Random, Schedule], None]
+EVERY = (
+    *("split", "tile", "fuse", "reorder", "reorder", "reorder", "unroll", "vectorize"),
+    *("parallel", "bind", "fission", "peel", "skew", "merge"),
+)
 
 
 def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-
 from tests.schedule.nests import NESTS
 from tests.schedule.programs import RandomKernel, assert_same, random_step
+
 from tilewright.ir.stmt import Kernel, loops
 from tilewright.lang import parse
 from tilewright.schedule import Schedule, replay

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from tilewright.ir import expr as ex
-from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Expr, Var
 from tilewright.ir.simplify import Linear, Simplifier
 from tilewright.ir.stmt import For
@@ -40,7 +40,7 @@ def permuted_bounds(order: Sequence[For], scope: Simplifier) -> list[tuple[Expr,
         below, above = _strongest(below, f.var, scope), _strongest(above, f.var, scope)
         out.append((_extremum("max", [_lower(c, f.var, scope) for c in below]), _extremum("min", [_upper(c, f.var, scope) for c in above])))
         rest = [c for c in constraints if f.var not in c.terms]
-        joined = [a.times(-b.terms[f.var]).plus(b, a.terms[f.var]) for a in below for b in above]
+        joined = [_tightened(a.times(-b.terms[f.var]).plus(b, a.terms[f.var])) for a in below for b in above]
         constraints = rest + [c for c in joined if any(isinstance(t, Var) and t.name in names for t in c.terms)]
     return out[::-1]
 
@@ -56,7 +56,13 @@ def _constraints(f: For, names: set[str], scope: Simplifier) -> list[Linear]:
         for atom in c.terms:
             if not isinstance(atom, Var) and ex.free_vars(atom) & names:
                 raise NotConvex(f, f"its bound {atom} is not affine")
-    return out
+    return [_tightened(c) for c in out]
+
+
+def _tightened(c: Linear) -> Linear:
+    """``c >= 0`` with coprime coefficients; the constant rounds down, as the sum of the others is an integer."""
+    g = gcd(*c.terms.values())
+    return Linear({t: k // g for t, k in c.terms.items()}, c.const // g) if g > 1 else c
 
 
 def _parts(e: Expr, op: str) -> list[Expr]:
@@ -64,11 +70,11 @@ def _parts(e: Expr, op: str) -> list[Expr]:
 
 
 def _strongest(constraints: list[Linear], var: Var, scope: Simplifier) -> list[Linear]:
-    """``constraints`` without those that another one implies (only unit coefficients are compared)."""
+    """``constraints`` without those that another one implies."""
     kept: list[Linear] = []
     for n, c in enumerate(constraints):
         others = kept + constraints[n + 1 :]
-        if abs(c.terms[var]) != 1 or not any(o.terms[var] == c.terms[var] and scope.nonneg(c.plus(o, -1)) for o in others):
+        if not any(o.terms[var] == c.terms[var] and scope.nonneg(c.plus(o, -1)) for o in others):
             kept.append(c)
     return kept
 
@@ -92,5 +98,5 @@ def _isolated(c: Linear, var: Var) -> tuple[int, Linear]:
 def _extremum(op: str, values: list[Expr]) -> Expr:
     out = values[0]
     for v in values[1:]:
-        out = Binary(op, out, v, ty.index)
+        out = ex.binary(op, out, v)
     return out

@@ -365,7 +365,7 @@ def _iteration(s: Statement, values: dict[str, int]) -> str:
 def _element(a: Access, example: _Example) -> str:
     """The element the source touches; indices that are not affine stay as written."""
     values = {**example.sizes, **example.source}
-    text = IslText(dict.fromkeys(values, ""))
+    text = IslText(dict.fromkeys(values, "v"))
     known = all(text.expr(e) is not None for e in a.indices) and not text.parameters
     at = ", ".join(str(ex.evaluate(e, values)) if known else str(e) for e in a.indices)
     return f"{a.buffer.name}[{at}]" if a.indices else a.buffer.name

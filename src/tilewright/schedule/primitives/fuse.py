@@ -32,7 +32,8 @@ def fuse(kernel: Kernel, outer: str, inner: str) -> tuple[Kernel, tuple[str, ...
         raise ScheduleError(f"fuse {outer}, {inner}: one runs as {f.kind.value}, the other as {g.kind.value}", location=f.loc)
     columns = _count(g)
     fused = Var(fresh(names(kernel), outer + inner))
-    env: dict[str, Expr] = {outer: f.lo + (fused // columns) * f.step, inner: g.lo + (fused % columns) * g.step}
+    width = columns if trip_count(g) != 0 else ex.idx(1)  # an empty nest has no index to divide
+    env: dict[str, Expr] = {outer: f.lo + (fused // width) * f.step, inner: g.lo + (fused % width) * g.step}
     kind = LoopKind.SERIAL if f.kind is LoopKind.BIND else f.kind
     new = replace(f, var=fused, lo=ex.idx(0), hi=_count(f) * columns, step=1, kind=kind, unit=None, body=substituted(g.body, env))
     return replace_stmt(kernel, f, new), (fused.name,)
