@@ -1,0 +1,123 @@
+"""Quantised tensors: integers with a scale and a zero point, for a tensor, an axis or blocks of an axis."""
+
+from __future__ import annotations
+
+from tilewright.graph.elements import ONNX_TYPES, onnx_dtype
+from tilewright.graph.lowering import Lowering, operator
+from tilewright.graph.model import Tensor
+from tilewright.graph.operators.contraction import matmul
+from tilewright.graph.operators.convolution import convolve
+from tilewright.graph.operators.elementwise import clamp
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Expr, cast, idx, intrinsic
+from tilewright.ir.types import DType
+
+
+def parameter(op: Lowering, p: Tensor, x: Tensor, i: tuple[Expr, ...]) -> Expr:
+    """Scale or zero point that belongs to element ``i`` of ``x``."""
+    if p.rank == 0 or all(s == 1 for s in p.shape):
+        return p[(idx(0),) * p.rank]
+    axis = op.axis(op.attribute("axis", 1), x.rank)
+    block = op.attribute("block_size", 0)
+    if block:
+        return p[tuple(e // block if d == axis else e for d, e in enumerate(i))]
+    return p[i[axis]]
+
+
+def saturated(value: Expr, zero: Expr | None, dtype: DType) -> Expr:
+    """``value`` (a float) rounded half to even, shifted by ``zero`` and limited to ``dtype``."""
+    lo, hi = dtype.range
+    rounded = intrinsic("round", value)
+    shifted = rounded if zero is None else rounded + cast(zero, value.dtype)
+    return cast(clamp(shifted, float(lo), float(hi)), dtype)
+
+
+def _wide(dtype: DType) -> DType:
+    return ty.f32 if dtype.bits < 32 else dtype
+
+
+@operator("QuantizeLinear")
+def quantize(op: Lowering, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    declared = op.attribute("output_dtype", 0)
+    dtype = zero.dtype if zero is not None else onnx_dtype(declared, "output_dtype") if declared else ty.u8
+    wide = _wide(x.dtype) if x.dtype.is_float else _wide(scale.dtype)
+
+    def element(*i: Expr) -> Expr:
+        z = None if zero is None else parameter(op, zero, x, i)
+        return saturated(cast(x[i], wide) / cast(parameter(op, scale, x, i), wide), z, dtype)
+
+    return op.compute(x.shape, element, dtype)
+
+
+@operator("DequantizeLinear")
+def dequantize(op: Lowering, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    declared = op.attribute("output_dtype", 0)
+    dtype = ONNX_TYPES.get(declared, scale.dtype)
+
+    def element(*i: Expr) -> Expr:
+        value = x[i] if zero is None else x[i] - parameter(op, zero, x, i)
+        return cast(value, ty.f32) * cast(parameter(op, scale, x, i), ty.f32)
+
+    return op.compute(x.shape, element, dtype)
+
+
+@operator("MatMulInteger")
+def matmul_integer(op: Lowering, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+    return matmul(op, _centred(op, a, a_zero, -2), _centred(op, b, b_zero, -1), ty.i32)
+
+
+def _centred(op: Lowering, x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
+    """``x - zero`` in i32; a vector of zero points runs along ``axis``."""
+    if zero is None:
+        return x
+
+    def element(*i: Expr) -> Expr:
+        if zero.rank == 0 or all(s == 1 for s in zero.shape):
+            return x[i] - zero[(idx(0),) * zero.rank]
+        return x[i] - (zero[i[axis]] if zero.rank == 1 else zero.at(i))
+
+    return op.compute(x.shape, element, ty.i32, "centred")
+
+
+def _scale_at(s: Tensor, along: Expr) -> Expr:
+    """A scale that is one number or a vector along a dimension of the result."""
+    return cast(s[(idx(0),) * s.rank] if all(e == 1 for e in s.shape) else s[along], ty.f32)
+
+
+@operator("QLinearMatMul")
+def qlinear_matmul(
+    op: Lowering, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, y_scale: Tensor, y_zero: Tensor
+) -> Tensor:
+    total = matmul(op, _centred(op, a, a_zero, -2), _centred(op, b, b_zero, -1), ty.i32)
+
+    def element(*i: Expr) -> Expr:
+        factor = _scale_at(a_scale, i[-2]) * _scale_at(b_scale, i[-1]) / _scale_at(y_scale, i[-2])
+        return saturated(cast(total[i], ty.f32) * factor, y_zero[(idx(0),) * y_zero.rank], y_zero.dtype)
+
+    return op.compute(total.shape, element, y_zero.dtype)
+
+
+@operator("QLinearConv")
+def qlinear_conv(
+    op: Lowering,
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    def weight(v: Expr, k: Expr) -> Expr:
+        return v - w_zero[(idx(0),) * w_zero.rank if all(e == 1 for e in w_zero.shape) else (k,)]
+
+    total = convolve(op, x, w, op.attribute("group", 1), ty.i32, lambda v: v - x_zero[(idx(0),) * x_zero.rank], weight)
+
+    def element(*i: Expr) -> Expr:
+        value = total[i] if bias is None else total[i] + bias[i[1]]
+        factor = _scale_at(x_scale, i[1]) * _scale_at(w_scale, i[1]) / _scale_at(y_scale, i[1])
+        return saturated(cast(value, ty.f32) * factor, y_zero[(idx(0),) * y_zero.rank], y_zero.dtype)
+
+    return op.compute(total.shape, element, y_zero.dtype)
