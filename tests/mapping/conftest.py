@@ -31,7 +31,7 @@ def _instruction(
 
     c, x, y = element("c", out, types[2]), element("a", a, types[0]), element("b", b, types[1])
     product = cast(x, types[2]) * cast(y, types[2])
-    body: st.Stmt = st.store(c, product if op == "+" else cast(x, types[2]) + cast(y, types[2]), op)
+    body: st.Stmt = st.store(c, product if op == "+" else cast(x + y, types[2]), op)
     for n, e in reversed(list(extents.items())):
         body = st.loop(n, 0, e, body, kind=st.LoopKind.UNROLL)
     return Kernel(name, (c.buffer, x.buffer, y.buffer), st.block(body), instruction=f"test/{name}")

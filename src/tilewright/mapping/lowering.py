@@ -13,7 +13,7 @@ from tilewright.ir.stmt import Alloc, Call, If, Kernel, Span, Stmt, Store, Windo
 from tilewright.ir.types import DType
 from tilewright.mapping.lattice import counterexample
 from tilewright.mapping.mapping import Mapping
-from tilewright.mapping.operator import REDUCTION, Operator, operator_of, plain
+from tilewright.mapping.operator import REDUCTION, Operator, operator_of
 from tilewright.mapping.physical import PackedOperand, Placement, place
 from tilewright.mapping.validity import fused_strides
 from tilewright.util.errors import MappingError
@@ -147,31 +147,25 @@ class _Lowering:
 
     def _slot(self, o: PackedOperand, array: Buffer, loops: dict[int, Var], outer: dict[int, Var], inner: dict[int, Var]) -> Load:
         """The element of the packed array for instruction point ``inner``."""
-        view = self.placement.mapping.target.view
-        kernel = view.kernel
-        point = {}
-        for t, v in inner.items():
-            f = st.find_loop(kernel, view.names[t])
-            point[f.name] = f.lo + v * f.step
-        tile = plain(o.hardware.expr)
-        assert isinstance(tile, Load)  # target_of admits nothing else
-        return array[(*loops.values(), *outer.values(), *(ex.substitute(i, point) for i in tile.indices))]
+        target = self.placement.mapping.target
+        point: dict[str, Expr] = {target.axes[t]: v for t, v in inner.items()}
+        return array[(*loops.values(), *outer.values(), *target.slot(o.hardware, point))]
 
     # --- stages ---
 
     def _pack(self, o: PackedOperand, array: Buffer) -> list[Stmt]:
         """Copies a source into its packed array, zero outside the box.
 
-        Where an instruction index is one axis every slot is written once. A compound index meets
-        some slots several times (always with the same element: that is what validity means) and
-        may leave holes, so the array is cleared first.
+        A compound index such as ``q + s`` meets some slots several times, always with the same
+        element (that is what validity means) but inside and outside the box: there the array is
+        cleared first and only what lies inside is written.
         """
         loops, outer, inner, around = self._nest(o)
         env, guards = self._point(dict(outer), dict(inner), dict(loops))
         value = ex.cast(ex.substitute(o.software.expr, env), array.dtype)
         slot = self._slot(o, array, loops, outer, inner)
         absent = identity(self._op.reduce, array.dtype) if self._op.combine is None else 0
-        if _covers_tile(o):
+        if _one_to_one(o):
             if guards:
                 value = ex.where(_all(guards), value, ex.const(absent, array.dtype))
             return [_loops(around, st.store(slot, value))]
@@ -191,8 +185,7 @@ class _Lowering:
         kinds = [(v, self._op.extents[u], self._op.iterations[u].kind) for u, v in loops.items()]
         kinds += [(v, p.trips[t], m.target.view.iterations[t].kind) for t, v in trips.items()]
         around = sorted(kinds, key=lambda k: k[2] == REDUCTION)
-        tiles = dict(zip(m.target.axes, p.tiles, strict=True))
-        callee = m.target.kernel_for(tiles)
+        callee = m.target.kernel_for(p.tiles)
         packed = {o.hardware.name: o for o in p.operands}
         windows = []
         for a in callee.args:
@@ -211,10 +204,9 @@ class _Lowering:
         return _loops(around, If(_all(guards), st.block(write)) if guards else write)
 
 
-def _covers_tile(o: PackedOperand) -> bool:
-    """Whether the tile's dimensions are the operand's axes, one each: every slot is met exactly once."""
-    axes = [tuple(t for t, c in enumerate(r) if c) for r in o.hardware.rows]
-    return len(o.tile) == len(axes) and sorted(axes) == [(t,) for t in o.axes] and all(abs(c) <= 1 for r in o.hardware.rows for c in r)
+def _one_to_one(o: PackedOperand) -> bool:
+    """Whether no two instruction points of one issue share a slot: each slot that is read is packed once."""
+    return all(sum(map(bool, r)) == 1 for r in o.hardware.rows)
 
 
 def _all(guards: Sequence[Expr]) -> Expr:

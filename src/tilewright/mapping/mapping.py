@@ -15,7 +15,7 @@ from tilewright.mapping import validity
 from tilewright.mapping.arithmetic import Binding, Ranges, bindings, operation_problem, type_problems
 from tilewright.mapping.operator import Operator
 from tilewright.mapping.reasons import violation_text
-from tilewright.mapping.target import Target, target_of
+from tilewright.mapping.target import Target, target_of, variants
 from tilewright.mapping.validity import Groups
 from tilewright.util.errors import MappingError
 
@@ -98,7 +98,7 @@ class Mapping:
         outside = ", ".join(f"{self.op.names[u]} ({self.op.iterations[u].kind})" for u in self.unassigned)
         lines.append(f"  loops around the instruction: {outside or 'none'}")
         for soft, hard in validity.pairs(self.op, self.target.view, self.binding):
-            lines.append(f"  {self.target.operand_text(hard)} holds {soft.expr}")
+            lines.append(f"  {hard.expr} holds {soft.expr}")
         return "\n".join(lines)
 
     def physical(self) -> Placement:
@@ -123,13 +123,14 @@ def parse_mapping(op: Operator, instruction: Instruction | Kernel | Target, text
     Without an operand order in brackets the first order that makes the mapping valid is taken.
     Structure is checked (unknown, repeated, missing names raise MappingError), validity is not.
     """
-    target = target_of(instruction)
     order = _ORDER.search(text)
     body = text[: order.start()] if order else text
     left = _AXIS.sub("", body).replace(",", " ").strip()
     if left:
         raise MappingError(f"mapping {text!r}: cannot read {left!r}", hint='write like "i<-n*p*q  j<-k  k<-c*r*s"')
     named = {m[1]: tuple(x.strip() for x in m[2].split("*")) for m in _AXIS.finditer(body)}
+    views = variants(target_of(instruction))
+    target = next((v for v in views if set(v.axes) == set(named)), views[0])
     _check_names(op, target, text, named)
     groups = tuple(() if named[t] == ("1",) else tuple(op.column(x) for x in named[t]) for t in target.axes)
     if operation_problem(op, target):

@@ -102,7 +102,7 @@ def place(m: Mapping) -> Placement:
     axes = m.target.axes
     tiles = tuple(m.target.tile_extent(t, m.fused[t]) for t in axes)
     trips = tuple(-(-m.fused[t] // n) for t, n in zip(axes, tiles, strict=True))
-    kernel = m.target.kernel_for(dict(zip(axes, tiles, strict=True)))
+    kernel = m.target.kernel_for(tiles)
     packed = []
     for soft, hard in pairs(m.op, m.target.view, m.binding):
         slot = kernel.arg(hard.name)

@@ -12,7 +12,7 @@ from tilewright.mapping import validity
 from tilewright.mapping.arithmetic import Binding, Ranges, bindings, operation_problem, type_problems
 from tilewright.mapping.mapping import Mapping
 from tilewright.mapping.operator import Operand, Operator, operator_of
-from tilewright.mapping.target import Target, target_of
+from tilewright.mapping.target import Target, target_of, variants
 from tilewright.mapping.validity import Groups
 from tilewright.util.errors import MappingError
 
@@ -31,7 +31,8 @@ def find_mappings(
     """All mappings of ``op`` onto ``instr`` in the given space; [] if there is none.
 
     ``space="complete"`` holds every mapping that passes the exact test, ``"amos"`` the published
-    enumeration (elementary matches and their unions). An axis that no iteration could ride on is
+    enumeration (elementary matches and their unions). The complete space also sees axes that always
+    move together as one (``k_l<-c*r*s``). An axis that no iteration could ride on is
     left at one trip. ``orders``: operand orders to try for commutative arithmetic: "declared",
     "all", or "auto", which is the declared order unless another one leaves fewer axes empty.
     ``permuted`` also lists every order of fusion inside an axis. ``ranges`` are proven value bounds
@@ -45,23 +46,29 @@ def find_mappings(
     target = target_of(instr)
     if operation_problem(operator, target):
         return []
-    enumerate_groups = _complete if space == "complete" else _published
-    found = [
-        Mapping(operator, target, g, binding)
-        for binding in _orders(operator, target, orders, ranges or {})
-        for g in enumerate_groups(operator, target.view, binding)
-    ]
+    found = [m for t in (variants(target) if space == "complete" else (target,)) for m in _onto(operator, t, space, orders, ranges or {})]
     return [Mapping(m.op, m.target, g, m.binding) for m in found for g in product(*map(permutations, m.groups))] if permuted else found
 
 
-def _orders(op: Operator, target: Target, orders: str, ranges: Ranges) -> list[Binding]:
-    """The operand orders to enumerate: those whose types fit, narrowed as ``orders`` says."""
-    fitting = [b for b in bindings(op, target) if next(type_problems(op, target, b, ranges), None) is None]
-    if orders == "all" or not fitting:
-        return fitting
-    if orders == "declared":
-        return [b for b in fitting if b == tuple(range(len(b)))]
-    return [max(fitting, key=lambda b: sum(map(bool, _allowed(op, target.view, b))))]  # the first of equals
+def _onto(op: Operator, target: Target, space: str, orders: str, ranges: Ranges) -> list[Mapping]:
+    """The mappings onto one view of an instruction, over the operand orders that are asked for."""
+    enumerate_groups = _complete if space == "complete" else _published
+    best: list[Mapping] = []
+    for binding in bindings(op, target):
+        if next(type_problems(op, target, binding, ranges), None) is None:
+            found = [Mapping(op, target, g, binding) for g in enumerate_groups(op, target.view, binding)]
+            if orders == "all":
+                best += found
+            elif _filled(found) > _filled(best):
+                best = found
+        if orders == "declared" or (orders == "auto" and _filled(best) == len(target.axes)):
+            break
+    return best
+
+
+def _filled(found: Sequence[Mapping]) -> int:
+    """Axes that take an iteration (the same ones in every mapping of one operand order)."""
+    return sum(map(bool, found[0].groups)) if found else 0
 
 
 def _allowed(op: Operator, view: Operator, binding: Binding) -> list[list[int]]:
