@@ -1,0 +1,104 @@
+"""rfactor: a reduction is first done into independent partial results, which are then combined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.ir import expr as ex
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Const, Load
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
+from tilewright.ir.types import DType
+from tilewright.schedule.nest import copied, fresh, loop_place, names, replace_stmt, trip_count
+from tilewright.schedule.primitive import primitive
+from tilewright.util.errors import ScheduleError
+
+
+@primitive
+def rfactor(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
+    """Give each iteration of the reduction ``loop`` a partial result of its own.
+
+    The perfect nest ``x[i] op= e`` around ``loop`` becomes three nests: initialise ``p[i, loop]``
+    with the operator's neutral element, ``p[i, loop] op= e``, and ``x[i] op= p[i, loop]``. Partial
+    results are independent, so ``loop`` may then be vectorised without a horizontal step in
+    each iteration. Returns (partial buffer, root of the initialisation, of the update, of the combination).
+
+    Reductions may be reassociated, so the only conditions are structural. ScheduleError: the loop is not
+    in a perfect nest around one reduction store, addresses the result, has bounds that are not constants,
+    or the value reads the result.
+    """
+    chain, store = _reduction_nest(kernel, loop)
+    f = next(c for c in chain if c.name == loop)
+    count = trip_count(f)
+    if count is None:
+        raise ScheduleError(f"rfactor {loop}: its extent {f.extent} is not a constant", hint="split it first", location=f.loc)
+    if any(loop in ex.free_vars(i) for i in store.indices):
+        raise ScheduleError(f"rfactor {loop}: {store.buffer.name} is indexed by it, so it is not a reduction loop", location=f.loc)
+    if store.buffer.name in {ld.buffer.name for ld in ex.loads(store.value)}:
+        raise ScheduleError(f"rfactor {loop}: the value added to {store.buffer.name} reads {store.buffer.name}", location=f.loc)
+    taken = names(kernel)
+    partial = Buffer(
+        fresh(taken, store.buffer.name + "_part"), store.buffer.dtype, (*store.buffer.shape, ex.idx(count)), store.buffer.memory
+    )
+    lane = (f.var - f.lo) // f.step
+    element = (*store.indices, lane)
+    spatial = {n for i in store.indices for n in ex.free_vars(i)} | {loop}
+    inner = replace(store, buffer=partial, indices=element)
+    update = _rebuild(chain, inner)
+    start = _rebuild(_needed(chain, spatial), Store(partial, element, neutral(store.op or "+", partial.dtype)))
+    combine = _rebuild(_needed(chain, spatial), replace(store, value=Load(partial, element)))
+    (init,), (final,) = copied(Block((start,)), taken).stmts, copied(Block((combine,)), taken).stmts
+    out = replace_stmt(kernel, chain[0], Alloc(partial), init, update, final)
+    return out, (partial.name, *(s.name for s in (init, update, final) if isinstance(s, For)))
+
+
+def neutral(op: str, dtype: DType) -> Const:
+    """The value that leaves any other unchanged under the reduction ``op``."""
+    if op in ("min", "max"):
+        if dtype.is_float:
+            return ex.const(float("inf") if op == "min" else float("-inf"), dtype)
+        lo, hi = dtype.range
+        return ex.const(hi if op == "min" else lo, dtype)
+    if op == "&":
+        return ex.const(-1 if dtype.range[0] < 0 else dtype.range[1], dtype)
+    return ex.const(1 if op == "*" else 0, dtype)
+
+
+def _reduction_nest(kernel: Kernel, loop: str) -> tuple[list[For], Store]:
+    """The perfect nest around ``loop``, outermost first, and its store."""
+    place = loop_place(kernel, loop, "rfactor")
+    chain: list[For] = [place.node]  # type: ignore[list-item]
+    for a in reversed(place.ancestors):
+        if isinstance(a, Block):
+            if len(a.stmts) > 1:
+                break
+        elif isinstance(a, For):
+            chain.insert(0, a)
+        else:
+            break
+    inner: Stmt = place.node
+    while isinstance(inner, For):
+        if inner.name != loop and inner not in chain:
+            chain.append(inner)
+        if len(inner.body.stmts) != 1:
+            break
+        inner = inner.body.stmts[0]
+    if not isinstance(inner, Store) or inner.op is None:
+        raise ScheduleError(f"rfactor {loop}: it is not in a perfect nest around one reduction", hint="use fission to separate statements")
+    return chain, inner
+
+
+def _needed(chain: list[For], variables: set[str]) -> list[For]:
+    """The loops that address the partial result, and those their bounds depend on."""
+    wanted = set(variables)
+    for f in reversed(chain):
+        if f.name in wanted:
+            wanted |= ex.free_vars(f.lo) | ex.free_vars(f.hi)
+    return [f for f in chain if f.name in wanted]
+
+
+def _rebuild(chain: list[For], inner: Stmt) -> Stmt:
+    out = inner
+    for f in reversed(chain):
+        out = replace(f, body=Block((out,)))
+    return out
