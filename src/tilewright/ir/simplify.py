@@ -73,13 +73,13 @@ class Simplifier(IndexScope):
             then = self.block(s.then, keep)
         orelse = None
         if s.orelse:
-            with self.assuming(self._not(cond)):
+            with self.assuming(self.negation(cond)):
                 orelse = self.block(s.orelse, keep)
         if orelse and not orelse.stmts:
             orelse = None
         if then.stmts:
             return replace(s, cond=cond, then=then, orelse=orelse)
-        return If(self._not(cond), orelse, None, s.loc) if orelse else Block(())
+        return If(self.negation(cond), orelse, None, s.loc) if orelse else Block(())
 
     def _for(self, s: For, keep: frozenset[str]) -> Stmt:
         lo, hi = self.linear(s.lo), self.linear(s.hi)
