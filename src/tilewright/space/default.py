@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
 from tilewright.ir import stmt as st
-from tilewright.ir.buffer import Buffer
+from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.stmt import Alloc, For, Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules import contraction, pointwise, tile
@@ -99,8 +99,12 @@ class _Default:
 
     def finish(self, name: str, tiling: Tiling, dims: dict[str, int], packed: str) -> None:
         tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
+        vector = dims[tiling.vector]
+        lanes_last = Layout(tuple((d, 1) for d in [*(d for d in range(tiles[0].rank) if d != vector), vector])) if tiles else None
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
+            if vector != b.rank - 1:
+                self.sch.layout(b.name, str(lanes_last))
         local = {b.name for b in tiles}
         for nest in list(tile.nests(self.sch.kernel.body)):
             touched = st.written_buffers(nest.root) | st.read_buffers(nest.root)
