@@ -37,11 +37,13 @@ def permuted_bounds(order: Sequence[For], scope: Simplifier) -> list[tuple[Expr,
     for f in reversed(order):
         below = [c for c in constraints if c.terms.get(f.var, 0) > 0]
         above = [c for c in constraints if c.terms.get(f.var, 0) < 0]
-        below, above = _strongest(below, f.var, scope), _strongest(above, f.var, scope)
-        out.append((_extremum("max", [_lower(c, f.var, scope) for c in below]), _extremum("min", [_upper(c, f.var, scope) for c in above])))
-        rest = [c for c in constraints if f.var not in c.terms]
+        lo = _extremum("max", [_lower(c, f.var, scope) for c in _strongest(below, f.var, scope)])
+        hi = _extremum("min", [_upper(c, f.var, scope) for c in _strongest(above, f.var, scope)])
+        out.append((lo, hi))
+        # All constraints are joined, not only the strongest: those were chosen knowing the ranges being projected.
         joined = [_tightened(a.times(-b.terms[f.var]).plus(b, a.terms[f.var])) for a in below for b in above]
-        constraints = rest + [c for c in joined if any(isinstance(t, Var) and t.name in names for t in c.terms)]
+        rest = [c for c in constraints if f.var not in c.terms]
+        constraints = _distinct([*rest, *(c for c in joined if any(isinstance(t, Var) and t.name in names for t in c.terms))])
     return out[::-1]
 
 
@@ -63,6 +65,10 @@ def _tightened(c: Linear) -> Linear:
     """``c >= 0`` with coprime coefficients; the constant rounds down, as the sum of the others is an integer."""
     g = gcd(*c.terms.values())
     return Linear({t: k // g for t, k in c.terms.items()}, c.const // g) if g > 1 else c
+
+
+def _distinct(constraints: list[Linear]) -> list[Linear]:
+    return list({(frozenset(c.terms.items()), c.const): c for c in constraints}.values())
 
 
 def _parts(e: Expr, op: str) -> list[Expr]:

@@ -390,6 +390,6 @@ def _race(subject: str, loop: str, pair: _Pair, example: _Example) -> ScheduleEr
     return ScheduleError(
         f"{subject}: iterations {source} and {target} both update {_element(pair.a, example)}{_sizes(example)}: "
         f"{loop} is a reduction of {pair.a.buffer.name}, and its updates would race",
-        hint=f'make partial results first, rfactor("{loop}", ...), or choose another loop',
+        hint=f'make partial results first, rfactor("{loop}"), or choose another loop',
         location=getattr(pair.target.node, "loc", None),
     )
