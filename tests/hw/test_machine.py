@@ -16,6 +16,7 @@ from tilewright.util.errors import MachineError
 DRAM = Memory("dram", "main", None, level=2, bandwidth=16e9, bandwidth_unit="B/s")
 SPAD = Memory("spad", "scratchpad", 4096, level=1, parent="dram", bandwidth=32, per="core")
 REG = Memory("reg", "register", 256, level=0, parent="spad", per="core")
+RGE = "rge"
 CFG = State("cfg", (("mode", u8),), setter="set_mode")
 
 
@@ -25,7 +26,7 @@ def set_mode():
 
 
 @instruction(needs=needs(CFG, mode=1), per_cycle=0.25)
-def dot(c: i32[4] @ reg, a: i8[4, 4] @ spad, b: i8[4] @ reg):
+def dot(c: i32[4] @ REG, a: i8[4, 4] @ SPAD, b: i8[4] @ REG):
     i, k = axes(4, 4)
     c[i] += a[i, k] * b[k]
 
@@ -48,7 +49,7 @@ def with_memory(name: str, **changes: Any) -> dict[str, Any]:
 
 def too_large() -> Instruction:
     @instruction()
-    def wide(c: f32[65] @ reg, a: f32[65] @ dram):
+    def wide(c: f32[65] @ REG, a: f32[65] @ DRAM):
         i = axes(65)
         c[i] += a[i]
 
@@ -57,7 +58,7 @@ def too_large() -> Instruction:
 
 def together_too_large() -> Instruction:
     @instruction()
-    def wide(c: f32[40] @ reg, a: f32[40] @ reg):
+    def wide(c: f32[40] @ REG, a: f32[40] @ REG):
         i = axes(40)
         c[i] += a[i]
 
@@ -66,7 +67,7 @@ def together_too_large() -> Instruction:
 
 def out_of_bounds() -> Instruction:
     @instruction()
-    def shifted(c: f32[4] @ reg, a: f32[4] @ reg):
+    def shifted(c: f32[4] @ REG, a: f32[4] @ REG):
         i = axes(4)
         c[i] += a[i + 1]
 
@@ -75,7 +76,7 @@ def out_of_bounds() -> Instruction:
 
 def in_unknown_memory() -> Instruction:
     @instruction()
-    def lost(c: f32[4] @ rge, a: f32[4] @ reg):
+    def lost(c: f32[4] @ RGE, a: f32[4] @ REG):
         i = axes(4)
         c[i] += a[i]
 
@@ -84,7 +85,7 @@ def in_unknown_memory() -> Instruction:
 
 def with_impossible_range() -> Instruction:
     @instruction()
-    def ranged(c: i32[4] @ reg, a: i8[4] @ reg):
+    def ranged(c: i32[4] @ REG, a: i8[4] @ REG):
         i = axes(4)
         value_range(a, 0, 200)
         c[i] += a[i]
@@ -159,7 +160,7 @@ def test_look_up_and_structure() -> None:
     assert m.instruction("dot").kernel.instruction == "small/dot"
     assert m.transfers_between("dram", "spad")[0].name == "dram->spad"
     for find in (m.memory, m.unit, m.instruction, m.state, m.transfer, m.family):
-        with pytest.raises(MachineError, match="machine small has no .* 'nothing'"):
+        with pytest.raises(MachineError, match=r"machine small has no .* 'nothing'"):
             find("nothing")
 
 
