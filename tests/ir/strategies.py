@@ -18,10 +18,9 @@ from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, While, Window, store
 from tilewright.ir.types import DType
 
-DTYPES = st.sampled_from(
-    [ty.f32, ty.f32, ty.f64, ty.f16, ty.bf16, ty.i8, ty.i32, ty.u8, ty.i64, ty.u64, ty.Int(5), ty.UInt(13), ty.boolean]
-    + [ty.Fixed(16, 8), ty.UFixed(9, 3)]
-)
+FLOATS = (ty.f32, ty.f32, ty.f64, ty.f16, ty.bf16)
+INTEGERS = (ty.i8, ty.i32, ty.i64, ty.u8, ty.u64, ty.Int(5), ty.UInt(13), ty.boolean)
+DTYPES = st.sampled_from((*FLOATS, *INTEGERS, ty.Fixed(16, 8), ty.UFixed(9, 3)))
 EXTENT = st.integers(2, 6)
 
 
@@ -78,7 +77,7 @@ class Context:
             return self.load(self.draw(st.sampled_from(self.buffers)))
         a = self.value(depth - 1)
         if choice == 2:
-            return ex.cast(a, self.draw(DTYPES))
+            return self.converted(a, self.draw(DTYPES))
         if choice == 3:
             return ex.where(self.condition(depth - 1), a, self.value(depth - 1))
         if choice == 4 and a.dtype.is_float:
@@ -88,6 +87,13 @@ class Context:
         if choice == 6 and a.dtype.bits == 32 and a.dtype.kind in (ty.INT, ty.FLOAT):
             return ex.bitcast(a, ty.f32 if a.dtype.is_int else ty.i32)
         return self.binary(a, self.value(depth - 1))
+
+    def converted(self, a: Expr, dtype: DType) -> Expr:
+        """A cast; in runnable programs floats are first clamped to what the integer type holds."""
+        if self.runnable and a.dtype.is_float and not dtype.is_float and dtype.kind != ty.BOOL:
+            lo, hi = (max(min(int(v / 2**dtype.frac), 100), -100) for v in dtype.range)
+            a = ex.where(ex.compare("==", a, a), ex.binary("min", ex.binary("max", a, float(lo)), float(hi)), 0.0)
+        return ex.cast(a, dtype)
 
     def binary(self, a: Expr, b: Expr) -> Expr:
         ops = ["+", "-", "*", "min", "max"]
@@ -145,17 +151,20 @@ class Context:
         b = self.draw(st.sampled_from(self.buffers))
         op = self.draw(st.sampled_from([None, None, "+", "*", "min", "max"]))
         target = b[tuple(self.index(s) for s in b.shape)]
-        return store(target, self.value(2), op)
+        value = self.value(2)
+        if value.dtype.is_float and not b.dtype.is_float:
+            value = self.converted(value, b.dtype)
+        return store(target, value, op)
 
     def alloc(self) -> list[Stmt]:
-        scalar = self.draw(st.booleans())
+        scalar = self.runnable or self.draw(st.booleans())
         memory = self.draw(st.sampled_from(["dram", "dram", "reg"]))
-        shape = () if scalar or self.runnable else (self.draw(EXTENT), self.draw(EXTENT))
+        shape = () if scalar else (self.draw(EXTENT), self.draw(EXTENT))
         layout = "1/2 0 1" if shape and self.draw(st.booleans()) else None
         b = buffer(self.fresh("t"), self.draw(DTYPES), shape, memory, layout)
         out: list[Stmt] = [Alloc(b)]
         if scalar and (self.runnable or self.draw(st.booleans())):
-            out.append(store(b[()], self.value(1)))
+            out.append(store(b[()], self.converted(self.value(1), b.dtype)))
         self.buffers.append(b)
         return out
 
@@ -165,7 +174,7 @@ class Context:
         low: Expr = ex.idx(lo)
         if self.ranges and self.draw(st.integers(0, 2)) == 0:
             low = Var(self.draw(st.sampled_from(sorted(self.ranges))))
-        kinds = [k for k in LoopKind if k is not LoopKind.PARALLEL or not self.runnable]
+        kinds = [LoopKind.SERIAL, LoopKind.UNROLL] if self.runnable else list(LoopKind)  # the others promise independence
         kind = self.draw(st.sampled_from(kinds))
         self.ranges[v.name] = (0, hi)
         body = self.block(depth - 1)

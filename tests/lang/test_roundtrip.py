@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
-
 from tests.ir.strategies import SCALE, kernels
+
 from tilewright.ir.printer import module_text
 from tilewright.ir.stmt import Kernel
 from tilewright.lang import parse
