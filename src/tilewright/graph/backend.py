@@ -9,9 +9,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 from onnx.backend.base import Backend, BackendRep
 
+from tilewright.graph.compiler import compile_graph
 from tilewright.graph.importer import load
 from tilewright.graph.lowering import StaticOperandRequired
-from tilewright.graph.network import Network, compile_graph
+from tilewright.graph.network import Network
 from tilewright.util.errors import ImportFailure
 
 
@@ -68,13 +69,24 @@ class TilewrightBackend(Backend):
 
     @classmethod
     def run_node(
-        cls, node: NodeProto, inputs: Any, device: str = "CPU", outputs_info: Sequence[tuple[np.dtype, tuple[int, ...]]] | None = None, **kwargs: Any
+        cls,
+        node: NodeProto,
+        inputs: Any,
+        device: str = "CPU",
+        outputs_info: Sequence[tuple[np.dtype, tuple[int, ...]]] | None = None,
+        **kwargs: Any,
     ) -> tuple[Any, ...]:
         arrays = [np.asarray(a) for a in inputs]
-        values = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(node.input, arrays, strict=True)]
+        values = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for n, a in zip(node.input, arrays, strict=True)
+        ]
         if not outputs_info:
             raise ImportFailure(f"run_node({node.op_type}) needs outputs_info", hint="pass (dtype, shape) of each output")
-        results = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(d)), s) for n, (d, s) in zip(node.output, outputs_info, strict=True)]
+        results = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(d)), s)
+            for n, (d, s) in zip(node.output, outputs_info, strict=True)
+        ]
         model = helper.make_model(helper.make_graph([node], "node", values, results))
         return cls.run_model(model, arrays, device)
 

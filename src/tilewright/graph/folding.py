@@ -32,7 +32,9 @@ def evaluate(operation: Operation, buffers: Mapping[str, Buffer], arrays: Mappin
     return out
 
 
-def channel_affine(kind: str, attributes: Mapping[str, object], x: Tensor, others: list[Tensor], opset: int) -> tuple[np.ndarray, np.ndarray] | None:
+def channel_affine(
+    kind: str, attributes: Mapping[str, object], x: Tensor, others: list[Tensor], opset: int
+) -> tuple[np.ndarray, np.ndarray] | None:
     """(factor, shift) per channel (f64) when the node is ``x * factor[c] + shift[c]`` with known vectors, else None."""
     if any(t.value is None for t in others) or x.rank < 3:
         return None

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tilewright.graph.kernels import element_wise
 from tilewright.graph.model import Graph, Operation
-from tilewright.ir.expr import Var, loads
-from tilewright.ir.stmt import For, Stmt, Store
+from tilewright.ir.expr import loads
 
 #: Operations in one kernel at most: keeps compile time of a kernel bounded.
 _LARGEST_GROUP = 24
@@ -42,24 +42,16 @@ def element_wise_operands(operation: Operation) -> set[str]:
     """
     if len(operation.nests) != 1 or operation.temps:
         return set()
-    iterators, store = perfect_nest(operation.nests[0])
-    if store is None or store.op is not None or store.indices != tuple(iterators):
+    found = element_wise(operation.nests[0])
+    if found is None:
         return set()
+    store = found[1]
     aligned: dict[str, bool] = {}
     for ld in loads(store.value):
-        aligned[ld.buffer.name] = aligned.get(ld.buffer.name, True) and ld.indices == store.indices and ld.buffer.shape == store.buffer.shape
+        aligned[ld.buffer.name] = (
+            aligned.get(ld.buffer.name, True) and ld.indices == store.indices and ld.buffer.shape == store.buffer.shape
+        )
     return {n for n, same in aligned.items() if same}
-
-
-def perfect_nest(nest: Stmt) -> tuple[list[Var], Store | None]:
-    """Loop variables and the only store of a perfect nest (None if it is not one)."""
-    iterators: list[Var] = []
-    while isinstance(nest, For):
-        iterators.append(nest.var)
-        if len(nest.body.stmts) != 1:
-            return iterators, None
-        nest = nest.body.stmts[0]
-    return iterators, nest if isinstance(nest, Store) else None
 
 
 class _Plan:

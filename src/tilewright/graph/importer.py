@@ -27,7 +27,7 @@ from tilewright.ir.types import DType
 from tilewright.util.errors import ImportFailure, TilewrightError, UnsupportedOperator
 
 if TYPE_CHECKING:
-    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+    from onnx import FunctionProto, GraphProto, NodeProto
 
 #: Operators the importer itself handles because they contain graphs.
 CONTROL_FLOW = ("If",)
@@ -111,7 +111,11 @@ class _Importer:
         self._convolutions: dict[str, tuple[_Node, list[Tensor | None]]] = {}  # by output: for weight folding
 
     def run(
-        self, graph: GraphProto, opsets: Mapping[str, int], inputs: Mapping[str, tuple[DType, tuple[int, ...]]], fixed: Mapping[str, np.ndarray]
+        self,
+        graph: GraphProto,
+        opsets: Mapping[str, int],
+        inputs: Mapping[str, tuple[DType, tuple[int, ...]]],
+        fixed: Mapping[str, np.ndarray],
     ) -> Graph:
         scope = _Scope({}, opsets, {}, _uses(graph.node, [v.name for v in graph.output]))
         self._initializers(graph, scope)
@@ -207,7 +211,9 @@ class _Importer:
         results = [op.array(r) if isinstance(r, np.ndarray) else r for r in (produced if isinstance(produced, tuple) else (produced,))]
         return self._record(op, results, inputs, node, scope)
 
-    def _record(self, op: Lowering, results: list[Tensor | None], inputs: Sequence[Tensor | None], node: _Node, scope: _Scope) -> list[Tensor | None]:
+    def _record(
+        self, op: Lowering, results: list[Tensor | None], inputs: Sequence[Tensor | None], node: _Node, scope: _Scope
+    ) -> list[Tensor | None]:
         """Enter what a lowering made into the graph, evaluated if all its operands are known."""
         for name, value in op.arrays.items():
             self._constants[name] = value.value  # type: ignore[assignment]

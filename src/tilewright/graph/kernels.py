@@ -7,9 +7,24 @@ from dataclasses import dataclass, replace
 
 from tilewright.graph.model import Operation
 from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, all_buffers, loops, map_exprs, map_stmts, written_buffers
+from tilewright.ir.expr import Binary, Const, Expr, Intrinsic, Load, Var
+from tilewright.ir.stmt import (
+    Alloc,
+    Block,
+    For,
+    Kernel,
+    Stmt,
+    Store,
+    all_buffers,
+    loops,
+    map_exprs,
+    map_stmts,
+    read_buffers,
+    substmts,
+    written_buffers,
+)
 
 _NAME_LENGTH = 48
 
@@ -38,6 +53,7 @@ def group_kernel(operations: Sequence[Operation], buffers: Mapping[str, Buffer],
     reads = dict.fromkeys(n for op in operations for n in op.inputs if n not in written)
     results = [n for n in written if n in visible]
     private = {b.name: b for op in operations for b in op.temps} | {n: buffers[n] for n in written if n not in visible}
+    private_names = list(private)
     body: list[Stmt] = []
     for op in operations:
         for nest in op.nests:
@@ -45,8 +61,59 @@ def group_kernel(operations: Sequence[Operation], buffers: Mapping[str, Buffer],
             body.append(nest)
     arguments = (*reads, *results)
     name = "_".join(op.kind.lower() for op in operations)[:_NAME_LENGTH].rstrip("_")
-    kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(body))))
+    nests = inline_chains(body, frozenset(private_names))
+    kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(nests))))
     return KernelCall(kernel, arguments, tuple(results))
+
+
+def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
+    """``body`` with private element-wise results computed where they are read.
+
+    A chain of element-wise nests (bias, residual, activation) becomes one nest. Only readers that
+    are element-wise at the same index take part: a padded or otherwise reused value is not
+    computed twice, nor is a value with function calls that is read more than once.
+    """
+    out = list(body)
+    for s in body:
+        producer = element_wise(s)
+        if producer is None or producer[1].buffer.name not in private:
+            continue
+        name, at = producer[1].buffer.name, producer[1].indices
+        readers = [k for k, t in enumerate(out) if name in read_buffers(t)]
+        if len(readers) != 1 or (consumer := element_wise(out[readers[0]])) is None:
+            continue
+        uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
+        costly = any(isinstance(e, Intrinsic) for e in ex.walk(current_value(out, name)))
+        if any(ld.indices != consumer[1].indices for ld in uses) or (costly and len(uses) > 1):
+            continue
+        env = {v.name: w for v, w in zip(at, consumer[0], strict=True) if isinstance(v, Var)}
+        value = ex.cast(ex.substitute(current_value(out, name), env), producer[1].buffer.dtype)
+        out[readers[0]] = _with_value(
+            out[readers[0]],
+            ex.transform(consumer[1].value, lambda e, n=name, v=value: v if isinstance(e, Load) and e.buffer.name == n else None),
+        )
+        out = [t for t in out if not (isinstance(t, Alloc) and t.buffer.name == name) and name not in written_buffers(t)]
+    return out
+
+
+def current_value(body: Sequence[Stmt], name: str) -> Expr:
+    """The value the element-wise nest that writes ``name`` stores."""
+    return next(found[1].value for s in body if (found := element_wise(s)) is not None and found[1].buffer.name == name)
+
+
+def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:
+    """Iterators and store of a perfect nest that stores every element once at its own index."""
+    iterators: list[Var] = []
+    while isinstance(nest, For) and len(nest.body.stmts) == 1:
+        iterators.append(nest.var)
+        nest = nest.body.stmts[0]
+    if isinstance(nest, Store) and nest.op is None and nest.indices == tuple(iterators):
+        return iterators, nest
+    return None
+
+
+def _with_value(nest: Stmt, value: Expr) -> Stmt:
+    return replace(nest, value=value) if isinstance(nest, Store) else replace(nest, body=Block((_with_value(nest.body.stmts[0], value),)))  # type: ignore[attr-defined]
 
 
 def canonical(kernel: Kernel) -> Kernel:
@@ -98,3 +165,19 @@ def _renamed(kernel: Kernel, names: Mapping[str, str]) -> Kernel:
     body = map_stmts(map_exprs(kernel.body, lambda e: ex.transform(e, node)), stmt)
     assert isinstance(body, Block)  # a block maps to a block
     return kernel.with_(args=tuple(moved(b) for b in kernel.args), body=body)
+
+
+def arithmetic_operations(kernel: Kernel) -> int:
+    """Additions, multiplications and function calls of one run (index arithmetic does not count)."""
+
+    def count(s: Stmt) -> int:
+        inner = sum(count(t) for t in substmts(s))
+        match s:
+            case For():
+                return inner * int(s.extent.value) if isinstance(s.extent, Const) else inner
+            case Store():
+                operations = (e for e in ex.walk(s.value) if isinstance(e, (Binary, Intrinsic)) and e.dtype.kind != ty.INDEX)
+                return sum(1 for _ in operations) + (1 if s.op else 0)
+        return inner
+
+    return count(kernel.body)

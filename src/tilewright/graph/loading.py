@@ -53,7 +53,9 @@ def _parse(data: bytes, what: str) -> ModelProto:
     try:
         return onnx.load_model_from_string(data)
     except DecodeError as error:
-        raise ImportFailure(f"{what} is not an ONNX model or is corrupt or truncated: {error}", hint="export or download it again") from error
+        raise ImportFailure(
+            f"{what} is not an ONNX model or is corrupt or truncated: {error}", hint="export or download it again"
+        ) from error
 
 
 def _checked(model: ModelProto, what: str) -> ModelProto:
@@ -81,7 +83,9 @@ def opset_versions(model: ModelProto) -> dict[str, int]:
     return versions if versions else {"": 1}
 
 
-def input_types(graph: GraphProto, dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[DType, tuple[int, ...]]]:
+def input_types(
+    graph: GraphProto, dims: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """Element type and concrete shape of every graph input that is not an initializer.
 
     ``dims`` binds dynamic dimensions by their name ("batch") or position ("x.0"); ``shapes``
@@ -118,7 +122,9 @@ def _refuse_unknown_dims(inputs: Sequence[ValueInfoProto], dims: Mapping[str, in
 def _element_type(value: ValueInfoProto) -> DType:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise ImportFailure(f"input {value.name!r} is a {(kind or 'value without type').removesuffix('_type')}", hint="only dense tensors are supported")
+        raise ImportFailure(
+            f"input {value.name!r} is a {(kind or 'value without type').removesuffix('_type')}", hint="only dense tensors are supported"
+        )
     return onnx_dtype(value.type.tensor_type.elem_type, f"input {value.name!r}")
 
 

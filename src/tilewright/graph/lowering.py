@@ -171,7 +171,11 @@ class Lowering:
         wide = ty.f32 if dtype.is_float and dtype.bits < 32 else dtype
         out = self.tensor(shape, wide, stem if wide == dtype else "acc")
         start = extreme(wide, op) if op in ("min", "max") else const(1 if op == "*" else 0, wide)
-        named = names or parameter_names(f, len(shape) + len(over)) or [f"i{d}" for d in range(len(shape))] + [f"r{d}" for d in range(len(over))]
+        named = (
+            names
+            or parameter_names(f, len(shape) + len(over))
+            or [f"i{d}" for d in range(len(shape))] + [f"r{d}" for d in range(len(over))]
+        )
         first = self.indices(shape, named[: len(shape)])
         self.emit(self.nest(shape, first, store(out.buffer[tuple(first)], start)))
         every = self.indices([*shape, *over], named)

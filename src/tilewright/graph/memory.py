@@ -21,10 +21,10 @@ class MemoryPlan:
 
 
 def plan_memory(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Sequence[str]]) -> MemoryPlan:
-    """Offsets for everything the steps write, inputs and constants excluded.
+    """Offsets for everything the steps write, except network outputs (their memory is the caller's).
 
     ``reads[k]`` and ``writes[k]`` are the buffers step k touches, in execution order. Largest
-    first, each buffer takes the lowest place free during its whole life. Outputs live to the end.
+    first, each buffer takes the lowest place free during its whole life.
     """
     life = _lifetimes(graph, reads, writes)
     sizes = {n: _aligned(max(graph.buffers[n].nbytes, 1)) for n in life}
@@ -53,9 +53,7 @@ def _lifetimes(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Se
             if s in life:
                 life[s] = (life[s][0], k)
     for v in graph.outputs:
-        s = graph.storage(v.buffer.name)
-        if s in life:
-            life[s] = (life[s][0], len(reads))
+        life.pop(graph.storage(v.buffer.name), None)
     return life
 
 

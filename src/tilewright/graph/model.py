@@ -51,10 +51,14 @@ class Tensor:
             return literal(self.value, self.dtype)
         return self.buffer[indices]
 
-    def at(self, indices: tuple[Expr, ...]) -> Expr:
-        """The element that multidirectional (NumPy) broadcasting puts at ``indices`` of the result."""
+    def at(self, indices: tuple[Expr, ...], shape: tuple[int, ...] | None = None) -> Expr:
+        """The element that multidirectional (NumPy) broadcasting puts at ``indices`` of the result.
+
+        With the ``shape`` of the result, dimensions of equal extent 1 keep their loop variable.
+        """
         tail = indices[len(indices) - self.rank :]
-        return self[tuple(i if s != 1 else idx(0) for i, s in zip(tail, self.shape, strict=True))]
+        full = (0,) * self.rank if shape is None else shape[len(shape) - self.rank :]
+        return self[tuple(i if s != 1 or f == 1 else idx(0) for i, s, f in zip(tail, self.shape, full, strict=True))]
 
 
 def literal(value: np.ndarray, dtype: DType) -> Const:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilewright.graph.elements import storage_array, user_array
 from tilewright.graph.fusion import fuse
-from tilewright.graph.importer import load
-from tilewright.graph.kernels import KernelCall, group_kernel
-from tilewright.graph.loading import ModelSource
+from tilewright.graph.kernels import KernelCall, arithmetic_operations, group_kernel
 from tilewright.graph.memory import MemoryPlan, plan_memory
 from tilewright.graph.model import Graph, Value
 from tilewright.ir.buffer import Buffer
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from tilewright.hw import Machine
+    from tilewright.runtime.module import Module
 
 Inputs = Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
 
@@ -48,13 +46,39 @@ def plan_steps(graph: Graph, *, fusion: bool = True) -> list[Step]:
     return steps
 
 
-class Network:
-    """A compiled network. Call it with arrays by name, in input order, or one array for one input."""
+@dataclass(frozen=True, slots=True)
+class CompiledKernel:
+    """A kernel as it was scheduled and built. ``note`` says why it was left unscheduled, if it was."""
 
-    def __init__(self, graph: Graph, steps: Sequence[Step]):
+    module: Module
+    trace: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of :meth:`Network.summary`; ``flops`` are arithmetic operations of one call."""
+
+    operators: str
+    kernel: str
+    schedule: str
+    flops: int
+    seconds: float | None = None
+
+
+class Network:
+    """A compiled network, called with arrays by name, in input order, or one array for one input.
+
+    ``network(inputs)`` returns the outputs by name. Calls from several threads take turns. Without
+    ``compiled`` kernels (one for each step) only :meth:`reference` can run.
+    """
+
+    def __init__(self, graph: Graph, steps: Sequence[Step], compiled: Sequence[CompiledKernel] = (), *, threads: int | None = None):
         self.graph = graph
         self.steps = tuple(steps)
+        self.compiled = tuple(compiled)
         self.memory: MemoryPlan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps])
+        self._sequence = self._assemble(threads) if compiled or not steps else None
 
     @classmethod
     def interpreted(cls, graph: Graph, *, fusion: bool = True) -> Network:
@@ -68,6 +92,70 @@ class Network:
     @property
     def output_names(self) -> list[str]:
         return [v.name for v in self.graph.outputs]
+
+    def __call__(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Outputs by name, in new arrays. RuntimeFailure says which input does not fit and what is expected."""
+        if self._sequence is None:
+            raise RuntimeFailure(f"network {self.graph.name!r} was not compiled", hint="use tilewright.graph.compile, or Network.reference")
+        values = self._bound(inputs)
+        for v in self.graph.outputs:
+            storage = self.graph.storage(v.buffer.name)
+            if storage not in values:
+                b = self.graph.buffers[storage]
+                values[storage] = np.empty(b.static_shape, b.dtype.to_numpy())
+        self._sequence.run(
+            **{name: values[self.graph.storage(name)].reshape(self.graph.buffers[name].static_shape) for name in self._external()}
+        )
+        return {v.name: self._result(values[self.graph.storage(v.buffer.name)], v.buffer.name) for v in self.graph.outputs}
+
+    def summary(self, *, repeats: int = 0) -> list[Row]:
+        """One row for each kernel call; with ``repeats`` > 0, after a run, each with its measured mean time."""
+        times = self._sequence.profile(repeats) if repeats and self._sequence is not None else ()
+        rows = []
+        for k, step in enumerate(self.steps):
+            made = self.compiled[k] if self.compiled else None
+            text = "" if made is None else made.note or made.trace
+            rows.append(
+                Row(
+                    "+".join(step.operators),
+                    step.call.kernel.name,
+                    text,
+                    arithmetic_operations(step.call.kernel),
+                    times[k].seconds if times else None,
+                )
+            )
+        return rows
+
+    def _external(self) -> list[str]:
+        """Values the caller provides: inputs, outputs, and every view of them a step uses."""
+        ends = {v.buffer.name for v in self.graph.inputs} | {self.graph.storage(v.buffer.name) for v in self.graph.outputs}
+        used = dict.fromkeys(n for s in self.steps for n in s.call.arguments)
+        return [n for n in used if self.graph.storage(n) in ends]
+
+    def _assemble(self, threads: int | None) -> Any:
+        """The native sequence: addresses planned, constants packed as the kernels want them."""
+        from tilewright.runtime import sequence as native
+        from tilewright.runtime.packing import pack
+
+        external = set(self._external())
+        plan: dict[str, int] = {}
+        constants: dict[str, np.ndarray] = {}
+        steps = []
+        for step, made in zip(self.steps, self.compiled, strict=True):
+            names = []
+            for name, argument in zip(step.call.arguments, made.module.kernel.args, strict=True):
+                storage = self.graph.storage(name)
+                if storage in self.graph.constants:
+                    array = self.graph.constants[storage].reshape(argument.static_shape)
+                    layout = argument.layout
+                    name = f"{name} in {layout}" if layout else name
+                    if name not in constants:
+                        constants[name] = pack(array, layout) if layout else array
+                elif name not in external:
+                    plan[name] = self.memory.offsets[storage]
+                names.append(name)
+            steps.append(native.Step(made.module, tuple(names), label="+".join(step.operators)))
+        return native.Sequence(steps, plan, self.memory.size, constants=constants, external=sorted(external), threads=threads)
 
     def reference(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Outputs by name, computed by the reference semantics of every kernel (slow, exact order)."""
@@ -100,15 +188,19 @@ class Network:
             missing = [v.name for v in values if v.name not in inputs]
             unknown = [n for n in inputs if n not in {v.name for v in values}]
             if missing or unknown:
-                parts = ([f"missing {', '.join(missing)}"] if missing else []) + ([f"unknown {', '.join(map(str, unknown))}"] if unknown else [])
+                parts = ([f"missing {', '.join(missing)}"] if missing else []) + (
+                    [f"unknown {', '.join(map(str, unknown))}"] if unknown else []
+                )
                 raise RuntimeFailure(
-                    f"network {self.graph.name!r}: inputs do not fit: {'; '.join(parts)}", hint=f"it takes: {', '.join(map(_described, values)) or 'nothing'}"
+                    f"network {self.graph.name!r}: inputs do not fit: {'; '.join(parts)}",
+                    hint=f"it takes: {', '.join(map(_described, values)) or 'nothing'}",
                 )
             return [(v, inputs[v.name]) for v in values]
         given = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
         if len(given) != len(values):
             raise RuntimeFailure(
-                f"network {self.graph.name!r} takes {len(values)} inputs, got {len(given)}", hint=f"inputs: {', '.join(map(_described, values)) or 'none'}"
+                f"network {self.graph.name!r} takes {len(values)} inputs, got {len(given)}",
+                hint=f"inputs: {', '.join(map(_described, values)) or 'none'}",
             )
         return list(zip(values, given, strict=True))
 
@@ -120,12 +212,12 @@ def _described(v: Value) -> str:
 def _checked(name: str, array: np.ndarray, b: Buffer) -> np.ndarray:
     stored, dtype = storage_array(np.asarray(array))
     if dtype != b.dtype:
-        raise RuntimeFailure(f"input {name!r} has element type {dtype}, expected {b.dtype}", hint=f"convert it: x.astype({b.dtype.to_numpy()!s})")
+        raise RuntimeFailure(
+            f"input {name!r} has element type {dtype}, expected {b.dtype}", hint=f"convert it: x.astype({b.dtype.to_numpy()!s})"
+        )
     if stored.shape != b.static_shape:
-        raise RuntimeFailure(f"input {name!r} has shape {list(stored.shape)}, expected {list(b.static_shape)}", hint="other shapes need another compile (dims=, shapes=)")
+        raise RuntimeFailure(
+            f"input {name!r} has shape {list(stored.shape)}, expected {list(b.static_shape)}",
+            hint="other shapes need another compile (dims=, shapes=)",
+        )
     return stored
-
-
-def compile_graph(graph: Graph, machine: Machine | None = None, *, threads: int | None = None, fusion: bool = True) -> Network:
-    """Schedule and compile every kernel of ``graph``; equal kernels once."""
-    return Network.interpreted(graph, fusion=fusion)

@@ -21,7 +21,9 @@ def matmul(op: Lowering, a: Tensor, b: Tensor, dtype: DType, left: Element = lam
     rows, columns = a.rank > 1, b.rank > 1
     depth = a.shape[-1]
     if depth != (b.shape[-2] if columns else b.shape[0]):
-        raise op.refuse(f"shapes {list(a.shape)} and {list(b.shape)} do not multiply: {depth} columns meet {b.shape[-2 if columns else 0]} rows")
+        raise op.refuse(
+            f"shapes {list(a.shape)} and {list(b.shape)} do not multiply: {depth} columns meet {b.shape[-2 if columns else 0]} rows"
+        )
     batch_a, batch_b = a.shape[:-2], b.shape[:-2]
     batch = _broadcast_batch(op, batch_a, batch_b)
     shape = [*batch, *([a.shape[-2]] if rows else []), *([b.shape[-1]] if columns else [])]

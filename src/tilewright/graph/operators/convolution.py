@@ -80,7 +80,15 @@ def window(op: Lowering, spatial: Sequence[int], kernel: Sequence[int], ceil_mod
     return Window(tuple(kernel), tuple(strides), tuple(dilations), tuple(begin), tuple(end), tuple(out))
 
 
-def pad_spatial(op: Lowering, x: Tensor, begin: Sequence[int], end: Sequence[int], value: ExprLike, f: Callable[[Expr], Expr] = lambda v: v, dtype: DType | None = None) -> Tensor:
+def pad_spatial(
+    op: Lowering,
+    x: Tensor,
+    begin: Sequence[int],
+    end: Sequence[int],
+    value: ExprLike,
+    f: Callable[[Expr], Expr] = lambda v: v,
+    dtype: DType | None = None,
+) -> Tensor:
     """``f(x)`` with the trailing dimensions extended by ``value``."""
     dtype = dtype or x.dtype
     fixed = x.rank - len(begin)
@@ -94,13 +102,23 @@ def pad_spatial(op: Lowering, x: Tensor, begin: Sequence[int], end: Sequence[int
             for bound in ([compare(">=", i[d], b)] if b else []) + ([compare("<", i[d], b + x.shape[d])] if e else []):
                 inside = bound if inside is None else logical("and", inside, bound)
         here = f(x[tuple(at)])
-        return here if inside is None else where(inside, cast(here, dtype), cast(value, dtype) if isinstance(value, Expr) else const(value, dtype))
+        return (
+            here
+            if inside is None
+            else where(inside, cast(here, dtype), cast(value, dtype) if isinstance(value, Expr) else const(value, dtype))
+        )
 
     return op.compute(shape, element, dtype, "pad")
 
 
 def convolve(
-    op: Lowering, x: Tensor, w: Tensor, group: int, dtype: DType, left: Callable[[Expr], Expr] = lambda v: v, right: Callable[..., Expr] = lambda v, k: v
+    op: Lowering,
+    x: Tensor,
+    w: Tensor,
+    group: int,
+    dtype: DType,
+    left: Callable[[Expr], Expr] = lambda v: v,
+    right: Callable[..., Expr] = lambda v, k: v,
 ) -> Tensor:
     """Sum over channels and window of ``left(x) * right(w, k)``; x [N, C, *S], w [K, C/group, *R] -> [N, K, *P].
 
@@ -128,7 +146,15 @@ def convolve(
 
 
 def _grouped(
-    op: Lowering, source: Tensor, w: Tensor, g: Window, group: int, each: int, dtype: DType, read: Callable[[Expr], Expr], right: Callable[..., Expr]
+    op: Lowering,
+    source: Tensor,
+    w: Tensor,
+    g: Window,
+    group: int,
+    each: int,
+    dtype: DType,
+    read: Callable[[Expr], Expr],
+    right: Callable[..., Expr],
 ) -> Tensor:
     """Grouped convolution; the group is a loop of its own so that every index stays affine."""
     n, depth = len(g.out), w.shape[1]
@@ -188,7 +214,9 @@ def conv_transpose(op: Lowering, x: Tensor, w: Tensor, bias: Tensor | None = Non
     return op.compute([x.shape[0], each * group, *out_shape], cropped, x.dtype)
 
 
-def _transpose_geometry(op: Lowering, spatial: Sequence[int], full: Sequence[int], strides: Sequence[int], extra: Sequence[int]) -> tuple[list[int], list[int]]:
+def _transpose_geometry(
+    op: Lowering, spatial: Sequence[int], full: Sequence[int], strides: Sequence[int], extra: Sequence[int]
+) -> tuple[list[int], list[int]]:
     """Elements cropped at the beginning, and the result's spatial extents."""
     n = len(spatial)
     auto, wanted = op.attribute("auto_pad", "NOTSET"), op.attribute("output_shape")

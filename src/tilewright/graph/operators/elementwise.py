@@ -26,7 +26,8 @@ def convert(x: Expr, dtype: DType) -> Expr:
 
 def pointwise(op: Lowering, f: Callable[..., ExprLike], *xs: Tensor, dtype: DType | None = None) -> Tensor:
     """``f`` of the broadcast operands at every index; the type of the first operand unless given."""
-    return op.compute(broadcast(op, *xs), lambda *i: f(*(x.at(i) for x in xs)), dtype or xs[0].dtype)
+    shape = broadcast(op, *xs)
+    return op.compute(shape, lambda *i: f(*(x.at(i, shape) for x in xs)), dtype or xs[0].dtype)
 
 
 def clamp(x: Expr, lo: ExprLike, hi: ExprLike) -> Expr:
@@ -85,7 +86,25 @@ def _softplus(x: Expr) -> Expr:
 _UNARY: dict[str, Callable[[Expr], Expr]] = {
     **{
         n.capitalize(): _float(n)
-        for n in ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "sigmoid")
+        for n in (
+            "exp",
+            "log",
+            "sqrt",
+            "sin",
+            "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "tanh",
+            "asinh",
+            "acosh",
+            "atanh",
+            "erf",
+            "sigmoid",
+        )
     },
     "Abs": lambda x: intrinsic("abs", x) if x.dtype.signed else x,
     "Neg": lambda x: x * -1 if x.dtype.is_float else -x,  # 0 - x would lose the sign of zero

@@ -86,5 +86,3 @@ def mel_weights(op: Lowering, bins: Tensor, length: Tensor, rate: Tensor, low: T
             out[centre:right, m] = (right - np.arange(centre, right)) / (right - centre)
     dtype = ONNX_TYPES[op.attribute("output_datatype", 1)]
     return op.array(out.astype(dtype.to_numpy()), dtype)
-
-

@@ -39,7 +39,9 @@ def gather(op: Lowering, x: Tensor, positions: Tensor) -> Tensor:
 @operator("GatherElements")
 def gather_elements(op: Lowering, x: Tensor, positions: Tensor) -> Tensor:
     axis = op.axis(op.attribute("axis", 0), x.rank)
-    return op.compute(positions.shape, lambda *i: x[tuple(wrapped(positions[i], x.shape[axis]) if d == axis else e for d, e in enumerate(i))], x.dtype)
+    return op.compute(
+        positions.shape, lambda *i: x[tuple(wrapped(positions[i], x.shape[axis]) if d == axis else e for d, e in enumerate(i))], x.dtype
+    )
 
 
 @operator("GatherND")
@@ -132,7 +134,9 @@ def compress(op: Lowering, x: Tensor, condition: Tensor) -> Tensor:
     axis = op.axis(op.attribute("axis"), x.rank)
     table = op.array(chosen.astype(np.int64))
     shape = [len(chosen) if d == axis else s for d, s in enumerate(x.shape)]
-    return op.compute(shape, lambda *i: x[tuple(wrapped(table.buffer[e], x.shape[axis]) if d == axis else e for d, e in enumerate(i))], x.dtype)
+    return op.compute(
+        shape, lambda *i: x[tuple(wrapped(table.buffer[e], x.shape[axis]) if d == axis else e for d, e in enumerate(i))], x.dtype
+    )
 
 
 @operator("NonZero")

@@ -104,7 +104,14 @@ def split(op: Lowering, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor,
 
 
 @operator("Slice")
-def slice_node(op: Lowering, x: Tensor, starts: Tensor | None = None, ends: Tensor | None = None, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+def slice_node(
+    op: Lowering,
+    x: Tensor,
+    starts: Tensor | None = None,
+    ends: Tensor | None = None,
+    axes: Tensor | None = None,
+    steps: Tensor | None = None,
+) -> Tensor:
     lo, hi = op.known_ints(starts, "starts") or [], op.known_ints(ends, "ends") or []
     along = [op.axis(a, x.rank) for a in (op.known_ints(axes, "axes") or range(len(lo)))]
     step = op.known_ints(steps, "steps") or [1] * len(lo)
@@ -149,7 +156,9 @@ def pad(op: Lowering, x: Tensor, pads: Tensor | None = None, value: Tensor | Non
     def constant(*i: Expr) -> Expr:
         inside: Expr | None = None
         for d, e in enumerate(i):
-            for bound in ([compare(">=", e, begin[d])] if begin[d] > 0 else []) + ([compare("<", e, begin[d] + x.shape[d])] if end[d] > 0 else []):
+            for bound in ([compare(">=", e, begin[d])] if begin[d] > 0 else []) + (
+                [compare("<", e, begin[d] + x.shape[d])] if end[d] > 0 else []
+            ):
                 inside = bound if inside is None else logical("and", inside, bound)
         here = x[tuple(e - b for e, b in zip(i, begin, strict=True))]
         return here if inside is None else where(inside, here, cast(fill, x.dtype))

@@ -40,7 +40,9 @@ def softmax_along(op: Lowering, x: Tensor, axes: Sequence[int], logarithm: bool 
     powers = op.compute(x.shape, lambda *i: intrinsic("exp", cast(x[i], wide) - peak[flattened(i, axes)]), wide, "powers")
     total = fold_axes(op, powers, axes, lambda v: v, "+", stem="total")
     if logarithm:
-        return op.compute(x.shape, lambda *i: cast(x[i], wide) - peak[flattened(i, axes)] - intrinsic("log", total[flattened(i, axes)]), x.dtype)
+        return op.compute(
+            x.shape, lambda *i: cast(x[i], wide) - peak[flattened(i, axes)] - intrinsic("log", total[flattened(i, axes)]), x.dtype
+        )
     return op.compute(x.shape, lambda *i: powers[i] / total[flattened(i, axes)], x.dtype)
 
 
@@ -50,7 +52,11 @@ def hardmax(op: Lowering, x: Tensor) -> Tensor:
     if len(axes) > 1:
         raise op.refuse(f"rows over several axes {axes} (opset before 13) are not lowered", hint="convert the model to opset 13 or newer")
     first = extremum_position(op, x, axes[0], "max")
-    return op.compute(x.shape, lambda *i: where(compare("==", cast(i[axes[0]], ty.i64), first[flattened(i, axes)]), Const(1.0, x.dtype), Const(0.0, x.dtype)), x.dtype)
+    return op.compute(
+        x.shape,
+        lambda *i: where(compare("==", cast(i[axes[0]], ty.i64), first[flattened(i, axes)]), Const(1.0, x.dtype), Const(0.0, x.dtype)),
+        x.dtype,
+    )
 
 
 def moments(op: Lowering, x: Tensor, axes: Sequence[int], dtype: DType) -> tuple[Tensor, Tensor]:
@@ -133,7 +139,9 @@ def instance_norm(op: Lowering, x: Tensor, scale: Tensor, bias: Tensor) -> Tenso
     axes = list(range(2, x.rank))
     mean, variance = moments(op, x, axes, x.dtype)
     inverse = pointwise(op, lambda v: 1 / intrinsic("sqrt", v + op.attribute("epsilon", 1e-5)), variance)
-    return op.compute(x.shape, lambda *i: (x[i] - mean[flattened(i, axes)]) * inverse[flattened(i, axes)] * scale[i[1]] + bias[i[1]], x.dtype)
+    return op.compute(
+        x.shape, lambda *i: (x[i] - mean[flattened(i, axes)]) * inverse[flattened(i, axes)] * scale[i[1]] + bias[i[1]], x.dtype
+    )
 
 
 @operator("LpNormalization")

@@ -60,7 +60,9 @@ def _max_positions(op: Lowering, x: Tensor, g: Window, peak: Tensor) -> Tensor:
         inner = ravel(at[::-1], spatial[::-1]) if column_major else ravel(at, spatial)
         flat = (i[0] * x.shape[1] + i[1]) * math.prod(spatial) + inner
         # Only elements inside are loaded: the condition guards the comparison.
-        same = where(inside, compare("==", x[(i[0], i[1], *at)], peak[i[: 2 + n]]), Const(False, ty.boolean)) if inside is not None else None
+        same = (
+            where(inside, compare("==", x[(i[0], i[1], *at)], peak[i[: 2 + n]]), Const(False, ty.boolean)) if inside is not None else None
+        )
         return cast(flat, ty.i64) if same is None else where(same, cast(flat, ty.i64), Const(size, ty.i64))
 
     return op.reduce([*x.shape[:2], *g.out], g.kernel, candidate, ty.i64, "min", "positions")

@@ -77,19 +77,34 @@ def _run(
     """
     dtype, gates = cell.x.dtype, cell.w.shape[1]
     everything = op.tensor(
-        [cell.batch, cell.time, cell.directions, cell.hidden] if cell.batch_first else [cell.time, cell.directions, cell.batch, cell.hidden], dtype, "states"
+        [cell.batch, cell.time, cell.directions, cell.hidden]
+        if cell.batch_first
+        else [cell.time, cell.directions, cell.batch, cell.hidden],
+        dtype,
+        "states",
     )
     last = [
-        op.tensor([cell.batch, cell.directions, cell.hidden] if cell.batch_first else [cell.directions, cell.batch, cell.hidden], dtype, "last")
+        op.tensor(
+            [cell.batch, cell.directions, cell.hidden] if cell.batch_first else [cell.directions, cell.batch, cell.hidden], dtype, "last"
+        )
         for _ in initial
     ]
     for d in range(cell.directions):
         dd = idx(d)
         product = op.reduce(
-            [cell.time, cell.batch, gates], [cell.x.shape[2]], lambda t, b, g, k, dd=dd: cell.input(t, b, k) * cell.w[dd, g, k], dtype, stem="inputs"
+            [cell.time, cell.batch, gates],
+            [cell.x.shape[2]],
+            lambda t, b, g, k, dd=dd: cell.input(t, b, k) * cell.w[dd, g, k],
+            dtype,
+            stem="inputs",
         )
         states = [
-            op.compute([cell.batch, cell.hidden], lambda b, h, s=s, dd=dd: const(0, dtype) if s is None else cell.state(s, dd, b, h), dtype, "state")
+            op.compute(
+                [cell.batch, cell.hidden],
+                lambda b, h, s=s, dd=dd: const(0, dtype) if s is None else cell.state(s, dd, b, h),
+                dtype,
+                "state",
+            )
             for s in initial
         ]
         backward = d == 1 or op.attribute("direction", "forward") == "reverse"
@@ -97,7 +112,10 @@ def _run(
             _one_step(op, cell, dd, t, backward, product, states, step, everything)
         for s, out in zip(states, last, strict=True):
             op.assign(
-                out, lambda b, h, s=s: s[b, h], [cell.batch, cell.hidden], at=lambda b, h, dd=dd: (b, dd, h) if cell.batch_first else (dd, b, h)
+                out,
+                lambda b, h, s=s: s[b, h],
+                [cell.batch, cell.hidden],
+                at=lambda b, h, dd=dd: (b, dd, h) if cell.batch_first else (dd, b, h),
             )
     return (everything, *last)
 
@@ -128,16 +146,25 @@ def _one_step(op, cell, dd, t, backward, product, states, step, everything) -> N
         return (b, at, dd, h) if cell.batch_first else (at, dd, b, h)
 
     hidden = states[0]
-    op.assign(everything, lambda b, h: hidden[b, h] if cell.lengths is None else where(alive(b), hidden[b, h], Const(0.0, everything.dtype)), shape, at=place)
+    op.assign(
+        everything,
+        lambda b, h: hidden[b, h] if cell.lengths is None else where(alive(b), hidden[b, h], Const(0.0, everything.dtype)),
+        shape,
+        at=place,
+    )
 
 
 def _recurrent_product(op: Lowering, cell: _Cell, d: int, h: Tensor, rows: int, first: int = 0) -> Tensor:
     """h @ R^T for ``rows`` gate rows from ``first``."""
-    return op.reduce([cell.batch, rows], [cell.hidden], lambda b, g, k: h[b, k] * cell.r[idx(d), g + first, k], cell.x.dtype, stem="recurrent")
+    return op.reduce(
+        [cell.batch, rows], [cell.hidden], lambda b, g, k: h[b, k] * cell.r[idx(d), g + first, k], cell.x.dtype, stem="recurrent"
+    )
 
 
 @operator("RNN")
-def rnn(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None, start: Tensor | None = None) -> tuple[Tensor, ...]:
+def rnn(
+    op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None, start: Tensor | None = None
+) -> tuple[Tensor, ...]:
     cell = _cell(op, x, w, r, bias, lengths)
 
     def step(d: int, r: Tensor, states: Sequence[Tensor], gate: Callable[..., Expr]) -> Sequence[Tensor]:
@@ -157,7 +184,9 @@ def rnn(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = Non
 
 
 @operator("GRU")
-def gru(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None, start: Tensor | None = None) -> tuple[Tensor, ...]:
+def gru(
+    op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = None, lengths: Tensor | None = None, start: Tensor | None = None
+) -> tuple[Tensor, ...]:
     cell = _cell(op, x, w, r, bias, lengths)
     n, after = cell.hidden, bool(op.attribute("linear_before_reset", 0))
     shape = [cell.batch, n]
@@ -174,7 +203,9 @@ def gru(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None = Non
         reset = op.compute(shape, lambda b, k: f(gate(b, k + n) + hr[b, k + n] + own_bias(k + n)), x.dtype, "reset")
         if after:
             linear = _recurrent_product(op, cell, d, h, n, 2 * n)
-            fresh = op.compute(shape, lambda b, k: g(gate(b, k + 2 * n) + reset[b, k] * (linear[b, k] + own_bias(k + 2 * n))), x.dtype, "fresh")
+            fresh = op.compute(
+                shape, lambda b, k: g(gate(b, k + 2 * n) + reset[b, k] * (linear[b, k] + own_bias(k + 2 * n))), x.dtype, "fresh"
+            )
         else:
             gated = op.compute(shape, lambda b, k: reset[b, k] * h[b, k], x.dtype, "gated")
             linear = _recurrent_product(op, cell, d, gated, n, 2 * n)

@@ -84,7 +84,9 @@ def _reduced(op: Lowering, x: Tensor, over: list[int]) -> Tensor:
 def _log_sum_exp(op: Lowering, x: Tensor, over: list[int], keep: bool) -> Tensor:
     """log(sum(exp(x))), with the largest element taken out so that exp cannot overflow."""
     peak = fold_axes(op, x, over, lambda v: v, "max", stem="peak")
-    finite = pointwise(op, lambda v: where(compare(">", intrinsic("abs", v), 3e38), const(0, v.dtype), v), peak) if x.dtype.is_float else peak
+    finite = (
+        pointwise(op, lambda v: where(compare(">", intrinsic("abs", v), 3e38), const(0, v.dtype), v), peak) if x.dtype.is_float else peak
+    )
 
     def spread(*i: Expr) -> Expr:
         own = tuple(idx(0) if d in over else i[d] for d in range(x.rank))
@@ -103,7 +105,9 @@ def _shaped(op: Lowering, x: Tensor, shape: Sequence[int]) -> Tensor:
 @operator("ArgMax", "ArgMin")
 def arg_extremum(op: Lowering, x: Tensor) -> Tensor:
     axis = op.axis(op.attribute("axis", 0), x.rank)
-    return extremum_position(op, x, axis, "max" if op.kind == "ArgMax" else "min", bool(op.attribute("select_last_index", 0)), bool(op.attribute("keepdims", 1)))
+    return extremum_position(
+        op, x, axis, "max" if op.kind == "ArgMax" else "min", bool(op.attribute("select_last_index", 0)), bool(op.attribute("keepdims", 1))
+    )
 
 
 def extremum_position(op: Lowering, x: Tensor, axis: int, which: str, last: bool = False, keep: bool = True) -> Tensor:

@@ -59,7 +59,12 @@ def cubic_weight(distance: np.ndarray, a: float) -> np.ndarray:
 
 def _nearest(op: Lowering, x: np.ndarray) -> np.ndarray:
     mode = op.attribute("nearest_mode", "floor" if op.opset < 11 else "round_prefer_floor")
-    rounded = {"floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda v: np.ceil(v - 0.5), "round_prefer_ceil": lambda v: np.floor(v + 0.5)}
+    rounded = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+    }
     if mode not in rounded:
         raise op.refuse(f"unknown nearest_mode {mode!r}")
     return rounded[mode](x).astype(np.int64)
@@ -270,6 +275,8 @@ def roi_align(op: Lowering, x: Tensor, rois: Tensor, batches: Tensor) -> Tensor:
     shape = [rois.shape[0], x.shape[1], height, width]
     if peak:
         # The maximum is taken over the weighted corners of all samples, as the operator defines it.
-        return op.reduce(shape, [samples, samples, 2, 2], lambda *i: corner(i[0], i[1], (i[2], i[3]), (i[4], i[5]), (i[6], i[7])), x.dtype, "max")
+        return op.reduce(
+            shape, [samples, samples, 2, 2], lambda *i: corner(i[0], i[1], (i[2], i[3]), (i[4], i[5]), (i[6], i[7])), x.dtype, "max"
+        )
     total = op.reduce(shape, [samples, samples, 2, 2], lambda *i: corner(i[0], i[1], (i[2], i[3]), (i[4], i[5]), (i[6], i[7])), x.dtype)
     return op.compute(shape, lambda *i: total[i] * (1.0 / (samples * samples)), x.dtype)
