@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     **dict.fromkeys(("kernel", "parse"), "frontend"),
-    **dict.fromkeys(("Axis", "Tensor", "any", "build", "compute", "max", "min", "placeholder", "reduce_axis", "sum", "tensor"), "tensors"),
-    "einsum": "einsum",
+    **dict.fromkeys(("Axis", "all", "any", "max", "min", "prod", "reduce_axis", "sum"), "reductions"),
+    **dict.fromkeys(("Tensor", "build", "compute", "size", "tensor"), "tensors"),
+    "einsum": "contraction",
     **dict.fromkeys(("alloc", "bind", "bitcast", "block", "cast", "grid", "meta", "parallel", "unroll", "vector", "where"), "vocabulary"),
     **dict.fromkeys(("f16", "f32", "f64", "bf16", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "index"), "vocabulary"),
     **dict.fromkeys(("Int", "UInt", "Fixed", "UFixed"), "vocabulary"),
