@@ -1,3 +1,88 @@
-"""Tilewright: a tensor compiler and accelerator co-design system."""
+"""Tilewright: a tensor compiler and accelerator co-design system.
+
+Names load on first use, so that importing the package costs nothing:
+
+>>> import tilewright as tw
+>>> module = tw.build(kernel)
+>>> c = module(a, b)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tilewright.graph import Network as Network
+    from tilewright.graph import compile as compile
+    from tilewright.hw import Machine as Machine
+    from tilewright.hw import instruction as instruction
+    from tilewright.hw import load_machine as load_machine
+    from tilewright.ir.interpreter import interpret as interpret
+    from tilewright.ir.reference import reference as reference
+    from tilewright.ir.stmt import Kernel as Kernel
+    from tilewright.lang import compute as compute
+    from tilewright.lang import einsum as einsum
+    from tilewright.lang import kernel as kernel
+    from tilewright.lang import parse as parse
+    from tilewright.lang import reduce_axis as reduce_axis
+    from tilewright.lang import tensor as tensor
+    from tilewright.mapping import find_mappings as find_mappings
+    from tilewright.runtime import Module as Module
+    from tilewright.runtime import build as build
+    from tilewright.runtime import check as check
+    from tilewright.runtime import export as export
+    from tilewright.runtime import measure as measure
+    from tilewright.runtime import measure_peak as measure_peak
+    from tilewright.runtime import pack as pack
+    from tilewright.runtime import unpack as unpack
+    from tilewright.schedule.replay import replay as replay
+    from tilewright.schedule.schedule import Schedule as Schedule
+    from tilewright.space.default import default_schedule as default_schedule
+    from tilewright.util.errors import TilewrightError as TilewrightError
 
 __version__ = "0.1.0"
+
+#: Public name -> the module below this package that it lives in.
+_HOME = {
+    "Kernel": "ir.stmt",
+    "Machine": "hw",
+    "Module": "runtime",
+    "Network": "graph",
+    "Schedule": "schedule.schedule",
+    "TilewrightError": "util.errors",
+    "build": "runtime",
+    "check": "runtime",
+    "compile": "graph",
+    "compute": "lang",
+    "default_schedule": "space.default",
+    "einsum": "lang",
+    "export": "runtime",
+    "find_mappings": "mapping",
+    "instruction": "hw",
+    "interpret": "ir.interpreter",
+    "kernel": "lang",
+    "load_machine": "hw",
+    "measure": "runtime",
+    "measure_peak": "runtime",
+    "pack": "runtime",
+    "parse": "lang",
+    "reduce_axis": "lang",
+    "reference": "ir.reference",
+    "replay": "schedule.replay",
+    "tensor": "lang",
+    "unpack": "runtime",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"tilewright.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -135,7 +135,7 @@ class Module:
         return jit.assembly(self.llvm, self.target)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the object file. It needs ``tw_parallel_for`` (see :mod:`tilewright.runtime.export`)."""
+        """Write the object file. It needs ``tw_parallel_for`` (see :mod:`tilewright.runtime.exporter`)."""
         with open(path, "wb") as file:
             file.write(self.code.object)
 

@@ -138,6 +138,7 @@ def header_text(symbol: str, sig: Signature, workspace: tuple[int, int], paralle
     guard = f"TILEWRIGHT_{re.sub(r'[^A-Za-z0-9]', '_', symbol).upper()}_H"
     arguments = "".join(f" *   args[{n}]  {_argument(p)}\n" for n, p in enumerate(sig.parameters))
     sizes = "".join(f" *   sizes[{n}] {name}\n" for n, name in enumerate(sig.sizes))
+    no_sizes = " *   sizes    none: pass NULL\n"
     pool = (
         f"""
 /* A pool of `threads` threads, the caller's included (NULL: no memory). Destroy it when no call is running. */
@@ -159,7 +160,7 @@ extern "C" {{
 #endif
 
 /* Runs {sig.name}.
-{arguments}{sizes or " *   sizes    none: pass NULL" + chr(10)} *   workspace {symbol}_workspace_bytes(threads) bytes at a multiple of 64 (NULL if that is 0),
+{arguments}{sizes or no_sizes} *   workspace {symbol}_workspace_bytes(threads) bytes at a multiple of 64 (NULL if that is 0),
  *             not shared by concurrent calls
  *   pool      {pool_note}
  * Arrays are dense, the last dimension varies fastest, and written ones overlap no other.

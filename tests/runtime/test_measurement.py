@@ -1,0 +1,84 @@
+"""Measurements: who is faster comes out right, samples and conditions are kept; the host's peak is plausible."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tilewright.ir import types as ty
+from tilewright.runtime.measurement import Measurement, confined, measure
+from tilewright.runtime.peak import measure_peak, register_bits
+from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.target import Target
+from tilewright.util.errors import RuntimeFailure
+
+
+def spin(n: int) -> None:
+    for _ in range(n):
+        pass
+
+
+def test_ratio_of_known_work(tmp_path: Path) -> None:
+    m = measure({"one": lambda: spin(2000), "three": lambda: spin(6000)}, repeats=9, min_time=0.001, threads=1)
+    assert 2.0 < m.ratio("one", over="three") < 4.5
+    assert m["one"].min <= m["one"].median and len(m["one"].samples) == 9 and m["one"].spread >= 0
+    assert m["one"].calls > m["three"].calls
+    assert m.conditions.threads == 1 and len(m.conditions.cpus) == 1 and m.conditions.processor
+    m.save(tmp_path / "m.json")
+    assert Measurement.from_json((tmp_path / "m.json").read_text()) == m
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    measure({n: lambda n=n: order.append(n) for n in "abc"}, warmup=0, repeats=3, min_time=0.0, threads=1)
+    assert order[-9:] == list("abcbcacab")
+
+
+def test_affinity_is_confined_and_restored() -> None:
+    before, cpus = os.sched_getaffinity(0), available_cpus()
+    ready, end, seen = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        ready.set()
+        end.wait(10)
+        seen.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    ready.wait(10)
+    with pytest.raises(ZeroDivisionError), confined(cpus[:1]):
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(thread.native_id or 0) == {cpus[0]}
+        raise ZeroDivisionError
+    end.set()
+    thread.join()
+    assert os.sched_getaffinity(0) == before and seen == [before]
+
+
+def test_refusals() -> None:
+    with pytest.raises(RuntimeFailure, match="0 contenders"):
+        measure({})
+    with pytest.raises(RuntimeFailure, match=r"with 5000 threads on \d+ processors"):
+        measure({"a": lambda: None}, threads=5000)
+    with pytest.raises(RuntimeFailure, match=r"no contender 'b' was measured\n.*measured: a"):
+        measure({"a": lambda: None}, repeats=1, min_time=0)["b"]
+    with pytest.raises(RuntimeFailure, match="peak of i8 cannot be measured"):
+        measure_peak(1, ty.i8)
+
+
+def test_peak_is_plausible_and_cached() -> None:
+    peak = measure_peak(1, seconds=0.02)
+    assert 1e9 < peak.flops < 1e12 and 1e8 < peak.bandwidth < 1e12
+    assert measure_peak(1) == peak
+    single, double = peak.flops, measure_peak(1, ty.f64, seconds=0.02).flops
+    assert 0.3 < double / single < 0.8
+    a = np.random.default_rng(0).random((256, 256), np.float32)
+    rate = 2 * 256**3 / measure({"numpy": lambda: a @ a}, repeats=5, threads=1)["numpy"].min
+    assert rate < 1.15 * single, "a real kernel is faster than the peak"
+
+
+def test_register_widths() -> None:
+    assert [register_bits(Target("x86_64", "", f)) for f in ("+avx,+avx512f", "+avx,-avx512f", "+sse2", "")] == [512, 256, 128, 128]
