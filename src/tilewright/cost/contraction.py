@@ -20,6 +20,10 @@ import numpy as np
 from tilewright.cost.core import VectorCore
 
 
+#: Typical geometry of an innermost cache.
+CACHE_WAYS, CACHE_LINE = 8, 64
+#: A broadcast whose line was evicted since the last step, relative to one that hits.
+EVICTED_BROADCAST = 4.0
 #: Stands for "no constant stride" in arithmetic: farther than anything real.
 IRREGULAR = 1 << 30
 
@@ -101,21 +105,47 @@ def estimate(problem: Contraction, core: VectorCore, pop: Population) -> np.ndar
             step = _step_cycles(problem, core, pop, m, u)
             edge = _edge_cycles(problem, core, pop, m, u)
             cycles += tiles_m * tiles_u * (reduction * step + edge)
-    return outer * cycles + _packing_cycles(problem, core, pop) + _streaming_cycles(problem, core, pop)
+    return outer * cycles + _packing_cycles(problem, core, pop)
 
 
 def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
-    """Cycles of one reduction step of an m x u tile: the largest of arithmetic, loads, latency."""
+    """Cycles of one reduction step of an m x u tile: the largest of arithmetic, loads, latency, cache traffic.
+
+    A tenth of the traffic is added on top: streams overlap with arithmetic, but never perfectly.
+    """
     arithmetic = m * u / core.fma_per_cycle
-    vector_loads, broadcasts = np.zeros(len(pop)), np.zeros(len(pop))
+    vector_loads, broadcasts, traffic = np.zeros(len(pop)), np.zeros(len(pop)), np.zeros(len(pop))
     for x in problem.inputs:
         along_row = _stride(x, problem.spatial, pop.row) != 0
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
         vector_loads += np.where(along_vector, count * u, 0.0)
-        broadcasts += np.where(along_vector, 0.0, count)
+        bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
+        traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
+        evicted = along_row & (m >= _lines_side_by_side(core, _stride(x, problem.spatial, pop.row) * x.itemsize))
+        broadcasts += np.where(along_vector, 0.0, count * np.where(evicted, EVICTED_BROADCAST, 1.0))
     loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
-    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency)]) + 0.5
+    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency), traffic]) + 0.1 * traffic + 0.5
+
+
+def _source_rate(problem: Contraction, core: VectorCore, x: Operand, step_bytes: np.ndarray) -> np.ndarray:
+    """Bytes per cycle at which a tile reads ``x``: from the innermost cache that keeps it between two tiles."""
+    steps = np.prod([float(problem.loops[n]) for n in problem.reduction if x.stride(n) != 0] or [1.0])
+    tile_bytes = step_bytes * steps
+    whole = x.elements * x.itemsize
+    far = np.where(np.minimum(tile_bytes, whole) <= core.l2_bytes / 2, core.l2_bytes_per_cycle, core.outer_bytes_per_cycle)
+    return np.where(tile_bytes <= core.l1_bytes / 2, core.load_bytes_per_cycle * 4, far)
+
+
+def _lines_side_by_side(core: VectorCore, stride: np.ndarray) -> np.ndarray:
+    """How many lines ``stride`` bytes apart the innermost cache holds at once.
+
+    Lines a multiple of (capacity / ways) apart compete for one set; rows of a power-of-two length
+    thus evict one another although they are far fewer than the cache has lines.
+    """
+    way = core.l1_bytes // CACHE_WAYS
+    sets = way // np.gcd(np.maximum(np.abs(stride), 1), way)
+    return CACHE_WAYS * np.minimum(sets, way // CACHE_LINE)
 
 
 def _edge_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
@@ -138,18 +168,6 @@ def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> 
             transposed, 1.0 / core.scalar_moves_per_cycle, np.where(panel, 2.0 * x.itemsize / core.load_bytes_per_cycle, 0.0)
         )
         total += x.elements * per_element
-    return total
-
-
-def _streaming_cycles(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
-    """A small term for traffic from the outer caches: each operand read once for every tile row or column."""
-    total = np.zeros(len(pop))
-    for x in problem.inputs:
-        row_tiles = np.ceil(np.array([problem.loops[n] for n in problem.spatial] + [1])[pop.row] / pop.rows)
-        reread = np.where(_stride(x, problem.spatial, pop.row) == 0, row_tiles, 1.0)
-        fits = x.elements * x.itemsize <= core.l2_bytes // 2
-        rate = core.l2_bytes_per_cycle if fits else core.outer_bytes_per_cycle
-        total += 0.25 * reread * x.elements * x.itemsize / rate
     return total
 
 

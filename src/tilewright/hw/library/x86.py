@@ -226,18 +226,21 @@ def _tile_emit(intrinsic: str, acc: str, element: str, elements: int) -> LLVM:
     )
 
 
-def memories(register_bytes: int, line: int) -> list[Memory]:
-    """Typical server sizes; ``host`` replaces them by what is found. Bandwidths are of one core."""
+def memories(register_bytes: int, line: int, cost: Cost) -> list[Memory]:
+    """Typical server sizes; ``host`` replaces them by what is found. Bandwidths are of one core.
+
+    A core loads as many registers a cycle as it has multiply-add ports.
+    """
     return [
         Memory("dram", "main", None, level=4, bandwidth=8, latency=250, line=64, note="per core, approximate"),
         Memory("l3", "cache", 32 << 20, level=3, parent="dram", bandwidth=16, latency=50, line=64, note="per core, approximate"),
         Memory("l2", "cache", 1 << 20, level=2, parent="l3", bandwidth=64, latency=14, line=64, per="core"),
-        Memory("l1", "cache", 32 << 10, level=1, parent="l2", bandwidth=2 * line, latency=5, line=64, per="core"),
+        Memory("l1", "cache", 32 << 10, level=1, parent="l2", bandwidth=cost.fma_per_cycle * line, latency=5, line=64, per="core"),
         Memory("reg", "register", register_bytes, level=0, parent="l1", line=line, per="core"),
     ]
 
 
-def transfers(line: int) -> list[Transfer]:
+def transfers(line: int, cost: Cost) -> list[Transfer]:
     """Hardware moves lines between caches; loads and stores move registers."""
     chain = ["dram", "l3", "l2", "l1"]
     lines = [t for a, b in pairwise(chain) for t in (Transfer(a, b, 64), Transfer(b, a, 64))]
@@ -260,10 +263,10 @@ def build(name: str, cost: Cost, features: tuple[str, ...], cpu_name: str, cores
     moves = [Transfer(L1, TMM, 64, 1024, latency=16, bandwidth=64), Transfer(TMM, L1, 64, 1024, latency=16, bandwidth=64)] if amx else []
     return Machine(
         name,
-        memories=[*memories(registers * bits // 8, bits // 8), *tiles],
+        memories=[*memories(registers * bits // 8, bits // 8, cost), *tiles],
         units=[Unit("core", cores, memory="l3")],
         instructions=[*instructions, *amx],
-        transfers=[*transfers(bits // 8), *moves],
+        transfers=[*transfers(bits // 8, cost), *moves],
         states=[TILECFG] if amx else [],
         target=Target("x86_64-unknown-linux-gnu", cpu_name, features),
         clock_hz=clock_hz,
