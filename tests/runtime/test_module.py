@@ -17,7 +17,7 @@ from tilewright.ir.stmt import Block, Kernel, loop, store
 from tilewright.runtime.dlpack import as_numpy
 from tilewright.runtime.module import Module
 from tilewright.runtime.signature import Role, signature
-from tilewright.util.errors import IRTypeError, RuntimeFailure
+from tilewright.util.errors import CodegenError, IRTypeError, RuntimeFailure
 
 I, J, K = Var("i"), Var("j"), Var("k")
 
@@ -165,7 +165,7 @@ def test_packed_in_another_layout_is_refused(hand: SimpleNamespace) -> None:
 
 
 def test_invalid_code_and_missing_symbols_are_named(hand: SimpleNamespace) -> None:
-    with pytest.raises(RuntimeFailure, match=r"invalid LLVM IR.*\n?.*expected"):
+    with pytest.raises(CodegenError, match=r"LLVM rejects the emitted code.*\n?.*expected"):
         Module.from_llvm(hand.axpy_kernel(), "define void @axpy( {", "axpy", threads=1)
     with pytest.raises(RuntimeFailure, match="cannot load object code with axpy"):
         Module.from_llvm(hand.axpy_kernel(), "define void @other() { ret void }", "axpy", threads=1)

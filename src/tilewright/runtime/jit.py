@@ -6,31 +6,26 @@ import ctypes
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from tilewright.runtime.target import Target, host
+from tilewright.runtime.target import Target, host, initialize
 from tilewright.util.errors import RuntimeFailure
 
 
 def assemble(text: str, target: Target | None = None, level: int = 3) -> bytes:
-    """Optimized object code of an LLVM IR module.
+    """Optimized object code of an LLVM IR module; CodegenError, with LLVM's message, for invalid text."""
+    from tilewright.codegen.llvm.compile import compile_ir
 
-    Raises RuntimeFailure, naming LLVM's own line and column, when the text is not valid IR.
-    """
-    target = target or host()
-    machine = target.machine(level)
-    module = _parse(text, target, machine)
-    _optimize(module, machine, level)
-    return bytes(machine.emit_object(module))
+    initialize()
+    return bytes(cast(bytes, compile_ir(text, target or host(), level, "obj")))
 
 
 def assembly(text: str, target: Target | None = None, level: int = 3) -> str:
     """Optimized assembly of an LLVM IR module, as :func:`assemble` encodes it."""
-    target = target or host()
-    machine = target.machine(level)
-    module = _parse(text, target, machine)
-    _optimize(module, machine, level)
-    return str(machine.emit_assembly(module))
+    from tilewright.codegen.llvm.compile import compile_ir
+
+    initialize()
+    return cast(str, compile_ir(text, target or host(), level, "asm"))
 
 
 def link_text(texts: Sequence[str], target: Target, keep: Sequence[str]) -> str:
@@ -48,22 +43,10 @@ def link_text(texts: Sequence[str], target: Target, keep: Sequence[str]) -> str:
 def _parse(text: str, target: Target, machine: Any) -> Any:
     import llvmlite.binding as llvm
 
-    try:
-        module = llvm.parse_assembly(text)
-        module.triple = target.triple
-        module.data_layout = str(machine.target_data)
-        module.verify()
-    except RuntimeError as error:
-        raise RuntimeFailure(f"invalid LLVM IR: {str(error).strip()}", hint="this is a defect of the code that printed it") from error
+    module = llvm.parse_assembly(text)
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
     return module
-
-
-def _optimize(module: Any, machine: Any, level: int) -> None:
-    import llvmlite.binding as llvm
-
-    options = llvm.create_pipeline_tuning_options(speed_level=level)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
 
 
 class Library:
@@ -91,8 +74,6 @@ class Library:
 def _linker() -> Any:
     """The process-wide ORC instance that owns loaded code (never closed before the process ends)."""
     import llvmlite.binding as llvm
-
-    from tilewright.runtime.target import initialize
 
     initialize()
     return llvm.create_lljit_compiler(host().machine(), use_jit_link=False, suppress_errors=True)

@@ -25,6 +25,11 @@ class Target:
         """First part of the triple, e.g. ``x86_64``."""
         return self.triple.split("-")[0]
 
+    @property
+    def feature_string(self) -> str:
+        """``features``, under the name the code generator asks for."""
+        return self.features
+
     def machine(self, level: int = 3) -> Any:
         """The llvmlite TargetMachine; RuntimeFailure when this LLVM cannot generate code for it.
 

@@ -59,8 +59,7 @@ def check(
         raise RuntimeFailure(
             f"{module.kernel.name} and {program.name} have different arguments", hint="check against the kernel it came from"
         )
-    if oracle is None:
-        from tilewright.ir.reference import reference as oracle
+    golden = oracle or _reference()
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     relative, worst = tolerance(program), {p.name: 0.0 for p in module.signature.written}
