@@ -3,6 +3,7 @@
 # ruff: noqa: F821, F841  (bodies are declarations, some of them wrong on purpose)
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tilewright.hw import (
@@ -28,6 +29,7 @@ from tilewright.hw import (
 )
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
+from tilewright.ir.interpreter import interpret
 from tilewright.ir.types import f32, i8, i32, u8
 from tilewright.lang import kernel
 from tilewright.util.errors import MachineError
@@ -254,3 +256,21 @@ def test_bad_declaration_is_refused_with_its_place(declare, message) -> None:
         declare()
     assert caught.value.location is not None
     assert caught.value.location.file == __file__
+
+
+def test_body_may_be_a_program() -> None:
+    """Loops, locals, branches and gathers: whatever the kernel language can say."""
+
+    @instruction()
+    def lookup(c: i32[8] @ REG, a: u8[8] @ REG, table: i32[4, 2] @ SPAD):
+        i = axes(upto(8))
+        t = alloc(i32, REG)
+        t = 0
+        for h in range(2):
+            t += table[a[i] % 4, h]
+        c[i] = t
+
+    values = {"c": np.zeros(8, np.int32), "a": np.arange(8, dtype=np.uint8), "table": np.arange(8, dtype=np.int32).reshape(4, 2)}
+    interpret(lookup.kernel, values)
+    np.testing.assert_array_equal(values["c"], values["table"].sum(1)[values["a"] % 4])
+    assert [b.static_shape for b in lookup.kernel_for({"i": 3}).args] == [(3,), (3,), (4, 2)]

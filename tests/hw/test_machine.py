@@ -117,7 +117,7 @@ CONTRADICTIONS: list[tuple[str, Callable[[], dict[str, Any]], str]] = [
     ("unit memory", lambda: {"units": [Unit("core", 1, memory="l2")]}, "shares memory 'l2'"),
     ("operand size", lambda: {"instructions": [set_mode, too_large()]}, "operand c has 260 bytes but reg holds 256"),
     ("operand sum", lambda: {"instructions": [set_mode, together_too_large()]}, "operands in reg take 320 bytes"),
-    ("bounds", lambda: {"instructions": [set_mode, out_of_bounds()]}, "reaches 4 in dimension 0 of a, which has 4 elements"),
+    ("bounds", lambda: {"instructions": [set_mode, out_of_bounds()]}, "accesses 1..4 in dimension 0 of a, which has 4 elements"),
     ("operand memory", lambda: {"instructions": [set_mode, in_unknown_memory()]}, "operand c is in memory 'rge'"),
     ("range", lambda: {"instructions": [set_mode, with_impossible_range()]}, "exceeds what i8 can hold"),
     ("rate", lambda: {"instructions": [set_mode, replace(dot, per_cycle=0)]}, "per_cycle must be positive"),

@@ -22,6 +22,7 @@ from tilewright.hw.availability import ALWAYS, Requires
 from tilewright.hw.axis import Axis
 from tilewright.hw.constraint import Constraint, Require, ValueRange
 from tilewright.hw.emit import Emit
+from tilewright.hw.footprint import accessed
 from tilewright.hw.semantics import read_semantics
 from tilewright.hw.state import Need, State
 from tilewright.ir import expr as ex
@@ -231,19 +232,10 @@ def _shrunk(k: st.Kernel, extents: Mapping[str, int]) -> st.Kernel:
     def stmt(s: st.Stmt) -> st.Stmt | None:
         return replace(s, hi=ex.idx(extents[s.name])) if isinstance(s, st.For) and s.name in extents else None
 
-    body = st.map_stmts(k.body, stmt)
-    last = {name: n - 1 for name, n in extents.items()}
-    used: dict[str, list[int]] = {}
-    for s in st.walk(body):
-        refs = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
-        refs += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
-        for buffer, indices in refs:
-            top = [int(ex.evaluate(i, last)) + 1 for i in indices]
-            used[buffer] = [max(p) for p in zip(used.get(buffer, top), top, strict=True)]
-    args = {b.name: b.with_(shape=tuple(ex.idx(n) for n in used[b.name])) if b.name in used else b for b in k.args}
-    new = st.replace_buffers(body, args)
-    assert isinstance(new, st.Block)  # map_stmts keeps the kind of a block
-    return k.with_(args=tuple(args.values()), body=new)
+    smaller = k.with_(body=st.map_stmts(k.body, stmt))
+    reach = accessed(smaller)
+    args = {b.name: b.with_(shape=tuple(ex.idx(hi + 1) for _, hi in reach[b.name])) if b.name in reach else b for b in k.args}
+    return smaller.with_(args=tuple(args.values()), body=st.replace_buffers(smaller.body, args))
 
 
 def _named(what: str, name: str, items: Sequence[Any], owner: str) -> Any:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tilewright.hw.constraint import Mantissa, ValueRange
 from tilewright.hw.emit import PTX
+from tilewright.hw.footprint import accessed
 from tilewright.hw.instruction import Instruction
 from tilewright.hw.memory import CHIP, KINDS, MAIN, Memory
-from tilewright.ir import expr as ex
-from tilewright.ir import stmt as st
 from tilewright.util.errors import Location, MachineError
 
 if TYPE_CHECKING:
@@ -152,16 +151,11 @@ def _instruction(m: Machine, i: Instruction) -> None:
 def _bounds(m: Machine, i: Instruction) -> None:
     """Every element the body touches at its largest extents lies inside the operand's shape."""
     shapes = {o.name: o.shape for o in i.operands}
-    last = {a.name: a.extent - 1 for a in i.axes}
-    for s in st.walk(i.kernel.body):
-        refs = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
-        refs += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
-        for name, indices in refs:
-            for d, index in enumerate(indices):
-                low, top = (int(ex.evaluate(index, env)) for env in (dict.fromkeys(last, 0), last))
-                if not (min(low, top) >= 0 and max(low, top) < shapes[name][d]):
-                    reach = f"reaches {max(low, top)} in dimension {d} of {name}, which has {shapes[name][d]} elements"
-                    _fail(m, f"instruction {i.name}: index {index} {reach}", "enlarge the operand or shrink the axis", i.loc)
+    for name, reach in accessed(i.kernel).items():
+        for d, ((lo, hi), extent) in enumerate(zip(reach, shapes.get(name, ()), strict=False)):
+            if lo < 0 or hi >= extent:
+                outside = f"accesses {lo}..{hi} in dimension {d} of {name}, which has {extent} elements"
+                _fail(m, f"instruction {i.name} {outside}", "enlarge the operand or shrink the axis", i.loc)
 
 
 def _constraints(m: Machine, i: Instruction) -> None:

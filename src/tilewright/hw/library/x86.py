@@ -246,7 +246,7 @@ def transfers(line: int, cost: Cost) -> list[Transfer]:
     lines = [t for a, b in pairwise(chain) for t in (Transfer(a, b, 64), Transfer(b, a, 64))]
     return [
         *lines,
-        Transfer("l1", "reg", 1, line, latency=5, bandwidth=2 * line),
+        Transfer("l1", "reg", 1, line, latency=5, bandwidth=cost.fma_per_cycle * line),
         Transfer("reg", "l1", 1, line, latency=1, bandwidth=line),
     ]
 
