@@ -134,7 +134,7 @@ def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
         reductions = [n for n in nests if n[1].op]
         chosen = reductions if len(reductions) == 1 else nests
     else:
-        chosen = [n for n in nests if at in (f.name for f in n[0])]
+        chosen = [n for n in nests if at in (f.name for f in n[0])][:1]  # with several the perfection check below refuses
         if not chosen:
             writers = [n for n in nests if n[1].buffer.name == at]
             chosen = [n for n in writers if n[1].op] or writers

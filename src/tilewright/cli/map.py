@@ -1,0 +1,149 @@
+"""``tilewright map``: how an operator's iterations can ride on an instruction's axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tilewright.hw import Instruction, Machine, load_machine
+from tilewright.ir.types import DType
+from tilewright.mapping import Mapping, explain, find_mappings, operator_of, rank, target_of
+from tilewright.mapping.operator import Operator, plain
+from tilewright.mapping.operators import Types, build_operator
+from tilewright.mapping.target import Target
+from tilewright.util.errors import MappingError, TilewrightError
+
+
+def map_command(
+    operator: Annotated[
+        str, typer.Argument(help="conv2d, matmul, depthwise, ... or an AMOS name: GMV GMM C1D C2D C3D T2D GRP DIL DEP ...")
+    ],
+    shape: Annotated[str, typer.Option(help="extents by iteration name, e.g. n=1,k=64,p=56,q=56,c=64,r=3,s=3,stride=2")] = "",
+    machine: Annotated[str, typer.Option(help="a machine of the library (tilewright machines)")] = "cuda.sm80",
+    instruction: Annotated[
+        str | None, typer.Option(help="an instruction or a family of them; default: the first that fills most axes")
+    ] = None,
+    space: Annotated[str, typer.Option(help="complete: every valid mapping; amos: the published enumeration")] = "complete",
+    orders: Annotated[str, typer.Option(help="operand orders of commutative arithmetic: auto, declared, all")] = "auto",
+    limit: Annotated[int, typer.Option(min=0, help="rows to print (0: all)")] = 0,
+    explain_text: Annotated[str | None, typer.Option("--explain", help='why a mapping holds or fails, e.g. "i<-n j<-k k<-c*r*s"')] = None,
+) -> None:
+    """List the mappings of an operator onto an instruction, least padded work first."""
+    console = Console()
+    try:
+        extents = read_shape(shape)
+        device = load_machine(machine)
+        targets = choose_targets(device, instruction, operator, extents)
+        if explain_text is not None:
+            target = targets[0]
+            console.print(escape(explain(_operator(operator, target, extents), target, explain_text)), highlight=False)
+            return
+        found = [m for t in targets for m in find_mappings(_operator(operator, t, extents), t, space, orders=orders)]
+        _print(console, device, targets, rank(found), space, limit)
+    except TilewrightError as e:
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(e))}", highlight=False)
+        raise typer.Exit(1) from e
+
+
+def read_shape(text: str) -> dict[str, int]:
+    """``n=1,k=64`` as a dict; MappingError names the part that is not NAME=INT."""
+    out = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        if not value.strip().isdigit():
+            raise MappingError(f"--shape: {part!r} is not NAME=INT", hint="write like n=1,k=64,p=56,q=56,c=64,r=3,s=3")
+        out[name.strip()] = int(value)
+    return out
+
+
+def choose_targets(machine: Machine, wanted: str | None, operator: str, extents: dict[str, int]) -> list[Target]:
+    """The instruction or family called ``wanted``; by default the first whose axes the operator fills best.
+
+    Raises MappingError when nothing fits.
+    """
+    known = [i for i in machine.instructions if i.axes]
+    if wanted is not None:
+        chosen = [i for i in known if wanted in (i.name, i.family)]
+        if not chosen:
+            names = ", ".join(dict.fromkeys(i.family or i.name for i in known))
+            raise MappingError(f"machine {machine.name} has no instruction {wanted!r} with axes", hint=f"it has: {names}")
+        return [target_of(i) for i in chosen]
+    best = max((t for i in known if (t := _mappable(i)) is not None), key=lambda t: _axes_filled(t, operator, extents), default=None)
+    if best is None or not _axes_filled(best, operator, extents):
+        raise MappingError(
+            f"no instruction of {machine.name} computes {operator}", hint="name one with --instruction and ask --explain why"
+        )
+    return [best]
+
+
+def _mappable(instruction: Instruction) -> Target | None:
+    """The instruction as a target, if it combines two operands (what the operators here need)."""
+    target = target_of(instruction)
+    return target if len(target.view.sources) == 2 else None
+
+
+def _axes_filled(target: Target, operator: str, extents: dict[str, int]) -> int:
+    found = find_mappings(_operator(operator, target, extents), target)
+    return max((sum(map(bool, m.groups)) for m in found), default=0)
+
+
+def _operator(name: str, target: Target, extents: dict[str, int]) -> Operator:
+    """The operator in the element types of the instruction."""
+    return operator_of(build_operator(name.lower(), _types(target), **extents))
+
+
+def _types(target: Target) -> Types:
+    sources: list[DType] = [plain(s.expr).dtype for s in target.view.sources]
+    if len(sources) != 2:
+        raise MappingError(f"{target.name} has {len(sources)} source operands, the operators here two")
+    return sources[0], sources[1], target.view.output.dtype
+
+
+def _print(console: Console, machine: Machine, targets: Sequence[Target], found: Sequence[Mapping], space: str, limit: int) -> None:
+    name = targets[0].name if len(targets) == 1 else f"{len(targets)} shapes"
+    if not found:
+        console.print(f"no mapping onto {machine.name} {name}; --explain a candidate to see why")
+        return
+    op = found[0].op
+    extents = " ".join(f"{i.name}={i.extent}" for i in op.iterations)
+    console.print(
+        f"[bold]{op.name}[/] {extents}\n{len(found)} mappings ({space}) onto [bold]{machine.name} {escape(name)}[/]", highlight=False
+    )
+    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    if len(targets) > 1:
+        table.add_column("shape", no_wrap=True)
+    table.add_column("mapping", no_wrap=True)
+    for title in ("work", "issues", "packed", "tile"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for m in found[: limit or None]:
+        p = m.physical()
+        row = [
+            escape(str(m)),
+            f"{float(p.padded_work):.3f}x",
+            f"{p.instructions:,}",
+            _bytes(p.packing_bytes),
+            _bytes(sum(p.footprint.values())),
+        ]
+        table.add_row(
+            *(
+                [m.target.name.removeprefix(f"{m.target.declaration.family}.") if m.target.declaration else m.target.name, *row]
+                if len(targets) > 1
+                else row
+            )
+        )
+    console.print(table)
+    if limit and len(found) > limit:
+        console.print(f"{len(found) - limit} more")
+
+
+def _bytes(n: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} B"
