@@ -10,14 +10,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilewright.ir.expr import Expr
-from tilewright.ir.printer import expr_text
+from tilewright.ir.expr import Const, Expr
 from tilewright.ir.types import BFLOAT, BOOL, FLOAT, DType
 from tilewright.runtime import jit
 from tilewright.runtime.module import emit_kernel
 from tilewright.runtime.native import native_text
-from tilewright.runtime.signature import Parameter, Role, Signature, signature
-from tilewright.runtime.target import Target, of_machine
+from tilewright.runtime.signature import Parameter, Role, Signature, extent_text, signature
+from tilewright.runtime.target import Target, host_machine, of_machine
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -58,10 +57,7 @@ def export(kernel: Any, path: str | PathLike[str], emit: str = "obj", *, machine
     """
     if hasattr(kernel, "kernel"):
         kernel, machine = kernel.kernel, machine or kernel.machine
-    if machine is None:
-        from tilewright.hw.machine import Machine as Declared
-
-        machine = Declared.host()
+    machine = machine or host_machine()
     emitted = emit_kernel(kernel, machine)
     return write(
         emitted.text, emitted.symbol, signature(kernel), Path(path), emit,
@@ -178,15 +174,13 @@ int64_t {symbol}_workspace_bytes(int32_t threads);
 
 
 def _argument(p: Parameter) -> str:
-    shape = "".join(f"[{expr_text(e)}]" for e in p.buffer.physical_shape())
-    layout = f", layout '{p.buffer.layout}' of [{', '.join(map(expr_text, p.buffer.shape))}]" if p.buffer.layout else ""
+    shape = "".join(f"[{extent_text(e)}]" for e in p.buffer.physical_shape())
+    layout = f", layout '{p.buffer.layout}' of [{', '.join(map(extent_text, p.buffer.shape))}]" if p.buffer.layout else ""
     constant = "const " if p.role is Role.IN else ""
     return f"{constant}{c_type(p.buffer.dtype)} {p.name}{shape or '[1]'} ({p.role.value}{layout}{_bytes(p.buffer.physical_shape(), p)})"
 
 
 def _bytes(shape: tuple[Expr, ...], p: Parameter) -> str:
-    from tilewright.ir.expr import Const
-
     if not all(isinstance(e, Const) for e in shape):
         return ""
     return f", {prod(int(e.value) for e in shape if isinstance(e, Const)) * p.buffer.dtype.nbytes} bytes"

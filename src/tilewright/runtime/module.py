@@ -19,7 +19,7 @@ from tilewright.runtime.memory import WorkspacePool
 from tilewright.runtime.packing import pack
 from tilewright.runtime.pool import default_pool, default_threads, parallel_for_address
 from tilewright.runtime.signature import Parameter, Role, Signature, check_kernel, parameters_of, signature
-from tilewright.runtime.target import Target, of_machine
+from tilewright.runtime.target import Target, host_machine, of_machine
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -196,10 +196,7 @@ def build(
     if not isinstance(kernel, Kernel) and isinstance(getattr(kernel, "kernel", None), Kernel):
         kernel, machine = kernel.kernel, machine or kernel.machine
     program = check_kernel(kernel)
-    if machine is None:
-        from tilewright.hw.machine import Machine as Declared
-
-        machine = Declared.host()
+    machine = machine or host_machine()
     target = of_machine(machine)
     code, parameters = _compile(program, machine, target, cache, outputs)
     return Module(program, code, machine=machine, target=target, threads=threads, parameters=parameters)
@@ -224,9 +221,8 @@ def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, out
 def emit_kernel(kernel: Kernel, machine: Machine | None) -> Any:
     """The LLVM backend's ``Emitted`` for ``kernel`` on ``machine`` (None: this host)."""
     from tilewright.codegen.llvm import emit
-    from tilewright.hw.machine import Machine as Declared
 
-    return emit(kernel, machine or Declared.host())
+    return emit(kernel, machine or host_machine())
 
 
 def _encode(code: Code, parameters: Signature) -> bytes:

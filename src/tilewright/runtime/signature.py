@@ -18,7 +18,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.affine import WRITE, Access, IslText, Region, Statement, access_relation, is_exact, region, schedule_map
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Var
+from tilewright.ir.expr import Const, Expr, Var
 from tilewright.runtime.dlpack import storage_dtype
 from tilewright.util.errors import IRTypeError, RuntimeFailure
 
@@ -56,7 +56,7 @@ class Parameter:
         return tuple(int(ex.evaluate(e, sizes)) for e in self.buffer.shape)
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.buffer.dtype}[{', '.join(map(str, self.buffer.shape))}] ({self.role.value})"
+        return f"{self.name}: {self.buffer.dtype}[{', '.join(map(extent_text, self.buffer.shape))}] ({self.role.value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,11 @@ class Signature:
                 f"{self.name}: nothing determines size {', '.join(missing)}", hint=f"pass {', '.join(f'{n}=...' for n in missing)}"
             )
         return known
+
+
+def extent_text(e: Expr) -> str:
+    """An extent as a person writes it: ``64``, ``N``, ``N + 1``."""
+    return str(e.value) if isinstance(e, Const) else str(e)
 
 
 def signature(kernel: st.Kernel, outputs: Sequence[str] | None = None) -> Signature:
