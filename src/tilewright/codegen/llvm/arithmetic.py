@@ -6,11 +6,12 @@ guard switches off still divide.
 
 from __future__ import annotations
 
-from tilewright.codegen.llvm.conversion import convert, integer_in, literal, normalised, rounded
+from tilewright.codegen.llvm.conversion import convert, integer_in, literal, normalised, rounded, wrapped_i64
 from tilewright.codegen.llvm.values import Value, container_bits, splat_text, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
+from tilewright.util.errors import CodegenError
 
 #: Operators whose low result bits depend only on the low bits of the operands.
 MODULAR = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
@@ -230,22 +231,19 @@ def _compare_integer_float(w: Writer, op: str, a: Value, b: Value) -> Value:
     if a.dtype.bits <= mantissa or a.dtype.bits <= 53:
         wide = ty.f32 if a.dtype.bits <= mantissa and b.dtype.bits < 64 and not a.dtype.frac else ty.f64
         return compare(w, op, convert(w, a, wide), convert(w, b, wide))
-    bits = 2 * container_bits(a.dtype)
+    if container_bits(a.dtype) > 64:
+        raise CodegenError(f"comparison of {a.dtype} with {b.dtype}: only integers up to 64 bits compare with floats")
     lanes = a.lanes
-    vec = f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
-    towards = "ceil" if op in ("<", ">=") else "floor"  # x < y is x < ceil(y); x <= y is x <= floor(y)
-    whole = w.intrinsic(towards, [_scaled(w, b, a.dtype.frac)], ty.f64)
-    name = f"v{lanes}i{bits}.v{lanes}f64" if lanes else f"i{bits}.f64"
-    limit = w.pure(f"call {vec} @llvm.fptosi.sat.{name}({whole.operand})")
+    y = _scaled(w, b, a.dtype.frac)
+    near = w.value(f"{'sitofp' if a.dtype.signed else 'uitofp'} {a.operand} to {value_type(ty.f64, lanes)}", ty.f64, lanes)
+    by_float = w.value(f"fcmp {_ORDERED[op]} {near.operand}, {y.ref}", ty.boolean, lanes)
+    # Rounding is monotonic: only when the rounded integer equals y can the lost bits decide.
+    ints = value_type(ty.i64, lanes)
+    lost = w.pure(f"sub {ints} {integer_in(w, a, 64)}, {wrapped_i64(w, y)}")
     prefix = "" if op in ("==", "!=") else "s"
-    holds = w.value(f"icmp {prefix}{_PLAIN[op]} {vec} {integer_in(w, a, bits)}, {limit}", ty.boolean, lanes)
-    exact = w.value(f"fcmp {'oeq' if op != '!=' else 'une'} {whole.operand}, {_scaled(w, b, a.dtype.frac).ref}", ty.boolean, lanes)
-    if op == "==":
-        return logic(w, "and", holds, exact)
-    if op == "!=":
-        return logic(w, "or", holds, exact)
-    ordered = w.value(f"fcmp ord {b.operand}, {b.ref}", ty.boolean, lanes)
-    return logic(w, "and", holds, ordered)
+    by_rest = w.value(f"icmp {prefix}{_PLAIN[op]} {ints} {lost}, {splat_text('i64', '0', lanes)}", ty.boolean, lanes)
+    tie = w.value(f"fcmp oeq {near.operand}, {y.ref}", ty.boolean, lanes)
+    return w.select(tie, by_rest, by_float)
 
 
 def _scaled(w: Writer, v: Value, frac: int) -> Value:

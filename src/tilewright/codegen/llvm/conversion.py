@@ -128,13 +128,25 @@ def _float_to_float(w: Writer, v: Value, to: DType) -> Value:
     if v.dtype.bits < to.bits:
         return Value(v.ref, to, v.lanes)  # f16 and bf16 already live in a float
     if v.dtype.bits == 64:
+        near = Value(w.pure(f"fptrunc {a} {v.ref} to {b}"), ty.f32, v.lanes)
         if to.bits == 32:
-            return w.value(f"fptrunc {a} {v.ref} to {b}", to, v.lanes)
-        if to.kind == ty.FLOAT:  # straight to half: going through float would round twice
-            half = "half" if not v.lanes else f"<{v.lanes} x half>"
-            return w.value(f"fpext {half} {w.pure(f'fptrunc {a} {v.ref} to {half}')} to {b}", to, v.lanes)
-        v = Value(w.pure(f"fptrunc {a} {v.ref} to {b}"), ty.f32, v.lanes)
+            return near
+        v = _rounded_to_odd(w, v, near)
     return rounded(w, Value(v.ref, to, v.lanes))
+
+
+def _rounded_to_odd(w: Writer, v: Value, near: Value) -> Value:
+    """The f32 next to an f64 with an odd last bit if inexact: rounding it again equals rounding once."""
+    lanes = v.lanes
+    ints = value_type(ty.i32, lanes)
+    conds = value_type(ty.boolean, lanes)
+    back = w.value(f"fpext {near.operand} to {v.type}", ty.f64, lanes)
+    inexact = w.pure(f"fcmp one {back.operand}, {v.ref}")
+    beyond = w.pure(f"fcmp ogt {w.intrinsic('fabs', [back], ty.f64).operand}, {w.intrinsic('fabs', [v], ty.f64).ref}")
+    bits = w.pure(f"bitcast {near.operand} to {ints}")
+    lower = w.pure(f"add {ints} {bits}, {w.pure(f'sext {conds} {beyond} to {ints}')}")
+    odd = w.pure(f"or {ints} {lower}, {splat_text('i32', '1', lanes)}")
+    return w.value(f"bitcast {ints} {w.pure(f'select {conds} {inexact}, {ints} {odd}, {ints} {bits}')} to {near.type}", ty.f32, lanes)
 
 
 def rounded(w: Writer, v: Value) -> Value:
@@ -176,50 +188,102 @@ def bfloat_bits(w: Writer, v: Value) -> str:
 
 
 def integer_to_float(w: Writer, v: Value, to: DType) -> Value:
-    """Nearest float of an integer or fixed point number."""
-    op = "sitofp" if v.dtype.signed else "uitofp"
-    wide = ty.f64 if v.dtype.bits > 24 and to.bits == 16 else to  # one rounding that cannot reach a tie wrongly, then another
-    exact = w.value(f"{op} {v.operand} to {value_type(wide, v.lanes)}", wide, v.lanes)
+    """Nearest float of an integer or fixed point number, rounded once."""
+    if container_bits(v.dtype) > 64:
+        near = _wide_to_float(w, v, ty.f64 if to.bits == 64 or v.dtype.frac else ty.f32)
+    else:
+        wide = ty.f64 if to.bits == 64 or v.dtype.frac or (v.dtype.bits > 24 and to.bits == 16) else ty.f32
+        source = _odd_bits(w, v) if wide != to and wide.bits == 64 and v.dtype.bits > 53 else v
+        op = "sitofp" if v.dtype.signed else "uitofp"
+        near = w.value(f"{op} {source.operand} to {value_type(wide, v.lanes)}", wide, v.lanes)
     if v.dtype.frac:
-        if v.dtype.bits > (53 if wide.bits == 64 else 24) or abs(v.dtype.frac) > 100:
-            exact = w.value(f"{op} {v.operand} to {value_type(ty.f64, v.lanes)}", ty.f64, v.lanes)
-        scale = literal(2.0**-v.dtype.frac, exact.dtype, v.lanes)
-        exact = w.value(f"fmul {exact.operand}, {scale.ref}", exact.dtype, v.lanes)
-    return rounded(w, exact) if exact.dtype == to else convert(w, exact, to)
+        near = w.value(f"fmul {near.operand}, {literal(2.0**-v.dtype.frac, ty.f64, v.lanes).ref}", ty.f64, v.lanes)
+    if near.dtype == to:
+        return near
+    return rounded(w, near._replace(dtype=to)) if near.dtype == ty.f32 and to.bits == 16 else convert(w, near, to)
+
+
+def _odd_bits(w: Writer, v: Value) -> Value:
+    """A 64-bit integer rounded to odd at 53 bits, so that two roundings to nearest equal one."""
+    ints = value_type(v.dtype, v.lanes)
+
+    def c(x: int) -> str:
+        return splat_text("i64", str(x), v.lanes)
+
+    low = w.pure(f"and {ints} {v.ref}, {c(2047)}")
+    sticky = w.pure(f"select {value_type(ty.boolean, v.lanes)} {w.pure(f'icmp ne {ints} {low}, {c(0)}')}, {ints} {c(2048)}, {ints} {c(0)}")
+    kept = w.pure(f"or {ints} {w.pure(f'and {ints} {v.ref}, {c(-2048)}')}, {sticky}")
+    small = w.pure(f"icmp ult {ints} {w.pure(f'add {ints} {v.ref}, {c(1 << 52)}')}, {c(1 << 53)}")
+    return Value(w.pure(f"select {value_type(ty.boolean, v.lanes)} {small}, {ints} {v.ref}, {ints} {kept}"), v.dtype, v.lanes)
+
+
+def _wide_to_float(w: Writer, v: Value, to: DType) -> Value:
+    """More than 64 bits: the top 62 with a sticky bit for the rest, scaled by a power of two."""
+    bits, lanes = container_bits(v.dtype), v.lanes
+    if bits > 512:
+        raise CodegenError(f"{v.dtype} to {to}: only integers up to 512 bits convert to floats")
+    ints, name = value_type(v.dtype, lanes), suffix(value_type(v.dtype, lanes))
+    conds = value_type(ty.boolean, lanes)
+
+    def c(x: int) -> str:
+        return splat_text(f"i{bits}", str(x), lanes)
+
+    negative = w.pure(f"icmp slt {ints} {v.ref}, {c(0)}") if v.dtype.signed else ""
+    size = w.pure(f"select {conds} {negative}, {ints} {w.pure(f'sub {ints} {c(0)}, {v.ref}')}, {ints} {v.ref}") if negative else v.ref
+    zeros = w.pure(f"call {ints} @llvm.ctlz.{name}({ints} {size}, i1 false)")
+    excess = w.pure(f"sub {ints} {c(bits - 62)}, {zeros}")
+    shift = w.pure(f"call {ints} @llvm.smax.{name}({ints} {excess}, {ints} {c(0)})")
+    top = w.pure(f"lshr {ints} {size}, {shift}")
+    lost = w.pure(f"icmp ne {ints} {w.pure(f'shl {ints} {top}, {shift}')}, {size}")
+    top = w.pure(f"or {ints} {top}, {w.pure(f'zext {conds} {lost} to {ints}')}")
+    long = value_type(ty.i64, lanes)
+    wide = value_type(to, lanes)
+    near = Value(w.pure(f"sitofp {long} {w.pure(f'trunc {ints} {top} to {long}')} to {wide}"), to, lanes)
+    exponent = w.pure(f"add {long} {w.pure(f'trunc {ints} {shift} to {long}')}, {splat_text('i64', '1023', lanes)}")
+    power = w.pure(f"shl {long} {exponent}, {splat_text('i64', '52', lanes)}")
+    scale = w.pure(f"bitcast {long} {power} to {value_type(ty.f64, lanes)}")
+    scaled = convert(w, w.value(f"fmul {convert(w, near, ty.f64).operand}, {scale}", ty.f64, lanes), to)
+    if not negative:
+        return scaled
+    return w.select(Value(negative, ty.boolean, lanes), w.value(f"fneg {scaled.operand}", to, lanes), scaled)
 
 
 def float_to_integer(w: Writer, v: Value, to: DType) -> Value:
-    """Truncation towards zero, then wrapping, for all numbers up to 2**63; NaN gives 0.
-
-    Larger magnitudes saturate at the 64-bit range (or that of a wider ``to``) before they wrap.
-    """
-    if to.frac:
+    """Truncation towards zero (fixed point: floor), then wrapping. NaN and infinities give 0 or an extreme."""
+    if container_bits(to) > 64:
+        raise CodegenError(f"{v.dtype} to {to}: floats convert to integers of at most 64 bits", hint="cast to Int(64) first")
+    if to.is_fixed:
         wide = convert(w, v, ty.f64)
         v = w.value(f"fmul {wide.operand}, {literal(2.0**to.frac, ty.f64, v.lanes).ref}", ty.f64, v.lanes)
-    if to.is_fixed:
-        v = w.intrinsic("floor", [v], v.dtype)
-    bits = max(64, container_bits(to) * (1 if to.signed else 2)) if to.bits > 31 or to.frac else 64
-    if v.lanes and bits == 64:
-        return normalised(w, _vector_truncation(w, v), 64, to, v.lanes)
-    ints = f"<{v.lanes} x i{bits}>" if v.lanes else f"i{bits}"
-    ref = w.pure(f"call {ints} @llvm.fptosi.sat.{suffix(ints)}.{suffix(v.type)}({v.operand})")
-    return normalised(w, ref, bits, to, v.lanes)
+        v = w.intrinsic("floor", [v], ty.f64)
+    return normalised(w, wrapped_i64(w, v), 64, to, v.lanes)
 
 
-def _vector_truncation(w: Writer, v: Value) -> str:
-    """Saturating conversion to i64 lanes, spelled with selects (LLVM would split the vector)."""
-    ints = f"<{v.lanes} x i64>"
-    conds = f"<{v.lanes} x i1>"
-    big = literal(2.0**63, v.dtype, v.lanes).ref
-    small = literal(-(2.0**63), v.dtype, v.lanes).ref
-    zero = literal(0.0, v.dtype, v.lanes).ref
-    above = w.pure(f"fcmp oge {v.operand}, {big}")
-    below = w.pure(f"fcmp olt {v.operand}, {small}")
-    outside = w.pure(f"or {conds} {w.pure(f'fcmp uno {v.operand}, {v.ref}')}, {w.pure(f'or {conds} {above}, {below}')}")
-    inside = w.pure(f"select {conds} {outside}, {v.type} {zero}, {v.operand}")
-    ref = w.pure(f"fptosi {v.type} {inside} to {ints}")
-    ref = w.pure(f"select {conds} {above}, {ints} {splat_text('i64', str(2**63 - 1), v.lanes)}, {ints} {ref}")
-    return w.pure(f"select {conds} {below}, {ints} {splat_text('i64', str(-(2**63)), v.lanes)}, {ints} {ref}")
+def bounded_to_i32(w: Writer, v: Value) -> str:
+    """Truncation of a float known to lie within the i32 range (NaN: some number)."""
+    ints = f"<{v.lanes} x i32>" if v.lanes else "i32"
+    return w.op(f"freeze {ints} {w.pure(f'fptosi {v.operand} to {ints}')}")
+
+
+def wrapped_i64(w: Writer, v: Value) -> str:
+    """The low 64 bits of a truncated float of any size, as an i64."""
+    lanes = v.lanes
+    ints = value_type(ty.i64, lanes)
+    if v.dtype.bits == 16:  # cannot leave the range, except bf16
+        v = v._replace(dtype=ty.f32)
+
+    def c(x: float) -> str:
+        return literal(x, v.dtype, lanes).ref
+
+    turns = w.intrinsic("trunc", [w.value(f"fmul {v.operand}, {c(2.0**-64)}", v.dtype, lanes)], v.dtype)
+    rest = w.value(f"fsub {v.operand}, {w.pure(f'fmul {turns.operand}, {c(2.0**64)}')}", v.dtype, lanes)
+    above = Value(w.pure(f"fcmp oge {rest.operand}, {c(2.0**63)}"), ty.boolean, lanes)
+    below = Value(w.pure(f"fcmp olt {rest.operand}, {c(-(2.0**63))}"), ty.boolean, lanes)
+    rest = w.select(above, w.value(f"fsub {rest.operand}, {c(2.0**64)}", v.dtype, lanes), rest)
+    rest = w.select(below, w.value(f"fadd {rest.operand}, {c(2.0**64)}", v.dtype, lanes), rest)
+    finite = Value(w.pure(f"fcmp ord {rest.operand}, {rest.ref}"), ty.boolean, lanes)
+    rest = w.select(finite, rest, literal(0.0, v.dtype, lanes))
+    return w.pure(f"fptosi {rest.operand} to {ints}")
 
 
 def bitcast(w: Writer, v: Value, to: DType) -> Value:

@@ -27,9 +27,24 @@ def value(f: Frame, e: Expr) -> Value:
 
 def converted(f: Frame, e: Expr, to: ty.DType) -> Value:
     """``e`` converted to ``to`` as an assignment does it; integers are computed no wider than needed."""
-    if to.kind in (ty.INT, ty.UINT) and to.nbytes * 8 == to.bits and e.dtype.is_int and e.dtype.bits > to.bits:
+    plain = to.kind in (ty.INT, ty.UINT) and to.nbytes * 8 == to.bits
+    if plain and e.dtype.is_int and e.dtype.bits > to.bits:
         return low_bits(f, e, to)
+    if plain and e.dtype.is_float and _fits_i32(e):
+        v = value(f, e)
+        return conversion.normalised(f.w, conversion.bounded_to_i32(f.w, v), 32, to, v.lanes)
     return conversion.convert(f.w, value(f, e), to)
+
+
+def _fits_i32(e: Expr) -> bool:
+    """Whether a float expression is clamped to the i32 range by constants (as quantisation does)."""
+    below, above = False, False
+    while isinstance(e, Binary) and e.op in ("min", "max") and isinstance(e.b, Const) or isinstance(e, Intrinsic) and e.name in _TO_WHOLE:
+        if isinstance(e, Binary) and isinstance(e.b, Const) and abs(e.b.value) < 2**31:
+            # An outer clamp does not undo an inner one: min(max(x, lo), hi) with both constants in range is in range.
+            below, above = below or e.op == "max", above or e.op == "min"
+        e = e.a if isinstance(e, Binary) else e.args[0]  # type: ignore[union-attr]
+    return below and above
 
 
 def low_bits(f: Frame, e: Expr, to: ty.DType) -> Value:
@@ -281,6 +296,8 @@ def _integer_abs(f: Frame, v: Value) -> Value:
     magnitude = f.w.select(below, Value(negative, v.dtype, v.lanes), v)
     return conversion.normalised(f.w, magnitude.ref, bits, v.dtype, v.lanes)
 
+
+_TO_WHOLE = ("round", "floor", "ceil", "trunc")
 
 _EMIT: dict[type, Callable[[Frame, Any], Value]] = {
     Const: _const,
