@@ -16,6 +16,7 @@ from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
+from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Alloc, For, Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules import contraction, pointwise, tile
@@ -54,13 +55,14 @@ class _Default:
     constants: frozenset[str]
 
     def run(self) -> None:
+        self.sch.simplify(keep_loops=False)
         reductions = [s.output.name for s in stages(self.sch.kernel) if s.is_reduction]
         for name in dict.fromkeys(reductions):
             self.reduction(name)
         for s in stages(self.sch.kernel):
             if not s.opaque and s.loops:
                 pointwise.apply(self.sch, s, self.core(s), self.threads)
-        self.sch.simplify()
+        self.sch.simplify(keep_loops=False)
 
     def core(self, s: Stage) -> VectorCore:
         return vector_core(self.machine, s.output.dtype)
@@ -86,7 +88,7 @@ class _Default:
         dims = {loop: d for d, i in enumerate(found.store.indices) for loop in [getattr(i, "name", "")] if loop in found.loops}
         loops = tile.tile_output(self.sch, nest, tiling, at)
         self.sch.compute_at(name, loops)
-        self.sch.simplify()
+        self.sch.simplify(keep_loops=False)
         self.finish(name, tiling, dims, packed)
         if threads > 1:
             self.parallelize(name)
@@ -109,7 +111,7 @@ class _Default:
         for nest in list(tile.nests(self.sch.kernel.body)):
             touched = st.written_buffers(nest.root) | st.read_buffers(nest.root)
             if touched & local:
-                tile.finish_nest(self.sch, nest, tiling, dims, packed)
+                tile.finish_nest(self.sch, nest, tiling, dims, local, packed)
 
     def pack(self, stage: Stage, tiling: Tiling) -> str:
         """Give a constant vector operand the panel layout; returns the name of the packed operand."""
@@ -138,10 +140,10 @@ class _Default:
         reads = [a for a in readers[0].reads() if a.buffer.name == name]
         at: dict[str, str] = {}
         for own, theirs in zip(stage.store.indices, reads[0].indices, strict=True):
-            a, b = getattr(own, "name", None), getattr(theirs, "name", None)
-            if a is None or b is None:
+            if isinstance(own, Var) and isinstance(theirs, Var):
+                at[own.name] = theirs.name
+            elif own != theirs:
                 return None
-            at[a] = b
         return readers[0], at
 
 

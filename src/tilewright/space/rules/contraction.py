@@ -14,7 +14,7 @@ import numpy as np
 from tilewright.cost.contraction import Contraction, Operand, Population, best, needs_panel
 from tilewright.cost.core import VectorCore
 from tilewright.ir.buffer import Layout
-from tilewright.ir.expr import Var
+from tilewright.ir.expr import Const, Var
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
 
@@ -111,18 +111,22 @@ def panel_layout(access: Access, stage: Stage, tiling: Tiling) -> Layout | None:
     """The layout that makes the tile's reads of ``access`` contiguous, in the order the tile reads them.
 
     Physically: loops around the tile, then panels of ``width``, then the reduction loops in their order,
-    then the ``width`` elements of a panel row. None unless every dimension is indexed by one plain loop.
+    then the ``width`` elements of a panel row. None unless every dimension is indexed by one plain loop or a constant.
     """
     dims: dict[str, int] = {}
+    fixed: list[int] = []
     for d, i in enumerate(access.indices):
-        if not isinstance(i, Var) or i.name in dims:
+        if isinstance(i, Const):
+            fixed.append(d)
+        elif not isinstance(i, Var) or i.name in dims:
             return None
-        dims[i.name] = d
+        else:
+            dims[i.name] = d
     if tiling.vector not in dims:
         return None
     v = dims.pop(tiling.vector)
     inside = [dims[n] for n in reduction_order(stage, access.buffer.name) if n in dims]
-    around = [d for n, d in dims.items() if n not in stage.reduction]
+    around = [*fixed, *(d for n, d in dims.items() if n not in stage.reduction)]
     one_panel = tiling.width >= stage.loops[tiling.vector]
     head = [(d, 1) for d in around] + ([] if one_panel else [(v, tiling.width)])
     return Layout((*head, *((d, 1) for d in inside), (v, 1)))

@@ -47,7 +47,8 @@ def vectorize_inner(sch: Schedule, loop: str, extent: int, lanes: int, run: int 
     """
     width = lanes * UNROLLED_VECTORS
     if run is not None:
-        width = max(w for w in range(1, min(width, run) + 1) if run % w == 0)
+        # A whole block where registers allow: then the address within it is plainly contiguous.
+        width = run if run <= 2 * width else max(w for w in range(1, width + 1) if run % w == 0)
     if extent <= 1:
         return None
     if extent <= width:
@@ -62,7 +63,7 @@ def vectorize_inner(sch: Schedule, loop: str, extent: int, lanes: int, run: int 
 def loop_order(stage: Stage) -> list[str]:
     """Loops by how far they move the stored element, farthest first; the best vector loop last."""
     target, reads = stage.target(), stage.reads()
-    names = [n for n in stage.loops]
+    names = list(stage.loops)
     if not names:
         return []
 

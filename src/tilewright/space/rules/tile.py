@@ -7,7 +7,7 @@ ordered, vectorised and unrolled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Var
@@ -15,9 +15,6 @@ from tilewright.ir.stmt import Block, For, Stmt
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules.contraction import Tiling, reduction_order
 from tilewright.space.stages import Stage, stage_of
-
-#: Innermost reduction loops with at most this many iterations are unrolled when the tile is small.
-UNROLLED_STEPS = 4
 
 
 def tile_output(sch: Schedule, nest: Stage, tiling: Tiling, at: Mapping[str, str]) -> list[str]:
@@ -88,9 +85,12 @@ def nests(body: Stmt) -> Iterator[Stage]:
             yield from nests(s)
 
 
-def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, int], packed: str) -> None:
-    """Order one nest of a tile (reductions outside, rows, vector innermost), vectorise and unroll it."""
-    loops = _tile_loops(nest, dims)
+def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, int], local: Set[str], packed: str) -> None:
+    """Order one nest of a tile (reductions outside, rows, vector innermost), vectorise and unroll it.
+
+    ``dims`` says which dimension of the tile buffers (``local``) each loop of the tiling walks.
+    """
+    loops = _tile_loops(nest, dims, local)
     vector, row = loops.get(tiling.vector), loops.get(tiling.row or "")
     reductions = reduction_order(nest, packed) if nest.reduction else []
     others = [n for n in nest.loops if n not in (vector, row) and n not in reductions]
@@ -103,16 +103,12 @@ def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, i
         sch.unroll(row)
 
 
-def _tile_loops(nest: Stage, dims: Mapping[str, int]) -> dict[str, str]:
-    """The nest's loop for each dimension of the tile buffer it stores to or loads from."""
-    from tilewright.ir import expr as ex
-
-    if nest.store is None:
-        return {}
-    accesses = [nest.store.indices] + [ld.indices for ld in ex.loads(nest.store.value)]
+def _tile_loops(nest: Stage, dims: Mapping[str, int], local: Set[str]) -> dict[str, str]:
+    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from."""
     found: dict[str, str] = {}
-    for loop, d in dims.items():
-        for indices in accesses:
-            if d < len(indices) and isinstance(indices[d], Var) and indices[d].name in nest.loops:  # type: ignore[attr-defined]
-                found.setdefault(loop, indices[d].name)  # type: ignore[attr-defined]
+    for a in (nest.target(), *nest.reads()):
+        for loop, d in dims.items():
+            index = a.indices[d] if a.buffer.name in local else None
+            if isinstance(index, Var) and index.name in nest.loops:
+                found.setdefault(loop, index.name)
     return found
