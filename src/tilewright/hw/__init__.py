@@ -3,7 +3,7 @@
 from tilewright.hw.availability import Requires, cpu, gpu
 from tilewright.hw.axis import Axis, AxisRule, axes, step, upto, vector
 from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange, base, extent, mantissa, require, stride, tied, value_range
-from tilewright.hw.emit import LLVM, PTX, Bits, CText, Fragment, RoCC, Sequence
+from tilewright.hw.emit import LLVM, PTX, Bits, CText, Fragment, RoCC, Steps
 from tilewright.hw.instruction import Family, Instruction, Operand, instruction
 from tilewright.hw.load import list_machines, load_machine
 from tilewright.hw.machine import Machine, Target
@@ -30,8 +30,8 @@ __all__ = [
     "Require",
     "Requires",
     "RoCC",
-    "Sequence",
     "State",
+    "Steps",
     "Target",
     "Tied",
     "Transfer",

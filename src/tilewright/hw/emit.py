@@ -7,7 +7,10 @@ recognises them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from tilewright.util.errors import MachineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,28 @@ class RoCC:
         """The 32-bit instruction reading registers x``rs1`` and x``rs2`` (xs1 and xs2 set, xd clear)."""
         return self.funct7 << 25 | rs2 << 20 | rs1 << 15 | 0b011 << 12 | rd << 7 | self.opcode
 
+    def registers(self, quantities: Mapping[str, int]) -> tuple[int, int]:
+        """The contents of rs1 and rs2 for these ``quantities``; MachineError if one is missing or does not fit its field."""
+        return _packed(self.rs1, quantities), _packed(self.rs2, quantities)
+
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
-    """Several emissions that together are the instruction (Gemmini: preload, then compute)."""
+class Steps:
+    """Several instruction words that together are the instruction (Gemmini: preload, then compute)."""
 
     steps: tuple[RoCC, ...]
 
 
-Emit = LLVM | PTX | CText | RoCC | Sequence
+Emit = LLVM | PTX | CText | RoCC | Steps
+
+
+def _packed(fields: tuple[Bits, ...], quantities: Mapping[str, int]) -> int:
+    out = 0
+    for f in fields:
+        if isinstance(f.value, str) and f.value not in quantities:
+            raise MachineError(f"the instruction word needs {f.value!r}", hint=f"given: {', '.join(quantities) or 'nothing'}")
+        value = f.value if isinstance(f.value, int) else quantities[f.value]
+        if not 0 <= value < 1 << f.width:
+            raise MachineError(f"{f.value} = {value} does not fit bits [{f.lo + f.width - 1}:{f.lo}] of the instruction word")
+        out |= value << f.lo
+    return out

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 from tilewright.hw.constraint import Mantissa, ValueRange
-from tilewright.hw.emit import PTX
+from tilewright.hw.emit import PTX, RoCC, Steps
 from tilewright.hw.footprint import accessed
 from tilewright.hw.instruction import Instruction
 from tilewright.hw.memory import CHIP, KINDS, MAIN, Memory
@@ -144,8 +144,22 @@ def _instruction(m: Machine, i: Instruction) -> None:
     _bounds(m, i)
     _constraints(m, i)
     _needs(m, i)
+    for word in i.emit.steps if isinstance(i.emit, Steps) else (i.emit,):
+        if isinstance(word, RoCC):
+            _word(m, i, word)
     if isinstance(i.emit, PTX) and (unknown := {f.operand for f in i.emit.fragments} - {o.name for o in i.operands}):
         _fail(m, f"{what} emits registers of {', '.join(sorted(unknown))}, which are no operands", loc=i.loc)
+
+
+def _word(m: Machine, i: Instruction, word: RoCC) -> None:
+    for register in (word.rs1, word.rs2):
+        taken = 0
+        for f in register:
+            mask = (1 << f.width) - 1 << f.lo
+            if f.lo < 0 or f.width < 1 or mask >> 64 or mask & taken:
+                where = f"bits [{f.lo + f.width - 1}:{f.lo}] of {f.value}"
+                _fail(m, f"instruction {i.name}: {where} lie outside the 64-bit register or overlap another field", loc=i.loc)
+            taken |= mask
 
 
 def _bounds(m: Machine, i: Instruction) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import require, stride
-from tilewright.hw.emit import Bits, RoCC, Sequence
+from tilewright.hw.emit import Bits, RoCC, Steps
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
@@ -97,7 +97,7 @@ def matmul_instruction(dim: int) -> Instruction:
     c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
     steps = (RoCC(6, rs1=tile("b"), rs2=c, note="preload"), RoCC(4, rs1=tile("a"), rs2=NOTHING, note="compute_preloaded"))
 
-    @instruction(needs=needs(EX, dataflow=1), latency=5 * dim, per_cycle=1 / dim, emit=Sequence(steps))
+    @instruction(needs=needs(EX, dataflow=1), latency=5 * dim, per_cycle=1 / dim, emit=Steps(steps))
     def matmul(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
         i, j, k = axes(upto(dim), upto(dim), upto(dim))
         require(stride(a, 1) == 1)

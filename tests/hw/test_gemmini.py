@@ -1,0 +1,93 @@
+"""Gemmini's instruction words against values worked out by hand from the public ISA tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tilewright.hw import Bits, RoCC, Steps, load_machine
+from tilewright.hw.library.gemmini import ONE, gemmini
+from tilewright.ir.interpreter import interpret
+from tilewright.util.errors import MachineError
+
+MACHINE = load_machine("gemmini")
+
+
+def word_of(name: str) -> RoCC:
+    emit = MACHINE.instruction(name).emit
+    assert isinstance(emit, RoCC)
+    return emit
+
+
+def test_words_use_custom_3_with_both_sources() -> None:
+    # funct7 = 2 (mvin), rs2 = x11, rs1 = x10, funct3 = 011, rd = x0, opcode = 0x7b
+    assert word_of("mvin").word(10, 11) == 0b0000010_01011_01010_011_00000_1111011
+    assert {n: word_of(n).funct7 for n in ("config_ex", "config_ld", "config_st", "mvin", "mvout")} == {
+        "config_ex": 0,
+        "config_ld": 0,
+        "config_st": 0,
+        "mvin": 2,
+        "mvout": 3,
+    }
+
+
+def test_moves_pack_address_columns_and_rows() -> None:
+    tile = {"src.address": 0x8000_1000, "dst.address": 0x20, "dst.cols": 16, "dst.rows": 7}
+    assert word_of("mvin").registers(tile) == (0x8000_1000, 7 << 48 | 16 << 32 | 0x20)
+    assert word_of("mvin_acc").registers(tile)[1] == 7 << 48 | 16 << 32 | 1 << 31 | 0x20
+    back = {"dst.address": 0x9000, "src.address": 3, "src.cols": 16, "src.rows": 16}
+    assert word_of("mvout").registers(back) == (0x9000, 16 << 48 | 16 << 32 | 1 << 31 | 3)
+    assert word_of("mvout_full").registers(back)[1] == 16 << 48 | 16 << 32 | 0b101 << 29 | 3
+
+
+def test_matmul_preloads_weights_then_computes_without_bias() -> None:
+    emit = MACHINE.instruction("matmul").emit
+    assert isinstance(emit, Steps)
+    preload, compute = emit.steps
+    q = {f"{o}.{x}": v for o, address in (("a", 1), ("b", 2), ("c", 3)) for x, v in (("address", address), ("cols", 16), ("rows", 16))}
+    full = 16 << 48 | 16 << 32
+    assert (preload.funct7, preload.registers(q)) == (6, (full | 2, full | 0b11 << 30 | 3))
+    assert (compute.funct7, compute.registers(q)) == (4, (full | 1, full | 0xFFFFFFFF))
+
+
+def test_configuration_words_are_told_apart_by_the_low_bits() -> None:
+    ex = dict.fromkeys(("activation", "a_transpose", "b_transpose", "shift"), 0)
+    rs1, rs2 = word_of("config_ex").registers({**ex, "dataflow": 1, "a_stride": 1, "c_stride": 1, "acc_scale": ONE})
+    assert (rs1, rs2) == (ONE << 32 | 1 << 16 | 1 << 2, 1 << 48)
+    ld = {"shrunk": 0, "mvin": 1, "repeats": 1, "block_stride": 16, "scale": ONE, "stride": 512}
+    assert word_of("config_ld").registers(ld) == (ONE << 32 | 16 << 16 | 1 << 8 | 1 << 3 | 1, 512)
+    st = {"activation": 1, "pool": 0, "stride": 64, "acc_scale": ONE}
+    assert word_of("config_st").registers(st) == (1 << 2 | 2, ONE << 32 | 64)
+
+
+def test_values_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(MachineError, match=r"needs 'dst.address'"):
+        word_of("mvin").registers({"src.address": 0})
+    with pytest.raises(MachineError, match=r"dst.cols = 65536 does not fit bits \[47:32\]"):
+        word_of("mvin").registers({"src.address": 0, "dst.address": 0, "dst.cols": 1 << 16, "dst.rows": 1})
+
+
+def test_overlapping_fields_are_refused() -> None:
+    broken = replace(MACHINE.instruction("matmul"), name="broken", emit=RoCC(1, rs1=(Bits(0, 8, "a.rows"), Bits(7, 8, "a.cols"))))
+    with pytest.raises(MachineError, match=r"bits \[14:7\] of a.cols lie outside"):
+        MACHINE.derive(instructions=[*MACHINE.instructions, broken])
+
+
+def test_array_and_memories_are_parameters() -> None:
+    small = gemmini("gemmini.4", dim=4, scratchpad_bytes=32 << 10, accumulator_bytes=8 << 10)
+    assert small.instances("column") == 16
+    assert (small.memory("spad").bytes, small.memory("acc").bytes) == (32 << 10, 8 << 10)
+    assert small.instruction("matmul").extents == {"i": 4, "j": 4, "k": 4}
+    assert small.peak_ops() == 2 * 4 * 4 * small.clock_hz
+    with pytest.raises(MachineError, match=r"acc holds 1024"):
+        gemmini("gemmini.bad", dim=64, accumulator_bytes=1024)
+
+
+def test_mvout_saturates() -> None:
+    i = MACHINE.instruction("mvout")
+    src = np.arange(-300, 300, 600 / 256).astype(np.int32)[:256].reshape(16, 16)
+    dst = np.zeros((16, 16), np.int8)
+    interpret(i.kernel, {"dst": dst, "src": src})
+    np.testing.assert_array_equal(dst, np.clip(src, -128, 127))
