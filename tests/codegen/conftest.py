@@ -25,6 +25,11 @@ def host():
     return load_machine("host")
 
 
+@pytest.fixture(scope="session", name="execute")
+def execute_fixture() -> Callable[..., None]:
+    return execute
+
+
 def execute(kernel: Kernel, machine, arrays: dict[str, np.ndarray], sizes: dict[str, int] | None = None) -> None:
     """Run the compiled kernel on physical arrays, in place, on one thread."""
     emitted = emit(kernel, machine)
