@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.stmt import Alloc, Call, If, Kernel, Span, Stmt, Store, Window
+from tilewright.ir.stmt import Alloc, Call, If, Kernel, LoopKind, Span, Stmt, Store, Window
 from tilewright.ir.types import DType
 from tilewright.mapping.lattice import counterexample
 from tilewright.mapping.mapping import Mapping
@@ -22,10 +22,11 @@ from tilewright.util.errors import MappingError
 _ZERO_ABSORBS = (("+", "*"), ("|", "&"), ("^", "&"))
 
 
-def lower(m: Mapping, kernel: Kernel) -> Kernel:
+def lower(m: Mapping, kernel: Kernel, calls: bool = True) -> Kernel:
     """``kernel`` with the nest of ``m`` replaced by pack stages, instruction calls and an unpack stage.
 
-    Everything around the nest stays. Integer results are bit-identical to the nest's; float sums
+    Without ``calls`` the instruction stays the loop nest it stands for, on packed operands: what a
+    schedule then refines and tensorizes (see :func:`steps.schedule_steps`). Everything around the nest stays. Integer results are bit-identical to the nest's; float sums
     are reassociated. Raises MappingError if the mapping is not valid, the nest is not in
     ``kernel``, or padding a reduction would change results (an arithmetic that zeros do not absorb).
     """
@@ -36,7 +37,7 @@ def lower(m: Mapping, kernel: Kernel) -> Kernel:
         raise MappingError(f"the nest at loop {m.op.root} of {kernel.name} is not the one {m} maps", hint="extract the operator again")
     placement = place(m)
     _check_padding(placement)
-    stages = _Lowering(placement, kernel, _Names(kernel)).stages()
+    stages = _Lowering(placement, kernel, _Names(kernel)).stages(calls)
 
     def swap(s: Stmt) -> tuple[Stmt, ...] | None:
         return stages if isinstance(s, st.For) and s.name == op.root else None
@@ -100,7 +101,7 @@ class _Lowering:
     def _op(self) -> Operator:
         return self.placement.mapping.op
 
-    def stages(self) -> tuple[Stmt, ...]:
+    def stages(self, calls: bool) -> tuple[Stmt, ...]:
         """Allocations, packing, the loop nest of calls, unpacking."""
         output, *sources = self.placement.operands
         arrays = {
@@ -111,7 +112,7 @@ class _Lowering:
         result = arrays[output.hardware.name]
         start = self._fill(result, identity(self._op.reduce, result.dtype))
         allocs = [Alloc(b) for b in arrays.values()]
-        return (*allocs, *packed, start, self._calls(arrays), self._unpack(output, result))
+        return (*allocs, *packed, start, self._issues(arrays, calls), self._unpack(output, result))
 
     # --- index arithmetic ---
 
@@ -177,8 +178,8 @@ class _Lowering:
         slot = array[tuple(index)]
         return _loops(list(zip(index, array.static_shape, strict=True)), st.store(slot, ex.const(value, array.dtype)))
 
-    def _calls(self, arrays: dict[str, Buffer]) -> Stmt:
-        """Loops over unassigned iterations and outer trips, spatial ones outside, around one call."""
+    def _issues(self, arrays: dict[str, Buffer], calls: bool) -> Stmt:
+        """Loops over unassigned iterations and outer trips, spatial ones outside, around one issue."""
         p, m = self.placement, self.placement.mapping
         loops = {u: Var(self.names.fresh(self._op.names[u])) for u in m.unassigned}
         trips = {t: Var(self.names.fresh(f"{a}_outer")) for t, a in enumerate(m.target.axes)}
@@ -186,13 +187,29 @@ class _Lowering:
         kinds += [(v, p.trips[t], m.target.view.iterations[t].kind) for t, v in trips.items()]
         around = sorted(kinds, key=lambda k: k[2] == REDUCTION)
         callee = m.target.kernel_for(p.tiles)
-        packed = {o.hardware.name: o for o in p.operands}
-        windows = []
-        for a in callee.args:
-            o = packed[a.name]
+        windows = {}
+        for o in p.operands:
             place_of = (*(loops[u] for u in o.loops), *(trips[t] for t in o.axes))
-            windows.append(Window(arrays[a.name], (*place_of, *(Span(ex.idx(0), ex.idx(n)) for n in o.tile))))
-        return _loops([(v, n) for v, n, _ in around], Call(callee, (), tuple(windows)))
+            spans = tuple(Span(ex.idx(0), ex.idx(n)) for n in o.tile)
+            windows[o.hardware.name] = Window(arrays[o.hardware.name], (*place_of, *spans))
+        issue = Call(callee, (), tuple(windows[a.name] for a in callee.args)) if calls else self._inlined(callee, windows)
+        return _loops([(v, n) for v, n, _ in around], issue)
+
+    def _inlined(self, callee: Kernel, windows: dict[str, Window]) -> Stmt:
+        """The instruction's own nest as serial loops, on the windows it would be called with."""
+        fresh = {f.name: Var(self.names.fresh(f"{f.name}_inner")) for f in st.loops(callee)}
+
+        def element(e: Expr) -> Expr | None:
+            return Load(windows[e.buffer.name].buffer, windows[e.buffer.name].element(e.indices)) if isinstance(e, Load) else None
+
+        def stmt(s: Stmt) -> Stmt | None:
+            if isinstance(s, Store):
+                w = windows[s.buffer.name]
+                return replace(s, buffer=w.buffer, indices=w.element(s.indices))
+            return replace(s, var=fresh[s.name], kind=LoopKind.SERIAL) if isinstance(s, st.For) else None
+
+        body = st.map_exprs(st.substitute(callee.body, fresh), lambda e: ex.transform(e, element))
+        return st.map_stmts(body, stmt)
 
     def _unpack(self, o: PackedOperand, array: Buffer) -> Stmt:
         loops, outer, inner, around = self._nest(o)
@@ -217,8 +234,9 @@ def _all(guards: Sequence[Expr]) -> Expr:
 
 
 def _loops(around: Sequence[tuple[Var, int]], body: Stmt) -> Stmt:
+    """``body`` in loops from 0, outermost first; a loop of one trip is its body."""
     for v, n in reversed(around):
-        body = st.loop(v.name, 0, n, body)
+        body = st.loop(v.name, 0, n, body) if n != 1 else st.substitute(body, {v.name: ex.idx(0)})
     return body
 
 

@@ -20,7 +20,9 @@ from tilewright.mapping.validity import Groups
 from tilewright.util.errors import MappingError
 
 if TYPE_CHECKING:
+    from tilewright.hw.machine import Machine
     from tilewright.mapping.physical import Placement
+    from tilewright.mapping.steps import Step
 
 _AXIS = re.compile(r"(\w+)\s*<-\s*(\w+(?:\s*\*\s*\w+)*)")
 _ORDER = re.compile(r"\[([^\]]*)\]\s*$")
@@ -107,14 +109,23 @@ class Mapping:
 
         return place(self)
 
-    def lower(self, kernel: Kernel | None = None) -> Kernel:
+    def lower(self, kernel: Kernel | None = None, *, calls: bool = True) -> Kernel:
         """``kernel`` (default: the operator's) with the nest replaced by pack, instruction calls, unpack.
 
-        See :func:`lowering.lower`.
+        See :func:`lowering.lower`; without ``calls`` the tile stays a loop nest for :meth:`steps`.
         """
         from tilewright.mapping.lowering import lower
 
-        return lower(self, kernel or self.op.kernel)
+        return lower(self, kernel or self.op.kernel, calls)
+
+    def steps(self, machine: Machine, kernel: Kernel | None = None) -> list[Step]:
+        """Schedule steps that turn ``lower(kernel, calls=False)`` into instructions on ``machine``: plain data.
+
+        See :func:`steps.schedule_steps`.
+        """
+        from tilewright.mapping.steps import schedule_steps
+
+        return schedule_steps(self, machine, kernel or self.op.kernel)
 
 
 def parse_mapping(op: Operator, instruction: Instruction | Kernel | Target, text: str) -> Mapping:
