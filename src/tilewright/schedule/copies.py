@@ -108,12 +108,12 @@ def copy_in(scope: Simplifier, tile: Tile, taken: set[str], fill: bool = False) 
 
 def copy_out(scope: Simplifier, tile: Tile, taken: set[str]) -> tuple[Stmt, tuple[str, ...]]:
     """The nest that writes the box of the tile back to its source. Returns its loops."""
-    variables, index = _counters(scope, tile, _loop_names(tile, taken))
+    variables, index = _counters(scope, tile, _loop_names(tile, taken, "out"))
     return _nest(variables, Store(tile.source, index, Load(tile.buffer, _minus(index, tile.origin))))
 
 
-def _loop_names(tile: Tile, taken: set[str]) -> list[str]:
-    return [fresh(taken, f"{tile.buffer.name}_{d}") for d in range(tile.source.rank)]
+def _loop_names(tile: Tile, taken: set[str], mark: str = "") -> list[str]:
+    return [fresh(taken, f"{tile.buffer.name}_{mark}{d}") for d in range(tile.source.rank)]
 
 
 def _minus(index: tuple[Expr, ...], origin: tuple[Expr, ...]) -> tuple[Expr, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Expr, Var
+from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
@@ -160,7 +160,7 @@ def _spatial(scope: Simplifier, s: Store, loops: tuple[For, ...], subject: str) 
         v = inner[0]
         if len(inner) > 1 or not isinstance(v, Var) or a.terms[v] != 1 or v.name in spatial or by_name[v.name].step != 1:
             raise ScheduleError(
-                f"{subject}: dimension {d} is stored at {e}, not at one loop variable of its own",
+                f"{subject}: {Load(s.buffer, s.indices)} is not stored at one loop variable of its own in dimension {d}",
                 hint="apply this primitive before splitting or skewing the stage",
                 location=s.loc,
             )
@@ -177,7 +177,7 @@ def _check_own_element(root: Stmt, name: str, own: tuple[Expr, ...], subject: st
             for ld in ex.loads(e):
                 if ld.buffer.name == name and ld.indices != own:
                     raise ScheduleError(
-                        f"{subject}: its element [{', '.join(map(str, own))}] is computed from its [{', '.join(map(str, ld.indices))}]",
+                        f"{subject}: {Load(ld.buffer, own)} is computed from {ld}",
                         hint="only stages whose elements are independent can be recomputed elsewhere",
                         location=getattr(t, "loc", None),
                     )

@@ -141,7 +141,7 @@ class _Unifier:
                 yield pairs
             return
         if not _same_node(t, p):
-            self._note(Mismatch(f"the nest computes {p} where the instruction computes {t}", 3))
+            self._note(Mismatch(f"the nest computes {p} ({p.dtype}) where the instruction computes {t} ({t.dtype})", 3))
             return
         a, b = ex.children(t), ex.children(p)
         yield from self._all(a, b, pairs)

@@ -17,9 +17,11 @@ from tilewright.ir.stmt import (
     For,
     If,
     Kernel,
+    Span,
     Stmt,
     Store,
     While,
+    Window,
     loops,
     map_exprs,
     read_buffers,
@@ -105,8 +107,10 @@ def _check_domain(scope: Simplifier, s: Stmt, nest: Nest, target: Buffer) -> Non
             low = here.linear(e).plus(here.linear(lo), -1)
             high = here.linear(hi).plus(here.linear(e), -1)
             if not here.nonneg(low) or not here.nonneg(Linear(high.terms, high.const - 1)):
+                read = Load(target, access.first)
+                computed = Window(target, tuple(Span(a, b - a) for a, b in nest.bounds))
                 raise ScheduleError(
-                    f"inline {target.name}: dimension {d} is read at {e}, not provably within the computed {lo}..{hi}",
+                    f"inline {target.name}: {read} is not provably within the computed {computed} (dimension {d})",
                     hint="guard the read by where(inside, ..., 0), or keep the buffer",
                     location=getattr(access.statement, "loc", None),
                 )

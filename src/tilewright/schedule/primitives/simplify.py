@@ -1,13 +1,17 @@
-"""simplify: index arithmetic, dead guards, empty and one-trip loops."""
+"""simplify: guards and bounds that loop ranges decide disappear, as they do after a tail was peeled."""
 
 from __future__ import annotations
 
-from tilewright.ir import simplify as simplifier
-from tilewright.ir.stmt import Kernel
+from tilewright.ir import simplify as simplification
+from tilewright.ir.stmt import Kernel, loops
 from tilewright.schedule.primitive import primitive
 
 
 @primitive
-def simplify(kernel: Kernel) -> tuple[Kernel, tuple[str, ...]]:
-    """Simplify the whole kernel. One-trip loops disappear, and with them their handles. Always legal."""
-    return simplifier.simplify(kernel), ()
+def simplify(kernel: Kernel, keep_loops: bool = True) -> tuple[Kernel, tuple[str, ...]]:
+    """Simplify indices, bounds and guards of the whole kernel. Returns no names.
+
+    Empty loops disappear; loops that run once stay, as handles, unless ``keep_loops`` is false.
+    """
+    keep = frozenset(f.name for f in loops(kernel)) if keep_loops else frozenset()
+    return simplification.simplify(kernel, keep), ()
