@@ -80,7 +80,7 @@ def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
             continue
         name, at = producer[1].buffer.name, producer[1].indices
         readers = [k for k, t in enumerate(out) if name in read_buffers(t)]
-        if len(readers) != 1 or (consumer := element_wise(out[readers[0]])) is None:
+        if sum(name in written_buffers(t) for t in out) != 1 or len(readers) != 1 or (consumer := element_wise(out[readers[0]])) is None:
             continue
         uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
         costly = any(isinstance(e, Intrinsic) for e in ex.walk(current_value(out, name)))
@@ -102,12 +102,14 @@ def current_value(body: Sequence[Stmt], name: str) -> Expr:
 
 
 def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:
-    """Iterators and store of a perfect nest that stores every element once at its own index."""
+    """Iterators and store of a perfect nest that stores every element of a buffer once, at its own index."""
     iterators: list[Var] = []
+    extents: list[Expr] = []
     while isinstance(nest, For) and len(nest.body.stmts) == 1:
         iterators.append(nest.var)
+        extents.append(nest.extent)
         nest = nest.body.stmts[0]
-    if isinstance(nest, Store) and nest.op is None and nest.indices == tuple(iterators):
+    if isinstance(nest, Store) and nest.op is None and nest.indices == tuple(iterators) and nest.buffer.shape == tuple(extents):
         return iterators, nest
     return None
 

@@ -20,13 +20,13 @@ class MemoryPlan:
     unshared: int
 
 
-def plan_memory(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Sequence[str]]) -> MemoryPlan:
-    """Offsets for everything the steps write, except network outputs (their memory is the caller's).
+def plan_memory(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Sequence[str]], outside: frozenset[str] = frozenset()) -> MemoryPlan:
+    """Offsets for everything the steps write, except ``outside`` (whose memory is the caller's).
 
     ``reads[k]`` and ``writes[k]`` are the buffers step k touches, in execution order. Largest
-    first, each buffer takes the lowest place free during its whole life.
+    first, each buffer takes the lowest place free during its whole life. Outputs live to the end.
     """
-    life = _lifetimes(graph, reads, writes)
+    life = {n: l for n, l in _lifetimes(graph, reads, writes).items() if n not in outside}
     sizes = {n: _aligned(max(graph.buffers[n].nbytes, 1)) for n in life}
     placed: list[tuple[int, int, tuple[int, int]]] = []  # offset, end, life
     offsets: dict[str, int] = {}
@@ -53,7 +53,9 @@ def _lifetimes(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Se
             if s in life:
                 life[s] = (life[s][0], k)
     for v in graph.outputs:
-        life.pop(graph.storage(v.buffer.name), None)
+        s = graph.storage(v.buffer.name)
+        if s in life:
+            life[s] = (life[s][0], len(reads))
     return life
 
 

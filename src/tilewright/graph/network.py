@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,9 @@ class Network:
         self.graph = graph
         self.steps = tuple(steps)
         self.compiled = tuple(compiled)
-        self.memory: MemoryPlan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps])
+        self._arrays = frozenset(self._external())
+        self._turn = threading.Lock()  # results in the arena are copied before the next run
+        self.memory: MemoryPlan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps], self._arrays)
         self._sequence = self._assemble(threads) if compiled or not steps else None
 
     @classmethod
@@ -100,12 +103,15 @@ class Network:
         values = self._bound(inputs)
         for v in self.graph.outputs:
             storage = self.graph.storage(v.buffer.name)
-            if storage not in values:
+            if storage in self._arrays:
                 b = self.graph.buffers[storage]
                 values[storage] = np.empty(b.static_shape, b.dtype.to_numpy())
-        self._sequence.run(
-            **{name: values[self.graph.storage(name)].reshape(self.graph.buffers[name].static_shape) for name in self._external()}
-        )
+        arrays = {n: values[self.graph.storage(n)].reshape(self.graph.buffers[n].static_shape) for n in self._arrays}
+        with self._turn:
+            self._sequence.run(**arrays)
+            for v in self.graph.outputs:
+                if (storage := self.graph.storage(v.buffer.name)) not in values:
+                    values[storage] = self._sequence.value(storage).copy()
         return {v.name: self._result(values[self.graph.storage(v.buffer.name)], v.buffer.name) for v in self.graph.outputs}
 
     def summary(self, *, repeats: int = 0) -> list[Row]:
@@ -127,9 +133,10 @@ class Network:
         return rows
 
     def _external(self) -> list[str]:
-        """Values the caller provides: inputs, outputs, and every view of them a step uses."""
-        ends = {v.buffer.name for v in self.graph.inputs} | {self.graph.storage(v.buffer.name) for v in self.graph.outputs}
+        """Values that are the caller's arrays: inputs, views of inputs, and outputs of which no step uses a view."""
         used = dict.fromkeys(n for s in self.steps for n in s.call.arguments)
+        viewed = {self.graph.storage(n) for n in used if n in self.graph.views}
+        ends = {v.buffer.name for v in self.graph.inputs} | ({self.graph.storage(v.buffer.name) for v in self.graph.outputs} - viewed)
         return [n for n in used if self.graph.storage(n) in ends]
 
     def _assemble(self, threads: int | None) -> Any:
@@ -137,7 +144,6 @@ class Network:
         from tilewright.runtime import sequence as native
         from tilewright.runtime.packing import pack
 
-        external = set(self._external())
         plan: dict[str, int] = {}
         constants: dict[str, np.ndarray] = {}
         steps = []
@@ -151,11 +157,11 @@ class Network:
                     name = f"{name} in {layout}" if layout else name
                     if name not in constants:
                         constants[name] = pack(array, layout) if layout else array
-                elif name not in external:
+                elif name not in self._arrays:
                     plan[name] = self.memory.offsets[storage]
                 names.append(name)
             steps.append(native.Step(made.module, tuple(names), label="+".join(step.operators)))
-        return native.Sequence(steps, plan, self.memory.size, constants=constants, external=sorted(external), threads=threads)
+        return native.Sequence(steps, plan, self.memory.size, constants=constants, external=sorted(self._arrays), threads=threads)
 
     def reference(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """Outputs by name, computed by the reference semantics of every kernel (slow, exact order)."""
