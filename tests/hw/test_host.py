@@ -87,6 +87,8 @@ def test_host_without_l3_fills_l2_from_main_memory() -> None:
     m = x86.on_host(replace(ZEN4, caches=ZEN4.caches[:2]))
     assert m is not None
     assert [x.name for x in m.path("reg")] == ["reg", "l1", "l2", "dram"]
+    assert {t.name for t in m.transfers} == {"dram->l2", "l2->dram", "l2->l1", "l1->l2", "l1->reg", "reg->l1"}
+    assert m.unit("core").memory == "dram"
 
 
 def test_other_architectures_are_left_to_other_files() -> None:
@@ -95,12 +97,14 @@ def test_other_architectures_are_left_to_other_files() -> None:
     m = arm.on_host(other)
     assert m is not None and [i.name for i in m.instructions] == ["fma"]
     assert arm.on_host(ZEN4) is None
+    small = arm.on_host(replace(other, caches=ZEN4.caches[:1]))
+    assert small is not None and [x.name for x in small.path("reg")] == ["reg", "l1", "dram"]
 
 
 def test_unknown_architecture_is_a_scalar_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = replace(ZEN4, architecture="s390x", features=frozenset())
     monkeypatch.setattr(host_module, "host_facts", lambda: odd)
-    m = Machine.host()
+    m = host_module.host.__wrapped__()
     assert m.instructions == () and m.cores == 6
     assert "no machine of the library describes s390x" in m.note
 

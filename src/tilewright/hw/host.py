@@ -10,13 +10,15 @@ import importlib
 import os
 import platform
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tilewright.hw.machine import Machine
+    from tilewright.hw.memory import Memory
 
 CPUINFO = Path("/proc/cpuinfo")
 CPU_DIRECTORY = Path("/sys/devices/system/cpu")
@@ -54,8 +56,12 @@ class HostFacts:
         return next((c for c in self.caches if c.level == level), None)
 
 
+@cache
 def host() -> Machine:
-    """The host as a machine: the first library file whose ``on_host(facts)`` accepts it, else a plain scalar machine."""
+    """The host as a machine: the first library file whose ``on_host(facts)`` accepts it, else a plain scalar machine.
+
+    Found once per process.
+    """
     from tilewright.hw.load import library_modules
 
     facts = host_facts()
@@ -75,7 +81,7 @@ def host_facts() -> HostFacts:
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     guessed = []
     caches = read_caches(CPU_DIRECTORY, allowed)
-    if not caches:
+    if not any(c.level == 1 for c in caches):
         guessed.append("caches")
         caches = (Cache(1, 32 << 10, 64, 1), Cache(2, 1 << 20, 64, 1))
     clock = read_clock(CPU_DIRECTORY, info)
@@ -96,6 +102,28 @@ def host_facts() -> HostFacts:
         memory_bytes=_memory_bytes(),
         guessed=tuple(guessed),
     )
+
+
+def measured(declared: Sequence[Memory], facts: HostFacts) -> list[Memory]:
+    """The memories of a CPU with the sizes, lines and sharing that were found, without the caches it does not have."""
+    out = []
+    for mem in declared:
+        if mem.kind == "cache":
+            if (found := facts.cache(mem.level)) is None:
+                continue
+            mem = replace(mem, bytes=found.bytes, line=found.line, per="core" if found.shared_by == 1 else "chip")
+        elif mem.kind == "main":
+            mem = replace(mem, bytes=facts.memory_bytes)
+        out.append(mem)
+    parents = {mem.name: mem.parent for mem in declared}
+    kept = {mem.name for mem in out}
+
+    def outer(name: str | None) -> str | None:
+        while name is not None and name not in kept:
+            name = parents[name]
+        return name
+
+    return [replace(mem, parent=outer(mem.parent)) for mem in out]
 
 
 def parse_cpuinfo(text: str) -> dict[str, str]:
@@ -120,7 +148,11 @@ def read_caches(directory: Path, allowed: list[int]) -> tuple[Cache, ...]:
 
 
 def read_clock(directory: Path, info: dict[str, str]) -> float:
-    """Highest clock in Hz: the frequency driver's limit, else what /proc/cpuinfo shows now, else 0."""
+    """Highest clock in Hz: the frequency driver's limit, else what /proc/cpuinfo shows now, else 0.
+
+    Under a hypervisor that is the nominal clock: the real one may be higher, and measured rates
+    may then exceed ``Machine.peak_ops``.
+    """
     try:
         return int((directory / "cpu0/cpufreq/cpuinfo_max_freq").read_text()) * 1e3
     except (OSError, ValueError):

@@ -10,7 +10,7 @@ from tilewright.hw.availability import cpu
 from tilewright.hw.axis import axes, vector
 from tilewright.hw.constraint import require, stride
 from tilewright.hw.emit import LLVM
-from tilewright.hw.host import HostFacts
+from tilewright.hw.host import HostFacts, measured
 from tilewright.hw.instruction import instruction
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
@@ -90,12 +90,11 @@ def on_host(facts: HostFacts) -> Machine | None:
     """This computer if it is a 64-bit Arm: instructions it lacks are left out."""
     if facts.architecture not in ("aarch64", "arm64"):
         return None
-    sizes = {f"l{c.level}": {"bytes": c.bytes, "line": c.line} for c in facts.caches if c.level <= 3}
     return dotprod.derive(
         name="host",
-        memories=sizes,
+        memories=measured(dotprod.memories, facts),
         instructions=[i for i in dotprod.instructions if not i.requires.missing(facts.features)],
-        units=[replace(dotprod.units[0], count=facts.cores)],
+        units=[replace(dotprod.units[0], count=facts.cores, memory="l3" if facts.cache(3) else "dram")],
         target=Target(facts.triple, facts.cpu, tuple(sorted(facts.features))),
         clock_hz=facts.clock_hz,
     )

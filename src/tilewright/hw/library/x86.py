@@ -8,14 +8,14 @@ iteration of a matrix kernel does, and LLVM generates them from the plain loops.
 # mypy: disable-error-code="valid-type,no-untyped-def"
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from tilewright.hw.availability import cpu
 from tilewright.hw.axis import axes, step, upto, vector
 from tilewright.hw.constraint import require, stride, value_range
 from tilewright.hw.emit import LLVM
-from tilewright.hw.host import HostFacts
+from tilewright.hw.host import HostFacts, measured
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
@@ -169,7 +169,7 @@ TILECFG = State(
     fields=(("palette", u8), ("rows", u8), ("colsb", u16)),
     setter="ldtilecfg",
     reset=(("palette", 0),),
-    note="rows and bytes per row of each tile register; LLVM places ldtilecfg for the emission below",
+    note="rows and bytes per row of each tile; LLVM places ldtilecfg for the emission below. Linux lends tiles on request: arch_prctl",
 )
 
 
@@ -240,15 +240,16 @@ def memories(register_bytes: int, line: int, cost: Cost) -> list[Memory]:
     ]
 
 
-def transfers(line: int, cost: Cost) -> list[Transfer]:
-    """Hardware moves lines between caches; loads and stores move registers."""
-    chain = ["dram", "l3", "l2", "l1"]
-    lines = [t for a, b in pairwise(chain) for t in (Transfer(a, b, 64), Transfer(b, a, 64))]
-    return [
-        *lines,
-        Transfer("l1", "reg", 1, line, latency=5, bandwidth=cost.fma_per_cycle * line),
-        Transfer("reg", "l1", 1, line, latency=1, bandwidth=line),
-    ]
+def line_moves(levels: Sequence[Memory]) -> list[Transfer]:
+    """Hardware moves lines between each cache and what it is filled from."""
+    pairs = [(m.parent, m.name, m.line) for m in levels if m.kind == "cache" and m.parent]
+    return [t for outer, inner, line in pairs for t in (Transfer(outer, inner, line), Transfer(inner, outer, line))]
+
+
+def register_moves(line: int, cost: Cost) -> list[Transfer]:
+    """Loads and stores of vector registers."""
+    load = Transfer(L1, REG, 1, line, latency=5, bandwidth=cost.fma_per_cycle * line)
+    return [load, Transfer(REG, L1, 1, line, latency=1, bandwidth=line)]
 
 
 def build(name: str, cost: Cost, features: tuple[str, ...], cpu_name: str, cores: int = 8, clock_hz: float = 3e9) -> Machine:
@@ -261,12 +262,13 @@ def build(name: str, cost: Cost, features: tuple[str, ...], cpu_name: str, cores
     amx = [i for i in amx_instructions() if not i.requires.missing(present)]
     tiles = [Memory(TMM, "register", 8 * 1024, level=0, parent=L1, line=64, per="core", note="8 tiles of 16 x 64 bytes")] if amx else []
     moves = [Transfer(L1, TMM, 64, 1024, latency=16, bandwidth=64), Transfer(TMM, L1, 64, 1024, latency=16, bandwidth=64)] if amx else []
+    levels = memories(registers * bits // 8, bits // 8, cost)
     return Machine(
         name,
-        memories=[*memories(registers * bits // 8, bits // 8, cost), *tiles],
+        memories=[*levels, *tiles],
         units=[Unit("core", cores, memory="l3")],
         instructions=[*instructions, *amx],
-        transfers=[*transfers(bits // 8, cost), *moves],
+        transfers=[*line_moves(levels), *register_moves(bits // 8, cost), *moves],
         states=[TILECFG] if amx else [],
         target=Target("x86_64-unknown-linux-gnu", cpu_name, features),
         clock_hz=clock_hz,
@@ -288,25 +290,11 @@ def on_host(facts: HostFacts) -> Machine | None:
     cost = ONE_PORT if facts.features.issuperset(AVX512) and (facts.vendor, facts.family) == ("AuthenticAMD", 25) else TWO_PORTS
     m = build("host", cost, tuple(sorted(facts.features)), facts.cpu, facts.cores, facts.clock_hz)
     guessed = f"; guessed: {', '.join(facts.guessed)}" if facts.guessed else ""
+    found = measured(m.memories, facts)
     return m.derive(
-        memories=_measured(m.memories, facts),
-        transfers=m.transfers if facts.cache(3) else [t for t in m.transfers if "l3" not in (t.src, t.dst)],
+        memories=found,
+        transfers=[*line_moves(found), *(t for t in m.transfers if {t.src, t.dst} & {REG, TMM})],
         units=[replace(m.units[0], memory="l3" if facts.cache(3) else "dram")],
         target=Target(facts.triple, facts.cpu, m.target.features),
         note=f"{facts.vendor} family {facts.family} model {facts.model} ({facts.cpu}){guessed}",
     )
-
-
-def _measured(declared: tuple[Memory, ...], facts: HostFacts) -> list[Memory]:
-    """The memories with the sizes, lines and sharing that were found; without an L3 where there is none."""
-    out = []
-    for mem in declared:
-        if mem.kind == "cache":
-            if (found := facts.cache(mem.level)) is None:
-                continue
-            mem = replace(mem, bytes=found.bytes, line=found.line, per="core" if found.shared_by == 1 else "chip")
-        elif mem.kind == "main":
-            mem = replace(mem, bytes=facts.memory_bytes)
-        out.append(mem)
-    names = {mem.name for mem in out}
-    return [replace(mem, parent="dram") if mem.parent and mem.parent not in names else mem for mem in out]
