@@ -222,10 +222,10 @@ def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None
     )
     match rng.choice(kinds or every):
         case "split":
-            sch.split(name, rng.randrange(1, 5), tail=rng.choice(("exact", "guard", "peel")))
+            sch.split(name, rng.randrange(1, 5), *rng.choice((("exact",), ("guard",), ("peel",), ("guard", True))))
         case "tile":
             pair = chain[:2]
-            sch.tile(pair, [rng.randrange(2, 4) for _ in pair], tail="guard")
+            sch.tile(pair, [rng.randrange(2, 4) for _ in pair], tail="guard", align=rng.random() < 0.3)
         case "fuse":
             sch.fuse(*(chain[:2] if len(chain) > 1 else (name, name)))
         case "reorder":

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.schedule.nests import NESTS
 from tests.schedule.programs import assert_same, kernel_of
+
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
 
@@ -47,7 +47,7 @@ def test_refusals() -> None:
     with pytest.raises(ScheduleError, match="j is not the whole body of i"):
         Schedule(NESTS["lu"]).fuse("i", "j")
     triangle = kernel_of("def f(a: i32[6]):\n    for i in range(6):\n        for j in range(i):\n            a[i] += 1")
-    with pytest.raises(ScheduleError, match="bounds of j, 0 to i, change during i"):
+    with pytest.raises(ScheduleError, match=r"the range of j, range\(i\), changes during i"):
         Schedule(triangle).fuse("i", "j")
     mixed = Schedule(kernel_of("def f(a: i32[6, 6]):\n    for i in range(6):\n        for j in range(6):\n            a[i, j] += 1"))
     mixed.parallel("i")

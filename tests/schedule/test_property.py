@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from tests.ir.nests import NESTS as IN_PLACE
 from tests.schedule.nests import NESTS
 from tests.schedule.programs import RandomKernel, assert_same, random_step
 
@@ -19,6 +20,8 @@ ATTEMPTS, LENGTH, MOST_LOOPS = 30, 5, 24
 
 def program(rng: Random) -> tuple[Kernel, dict[str, int]]:
     """A random kernel, or one of the nests, with sizes to run it at."""
+    if rng.random() < 0.1:
+        return rng.choice(list(IN_PLACE.values())).kernel, {}
     if rng.random() < 0.3:
         return rng.choice(list(NESTS.values())), {"N": rng.randrange(1, 8), "T": 2}
     kernel = RandomKernel(rng).build()

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.schedule.nests import NESTS
 from tests.schedule.programs import assert_same, kernel_of
+
 from tilewright.ir.stmt import If, LoopKind, find_loop, walk
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
@@ -51,6 +51,16 @@ def test_bounds_that_cross_do_not_run_the_tail() -> None:
     sch = Schedule(kernel)
     sch.split("j", 4, tail="peel")  # at i = 8, j would run from 13 to 9
     assert_same(kernel, sch.kernel)
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_aligned_tiles(size: int) -> None:
+    kernel = NESTS["lu_right"]
+    sch = Schedule(kernel)
+    sch.split("j", 3, tail="guard", align=True)
+    assert_same(kernel, sch.kernel, {"N": size})
+    with pytest.raises(ScheduleError, match="align needs tail='guard'"):
+        sch.split("i", 3, tail="peel", align=True)
 
 
 def test_names_in_use_and_words_of_the_language_are_avoided() -> None:

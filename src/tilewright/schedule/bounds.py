@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Binary, Expr, Var
+from tilewright.ir.expr import Binary, Const, Expr, Var
 from tilewright.ir.simplify import Linear, Simplifier
 from tilewright.ir.stmt import For
 
@@ -54,11 +54,23 @@ def _constraints(f: For, names: set[str], scope: Simplifier) -> list[Linear]:
     me = Linear({f.var: 1})
     out = [me.plus(scope.linear(e), -1) for e in _parts(f.lo, "max")]
     out += [scope.linear(e).plus(Linear({f.var: 1}, 1), -1) for e in _parts(f.hi, "min")]
+    out = [_without_floors(c, scope) for c in out]
     for c in out:
         for atom in c.terms:
             if not isinstance(atom, Var) and ex.free_vars(atom) & names:
                 raise NotConvex(f, f"its bound {atom} is not affine")
     return [_tightened(c) for c in out]
+
+
+def _without_floors(c: Linear, scope: Simplifier) -> Linear:
+    """``c >= 0`` with floor divisions by constants multiplied out (exact where their coefficient is 1 or -1)."""
+    for atom, k in c.terms.items():
+        if isinstance(atom, Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0 and abs(k) == 1:
+            d, over = int(atom.b.value), scope.linear(atom.a)
+            rest = Linear({t: v for t, v in c.terms.items() if t is not atom}, c.const).times(d)
+            # e // d >= -r  iff  e + d*r >= 0;   e // d <= r  iff  d*r + d - 1 - e >= 0
+            return _without_floors(rest.plus(over) if k == 1 else Linear(rest.terms, rest.const + d - 1).plus(over, -1), scope)
+    return c
 
 
 def _tightened(c: Linear) -> Linear:

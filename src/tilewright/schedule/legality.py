@@ -348,6 +348,8 @@ class _Query:
             return None
         bounded = all(pairs.dim_has_any_lower_bound(isl.dim_type.set, n) for n in range(len(names)))
         point = pairs.lexmin().sample_point() if bounded else pairs.sample_point()
+        if point.is_void():  # isl's lexmin can lose nested divisions; the plain sample does not
+            point = pairs.sample_point()
         at = {name: point.get_coordinate_val(isl.dim_type.set, n).to_python() for n, name in enumerate(names)}
         views = (self.source.env, self.target.env, self.sizes)
         return _Example(*({name: at[safe] for name, safe in view.items()} for view in views))

@@ -187,3 +187,8 @@ def substituted(b: Block, env: Mapping[str, Expr]) -> Block:
 def reads_in(*exprs: Expr) -> bool:
     """Whether any of the expressions reads memory."""
     return any(ex.loads(e) for e in exprs)
+
+
+def range_text(loop: For) -> str:
+    """The range of ``loop`` as the program prints it, for messages."""
+    return str(loop).splitlines()[0].partition(" in ")[2].rstrip(":")

@@ -8,7 +8,7 @@ from tilewright.ir.affine import Statement, Time
 from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, read_buffers, written_buffers
 from tilewright.schedule.legality import check_order, region_of
-from tilewright.schedule.nest import fresh, get_loop, names, reads_in, replace_stmt, substituted
+from tilewright.schedule.nest import fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -29,7 +29,7 @@ def fission(kernel: Kernel, loop: str, after: int = 1) -> tuple[Kernel, tuple[st
     first, second = stmts[:after], stmts[after:]
     _check_allocations(f, first, second)
     if reads_in(f.lo, f.hi):
-        raise ScheduleError(f"fission {loop}: its bounds {f.lo} to {f.hi} read memory", location=f.loc)
+        raise ScheduleError(f"fission {loop}: its bounds read memory: {range_text(f)}", location=f.loc)
     part = region_of(kernel, f)
 
     def new_time(s: Statement) -> Time:

@@ -8,7 +8,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import For, Kernel, LoopKind
-from tilewright.schedule.nest import fresh, get_loop, names, reads_in, replace_stmt, substituted, trip_count
+from tilewright.schedule.nest import fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -27,7 +27,7 @@ def fuse(kernel: Kernel, outer: str, inner: str) -> tuple[Kernel, tuple[str, ...
             f"fuse {outer}, {inner}: {inner} is not the whole body of {outer}", hint="fission the outer loop first", location=f.loc
         )
     if outer in ex.free_vars(g.lo) | ex.free_vars(g.hi) or reads_in(g.lo, g.hi):
-        raise ScheduleError(f"fuse {outer}, {inner}: the bounds of {inner}, {g.lo} to {g.hi}, change during {outer}", location=g.loc)
+        raise ScheduleError(f"fuse {outer}, {inner}: the range of {inner}, {range_text(g)}, changes during {outer}", location=g.loc)
     if f.kind is not g.kind:
         raise ScheduleError(f"fuse {outer}, {inner}: one runs as {f.kind.value}, the other as {g.kind.value}", location=f.loc)
     columns = _count(g)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import Kernel
-from tilewright.schedule.nest import copied, fresh, get_loop, names, reads_in, replace_stmt, substituted, trip_count
+from tilewright.schedule.nest import copied, fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -26,7 +26,7 @@ def peel(kernel: Kernel, loop: str, count: int = 1, where: str = "last") -> tupl
     if where not in ("first", "last"):
         raise ScheduleError(f"peel {loop}: where={where!r}", hint='use "first" or "last"', location=f.loc)
     if reads_in(f.lo, f.hi):
-        raise ScheduleError(f"peel {loop}: its bounds {f.lo} to {f.hi} read memory", location=f.loc)
+        raise ScheduleError(f"peel {loop}: its bounds read memory: {range_text(f)}", location=f.loc)
     trips = trip_count(f)
     cut: Expr
     if trips is not None:

@@ -11,7 +11,7 @@ from tilewright.ir.simplify import Simplifier, scope_of
 from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, Stmt, written_buffers
 from tilewright.schedule.bounds import NotConvex, permuted_bounds
 from tilewright.schedule.legality import check_concurrency, check_order, region_of
-from tilewright.schedule.nest import Place, get_loop, loop_place, replace_stmt
+from tilewright.schedule.nest import Place, get_loop, loop_place, range_text, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -64,26 +64,32 @@ def _nest(kernel: Kernel, names: tuple[str, ...], subject: str) -> _Nest:
     found: list[For] = []
     guards: list[If] = []
     missing = set(names)
-    while True:
+    while missing or _movable(s):
         if isinstance(s, For):
             found.append(s)
             missing.discard(s.name)
             body = s.body
-            if not missing:
-                return _Nest(outer, tuple(found), tuple(guards), body.stmts)
-        elif isinstance(s, If) and s.orelse is None and not reads_memory(s.cond):
+        elif isinstance(s, If) and _movable(s):
             guards.append(s)
             body = s.then
         else:
             what = str(s).splitlines()[0]
             raise ScheduleError(f"{subject}: '{what}' stands where {_list(missing)} should be nested in {found[-1].name}")
         if len(body.stmts) != 1:
+            if not missing:
+                return _Nest(outer, tuple(found), tuple(guards), body.stmts)
             raise ScheduleError(
                 f"{subject}: {found[-1].name} is not perfectly nested around {_list(missing)}: its body has {len(body.stmts)} statements",
                 hint=f"fission {found[-1].name} first, or move the other statements away",
                 location=found[-1].loc,
             )
         s = body.stmts[0]
+    return _Nest(outer, tuple(found), tuple(guards), (s,))
+
+
+def _movable(s: Stmt) -> bool:
+    """A condition that may be evaluated elsewhere: it depends on loops only."""
+    return isinstance(s, If) and s.orelse is None and not reads_memory(s.cond)
 
 
 def _list(names: set[str]) -> str:
@@ -110,9 +116,7 @@ def _bounds(kernel: Kernel, nest: _Nest, order: list[For], subject: str) -> list
     try:
         return permuted_bounds(order, _scope(kernel, (*nest.place.loops, *nest.loops)))
     except NotConvex as e:
-        raise ScheduleError(
-            f"{subject}: the bounds of {e.loop.name}, {e.loop.lo} to {e.loop.hi}, cannot move outside: {e.reason}", location=e.loop.loc
-        ) from e
+        raise ScheduleError(f"{subject}: {e.loop.name} in {range_text(e.loop)} cannot move outside: {e.reason}", location=e.loop.loc) from e
 
 
 def _scope(kernel: Kernel, around: tuple[For, ...]) -> Simplifier:

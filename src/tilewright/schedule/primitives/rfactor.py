@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Load
+from tilewright.ir.expr import Const, Expr, Load
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
 from tilewright.ir.types import DType
 from tilewright.schedule.nest import copied, fresh, loop_place, names, replace_stmt, trip_count
@@ -19,7 +19,7 @@ def rfactor(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
     """Give each iteration of the reduction ``loop`` a partial result of its own.
 
     The perfect nest ``x[i] op= e`` around ``loop`` becomes three nests: initialise ``p[i, loop]``
-    with the operator's neutral element, ``p[i, loop] op= e``, and ``x[i] op= p[i, loop]``. Partial
+    with the operator's neutral element, ``p[i, loop] op= e``, and ``x[i] op= p[i, loop]``; ``p`` has one dimension for each loop. Partial
     results are independent, so ``loop`` may then be vectorised without a horizontal step in
     each iteration. Returns (partial buffer, root of the initialisation, of the update, of the combination).
 
@@ -29,27 +29,28 @@ def rfactor(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
     """
     chain, store = _reduction_nest(kernel, loop)
     f = next(c for c in chain if c.name == loop)
-    count = trip_count(f)
-    if count is None:
-        raise ScheduleError(f"rfactor {loop}: its extent {f.extent} is not a constant", hint="split it first", location=f.loc)
     if any(loop in ex.free_vars(i) for i in store.indices):
         raise ScheduleError(f"rfactor {loop}: {store.buffer.name} is indexed by it, so it is not a reduction loop", location=f.loc)
     if store.buffer.name in {ld.buffer.name for ld in ex.loads(store.value)}:
         raise ScheduleError(f"rfactor {loop}: the value added to {store.buffer.name} reads {store.buffer.name}", location=f.loc)
     taken = names(kernel)
-    partial = Buffer(
-        fresh(taken, store.buffer.name + "_part"), store.buffer.dtype, (*store.buffer.shape, ex.idx(count)), store.buffer.memory
-    )
-    lane = (f.var - f.lo) // f.step
-    element = (*store.indices, lane)
     spatial = {n for i in store.indices for n in ex.free_vars(i)} | {loop}
-    inner = replace(store, buffer=partial, indices=element)
-    update = _rebuild(chain, inner)
-    start = _rebuild(_needed(chain, spatial), Store(partial, element, neutral(store.op or "+", partial.dtype)))
-    combine = _rebuild(_needed(chain, spatial), replace(store, value=Load(partial, element)))
+    kept = _needed(chain, spatial)
+    partial = Buffer(fresh(taken, store.buffer.name + "_part"), store.buffer.dtype, _extents(kept), store.buffer.memory)
+    element = tuple((c.var - c.lo) // c.step for c in kept)
+    update = _rebuild(chain, replace(store, buffer=partial, indices=element))
+    start = _rebuild(kept, Store(partial, element, neutral(store.op or "+", partial.dtype)))
+    combine = _rebuild(kept, replace(store, value=Load(partial, element)))
     (init,), (final,) = copied(Block((start,)), taken).stmts, copied(Block((combine,)), taken).stmts
     out = replace_stmt(kernel, chain[0], Alloc(partial), init, update, final)
     return out, (partial.name, *(s.name for s in (init, update, final) if isinstance(s, For)))
+
+
+def _extents(chain: list[For]) -> tuple[Expr, ...]:
+    for f in chain:
+        if trip_count(f) is None:
+            raise ScheduleError(f"rfactor: the extent {f.extent} of loop {f.name} is not a constant", hint="split it first", location=f.loc)
+    return tuple(ex.idx(trip_count(f) or 0) for f in chain)
 
 
 def neutral(op: str, dtype: DType) -> Const:

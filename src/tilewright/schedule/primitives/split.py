@@ -16,11 +16,13 @@ TAILS = ("exact", "guard", "peel")
 
 
 @primitive
-def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact") -> tuple[Kernel, tuple[str, ...]]:
+def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact", align: bool = False) -> tuple[Kernel, tuple[str, ...]]:
     """Split ``loop`` into an outer loop and an inner loop of ``factor`` iterations.
 
     ``tail`` says what happens when the extent is no multiple of the factor: "exact" refuses,
     "guard" puts ``if`` around the body, "peel" runs the remaining iterations in a loop after.
+    With ``align`` (and "guard") tiles begin at multiples of the factor rather than at the lower bound: what
+    tiling a skewed loop needs, whose lower bound moves.
     Returns (outer, inner), or (outer, inner, tail) when a tail loop was peeled. The order of
     iterations stays, so there is no dependence to check. ScheduleError: unknown loop or tail,
     factor below 1, an extent that is not known to be a multiple ("exact").
@@ -32,6 +34,8 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact") -> tuple[
         raise ScheduleError(f"split {loop}: unknown tail {tail!r}", hint=f"one of {', '.join(TAILS)}", location=f.loc)
     taken = names(kernel)
     outer, inner = Var(fresh(taken, loop + "o")), Var(fresh(taken, loop + "i"))
+    if align:
+        return replace_stmt(kernel, f, _aligned(f, outer, inner, factor, tail)), (outer.name, inner.name)
     count = trip_count(f)
     multiple = count is not None and count % factor == 0
     if tail == "exact" and not multiple:
@@ -46,6 +50,15 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact") -> tuple[
     return _peeled(kernel, f, outer, inner, factor, taken)
 
 
+def _aligned(f: For, outer: Var, inner: Var, factor: int, tail: str) -> For:
+    if tail != "guard" or f.step != 1:
+        raise ScheduleError(f"split {f.name}: align needs tail='guard' and a loop of step 1", location=f.loc)
+    index = outer * factor + inner
+    inside = ex.logical("and", ex.compare("<=", f.lo, index), ex.compare("<", index, f.hi))
+    body = Block((If(inside, substituted(f.body, {f.name: index}), loc=f.loc),))
+    return _two_loops(f, (outer, f.lo // factor, (f.hi + (factor - 1)) // factor), (inner, factor), body)
+
+
 def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr | None = None) -> For:
     """The two loops; ``tiles`` overrides the number of outer iterations (rounded up by default)."""
     index = f.lo + (outer * factor + inner) * f.step
@@ -55,8 +68,13 @@ def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr
     count = trip_count(f)
     if tiles is None:
         tiles = ex.idx(-(-count // factor)) if count is not None else (f.extent + (factor - 1)) // factor
-    inner_loop = replace(f, var=inner, lo=ex.idx(0), hi=ex.idx(factor), body=body, step=1)
-    outer_loop = replace(f, var=outer, lo=ex.idx(0), hi=tiles, step=1)
+    return _two_loops(f, (outer, ex.idx(0), tiles), (inner, factor), body)
+
+
+def _two_loops(f: For, outer: tuple[Var, Expr, Expr], inner: tuple[Var, int], body: Block) -> For:
+    """The loops that take the place of ``f``, with the kinds that still hold."""
+    inner_loop = replace(f, var=inner[0], lo=ex.idx(0), hi=ex.idx(inner[1]), body=body, step=1)
+    outer_loop = replace(f, var=outer[0], lo=outer[1], hi=outer[2], step=1)
     # Tiles of a vector run one after the other; iterations within a parallel tile do, too.
     if f.kind is LoopKind.VECTOR:
         outer_loop = replace(outer_loop, kind=LoopKind.SERIAL)

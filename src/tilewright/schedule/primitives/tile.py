@@ -10,10 +10,12 @@ from tilewright.util.errors import ScheduleError
 
 
 @primitive
-def tile(kernel: Kernel, loops: tuple[str, ...], factors: tuple[int, ...], tail: str = "exact") -> tuple[Kernel, tuple[str, ...]]:
+def tile(
+    kernel: Kernel, loops: tuple[str, ...], factors: tuple[int, ...], tail: str = "exact", align: bool = False
+) -> tuple[Kernel, tuple[str, ...]]:
     """Split each of the nested ``loops`` by its factor, then bring the inner loops inside.
 
-    ``tail`` is "exact" or "guard", as in ``split``. Returns the outer loops, then the inner ones.
+    ``tail`` is "exact" or "guard"; it and ``align`` are those of ``split``. Returns the outer loops, then the inner ones.
     ScheduleError: what ``split`` and ``reorder`` refuse; numbers of loops and factors that differ.
     """
     if len(loops) != len(factors) or not loops:
@@ -22,7 +24,7 @@ def tile(kernel: Kernel, loops: tuple[str, ...], factors: tuple[int, ...], tail:
         raise ScheduleError(f"tile {', '.join(loops)}: tail {tail!r}", hint='use "exact" or "guard"; peel tails with split')
     outer, inner = [], []
     for name, factor in zip(loops, factors, strict=True):
-        kernel, (o, i) = split(kernel, name, factor, tail)
+        kernel, (o, i) = split(kernel, name, factor, tail, align)
         outer.append(o)
         inner.append(i)
     kernel, order = reorder(kernel, *outer, *inner)

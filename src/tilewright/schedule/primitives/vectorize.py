@@ -7,7 +7,7 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Call, For, Kernel, LoopKind, While, walk
 from tilewright.schedule.legality import check_independent, region_of
-from tilewright.schedule.nest import get_loop, replace_stmt, trip_count
+from tilewright.schedule.nest import get_loop, range_text, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.primitives.split import split
 from tilewright.util.errors import ScheduleError
@@ -49,7 +49,7 @@ def _check_shape(f: For, width: int | None) -> None:
             )
         if isinstance(s, For) and f.name in ex.free_vars(s.lo) | ex.free_vars(s.hi):
             raise ScheduleError(
-                f"vectorize {f.name}: the bounds of the inner loop {s.name}, {s.lo} to {s.hi}, differ between lanes",
+                f"vectorize {f.name}: the range of the inner loop {s.name}, {range_text(s)}, differs between lanes",
                 hint=f"reorder so that {f.name} is inside {s.name}",
                 location=s.loc,
             )
