@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tilewright.hw.machine import Machine
 from tilewright.ir.buffer import Layout
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Kernel, replace_buffers, specialize
@@ -25,10 +27,9 @@ from tilewright.runtime import cache as cache_module
 from tilewright.runtime import module as module_module
 from tilewright.runtime.cache import build_cache
 from tilewright.runtime.exporter import export
-from tilewright.runtime.fingerprint import fingerprint
+from tilewright.runtime.fingerprint import fingerprint, machine_fingerprint
 from tilewright.runtime.module import build
 from tilewright.runtime.sequence import Sequence, Step
-from tilewright.runtime.target import host_machine
 from tilewright.runtime.verify import check
 from tilewright.schedule.schedule import Schedule
 from tilewright.util.errors import RuntimeFailure
@@ -78,7 +79,7 @@ def test_second_build_comes_from_the_cache(own_cache: Path, monkeypatch: pytest.
 
 
 def test_other_programs_and_machines_are_other_entries(own_cache: Path) -> None:
-    machine = host_machine()
+    machine = Machine.host()
     build(gemm(), machine)
     entries = build_cache().info().entries
     build(gemm("gemm2"), machine)
@@ -86,10 +87,9 @@ def test_other_programs_and_machines_are_other_entries(own_cache: Path) -> None:
     assert build_cache().info().entries == entries + 2
 
 
-def _narrow(machine: Any) -> Any:
-    return type(machine)(
-        machine.name, memories=machine.memories, units=machine.units, instructions=(), target=machine.target, vector_bits=128
-    )
+def _narrow(machine: Machine, **changes: Any) -> Machine:
+    fields = {f.name: getattr(machine, f.name) for f in dataclasses.fields(machine) if f.name != "loc"}
+    return Machine(**{**fields, "vector_bits": 128, "instructions": (), **changes})
 
 
 def test_no_cache_leaves_no_entry(own_cache: Path) -> None:
@@ -200,7 +200,7 @@ def test_layouts_are_applied() -> None:
 
 def test_schedule_is_built_with_its_machine() -> None:
     kernel = specialize(gemm(), M=48, N=40, K=32)
-    sch = Schedule(kernel, host_machine())
+    sch = Schedule(kernel, Machine.host())
     sch.split("i", 7, "guard")
     module = build(sch, threads=1)
     assert module.machine is sch.machine
@@ -251,10 +251,11 @@ int main(void) {
 
 
 def test_fingerprints_follow_content_not_identity() -> None:
-    machine = host_machine()
-    same = type(machine).host()
+    machine = Machine.host()
+    same = _narrow(machine, vector_bits=machine.vector_bits, instructions=machine.instructions)
     assert same is not machine and fingerprint(same) == fingerprint(machine)
-    assert fingerprint(_narrow(machine)) != fingerprint(machine)
+    faster = _narrow(machine, vector_bits=machine.vector_bits, instructions=machine.instructions, clock_hz=9e9)
+    assert machine_fingerprint(faster) == machine_fingerprint(machine) != machine_fingerprint(_narrow(machine))
     assert fingerprint(lambda x: x + 1) != fingerprint(lambda x: x + 2)
 
     def adder(n: int) -> Callable[[int], int]:

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tilewright.hw.machine import Machine
 from tilewright.ir.expr import Const, Expr
 from tilewright.ir.types import BFLOAT, BOOL, FLOAT, DType
 from tilewright.runtime import jit
 from tilewright.runtime.module import emit_kernel
 from tilewright.runtime.native import native_text
 from tilewright.runtime.signature import Parameter, Role, Signature, extent_text, signature
-from tilewright.runtime.target import Target, host_machine, of_machine
+from tilewright.runtime.target import Target, of_machine
 from tilewright.util.errors import RuntimeFailure
-
-if TYPE_CHECKING:
-    from tilewright.hw.machine import Machine
 
 _FLOATS = {16: "uint16_t", 32: "float", 64: "double"}
 #: Symbols of the pool that an exported object keeps to itself, so that several can be linked together.
@@ -57,7 +55,7 @@ def export(kernel: Any, path: str | PathLike[str], emit: str = "obj", *, machine
     """
     if hasattr(kernel, "kernel"):
         kernel, machine = kernel.kernel, machine or kernel.machine
-    machine = machine or host_machine()
+    machine = machine or Machine.host()
     emitted = emit_kernel(kernel, machine)
     return write(
         emitted.text, emitted.symbol, signature(kernel), Path(path), emit,

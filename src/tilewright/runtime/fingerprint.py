@@ -9,11 +9,22 @@ from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any
 
+from tilewright.hw.machine import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import Location, RuntimeFailure
 
 
 @lru_cache(maxsize=64)
+def machine_fingerprint(machine: Machine) -> str:
+    """What of a machine decides the code generated for it.
+
+    Clock, bandwidths, unit counts and the size of main memory do not: on a host they are measured
+    and may differ from one day to the next.
+    """
+    memories = tuple((m.name, m.kind, m.level, None if m.kind == "main" else m.bytes) for m in machine.memories)
+    return fingerprint((memories, machine.instructions, machine.transfers, machine.states, machine.vector_bits, machine.target))
+
+
 def fingerprint(declaration: Any) -> str:
     """A text equal for declarations that generate equal code, and only for those.
 

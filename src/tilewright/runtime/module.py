@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tilewright.hw.machine import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime import jit
 from tilewright.runtime.arguments import Packed, Prepared, prepare
@@ -19,11 +20,8 @@ from tilewright.runtime.memory import WorkspacePool
 from tilewright.runtime.packing import pack
 from tilewright.runtime.pool import default_pool, default_threads, parallel_for_address
 from tilewright.runtime.signature import Parameter, Role, Signature, check_kernel, parameters_of, signature
-from tilewright.runtime.target import Target, host_machine, of_machine
+from tilewright.runtime.target import Target, of_machine
 from tilewright.util.errors import RuntimeFailure
-
-if TYPE_CHECKING:
-    from tilewright.hw.machine import Machine
 
 _PARALLEL_FOR = "tw_parallel_for"
 
@@ -196,7 +194,7 @@ def build(
     if not isinstance(kernel, Kernel) and isinstance(getattr(kernel, "kernel", None), Kernel):
         kernel, machine = kernel.kernel, machine or kernel.machine
     program = check_kernel(kernel)
-    machine = machine or host_machine()
+    machine = machine or Machine.host()
     target = of_machine(machine)
     code, parameters = _compile(program, machine, target, cache, outputs)
     return Module(program, code, machine=machine, target=target, threads=threads, parameters=parameters)
@@ -204,10 +202,10 @@ def build(
 
 def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, outputs: Sequence[str] | None) -> tuple[Code, Signature]:
     """Code and signature, from the build cache when an equal kernel was compiled for an equal machine."""
-    from tilewright.runtime.fingerprint import fingerprint
+    from tilewright.runtime.fingerprint import machine_fingerprint
 
     store = build_cache() if cached else None
-    key = store.key("kernel", kernel, fingerprint(machine), target, outputs) if store else ""
+    key = store.key("kernel", kernel, machine_fingerprint(machine), target, outputs) if store else ""
     if store and (entry := store.load(key)) is not None:
         return _decode(entry, kernel)
     emitted = emit_kernel(kernel, machine)
@@ -222,7 +220,7 @@ def emit_kernel(kernel: Kernel, machine: Machine | None) -> Any:
     """The LLVM backend's ``Emitted`` for ``kernel`` on ``machine`` (None: this host)."""
     from tilewright.codegen.llvm import emit
 
-    return emit(kernel, machine or host_machine())
+    return emit(kernel, machine or Machine.host())
 
 
 def _encode(code: Code, parameters: Signature) -> bytes:

@@ -63,14 +63,6 @@ def host() -> Target:
     return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
 
 
-@cache
-def host_machine() -> Machine:
-    """``Machine.host()``, declared once per process."""
-    from tilewright.hw.machine import Machine
-
-    return Machine.host()
-
-
 def of_machine(machine: Machine | None) -> Target:
     """The target ``machine`` declares; what it leaves open is taken from the host if the triple allows."""
     here = host()
