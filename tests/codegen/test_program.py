@@ -174,7 +174,8 @@ def f(x: i32[6, 8], y: i32[6, 8], n: i32[()]):
 
 
 def test_while_and_data_dependent_conditions(check):
-    check("""
+    check(
+        """
 @kernel
 def collatz(x: i64[20], steps: i64[20]):
     for i in range(20):
@@ -187,7 +188,9 @@ def collatz(x: i64[20], steps: i64[20]):
             else:
                 v = 3 * v + 1
             steps[i] += 1
-""", x=np.arange(1, 21))
+""",
+        x=np.arange(1, 21),
+    )
 
 
 def test_calls_are_inlined_with_windows_and_sizes(check):
@@ -211,7 +214,11 @@ def f(x: f32[8, 40], y: f32[8, 40]):
 """)
     x, y = outer.args
     twice = [
-        Call(row, (ex.idx(13),), (Window(x, (ex.idx(3), Span(ex.idx(1), ex.idx(13), 3))), Window(y, (ex.idx(i), Span(ex.idx(20), ex.idx(13))))))
+        Call(
+            row,
+            (ex.idx(13),),
+            (Window(x, (ex.idx(3), Span(ex.idx(1), ex.idx(13), 3))), Window(y, (ex.idx(i), Span(ex.idx(20), ex.idx(13))))),
+        )
         for i in (2, 5)
     ]
     first = loops(outer)[0]
@@ -220,7 +227,8 @@ def f(x: f32[8, 40], y: f32[8, 40]):
 
 
 def test_recursion_through_symbolic_heap_buffers(check):
-    check("""
+    check(
+        """
 @kernel(params=("N",))
 def f(x: f32[N], y: f32[N]):
     for i in range(3):
@@ -229,7 +237,9 @@ def f(x: f32[N], y: f32[N]):
             t[j + i] = x[j]
         for k in range(N):
             y[k] += t[k + i]
-""", N=50)
+""",
+        N=50,
+    )
 
 
 NESTS = {

@@ -46,26 +46,32 @@ def test_gather_and_scatter_by_table(check):
     import numpy as np
 
     p = np.random.default_rng(0).permutation(37).astype(np.int32)
-    check("""
+    check(
+        """
 @kernel
 def f(x: f32[37], p: i32[37], y: f32[37], z: f32[37]):
     for j in vector(37):
         y[j] = x[p[j]]
     for k in vector(37):
         z[p[k]] = x[k]
-""", p=p)
+""",
+        p=p,
+    )
 
 
 def test_histogram_lanes_may_meet(check):
     import numpy as np
 
-    check("""
+    check(
+        """
 @kernel
 def f(p: u8[50], h: i32[8]):
     for j in vector(50):
         if p[j] != 3:
             h[p[j] % 8] += 1
-""", p=np.random.default_rng(0).integers(0, 8, 50).astype(np.uint8))
+""",
+        p=np.random.default_rng(0).integers(0, 8, 50).astype(np.uint8),
+    )
 
 
 @pytest.mark.parametrize("kind", LOOPS)
@@ -117,13 +123,17 @@ def test_reduction_over_a_vector_loop(check, op, dtype, extent):
     if op == "*=" and dtype in ("f32", "f64", "f16"):
         given["x"] = (1 + 0.01 * np.random.default_rng(0).standard_normal((3, extent))).astype(dtype.replace("f", "float"))
         given["s"] = np.ones(3, dtype.replace("f", "float"))
-    check(f"""
+    check(
+        f"""
 @kernel
 def f(x: {dtype}[3, {extent}], s: {dtype}[3]):
     for i in range(3):
         for j in vector({extent}):
             {update}
-""", tolerance={"f16": 0.1, "bf16": 1.0 if op == "+=" else 0.5}.get(dtype, 1e-4), **given)
+""",
+        tolerance={"f16": 0.1, "bf16": 1.0 if op == "+=" else 0.5}.get(dtype, 1e-4),
+        **given,
+    )
 
 
 @pytest.mark.parametrize("dtype,ops", [("i16", "&|^"), ("bool", "&|^"), ("u8", "&|^")])
@@ -151,7 +161,8 @@ def f(x: i32[4, 6, 37], s: i32[4], t: i64[()]):
 
 
 def test_private_scalars_and_arrays(check):
-    check("""
+    check(
+        """
 @kernel
 def f(x: f32[40, 3], y: f32[40]):
     for j in vector(40):
@@ -163,7 +174,9 @@ def f(x: f32[40, 3], y: f32[40]):
         for k2 in unroll(3):
             t += v[k2] * v[2 - k2]
         y[j] = t
-""", tolerance=1e-5)
+""",
+        tolerance=1e-5,
+    )
 
 
 def test_serial_loop_inside_a_vector_loop(check):
@@ -197,18 +210,23 @@ def f(x: f32[100], y: f32[100]):
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 64, 100])
 def test_symbolic_extent(check, n):
-    check("""
+    check(
+        """
 @kernel(params=("N",))
 def f(x: f32[N], y: f32[N], s: f32[()]):
     for j in vector(N):
         y[j] = x[j] * 2.0
         s[()] += x[j]
-""", N=n, tolerance=1e-4)
+""",
+        N=n,
+        tolerance=1e-4,
+    )
 
 
 @pytest.mark.parametrize("n", [1, 16, 30])
 def test_symbolic_guard(check, n):
-    check("""
+    check(
+        """
 @kernel(params=("N",))
 def f(x: f32[N, N], y: f32[N, N]):
     for i in range(N):
@@ -216,7 +234,9 @@ def f(x: f32[N, N], y: f32[N, N]):
             for j in vector(16):
                 if jo * 16 + j < N:
                     y[i, jo * 16 + j] = x[i, jo * 16 + j] + x[jo * 16 + j, i]
-""", N=n)
+""",
+        N=n,
+    )
 
 
 def test_nested_vector_loops(check):

@@ -212,7 +212,9 @@ def store(f: Frame, s: Storage, offset: Poly, v: Value) -> None:
     if varying.terms or stride not in (1, -1) or (f.mask and stride == -1):
         pointers = _lane_addresses(f, s, offset)
         active = f.mask.operand if f.mask else f"<{f.lanes} x i1> splat (i1 true)"
-        f.w.line(f"call void @llvm.masked.scatter.{suffix(vec)}.v{f.lanes}p0({vec} {raw}, <{f.lanes} x ptr> align {align} {pointers}, {active})")
+        f.w.line(
+            f"call void @llvm.masked.scatter.{suffix(vec)}.v{f.lanes}p0({vec} {raw}, <{f.lanes} x ptr> align {align} {pointers}, {active})"
+        )
         return
     if stride == -1:
         uniform = uniform + Poly(1 - f.lanes)

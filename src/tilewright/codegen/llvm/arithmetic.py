@@ -124,7 +124,9 @@ def _shift(w: Writer, op: str, a: Value, b: Value, dtype: DType) -> Value:
     shifted = w.pure(f"shl {ints} {x}, {clamped}")
     if clamped is not n:
         fits = w.pure(f"icmp ult {ints} {n}, {splat_text(f'i{bits}', str(bits), a.lanes)}")
-        shifted = w.pure(f"select {value_type(ty.boolean, a.lanes)} {fits}, {ints} {shifted}, {ints} {splat_text(f'i{bits}', '0', a.lanes)}")
+        shifted = w.pure(
+            f"select {value_type(ty.boolean, a.lanes)} {fits}, {ints} {shifted}, {ints} {splat_text(f'i{bits}', '0', a.lanes)}"
+        )
     return normalised(w, shifted, bits, dtype, a.lanes)
 
 
@@ -157,7 +159,9 @@ def floor_division(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, 
     else:
         minus, safe = "", y
     rem = w.pure(f"srem {ints} {x}, {safe}")
-    fix = w.pure(f"and {conds} {w.pure(f'icmp ne {ints} {rem}, {c(0)}')}, {w.pure(f'icmp slt {ints} ' + w.pure(f'xor {ints} {rem}, {safe}') + f', {c(0)}')}")
+    fix = w.pure(
+        f"and {conds} {w.pure(f'icmp ne {ints} {rem}, {c(0)}')}, {w.pure(f'icmp slt {ints} ' + w.pure(f'xor {ints} {rem}, {safe}') + f', {c(0)}')}"
+    )
     if op == "%":
         return w.pure(f"select {conds} {fix}, {ints} {w.pure(f'add {ints} {rem}, {safe}')}, {ints} {rem}")
     quo = w.pure(f"sdiv {ints} {x}, {safe}")

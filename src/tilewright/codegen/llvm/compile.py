@@ -20,7 +20,9 @@ def compile_ir(text: str, target: Any, opt: int = 3, emit: Literal["obj", "asm",
     try:
         module = llvm.parse_assembly(text)
     except RuntimeError as error:
-        raise CodegenError(f"LLVM rejects the emitted code: {error}", hint="this is a defect of the code generator: please report the kernel") from error
+        raise CodegenError(
+            f"LLVM rejects the emitted code: {error}", hint="this is a defect of the code generator: please report the kernel"
+        ) from error
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=opt)

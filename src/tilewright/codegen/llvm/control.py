@@ -27,7 +27,9 @@ def conditional(f: Frame, cond: str, then: Callable[[], None], orelse: Callable[
     w.start(end)
 
 
-def counted_loop(f: Frame, name: str, lo: Poly, hi: Poly, step: int, body: Callable[[], None], scheduled: bool, last: int | None = None) -> None:
+def counted_loop(
+    f: Frame, name: str, lo: Poly, hi: Poly, step: int, body: Callable[[], None], scheduled: bool, last: int | None = None
+) -> None:
     """``for name in range(lo, hi, step)``. ``scheduled``: LLVM must not vectorise or unroll it again.
 
     ``last`` bounds the variable more tightly than hi - 1, where the caller knows.

@@ -92,7 +92,11 @@ def _integer_to_integer(w: Writer, v: Value, to: DType) -> Value:
         have = max(container_bits(to), have)
         ref = integer_in(w, v, have)
         vec = f"<{v.lanes} x i{have}>" if v.lanes else f"i{have}"
-        ref = w.pure(f"shl {vec} {ref}, {splat_text(f'i{have}', str(shift), v.lanes)}") if shift < have else splat_text(f"i{have}", "0", v.lanes)
+        ref = (
+            w.pure(f"shl {vec} {ref}, {splat_text(f'i{have}', str(shift), v.lanes)}")
+            if shift < have
+            else splat_text(f"i{have}", "0", v.lanes)
+        )
         return normalised(w, ref, have, to, v.lanes)
     if shift < 0:
         ref = integer_in(w, v, have)

@@ -39,9 +39,7 @@ def emit_call(f: Frame, s: Call) -> None:
         f.module.declares[text] = text
     f.module.definitions[fn.symbol] = fn.definition
     operands = [(_elements(f, w), w) for w in s.args]
-    args = [
-        f"{kind} {_gathered(f, w, offsets, kind)}" for (offsets, w), kind in zip(operands, fn.parameters, strict=True)
-    ]
+    args = [f"{kind} {_gathered(f, w, offsets, kind)}" for (offsets, w), kind in zip(operands, fn.parameters, strict=True)]
     position = next(n for n, p in enumerate(s.kernel.args) if p.name == fn.result)
     kind = fn.parameters[position]
     result = f.w.op(f"call {kind} @{fn.symbol}({', '.join(args)})")
@@ -93,7 +91,12 @@ def _gathered(f: Frame, w: Window, offsets: list[Poly], kind: str) -> str:
     align = access.element_align(s)
     runs = _runs(offsets)
     if len(runs) == 1:
-        return _as(f, f.w.op(f"load {_memory(s, len(offsets))}, ptr {access.address(f, s, offsets[0])}, align {align}"), _memory(s, len(offsets)), kind)
+        return _as(
+            f,
+            f.w.op(f"load {_memory(s, len(offsets))}, ptr {access.address(f, s, offsets[0])}, align {align}"),
+            _memory(s, len(offsets)),
+            kind,
+        )
     whole = _memory(s, len(offsets))
     total = f"<{len(offsets)} x {memory_type(s.buffer.dtype)}>"
     ref = "poison"

@@ -73,9 +73,7 @@ def _captured(f: Frame, s: For) -> tuple[list[str], list[str]]:
     return known, [v for v in names if v in f.env]
 
 
-def _outline(
-    f: Frame, s: For, name: str, buffers: list[str], variables: list[str], count: Poly, body: Callable[[Frame], None]
-) -> None:
+def _outline(f: Frame, s: For, name: str, buffers: list[str], variables: list[str], count: Poly, body: Callable[[Frame], None]) -> None:
     """The function the pool calls, and behind it one whose arguments say that buffers do not overlap."""
     slots = [("ptr", f"%b{n}") for n in range(len(buffers))] + [("i64", f"%x{n}") for n in range(len(variables))] + [("ptr", "%workspace")]
     lines = [f"define internal void @{name}(ptr %ctx, i64 %begin, i64 %end, i64 %thread) nounwind {{"]

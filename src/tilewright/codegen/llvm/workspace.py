@@ -60,7 +60,9 @@ def plan(kernel: Kernel, is_register: Callable[[Buffer], bool]) -> Plan:
     return out
 
 
-def _collect(b: Block, where: str, vector: bool, clock: list[int], is_register: Callable[[Buffer], bool], lives: list[_Life], out: Plan) -> None:
+def _collect(
+    b: Block, where: str, vector: bool, clock: list[int], is_register: Callable[[Buffer], bool], lives: list[_Life], out: Plan
+) -> None:
     here: dict[str, _Life] = {}
     for s in b.stmts:
         start = clock[0]

@@ -16,7 +16,16 @@ from tilewright.ir import types as ty
 from tilewright.ir.types import DType
 
 #: LLVM intrinsics that every target computes inline and exactly.
-EXACT = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "round": "roundeven", "trunc": "trunc", "abs": "fabs", "copysign": "copysign", "fma": "fma"}
+EXACT = {
+    "sqrt": "sqrt",
+    "floor": "floor",
+    "ceil": "ceil",
+    "round": "roundeven",
+    "trunc": "trunc",
+    "abs": "fabs",
+    "copysign": "copysign",
+    "fma": "fma",
+}
 _LIBM = {"asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2", "fmod": "fmod", "pow": "pow"}
 
 Expansion = Callable[[Writer, Value], Value]

@@ -1,2 +1,220 @@
-"""placeholder"""
-EXPANSIONS = {}
+"""f32 functions as argument reduction and a polynomial.
+
+The polynomials are minimax fits in double precision (iteratively reweighted least squares at
+Chebyshev nodes, weighted to relative error of the function), rounded to f32. Bounds in the docstrings are the
+largest errors the tests find over all exponents, against double precision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tilewright.codegen.llvm.math.algebra import Algebra, F
+from tilewright.codegen.llvm.values import Value
+from tilewright.codegen.llvm.writer import Writer
+
+_LN2 = math.log(2.0)
+#: ln 2 split so that small integers times the first part are exact.
+_LN2_HIGH, _LN2_LOW = 0.6923828125, 0.0007643680599452862
+_LOG2E_HIGH, _LOG2E_LOW = 1.4426950216293335, 1.92596298909109e-08
+_ROUNDER = 12582912.0  # 1.5 * 2**23
+_ROUNDER_BITS = 1262485504
+_SQRT_HALF_BITS = 1060439283
+
+#: (e**r - 1 - r) / r**2 on |r| <= 0.35
+_EXP = (0.5, 0.1666666716337204, 0.04166625440120697, 0.008333262987434864, 0.0013947224942967296, 0.00019919377518817782)
+#: (log(1+f) - f + f**2/2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1]
+_LOG = (
+    0.3333331048488617,
+    -0.25000008940696716,
+    0.20002193748950958,
+    -0.16668051481246948,
+    0.1421789824962616,
+    -0.12403307110071182,
+    0.1189902126789093,
+    -0.1169571578502655,
+    0.06746432185173035,
+)
+#: (tanh(t)/t - 1) / t**2 in t**2, |t| <= 0.6
+_TANH = (-0.3333333134651184, 0.13333247601985931, -0.053952474147081375, 0.021734438836574554, -0.008267087861895561, 0.002231060992926359)
+#: erf(t)/t - 1 in t**2, |t| <= 0.95
+_ERF = (
+    0.12837916612625122,
+    -0.37612631916999817,
+    0.11283663660287857,
+    -0.026857705786824226,
+    0.005196951795369387,
+    -0.0008097702520899475,
+    8.185090700862929e-05,
+)
+#: log(1 - erf(t)) on 0.9 <= t <= 3.95
+_TAIL = (
+    0.0001692053338047117,
+    -1.1294883489608765,
+    -0.6334008574485779,
+    -0.10822038352489471,
+    0.025080617517232895,
+    -0.004156255628913641,
+    0.00043139373883605003,
+    -2.0828632841585204e-05,
+)
+
+
+# --- exponentials -----------------------------------------------------------------------------
+
+
+def exp(w: Writer, x: Value) -> Value:
+    """e**x: at most 1 ulp."""
+    a = Algebra(w, x.lanes)
+    n, r = _reduced(a, a.clamp(x._replace(dtype=F), -105.0, 90.0))
+    return _scaled(a, a.add(_exp_of_small(a, r), a.c(1.0)), n)
+
+
+def exp2(w: Writer, x: Value) -> Value:
+    """2**x: at most 1 ulp."""
+    a = Algebra(w, x.lanes)
+    x = a.clamp(x._replace(dtype=F), -152.0, 130.0)
+    shifted = a.add(x, a.c(_ROUNDER))
+    r = a.mul(a.sub(x, a.sub(shifted, a.c(_ROUNDER))), a.c(_LN2))
+    return _scaled(a, a.add(_exp_of_small(a, r), a.c(1.0)), a.sub(a.bits(shifted), a.i(_ROUNDER_BITS)))
+
+
+def expm1(w: Writer, x: Value) -> Value:
+    """e**x - 1: at most 2 ulp, also near 0."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    n, r = _reduced(a, a.clamp(x, -30.0, 88.75))
+    half = a.of_bits(a.shift("shl", a.add(n, a.i(126)), 23))  # 2**(n-1), which does not overflow at n = 128
+    y = a.fma(half, _exp_of_small(a, r), a.sub(half, a.c(0.5)))
+    return a.select(a.test("oeq", x, a.c(0.0)), x, a.add(y, y))
+
+
+def _reduced(a: Algebra, x: Value) -> tuple[Value, Value]:
+    """(n, r) with x = n ln 2 + r and |r| at most about ln 2 / 2; n as i32.
+
+    Adding 1.5 * 2**23 leaves the rounded multiple in the low mantissa bits: no conversion, and
+    no undefined result for NaN.
+    """
+    shifted = a.fma(x, a.c(1 / _LN2), a.c(_ROUNDER))
+    whole = a.sub(shifted, a.c(_ROUNDER))
+    r = a.fma(whole, a.c(-_LN2_HIGH), x)
+    return a.sub(a.bits(shifted), a.i(_ROUNDER_BITS)), a.fma(whole, a.c(-_LN2_LOW), r)
+
+
+def _exp_of_small(a: Algebra, r: Value) -> Value:
+    """e**r - 1."""
+    return a.fma(a.mul(r, r), a.poly(r, _EXP), r)
+
+
+def _scaled(a: Algebra, y: Value, n: Value) -> Value:
+    """y * 2**n in two steps, so that denormal results round once and overflow gives infinity."""
+    first = a.shift("ashr", n, 1)
+    for part in (first, a.sub(n, first)):
+        y = a.mul(y, a.of_bits(a.shift("shl", a.add(part, a.i(127)), 23)))
+    return y
+
+
+# --- logarithms -------------------------------------------------------------------------------
+
+
+def log(w: Writer, x: Value) -> Value:
+    """Natural logarithm: at most 1 ulp."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    e, f = _decomposed(a, x)
+    y = _log_tail(a, f)
+    y = a.add(a.fma(e, a.c(_LN2_LOW), y), f)
+    return _log_special(a, x, a.fma(e, a.c(_LN2_HIGH), y))
+
+
+def log2(w: Writer, x: Value) -> Value:
+    """Logarithm to base 2: at most 2 ulp."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    e, f = _decomposed(a, x)
+    low = a.fma(_log_tail(a, f), a.c(1 / _LN2), a.mul(f, a.c(_LOG2E_LOW)))
+    return _log_special(a, x, a.add(a.fma(f, a.c(_LOG2E_HIGH), low), e))
+
+
+def log1p(w: Writer, x: Value) -> Value:
+    """log(1 + x): at most 2 ulp, also near 0."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    u = a.add(x, a.c(1.0))
+    lost = a.sub(x, a.sub(u, a.c(1.0)))
+    y = a.add(log(w, u), a.div(lost, u))
+    y = a.select(a.test("oeq", u, a.c(0.0)), a.c(-math.inf), y)
+    unchanged = a.test("oeq", u, a.c(1.0))
+    return a.select(a.test("oeq", x, a.c(math.inf)), x, a.select(unchanged, x, y))
+
+
+def _decomposed(a: Algebra, x: Value) -> tuple[Value, Value]:
+    """(e, f) with x = 2**e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), for positive x, denormals too."""
+    tiny = a.test("olt", x, a.c(2.0**-126))
+    x = a.select(tiny, a.mul(x, a.c(2.0**23)), x)
+    offset = a.sub(a.bits(x), a.i(_SQRT_HALF_BITS))
+    e = a.shift("ashr", offset, 23)
+    m = a.of_bits(a.sub(a.bits(x), a.shift("shl", e, 23)))
+    return a.to_float(a.select(tiny, a.sub(e, a.i(23)), e)), a.sub(m, a.c(1.0))
+
+
+def _log_tail(a: Algebra, f: Value) -> Value:
+    """log(1 + f) - f."""
+    square = a.mul(f, f)
+    return a.fma(a.mul(square, f), a.poly(f, _LOG), a.mul(square, a.c(-0.5)))
+
+
+def _log_special(a: Algebra, x: Value, y: Value) -> Value:
+    y = a.select(a.test("oeq", x, a.c(math.inf)), x, y)
+    y = a.select(a.test("oeq", x, a.c(0.0)), a.c(-math.inf), y)
+    return a.select(a.test("ult", x, a.c(0.0)), a.c(math.nan), y)
+
+
+# --- sigmoids ---------------------------------------------------------------------------------
+
+
+def tanh(w: Writer, x: Value) -> Value:
+    """Hyperbolic tangent: at most 2 ulp."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    size = a.abs(x)
+    square = a.mul(x, x)
+    small = a.fma(a.mul(square, a.poly(square, _TANH)), x, x)
+    capped = a.clamp(size, 0.0, 10.0)
+    grown = exp(w, a.add(capped, capped))
+    large = a.sub(a.c(1.0), a.div(a.c(2.0), a.add(grown, a.c(1.0))))
+    return a.select(a.test("olt", size, a.c(0.575)), small, a.sign_of(large, x))
+
+
+def sigmoid(w: Writer, x: Value) -> Value:
+    """1 / (1 + e**-x): at most 3 ulp, denormal results included."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    small = exp(w, a.neg(a.abs(x)))
+    inverse = a.div(a.c(1.0), a.add(a.c(1.0), small))
+    return a.select(a.test("olt", x, a.c(0.0)), a.mul(small, inverse), inverse)
+
+
+def erf(w: Writer, x: Value) -> Value:
+    """Error function: at most 2 ulp."""
+    a = Algebra(w, x.lanes)
+    x = x._replace(dtype=F)
+    size = a.abs(x)
+    small = a.fma(a.poly(a.mul(x, x), _ERF), x, x)
+    tail = exp(w, a.poly(a.clamp(size, 0.0, 3.95), _TAIL))  # erfc
+    large = a.sign_of(a.sub(a.c(1.0), tail), x)
+    return a.select(a.test("ogt", size, a.c(0.92)), large, small)
+
+
+EXPANSIONS: dict[str, Callable[[Writer, Value], Value]] = {
+    "exp": exp,
+    "exp2": exp2,
+    "expm1": expm1,
+    "log": log,
+    "log2": log2,
+    "log1p": log1p,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+    "erf": erf,
+}
