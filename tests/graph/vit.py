@@ -67,7 +67,9 @@ class _Builder:
 
     def gelu(self, x: str) -> str:
         inner = self.node("Erf", self.node("Div", x, self.constant(np.float32(np.sqrt(2.0)))))
-        return self.node("Mul", self.node("Mul", x, self.node("Add", inner, self.constant(np.float32(1.0)))), self.constant(np.float32(0.5)))
+        return self.node(
+            "Mul", self.node("Mul", x, self.node("Add", inner, self.constant(np.float32(1.0)))), self.constant(np.float32(0.5))
+        )
 
     def attention(self, x: str) -> str:
         c = self.config
@@ -75,7 +77,9 @@ class _Builder:
         mixed = self.node("Reshape", self.linear(x, c.width, 3 * c.width), self.integers(0, c.tokens, 3, heads, size))
         mixed = self.node("Transpose", mixed, perm=[2, 0, 3, 1, 4])
         q, k, v = (self.node("Gather", mixed, self.constant(np.asarray(i, np.int64)), axis=0) for i in range(3))
-        scores = self.node("MatMul", self.node("Mul", q, self.constant(np.float32(size**-0.5))), self.node("Transpose", k, perm=[0, 1, 3, 2]))
+        scores = self.node(
+            "MatMul", self.node("Mul", q, self.constant(np.float32(size**-0.5))), self.node("Transpose", k, perm=[0, 1, 3, 2])
+        )
         mixed = self.node("MatMul", self.node("Softmax", scores, axis=-1), v)
         merged = self.node("Reshape", self.node("Transpose", mixed, perm=[0, 2, 1, 3]), self.integers(0, c.tokens, c.width))
         return self.linear(merged, c.width, c.width)

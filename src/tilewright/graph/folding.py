@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,15 +34,15 @@ def evaluate(operation: Operation, buffers: Mapping[str, Buffer], arrays: Mappin
 
 
 def channel_affine(
-    kind: str, attributes: Mapping[str, object], x: Tensor, others: list[Tensor], opset: int
+    kind: str, attributes: Mapping[str, Any], x: Tensor, others: list[Tensor], opset: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """(factor, shift) per channel (f64) when the node is ``x * factor[c] + shift[c]`` with known vectors, else None."""
     if any(t.value is None for t in others) or x.rank < 3:
         return None
     channels = x.shape[1]
     if kind == "BatchNormalization" and len(others) == 4 and not attributes.get("training_mode"):
-        epsilon = attributes.get("epsilon", 1e-5)
-        return folded_batch_norm(*others, float(epsilon))  # type: ignore[arg-type]
+        scale, bias, mean, variance = others
+        return folded_batch_norm(scale, bias, mean, variance, attributes.get("epsilon", 1e-5))
     if kind in ("Mul", "Add") and len(others) == 1 and opset >= 7:
         other = others[0]
         spread = (1,) * (x.rank - other.rank) + other.shape

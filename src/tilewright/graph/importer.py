@@ -209,11 +209,9 @@ class _Importer:
             shapes = ", ".join("-" if t is None else f"{t.dtype}{list(t.shape)}" for t in inputs)
             raise op.refuse(f"operands ({shapes}) or attributes are not what the operator requires: {error}") from error
         results = [op.array(r) if isinstance(r, np.ndarray) else r for r in (produced if isinstance(produced, tuple) else (produced,))]
-        return self._record(op, results, inputs, node, scope)
+        return self._record(op, results, inputs, node)
 
-    def _record(
-        self, op: Lowering, results: list[Tensor | None], inputs: Sequence[Tensor | None], node: _Node, scope: _Scope
-    ) -> list[Tensor | None]:
+    def _record(self, op: Lowering, results: list[Tensor | None], inputs: Sequence[Tensor | None], node: _Node) -> list[Tensor | None]:
         """Enter what a lowering made into the graph, evaluated if all its operands are known."""
         for name, value in op.arrays.items():
             self._constants[name] = value.value  # type: ignore[assignment]
@@ -253,8 +251,7 @@ class _Importer:
         w, b = folding.scaled_conv(op, weights, bias, *affine)
         result = implementations()["", "Conv"](op, operands[0], w, b)
         del self._operations[x.name]
-        out = self._record(op, [result], [operands[0], w, b], conv, scope)[0]
-        return out
+        return self._record(op, [result], [operands[0], w, b], conv)[0]
 
     # --- bodies ---------------------------------------------------------------------------
 

@@ -76,29 +76,33 @@ def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
     out = list(body)
     for s in body:
         producer = element_wise(s)
-        if producer is None or producer[1].buffer.name not in private:
-            continue
-        name, at = producer[1].buffer.name, producer[1].indices
-        readers = [k for k, t in enumerate(out) if name in read_buffers(t)]
-        if sum(name in written_buffers(t) for t in out) != 1 or len(readers) != 1 or (consumer := element_wise(out[readers[0]])) is None:
-            continue
-        uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
-        costly = any(isinstance(e, Intrinsic) for e in ex.walk(current_value(out, name)))
-        if any(ld.indices != consumer[1].indices for ld in uses) or (costly and len(uses) > 1):
-            continue
-        env = {v.name: w for v, w in zip(at, consumer[0], strict=True) if isinstance(v, Var)}
-        value = ex.cast(ex.substitute(current_value(out, name), env), producer[1].buffer.dtype)
-        out[readers[0]] = _with_value(
-            out[readers[0]],
-            ex.transform(consumer[1].value, lambda e, n=name, v=value: v if isinstance(e, Load) and e.buffer.name == n else None),
-        )
-        out = [t for t in out if not (isinstance(t, Alloc) and t.buffer.name == name) and name not in written_buffers(t)]
+        if producer is not None and producer[1].buffer.name in private:
+            out = _inlined(out, producer[1].buffer.name)
     return out
 
 
-def current_value(body: Sequence[Stmt], name: str) -> Expr:
-    """The value the element-wise nest that writes ``name`` stores."""
-    return next(found[1].value for s in body if (found := element_wise(s)) is not None and found[1].buffer.name == name)
+def _inlined(body: list[Stmt], name: str) -> list[Stmt]:
+    """``body`` with ``name`` computed in its only reader, or as it was if the conditions do not hold."""
+    writers = [k for k, t in enumerate(body) if name in written_buffers(t)]
+    readers = [k for k, t in enumerate(body) if name in read_buffers(t)]
+    if len(writers) != 1 or len(readers) != 1:
+        return body
+    producer, consumer = element_wise(body[writers[0]]), element_wise(body[readers[0]])
+    if producer is None or consumer is None:
+        return body
+    uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
+    costly = any(isinstance(e, Intrinsic) for e in ex.walk(producer[1].value))
+    if any(ld.indices != consumer[1].indices for ld in uses) or (costly and len(uses) > 1):
+        return body
+    env: dict[str, Expr] = {v.name: w for v, w in zip(producer[0], consumer[0], strict=True)}
+    value = ex.cast(ex.substitute(producer[1].value, env), producer[1].buffer.dtype)
+
+    def replaced(e: Expr) -> Expr | None:
+        return value if isinstance(e, Load) and e.buffer.name == name else None
+
+    out = list(body)
+    out[readers[0]] = map_exprs(out[readers[0]], lambda e: ex.transform(e, replaced))
+    return [t for k, t in enumerate(out) if k != writers[0] and not (isinstance(t, Alloc) and t.buffer.name == name)]
 
 
 def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:
@@ -112,10 +116,6 @@ def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:
     if isinstance(nest, Store) and nest.op is None and nest.indices == tuple(iterators) and nest.buffer.shape == tuple(extents):
         return iterators, nest
     return None
-
-
-def _with_value(nest: Stmt, value: Expr) -> Stmt:
-    return replace(nest, value=value) if isinstance(nest, Store) else replace(nest, body=Block((_with_value(nest.body.stmts[0], value),)))  # type: ignore[attr-defined]
 
 
 def canonical(kernel: Kernel) -> Kernel:

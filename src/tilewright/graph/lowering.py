@@ -29,6 +29,7 @@ from tilewright.ir.types import DType
 from tilewright.util.errors import ImportFailure
 
 Element = Callable[..., ExprLike]
+Place = Callable[..., tuple[Expr, ...]]
 
 
 class StaticOperandRequired(ImportFailure):
@@ -94,7 +95,8 @@ class Lowering:
         """Contents of operand ``x``, which must be known at compile time since they decide ``what``."""
         if x.value is None:
             raise StaticOperandRequired(
-                f"{self.kind} node {self.name!r}: its {what} must be known at compile time but depends on input(s) {', '.join(sorted(x.sources)) or '(data)'}",
+                f"{self.kind} node {self.name!r}: its {what} must be known at compile time but depends on input(s) "
+                f"{', '.join(sorted(x.sources)) or '(data)'}",
                 x.sources,
                 hint="bind those inputs: compile(model, constants={name: array})",
             )
@@ -146,7 +148,7 @@ class Lowering:
         self.assign(out, f)
         return out
 
-    def assign(self, out: Tensor, f: Element, shape: Sequence[int] | None = None, at: Element | None = None, op: str | None = None) -> None:
+    def assign(self, out: Tensor, f: Element, shape: Sequence[int] | None = None, at: Place | None = None, op: str | None = None) -> None:
         """``out[at(*i)] (op)= f(*i)`` over ``shape`` (by default: every element of ``out``)."""
         shape = out.shape if shape is None else shape
         iterators = self.indices(shape, parameter_names(f, len(shape)))

@@ -20,7 +20,9 @@ class MemoryPlan:
     unshared: int
 
 
-def plan_memory(graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Sequence[str]], outside: frozenset[str] = frozenset()) -> MemoryPlan:
+def plan_memory(
+    graph: Graph, reads: Sequence[Sequence[str]], writes: Sequence[Sequence[str]], outside: frozenset[str] = frozenset()
+) -> MemoryPlan:
     """Offsets for everything the steps write, except ``outside`` (whose memory is the caller's).
 
     ``reads[k]`` and ``writes[k]`` are the buffers step k touches, in execution order. Largest

@@ -140,12 +140,13 @@ def is_nan(op: Lowering, x: Tensor) -> Tensor:
 @operator("IsInf")
 def is_inf(op: Lowering, x: Tensor) -> Tensor:
     largest = float(np.finfo(x.dtype.to_numpy()).max) if x.dtype != ty.bf16 else 3.3895313892515355e38
-    tests = []
-    if op.attribute("detect_positive", 1):
-        tests.append(lambda v: compare(">", v, largest))
-    if op.attribute("detect_negative", 1):
-        tests.append(lambda v: compare("<", v, -largest))
-    return pointwise(op, lambda v: reduce(lambda a, b: logical("or", a, b), [t(v) for t in tests], const(False)), x, dtype=ty.boolean)
+    positive, negative = op.attribute("detect_positive", 1), op.attribute("detect_negative", 1)
+
+    def infinite(v: Expr) -> Expr:
+        above = compare(">", v, largest) if positive else const(False)
+        return logical("or", above, compare("<", v, -largest) if negative else const(False))
+
+    return pointwise(op, infinite, x, dtype=ty.boolean)
 
 
 # --- activations with parameters ---------------------------------------------------------------

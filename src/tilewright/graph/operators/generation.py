@@ -73,7 +73,8 @@ def cosine_window(op: Lowering, size: Tensor) -> Tensor:
 def mel_weights(op: Lowering, bins: Tensor, length: Tensor, rate: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Triangular filters over ``length // 2 + 1`` spectrum bins, evenly spaced on the mel scale."""
     number, size, hertz, lo, hi = (op.known(t, "operands").reshape(()).item() for t in (bins, length, rate, low, high))
-    mel = np.linspace(*(2595.0 * np.log10(1.0 + np.asarray([lo, hi]) / 700.0)), number + 2)
+    first, last = (float(v) for v in 2595.0 * np.log10(1.0 + np.asarray([lo, hi]) / 700.0))
+    mel = np.linspace(first, last, number + 2)
     edges = ((size + 1) * (700.0 * (10.0 ** (mel / 2595.0) - 1.0)) // hertz).astype(np.int64)
     out = np.zeros((size // 2 + 1, number))
     for m in range(number):

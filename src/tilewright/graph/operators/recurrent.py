@@ -53,15 +53,18 @@ def _cell(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, le
 def _activations(op: Lowering, default: Sequence[str], direction: int) -> list[Callable[[Expr], Expr]]:
     names = op.attribute("activations") or list(default) * 2
     alphas, betas = iter(op.attribute("activation_alpha") or []), iter(op.attribute("activation_beta") or [])
-    out = []
+    out: list[Callable[[Expr], Expr]] = []
     for name in names[direction * len(default) : (direction + 1) * len(default)]:
         if name not in _ACTIVATIONS:
             raise op.refuse(f"unknown activation {name!r}", hint=f"known: {', '.join(_ACTIVATIONS)}")
         a = next(alphas, {"LeakyRelu": 0.01, "HardSigmoid": 0.2}.get(name, 1.0)) if name in ("Affine", "LeakyRelu", "HardSigmoid") else 0.0
         b = next(betas, 0.5 if name == "HardSigmoid" else 0.0) if name in ("Affine", "HardSigmoid") else 0.0
-        out.append(lambda v, f=_ACTIVATIONS[name], a=a, b=b: f(v, a, b))
-    limit = op.attribute("clip")
-    return out if limit is None else [lambda v, f=f: f(clamp(v, -limit, limit)) for f in out]
+        out.append(_bound_activation(_ACTIVATIONS[name], a, b, op.attribute("clip")))
+    return out
+
+
+def _bound_activation(f: Callable[[Expr, float, float], Expr], a: float, b: float, limit: float | None) -> Callable[[Expr], Expr]:
+    return lambda v: f(v if limit is None else clamp(v, -limit, limit), a, b)
 
 
 def _run(

@@ -7,6 +7,7 @@ those tables (or, for whole-number nearest upsampling, a plain division of the i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,7 @@ def cubic_weight(distance: np.ndarray, a: float) -> np.ndarray:
 
 def _nearest(op: Lowering, x: np.ndarray) -> np.ndarray:
     mode = op.attribute("nearest_mode", "floor" if op.opset < 11 else "round_prefer_floor")
-    rounded = {
+    rounded: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "floor": np.floor,
         "ceil": np.ceil,
         "round_prefer_floor": lambda v: np.ceil(v - 0.5),
