@@ -18,8 +18,9 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Alloc, For, Kernel
+from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.rules import contraction, pointwise, tile
+from tilewright.space.rules import contraction, pointwise, rows, tile
 from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stages
 
@@ -56,26 +57,44 @@ class _Default:
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
-        reductions = [s.output.name for s in stages(self.sch.kernel) if s.is_reduction]
-        for name in dict.fromkeys(reductions):
-            self.reduction(name)
+        by_rows = False
+        for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
+            tiling = contraction.choose(s, self.core(s), self.threads, self.constants)
+            if rows.cycles(s, self.core(s)) < (tiling.cycles if tiling else float("inf")):
+                by_rows = True
+            elif tiling:
+                self.reduction(s.output.name, tiling)
+        if by_rows:
+            self.rows()
         for s in stages(self.sch.kernel):
-            if not s.opaque and s.loops:
+            if not s.opaque and s.loops and not s.is_reduction:
                 pointwise.apply(self.sch, s, self.core(s), self.threads)
         self.sch.simplify(keep_loops=False)
+
+    def rows(self) -> None:
+        """Nests that reduce along memory, and what can share their rows."""
+        rows.merge_rows(self.sch)
+        rows.localize_rows(self.sch)
+        for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
+            inner = list(tile.nests(root))
+            if not any(rows.horizontal_loop(n) for n in inner if n.is_reduction):
+                continue
+            for n in inner:
+                if n.is_reduction:
+                    rows.reduce_row(self.sch, n, self.core(n))
+                else:
+                    pointwise.apply(self.sch, n, self.core(n), 1)
+            if self.threads > 1 and sum(n.volume for n in inner) * root_trips(root) >= pointwise.PARALLEL_ELEMENTS:
+                self.sch.parallel(root.name)
 
     def core(self, s: Stage) -> VectorCore:
         return vector_core(self.machine, s.output.dtype)
 
-    def reduction(self, name: str) -> None:
+    def reduction(self, name: str, tiling: Tiling) -> None:
         """Tile the reduction that computes buffer ``name`` together with its initialisation and epilogue."""
         every = stages(self.sch.kernel)
         found = next((s for s in every if s.is_reduction and s.output.name == name), None)
         if found is None:
-            return
-        core = self.core(found)
-        tiling = contraction.choose(found, core, self.threads, self.constants)
-        if tiling is None:
             return
         packed = self.pack(found, tiling)
         if self.epilogue(name) is None:
@@ -149,3 +168,8 @@ class _Default:
 
 def _is_copy(b: Buffer, name: str) -> bool:
     return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
+
+
+def root_trips(f: For) -> int:
+    """Iterations of a loop (1 when they are not constant)."""
+    return trip_count(f) or 1

@@ -1,0 +1,146 @@
+"""Reductions along contiguous memory: softmax, normalisation, matrix-vector products.
+
+Nests that walk the same rows are merged row by row, so that a row is finished while it is in
+cache; inside a row the reduction runs in several registers of partial results.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Var
+from tilewright.ir.stmt import Block, For, Kernel
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.stages import Stage, stage_of
+from tilewright.util.errors import ScheduleError
+
+#: Registers of partial results: covers the latency of a dependent operation.
+PARTIALS = 4
+
+
+#: Cycles to combine the partial results of one row.
+COMBINE_CYCLES = 12.0
+
+
+def horizontal_loop(stage: Stage) -> str | None:
+    """The reduction loop that walks memory contiguously in some input and jumps in none, if it is worth a vector."""
+    reads = stage.reads()
+    for name in reversed(stage.reduction):
+        strides = [r.stride(name) for r in reads]
+        if 1 in strides and all(s in (0, 1) for s in strides) and stage.loops[name] >= 8:
+            return name
+    return None
+
+
+def cycles(stage: Stage, core: VectorCore) -> float:
+    """Estimated cycles of the stage done row by row (infinite when no loop qualifies)."""
+    if horizontal_loop(stage) is None:
+        return float("inf")
+    steps = stage.volume / core.lanes
+    loads = len(stage.reads()) * core.register_bytes / core.load_bytes_per_cycle
+    return steps * max(1.0 / core.fma_per_cycle, loads) + COMBINE_CYCLES * stage.volume / prod(stage.loops[n] for n in stage.reduction)
+
+
+def merge_rows(sch: Schedule) -> None:
+    """Merge adjacent top-level nests over their common outer loops, as far as dependences allow."""
+    _merge_block(sch, None)
+
+
+def _block(kernel: Kernel, loop: str | None) -> Block:
+    return kernel.body if loop is None else st.find_loop(kernel, loop).body
+
+
+def _merge_block(sch: Schedule, loop: str | None) -> None:
+    position = 0
+    while True:
+        fors = [s for s in _block(sch.kernel, loop).stmts if isinstance(s, For)]
+        if position + 1 >= len(fors):
+            break
+        first, second = fors[position], fors[position + 1]
+        if not (_is_row(first) and _is_row(second) and _merged(sch, first, second)):
+            position += 1
+    for s in _block(sch.kernel, loop).stmts:
+        if isinstance(s, For) and len([t for t in s.body.stmts if isinstance(t, For)]) > 1:
+            _merge_block(sch, s.name)
+
+
+def _is_row(f: For) -> bool:
+    """Whether the loop addresses everything written below it: it is spatial for each of its nests."""
+    return all(f.name in _index_names(s) for s in st.walk(f) if isinstance(s, st.Store))
+
+
+def _index_names(s: st.Store) -> set[str]:
+    return {n for i in s.indices for n in ex.free_vars(i)}
+
+
+def _merged(sch: Schedule, first: For, second: For) -> bool:
+    # A row of at least two loops: merging innermost loops would break perfect nests for nothing.
+    if not any(isinstance(s, For) for s in first.body.stmts) and not any(isinstance(s, For) for s in second.body.stmts):
+        return False
+    try:
+        sch.merge(first.name, second.name)
+    except ScheduleError:
+        return False  # not the same range, or the second needs rows the first has not finished: they stay apart
+    return True
+
+
+def localize_rows(sch: Schedule) -> None:
+    """Shrink local buffers that only one row uses to that row."""
+    for b in st.allocated(sch.kernel):
+        for f in reversed(st.loops(sch.kernel)):
+            if any(isinstance(s, For) for s in f.body.stmts):
+                try:
+                    sch.localize(b.name, f.name)
+                    break
+                except ScheduleError:
+                    continue  # used outside this loop, or shared between its iterations: try one further out
+
+
+def reduce_row(sch: Schedule, stage: Stage, core: VectorCore) -> None:
+    """Vectorise the reduction of one row: partial results in registers, combined once at the end."""
+    name = horizontal_loop(stage)
+    if name is None:
+        return
+    width = min(PARTIALS * core.lanes, stage.loops[name] // core.lanes * core.lanes)
+    if width == 0 or stage.loops[name] <= core.lanes:
+        sch.vectorize(name)
+        return
+    parts = sch.apply("split", name, width, "peel")
+    if len(parts) == 3:
+        parent = _parent(sch.kernel, parts[0])
+        if parent is not None and len(parent.body.stmts) == 2 and parent.name in stage.loops:
+            _separate(sch, parent, stage)
+        sch.vectorize(parts[2])
+    partial, *roots = sch.rfactor(parts[1])
+    sch.set_memory(partial, "reg")
+    for root in roots:
+        nest = stage_of(st.find_loop(sch.kernel, root))
+        lanes = [f.name for f in st.loops(nest.root) if _walks_lanes(f, partial)]
+        for lane in lanes:
+            sch.vectorize(lane)
+
+
+def _walks_lanes(f: For, partial: str) -> bool:
+    for s in st.walk(f):
+        if isinstance(s, st.Store):
+            accesses = [s.indices] if s.buffer.name == partial else []
+            accesses += [ld.indices for ld in ex.loads(s.value) if ld.buffer.name == partial]
+            if any(isinstance(a[-1], Var) and a[-1].name == f.name for a in accesses):
+                return True
+    return False
+
+
+def _separate(sch: Schedule, parent: For, stage: Stage) -> None:
+    """Pull the tail out of the reduction loops around it, so that both parts are perfect nests."""
+    loop: For | None = parent
+    while loop is not None and loop.name in stage.loops and len(loop.body.stmts) == 2:
+        outer = _parent(sch.kernel, loop.name)
+        sch.fission(loop.name)
+        loop = outer
+
+
+def _parent(kernel: Kernel, loop: str) -> For | None:
+    return next((f for f in st.loops(kernel) if any(isinstance(s, For) and s.name == loop for s in f.body.stmts)), None)
