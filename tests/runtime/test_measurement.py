@@ -47,15 +47,17 @@ def test_affinity_is_confined_and_restored() -> None:
         end.wait(10)
         seen.append(os.sched_getaffinity(0))
 
-    thread = threading.Thread(target=other)
+    thread, late = threading.Thread(target=other), threading.Thread(target=other)
     thread.start()
     ready.wait(10)
     with pytest.raises(ZeroDivisionError), confined(cpus[:1]):
         assert os.sched_getaffinity(0) == os.sched_getaffinity(thread.native_id or 0) == {cpus[0]}
+        late.start()
         raise ZeroDivisionError
     end.set()
     thread.join()
-    assert os.sched_getaffinity(0) == before and seen == [before]
+    late.join()
+    assert os.sched_getaffinity(0) == before and seen == [before, before]
 
 
 def test_refusals() -> None:

@@ -154,9 +154,9 @@ def _check_overlap(sig: Signature, physical: Sequence[np.ndarray], views: Mappin
         array = array if seen is None or isinstance(seen, Packed) else seen
         start, stop = np.lib.array_utils.byte_bounds(array) if not array.flags.c_contiguous else _span(array)
         spans.append((start, stop, p))
-    for n, (lo, hi, p) in enumerate(spans):
-        for m, (start, stop, other) in enumerate(spans):
-            if p.written and n != m and max(start, lo) < min(hi, stop):
+    for lo, hi, p in (s for s in spans if s[2].written):
+        for start, stop, other in spans:
+            if other is not p and max(start, lo) < min(hi, stop):
                 raise RuntimeFailure(
                     f"{sig.name}: argument {p.name}, which is written, overlaps argument {other.name} in memory", hint="pass a copy of one"
                 )

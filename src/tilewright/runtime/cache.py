@@ -189,7 +189,7 @@ def toolchain() -> tuple[str, ...]:
 
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for part in ("ir", "codegen", "runtime"):
+    for part in ("ir", "hw", "codegen", "runtime"):
         for path in sorted((package / part).rglob("*")):
             if path.suffix in (".py", ".ll"):
                 digest.update(path.read_bytes())

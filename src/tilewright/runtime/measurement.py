@@ -12,7 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from os import PathLike
@@ -161,24 +161,35 @@ def _rounds(contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, 
 def confined(cpus: tuple[int, ...]) -> Iterator[None]:
     """Keep every thread of this process on ``cpus`` inside the block, and give each back its own set after it.
 
-    Linux keeps affinity per thread: the caller's alone would leave the threads of a pool where they are.
+    Linux keeps affinity per thread: the caller's alone would leave the threads of a pool where they
+    are, and threads started in the block inherit it, so they are widened again to what the caller had.
     """
-    before: dict[int, set[int]] = {}
+    own = os.sched_getaffinity(0)
+    before = {thread: affinity for thread in _threads() if (affinity := _affinity(thread)) is not None}
     try:
-        for thread in map(int, os.listdir("/proc/self/task")):
-            _set_affinity(thread, set(cpus), before)
+        for thread in before:
+            _confine(thread, set(cpus))
         yield
     finally:
-        for thread, own in before.items():
-            _set_affinity(thread, own, {})
+        for thread in _threads():
+            _confine(thread, before.get(thread, own))
 
 
-def _set_affinity(thread: int, cpus: set[int], before: dict[int, set[int]]) -> None:
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/task")]
+
+
+def _affinity(thread: int) -> set[int] | None:
+    """The processors of a thread; None when it has just ended."""
     try:
-        before[thread] = os.sched_getaffinity(thread)
-        os.sched_setaffinity(thread, cpus)
+        return os.sched_getaffinity(thread)
     except ProcessLookupError:
-        before.pop(thread, None)  # the thread has ended
+        return None
+
+
+def _confine(thread: int, cpus: set[int]) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.sched_setaffinity(thread, cpus)
 
 
 def processor_name() -> str:
