@@ -56,7 +56,7 @@ def kernel_text(k: Kernel) -> str:
     """``k`` alone: kernels that it calls are named, not printed (see :func:`module_text`)."""
     options = []
     if k.sizes:
-        options.append(f"params=({', '.join(_quoted(v.name) for v in k.sizes)},)")
+        options.append(f"params=({', '.join(_quoted(v.name) for v in k.sizes)}{',' * (len(k.sizes) == 1)})")
     if k.instruction is not None:
         options.append(f"instruction={_quoted(k.instruction)}")
     head = f"@kernel({', '.join(options)})" if options else "@kernel"
