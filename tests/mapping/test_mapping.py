@@ -12,7 +12,7 @@ from hypothesis import strategies as hs
 from tilewright.hw import list_machines, load_machine
 from tilewright.ir import stmt as st
 from tilewright.ir.types import bf16, f16, f32, i8, i32, u8
-from tilewright.mapping import explain, find_mappings, operator_of, parse_mapping, rank, target_of
+from tilewright.mapping import explain, feasible, find_mappings, operator_of, parse_mapping, rank, target_of
 from tilewright.mapping import operators as ops
 from tilewright.mapping.operator import plain
 from tilewright.util.errors import MappingError
@@ -152,6 +152,8 @@ def test_shapes_are_ranked_by_real_padded_work():
     works = [m.physical().padded_work for m in ranked]
     assert works == sorted(works)
     assert not ranked[0].physical().fits  # 7 < 8: only hardware that pads can take it
+    unpadded = feasible(every)
+    assert unpadded and {str(m).split()[0] for m in unpadded} == {"i<-p*q", "i<-n*p*q"}  # 49 fills 8, 16 and 32; 7 and 1 fill none
 
 
 def test_tails_are_shared_where_the_hardware_accepts_fewer(run):

@@ -58,3 +58,17 @@ def test_a_kernel_is_no_machine_instruction(shapes):
     (m,) = find_mappings(operator_of(ops.gmm(types=(i32, i32, i32))), shapes["mma"])
     with pytest.raises(MappingError, match=r"mma is a kernel, not a declared instruction"):
         m.steps(load_machine("x86.amx"))
+
+
+def test_split_k_is_a_split_and_an_rfactor_of_the_packed_nest(run):
+    machine = load_machine("cuda.sm80")
+    kernel = ops.gmm(16, 16, 128, types=(i8, i8, i32))
+    (m,) = find_mappings(operator_of(kernel), machine.instruction("wmma_s8.m16n16k16"))
+    *caches, tensorize = m.steps(machine)
+    trips = caches[-1]["arguments"]["loop"]  # the loop around the tile: 8 trips of the reduction axis
+    schedule = Schedule(m.lower(calls=False), machine)
+    outer, _ = schedule.apply("split", loop=trips, factor=4)
+    _, _, update, _ = schedule.apply("rfactor", loop=outer)
+    schedule.apply("parallel", loop=update)
+    assert np.array_equal(run(schedule.kernel)["out"], run(kernel)["out"])
+    assert tensorize["primitive"] == "tensorize"

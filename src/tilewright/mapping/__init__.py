@@ -2,11 +2,11 @@
 
 from tilewright.mapping.mapping import Mapping, explain, parse_mapping
 from tilewright.mapping.operator import Iteration, Operand, Operator, operator_of
-from tilewright.mapping.physical import Placement, rank
+from tilewright.mapping.physical import Placement, feasible, rank
 from tilewright.mapping.search import find_mappings
 from tilewright.mapping.target import Target, target_of
 
 __all__ = [
-    "Iteration", "Mapping", "Operand", "Operator", "Placement", "Target", "explain", "find_mappings", "operator_of", "parse_mapping",
-    "rank", "target_of",
+    "Iteration", "Mapping", "Operand", "Operator", "Placement", "Target",
+    "explain", "feasible", "find_mappings", "operator_of", "parse_mapping", "rank", "target_of",
 ]  # fmt: skip

@@ -26,7 +26,9 @@ def lower(m: Mapping, kernel: Kernel, calls: bool = True) -> Kernel:
     """``kernel`` with the nest of ``m`` replaced by pack stages, instruction calls and an unpack stage.
 
     Without ``calls`` the instruction stays the loop nest it stands for, on packed operands: what a
-    schedule then refines and tensorizes (see :func:`steps.schedule_steps`). Everything around the nest stays. Integer results are bit-identical to the nest's; float sums
+    schedule then refines and tensorizes (see :func:`steps.schedule_steps`).
+
+    Everything around the nest stays. Integer results are bit-identical to the nest's; float sums
     are reassociated. Raises MappingError if the mapping is not valid, the nest is not in
     ``kernel``, or padding a reduction would change results (an arithmetic that zeros do not absorb).
     """

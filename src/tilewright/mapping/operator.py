@@ -15,6 +15,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var
+from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Block, For, Kernel, Store
 from tilewright.ir.types import DType
 from tilewright.util.errors import MappingError
@@ -131,13 +132,13 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
 def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
     nests = [(path, s) for path, s in _stores(kernel.body, []) if path]
     if at is None:
-        reductions = [n for n in nests if n[1].op]
+        reductions = [n for n in nests if _reduces(*n)]
         chosen = reductions if len(reductions) == 1 else nests
     else:
         chosen = [n for n in nests if at in (f.name for f in n[0])][:1]  # with several the perfection check below refuses
         if not chosen:
             writers = [n for n in nests if n[1].buffer.name == at]
-            chosen = [n for n in writers if n[1].op] or writers
+            chosen = [n for n in writers if _reduces(*n)] or writers
     if len(chosen) != 1:
         found = f"{len(chosen)} nests" if chosen else "no nest"
         where = f" at {at!r}" if at else ""
@@ -153,6 +154,11 @@ def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
                 hint="fission the loop so that the contraction stands alone",
             )
     return path[start:], store
+
+
+def _reduces(path: Sequence[For], store: Store) -> bool:
+    """Whether a loop of the nest folds into one element (``y[i] = max(y[i], 0)`` only updates)."""
+    return store.op is not None and not {f.name for f in path} <= {v for i in store.indices for v in ex.free_vars(i)}
 
 
 def _outermost_perfect(path: Sequence[For]) -> int:
@@ -194,31 +200,9 @@ def _extent(kernel: Kernel, f: For) -> int:
 
 def affine(e: Expr) -> tuple[dict[str, int], int] | None:
     """``e`` as (coefficient of each variable, constant), or None where it is not affine."""
-    match e:
-        case Const():
-            return ({}, int(e.value)) if not isinstance(e.value, float) else None
-        case Var():
-            return {e.name: 1}, 0
-        case Cast():
-            return affine(e.a) if e.dtype.kind == ty.INDEX else None
-        case Binary(op="+" | "-"):
-            return _affine_sum(affine(e.a), affine(e.b), 1 if e.op == "+" else -1)
-        case Binary(op="*"):
-            a, b = affine(e.a), affine(e.b)
-            if a is None or b is None or (a[0] and b[0]):
-                return None
-            (terms, const), scale = (a, b[1]) if a[0] else (b, a[1])
-            return {n: c * scale for n, c in terms.items() if c * scale}, const * scale
-    return None
-
-
-def _affine_sum(a: tuple[dict[str, int], int] | None, b: tuple[dict[str, int], int] | None, sign: int) -> tuple[dict[str, int], int] | None:
-    if a is None or b is None:
-        return None
-    terms = dict(a[0])
-    for n, c in b[0].items():
-        terms[n] = terms.get(n, 0) + sign * c
-    return {n: c for n, c in terms.items() if c}, a[1] + sign * b[1]
+    form = Simplifier().linear(e)
+    terms = {a.name: c for a, c in form.terms.items() if isinstance(a, Var)}
+    return (terms, form.const) if len(terms) == len(form.terms) else None
 
 
 def _output_rows(kernel: Kernel, target: Store, names: tuple[str, ...]) -> tuple[Row, ...]:

@@ -8,6 +8,7 @@ made inside the kernel.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -252,8 +253,6 @@ def build_operator(name: str, types: Types = FLOAT, **extents: int) -> Kernel:
 
     Raises MappingError for an unknown name or extent.
     """
-    import inspect
-
     short = ALIASES.get(name, name)
     if short not in OPERATORS:
         raise MappingError(f"unknown operator {name!r}", hint=f"known: {', '.join([*OPERATORS, *ALIASES])}")

@@ -124,3 +124,8 @@ def rank(mappings: Iterable[Mapping]) -> list[Mapping]:
         return p.padded_work, p.packing_bytes, p.instructions
 
     return sorted(mappings, key=cost)
+
+
+def feasible(mappings: Iterable[Mapping]) -> list[Mapping]:
+    """Those that hardware without padding can take: every fused extent fills the instruction's extent."""
+    return [m for m in mappings if m.physical().fits]
