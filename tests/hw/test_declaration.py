@@ -258,6 +258,12 @@ def test_bad_declaration_is_refused_with_its_place(declare, message) -> None:
     assert caught.value.location.file == __file__
 
 
+def test_errors_in_the_body_point_at_the_statement() -> None:
+    with pytest.raises(MachineError) as caught:
+        declare_with_wrong_rank()
+    assert caught.value.location is not None and caught.value.location.text.strip() == "c[i] += a[i, i]"
+
+
 def test_body_may_be_a_program() -> None:
     """Loops, locals, branches and gathers: whatever the kernel language can say."""
 
@@ -274,3 +280,19 @@ def test_body_may_be_a_program() -> None:
     interpret(lookup.kernel, values)
     np.testing.assert_array_equal(values["c"], values["table"].sum(1)[values["a"] % 4])
     assert [b.static_shape for b in lookup.kernel_for({"i": 3}).args] == [(3,), (3,), (4, 2)]
+
+
+def test_body_may_call_a_kernel() -> None:
+    @kernel
+    def double(y: i32[4], x: i32[4]):
+        for j in range(4):
+            y[j] = x[j] + x[j]
+
+    @instruction()
+    def twice(c: i32[4] @ REG, a: i32[4] @ REG):
+        double(c[0:4], a[0:4])
+
+    values = {"c": np.zeros(4, np.int32), "a": np.arange(4, dtype=np.int32)}
+    interpret(twice.kernel, values)
+    np.testing.assert_array_equal(values["c"], [0, 2, 4, 6])
+    assert [o.role for o in twice.operands] == ["out", "in"]

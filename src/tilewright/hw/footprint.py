@@ -12,7 +12,7 @@ def accessed(k: st.Kernel) -> dict[str, tuple[tuple[int, int], ...]]:
     """Smallest and largest index in each dimension of every buffer that ``k`` accesses.
 
     Exact for indices that are affine in the loops, an enclosing interval otherwise. An index that
-    depends on data (a gather) has no interval: it counts as the whole dimension.
+    depends on data (a gather) and a window passed to a call count as the whole dimension.
     """
     ranges: dict[str, Range] = {}
     for f in st.loops(k):
@@ -21,6 +21,8 @@ def accessed(k: st.Kernel) -> dict[str, tuple[tuple[int, int], ...]]:
     for s in st.walk(k.body):
         refs = [(ld.buffer, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
         refs += [(s.buffer, s.indices)] if isinstance(s, st.Store) else []
+        for w in s.args if isinstance(s, st.Call) else ():
+            reach[w.buffer.name] = tuple((0, n - 1) for n in w.buffer.static_shape)
         for buffer, indices in refs:
             now = []
             for index, extent in zip(indices, buffer.static_shape, strict=True):

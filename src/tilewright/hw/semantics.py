@@ -16,13 +16,15 @@ from types import FunctionType
 from typing import Any
 
 from tilewright.hw.axis import REDUCTION, SPATIAL, STEP, VECTOR, Axis, AxisRule
-from tilewright.hw.constraint import Constraint, Handle, Mantissa, Require, Tied, ValueRange
+from tilewright.hw.constraint import Constraint, Handle, Require
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.lang.frontend import parse
 from tilewright.util.errors import Location, MachineError, TilewrightError
 
 _COMPARE = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
+#: Calls that declare a condition; other calls belong to the body.
+_CONDITIONS = ("require", "value_range", "mantissa", "tied")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,7 @@ class _Reader:
         try:
             kernel = parse(ast.unparse(ast.fix_missing_locations(function)), **self.env)
         except TilewrightError as e:
-            where = f" ({e.location.text.strip()})" if e.location else ""
-            raise self.error(self.tree, f"instruction {self.fn.__name__}: {e.message}{where}", hint=e.hint) from e
+            raise self.error(self.blamed(e.location), f"instruction {self.fn.__name__}: {e.message}", hint=e.hint) from e
         for b in kernel.args:
             if not all(isinstance(d, ex.Const) and d.value >= 1 for d in b.shape):
                 raise self.error(self.tree, f"operand {b.name}: shape {[str(d) for d in b.shape]} must be positive numbers")
@@ -121,19 +122,15 @@ class _Reader:
         return list(zip(names, rules, strict=True))
 
     def constraint(self, s: ast.stmt) -> Constraint | None:
-        if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)):
+        if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Call) and _called(s.value) in _CONDITIONS):
             return None
-        call = s.value
-        if _called(call) == "require":
-            cond = call.args[0]
-            if not (isinstance(cond, ast.Compare) and len(cond.ops) == 1 and type(cond.ops[0]) in _COMPARE):
-                raise self.error(s, "require takes one comparison", hint="write require(stride(b, 1) == 1)")
-            a, b = (self.eval(e, self.handles) for e in (cond.left, cond.comparators[0]))
-            return Require(ex.compare(_COMPARE[type(cond.ops[0])], a, b), ast.unparse(cond))
-        value = self.eval(call, self.handles)
-        if not isinstance(value, (ValueRange, Mantissa, Tied)):
-            raise self.error(s, f"{ast.unparse(s)} has no meaning in an instruction", hint="use require, value_range, mantissa or tied")
-        return value
+        if _called(s.value) != "require":
+            return self.eval(s.value, self.handles)
+        cond = s.value.args[0] if len(s.value.args) == 1 else None
+        if not (isinstance(cond, ast.Compare) and len(cond.ops) == 1 and type(cond.ops[0]) in _COMPARE):
+            raise self.error(s, "require takes one comparison", hint="write require(stride(b, 1) == 1)")
+        a, b = (self.eval(e, self.handles) for e in (cond.left, cond.comparators[0]))
+        return Require(ex.compare(_COMPARE[type(cond.ops[0])], a, b), ast.unparse(cond))
 
     def eval(self, node: ast.expr, extra: Mapping[str, Any] | None = None) -> Any:
         try:
@@ -142,6 +139,12 @@ class _Reader:
             raise self.error(node, e.message, hint=e.hint) from e
         except (NameError, TypeError, AttributeError) as e:
             raise self.error(node, f"{ast.unparse(node)}: {e}") from e
+
+    def blamed(self, place: Location | None) -> ast.AST:
+        """The user's statement whose text the front end points at (it reads the rewritten function), or the function."""
+        text = place.text.strip() if place else ""
+        statements = (n for n in ast.walk(self.tree) if isinstance(n, ast.stmt) and n is not self.tree)
+        return next((n for n in statements if ast.unparse(n).splitlines()[0] == text), self.tree)
 
     def location(self, node: ast.AST) -> Location:
         line = getattr(node, "lineno", 1)
