@@ -110,7 +110,7 @@ def test_refusals() -> None:
         s.cache_read("a", "z", "l1")
     with pytest.raises(ScheduleError, match="does not use it"):
         s.cache_read("q", "i", "l1")
-    with pytest.raises(ScheduleError, match="cache_read c, k: .* writes the buffer"):
+    with pytest.raises(ScheduleError, match=r"cache_read c, k: .* writes the buffer"):
         s.cache_read("c", "k", "l1")
     with pytest.raises(MachineError, match="no memory 'l7'"):
         s.cache_read("a", "i", "l7")

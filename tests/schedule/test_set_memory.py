@@ -34,5 +34,5 @@ def test_refusals() -> None:
         s.set_memory("q", "l1")
     with pytest.raises(MachineError, match="no memory 'l9'"):
         s.set_memory("t", "l9")
-    with pytest.raises(ScheduleError, match="takes 2400 bytes, x86.avx512's memory reg has 2048"):
+    with pytest.raises(ScheduleError, match=r"takes 2400 bytes, x86\.avx512.s memory reg has 2048"):
         s.set_memory("t", "reg")

@@ -56,7 +56,7 @@ def test_outer_product(machine: Machine, rows: int, columns: int) -> None:
     s.tensorize(loop, "fma_outer")
     (call,) = calls(s)
     assert call.kernel.instruction == "x86.avx512/fma_outer"
-    assert [str(w) for w in call.args][0] == f"c_reg[:{rows}, :{columns}]"
+    assert str(call.args[0]) == f"c_reg[:{rows}, :{columns}]"
     same_floats(s, kernel_of(GEMM))
 
 

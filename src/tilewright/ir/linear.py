@@ -102,6 +102,8 @@ class IndexScope:
                 return Load(self.buffers[e.buffer.name], tuple(map(self.expr, e.indices)))
         kids = ex.children(e)
         new = tuple(map(self.expr, kids))
+        if isinstance(e, Cast) and isinstance(new[0], Const):
+            return ex.cast(new[0], e.dtype)
         return e if all(n is o for n, o in zip(new, kids, strict=True)) else ex.rebuild(e, new)
 
     def linear(self, e: Expr) -> Linear:

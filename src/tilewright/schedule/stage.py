@@ -32,7 +32,7 @@ from tilewright.ir.stmt import (
     walk,
     written_buffers,
 )
-from tilewright.schedule.nest import place_of
+from tilewright.schedule.nest import place_of, trip_count
 from tilewright.schedule.region import Box
 from tilewright.util.errors import ScheduleError
 
@@ -47,9 +47,15 @@ class Spatial:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """One statement of a stage; ``spatial`` maps its loops to dimensions, ``bounds`` gives each dimension's index range."""
+    """One statement of a stage.
+
+    ``spatial`` maps loops to the dimensions they enumerate, ``loops`` are those and the loops
+    around them, ``bounds`` gives each dimension's index range; ``overwrites``: its first access
+    to each element is a plain, unconditional store.
+    """
 
     root: Stmt
+    loops: tuple[For, ...]
     spatial: dict[str, Spatial]
     bounds: tuple[tuple[Expr, Expr], ...]
     overwrites: bool
@@ -122,9 +128,20 @@ def _nest(scope: Simplifier, buffer: Buffer, root: Stmt, subject: str) -> Nest:
         spatial = found
     _check_own_element(root, buffer.name, first, subject)
     _check_private(root, spatial, private, subject)
-    plain, _, conditional = stores[0]
-    overwrites = plain.op is None and not conditional and all(ld.buffer.name != buffer.name for ld in ex.loads(plain.value))
-    return Nest(root, spatial, tuple(bounds), overwrites)
+    plain, around, conditional = stores[0]
+    depth = max((n + 1 for n, f in enumerate(around) if f.name in spatial), default=0)
+    certain = not conditional and all((trip_count(f) or 0) > 0 for f in around if f.name not in spatial)
+    overwrites = plain.op is None and certain and not _reads_before(root, plain, buffer.name)
+    return Nest(root, around[:depth], spatial, tuple(bounds), overwrites)
+
+
+def _reads_before(root: Stmt, store: Store, name: str) -> bool:
+    for t in walk(root):
+        if any(ld.buffer.name == name for e in own_exprs(t) for ld in ex.loads(e)):
+            return True
+        if t is store:
+            return False
+    return False
 
 
 def _find_stores(

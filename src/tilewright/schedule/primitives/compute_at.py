@@ -47,7 +47,7 @@ def compute_at(kernel: Kernel, stage: str, loop: str | Sequence[str], shrink: bo
     loops, when an input changes on the way, or when elements would be lost or computed twice
     where that matters.
     """
-    loops = (loop,) if isinstance(loop, str) else tuple(loop)
+    loops = (loop,) if isinstance(loop, str) else tuple(dict.fromkeys(loop))
     buffer = stage_buffer(kernel, stage, "compute_at")
     name = buffer.name
     subject = f"compute_at {name}, {', '.join(loops)}"
@@ -92,6 +92,10 @@ def _split_block(home: Block, targets: list[Place], name: str, subject: str) -> 
             consumers.append(root)
     start = min(_position(home, c) for c in consumers)
     roots = [s for s in home.stmts[:start] if name in written_buffers(s)]
+    if not roots:
+        raise ScheduleError(
+            f"{subject}: the stage does not come before all of the loops", hint="name loops of consumers that come after it"
+        )
     return roots, consumers
 
 
@@ -249,9 +253,8 @@ class _Regions:
         whole = []
         for n in stage.nests:
             # A triangular stage is bounded by its own loops: they are projected out.
-            fors = _loops_of(n.root)
-            text = IslText({f.name: f"i{k}" for k, f in enumerate(fors)}, parameters)
-            formulas = text.domain([Dim(f.var, f.lo, f.hi, f.step) for f in fors], ())
+            text = IslText({f.name: f"i{k}" for k, f in enumerate(n.loops)}, parameters)
+            formulas = text.domain([Dim(f.var, f.lo, f.hi, f.step) for f in n.loops], ())
             of_dim = {at.dim: (loop, at.offset) for loop, at in n.spatial.items()}
             for d in range(rank):
                 if d in of_dim:
