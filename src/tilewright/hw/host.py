@@ -62,10 +62,12 @@ def host() -> Machine:
 
     Found once per process.
     """
+    from tilewright.hw.library import HOSTS
     from tilewright.hw.load import library_modules
 
     facts = host_facts()
-    for name in library_modules():
+    likely = HOSTS.get(facts.architecture)
+    for name in sorted(library_modules(), key=lambda n: n.rpartition(".")[2] != likely):
         on_host = getattr(importlib.import_module(name), "on_host", None)
         if on_host is not None and (machine := on_host(facts)) is not None:
             return machine

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from tilewright.hw.availability import cpu
 from tilewright.hw.axis import axes, step, upto, vector
@@ -45,7 +46,8 @@ TWO_PORTS = Cost(4, 2)
 ONE_PORT = Cost(4, 1)
 
 
-def fma_instructions(dtype: DType, bits: int, rows: int, features: tuple[str, ...], cost: Cost) -> list[Instruction]:
+@cache
+def fma_instructions(dtype: DType, bits: int, rows: int, features: tuple[str, ...], cost: Cost) -> tuple[Instruction, ...]:
     """fma (register times broadcast element), fma_lanes (three registers), fma_outer (tile of ``rows`` x two registers)."""
     lanes = bits // dtype.bits
     suffix = "" if dtype == f32 else f"_{dtype}"
@@ -75,7 +77,7 @@ def fma_instructions(dtype: DType, bits: int, rows: int, features: tuple[str, ..
         require(stride(c, 1) == 1)
         c[i, j] += a[i] * b[j]
 
-    return [fma, fma_lanes, fma_outer]
+    return (fma, fma_lanes, fma_outer)
 
 
 def _splat(operand: str, source: str, lanes: int, vector_type: str) -> str:
@@ -87,7 +89,8 @@ def _splat(operand: str, source: str, lanes: int, vector_type: str) -> str:
         %wide = bitcast <{lanes} x i32> %all to {vector_type}"""
 
 
-def saturating_dots(cost: Cost) -> list[Instruction]:
+@cache
+def saturating_dots(cost: Cost) -> tuple[Instruction, ...]:
     """u8 x s8 dot products from vpmaddubsw + vpmaddwd + vpaddd.
 
     vpmaddubsw adds two products in a saturating int16, so it is only the dot product where two
@@ -123,10 +126,11 @@ def saturating_dots(cost: Cost) -> list[Instruction]:
         value_range(a, 0, 128)
         c[j] += a[k] * b[j, k]
 
-    return [maddubs, maddubs_u7]
+    return (maddubs, maddubs_u7)
 
 
-def dots(cost: Cost) -> list[Instruction]:
+@cache
+def dots(cost: Cost) -> tuple[Instruction, ...]:
     """AVX-512 VNNI vpdpbusd (exact) and BF16 vdpbf16ps (f32 sums, subnormals flushed)."""
     busd = "<16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>{}, <64 x i8>{}, <64 x i8>{})"
     bf16ps = "<16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>{}, <32 x bfloat>{}, <32 x bfloat>{})"
@@ -161,7 +165,7 @@ def dots(cost: Cost) -> list[Instruction]:
         require(stride(b, 1) == 1)
         c[j] += cast(a[k], f32) * cast(b[j, k], f32)
 
-    return [dpbusd, dpbf16ps]
+    return (dpbusd, dpbf16ps)
 
 
 TILECFG = State(
@@ -173,7 +177,8 @@ TILECFG = State(
 )
 
 
-def amx_instructions() -> list[Instruction]:
+@cache
+def amx_instructions() -> tuple[Instruction, ...]:
     """AMX: 16 x 64-byte tiles; b is packed so that one row holds the 4 bytes of consecutive k together."""
 
     @instruction(sets=TILECFG, requires=cpu("amx-tile"), latency=20, per_cycle=1 / 20)
@@ -200,7 +205,7 @@ def amx_instructions() -> list[Instruction]:
         i, j, k, l = axes(upto(16), upto(16), upto(16), 2)
         c[i, j] += cast(a[i, k, l], f32) * cast(b[k, j, l], f32)
 
-    return [ldtilecfg, tdpbssd, tdpbf16ps]
+    return (ldtilecfg, tdpbssd, tdpbf16ps)
 
 
 def _tile_emit(intrinsic: str, acc: str, element: str, elements: int) -> LLVM:
