@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tilewright.hw.machine import Machine
+from tilewright.hw.machine import Machine, Target
 from tilewright.ir.buffer import Layout
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Kernel, replace_buffers, specialize
@@ -271,3 +271,26 @@ def test_the_module_prints_its_code() -> None:
     module = build(gemm(), threads=1)
     assert "define void @gemm" in module.llvm
     assert "gemm:" in module.assembly()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (Target("aarch64-unknown-linux-gnu"), "kernel gemm for machine host is compiled for aarch64, this process runs on"),
+        (Target(features=("avx2", "imaginary")), "is compiled for a processor with .*imaginary, which this one"),
+    ],
+)
+def test_code_for_other_processors_is_not_run(target: Target, message: str) -> None:
+    with pytest.raises(RuntimeFailure, match=message):
+        build(gemm(), _narrow(Machine.host(), target=target))
+
+
+@pytest.mark.parametrize("threads", [0, -2, "2"])
+def test_bad_thread_counts(threads: Any) -> None:
+    with pytest.raises(RuntimeFailure, match="threads is an int from 1"):
+        build(gemm(), threads=threads)
+
+
+def test_checked_against_the_fast_reference_at_size() -> None:
+    report = check(build(gemm(), threads=2), sizes={"M": 150, "N": 130, "K": 300})
+    assert 0 < report.worst["c"] < 1

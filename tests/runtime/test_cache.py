@@ -157,6 +157,9 @@ def test_directory_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.delenv("TILEWRIGHT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_directory() == tmp_path / "tilewright"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / ".cache" / "tilewright"
     monkeypatch.setenv("TILEWRIGHT_CACHE_LIMIT", "3")
     assert build_cache().limit == 3 << 20
     monkeypatch.setenv("TILEWRIGHT_CACHE_LIMIT", "-3")

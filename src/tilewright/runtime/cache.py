@@ -108,7 +108,9 @@ class BuildCache:
         return CacheInfo(self.root, len(sizes), sum(sizes), self.limit)
 
     def _write(self, path: Path, raw: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Entries are executed: nobody else may write where they come from.
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(fd, "wb") as file:
@@ -202,7 +204,10 @@ def cache_directory() -> Path:
         return Path(named).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "tilewright"
-    return Path("~/.cache").expanduser() / "tilewright"
+    try:
+        return Path.home() / ".cache" / "tilewright"
+    except RuntimeError as error:
+        raise RuntimeFailure("this user has no home directory for the build cache", hint="set TILEWRIGHT_CACHE") from error
 
 
 @cache

@@ -175,6 +175,17 @@ def confined(cpus: tuple[int, ...]) -> Iterator[None]:
             _confine(thread, before.get(thread, own))
 
 
+@contextmanager
+def pinned(cpu: int) -> Iterator[None]:
+    """Keep the calling thread, and no other, on processor ``cpu`` inside the block."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
 def _threads() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/task")]
 

@@ -71,6 +71,7 @@ class Module:
         self.kernel = check_kernel(kernel)
         self.machine = machine
         self.target = target or of_machine(machine)
+        self.target.require_host(f"kernel {kernel.name}")
         self.code = code
         self.threads = default_threads() if threads is None else threads
         self.signature = parameters or signature(kernel)
@@ -196,6 +197,7 @@ def build(
     program = check_kernel(kernel)
     machine = machine or Machine.host()
     target = of_machine(machine)
+    target.require_host(f"kernel {program.name} for machine {machine.name}")
     code, parameters = _compile(program, machine, target, cache, outputs)
     return Module(program, code, machine=machine, target=target, threads=threads, parameters=parameters)
 

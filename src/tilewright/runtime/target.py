@@ -30,6 +30,21 @@ class Target:
         """``features``, under the name the code generator asks for."""
         return self.features
 
+    def require_host(self, what: str) -> None:
+        """Raise RuntimeFailure unless this process can execute code for the target; ``what`` is the code's name."""
+        here = host()
+        if self.architecture != here.architecture:
+            raise RuntimeFailure(
+                f"{what} is compiled for {self.architecture}, this process runs on {here.architecture}",
+                hint="export it and run it there, or build it for Machine.host()",
+            )
+        present = set(here.features.split(","))
+        if missing := [f[1:] for f in self.features.split(",") if f.startswith("+") and f not in present]:
+            raise RuntimeFailure(
+                f"{what} is compiled for a processor with {', '.join(missing)}, which this one ({here.cpu}) lacks",
+                hint="build it for Machine.host()",
+            )
+
     def machine(self, level: int = 3) -> Any:
         """The llvmlite TargetMachine; RuntimeFailure when this LLVM cannot generate code for it.
 
