@@ -17,7 +17,7 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.interpreter import interpret
-from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, loops, map_stmts, store, substitute, walk
+from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, all_buffers, loops, map_stmts, store, substitute, walk
 from tilewright.lang import parse
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
@@ -195,11 +195,12 @@ def _shuffled(rng: Random, names: list[str]) -> list[str]:
 EVERY = (
     *("split", "tile", "fuse", "reorder", "reorder", "reorder", "unroll", "vectorize"),
     *("parallel", "bind", "fission", "peel", "skew", "merge"),
+    *("cache_read", "cache_write", "cache_read", "cache_write", "compute_at", "inline", "hoist", "rfactor", "layout", "simplify"),
 )
 
 
 def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None:
-    """Ask for one random loop primitive; raises ScheduleError when it refuses."""
+    """Ask for one random primitive; raises ScheduleError when it refuses."""
     names = [f.name for f in loops(sch.kernel)]
     if not names:
         raise ScheduleError("no loops")
@@ -246,3 +247,23 @@ def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None
             sch.skew(*(chain[:2] if len(chain) > 1 else (name, name)), rng.choice((1, 1, 2, -1)))
         case "merge":
             sch.merge(*rng.choice(_sibling_pairs(sch.kernel) or [(name, name)]))
+        case memory:
+            _random_memory_step(rng, sch, memory, name)
+
+
+def _random_memory_step(rng: Random, sch: Schedule, primitive: str, loop: str) -> None:
+    """Ask for one random primitive that places data or computations."""
+    buffer = rng.choice([b.name for b in all_buffers(sch.kernel)])
+    match primitive:
+        case "cache_read" | "cache_write":
+            sch.apply(primitive, buffer, rng.choice((loop, loop, loop, None)), "l1")
+        case "compute_at" | "hoist":
+            sch.apply(primitive, buffer, loop)
+        case "inline":
+            sch.inline(buffer)
+        case "rfactor":
+            sch.rfactor(loop)
+        case "layout":
+            sch.layout(buffer, rng.choice(("0", "0/2 0", "1 0", "1/4 0 1", None)))
+        case "simplify":
+            sch.simplify(rng.random() < 0.7)
