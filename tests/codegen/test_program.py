@@ -261,7 +261,7 @@ def seidel(a: f64[14, 14]):
     for t in range(3):
         for i in range(1, 13):
             for j in range(1, 13):
-                a[i, j] = (a[i - 1, j - 1] + a[i - 1, j] + a[i - 1, j + 1] + a[i, j - 1] + a[i, j] + a[i, j + 1] + a[i + 1, j - 1] + a[i + 1, j] + a[i + 1, j + 1]) / 9.0
+                a[i, j] = (a[i - 1, j] + a[i, j - 1] + a[i, j] + a[i, j + 1] + a[i + 1, j + 1]) / 5.0
 """,
     "floyd": """
 @kernel

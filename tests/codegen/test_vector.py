@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tilewright.codegen.llvm import emit
+from tilewright.lang import parse
+
 LOOPS = ("range", "vector", "unroll", "parallel")
 
 
@@ -158,6 +161,20 @@ def f(x: i32[4, 6, 37], s: i32[4], t: i64[()]):
                     s[i] += x[i, k, j]
                 t[()] += x[i, k, j] * x[i, k, j]
 """)
+
+
+def test_accumulators_of_unrolled_targets(check, host):
+    program = """
+@kernel
+def f(a: f32[8, 128], x: f32[128], y: f32[8]):
+    for i in range(2):
+        for k in range(8):
+            for ii in unroll(4):
+                for kk in vector(16):
+                    y[i * 4 + ii] += a[i * 4 + ii, k * 16 + kk] * x[k * 16 + kk]
+"""
+    check(program, tolerance=1e-4)
+    assert emit(parse(program), host).text.count("vector.reduce") == 4  # after the k loop, not in it
 
 
 def test_private_scalars_and_arrays(check):

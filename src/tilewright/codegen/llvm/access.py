@@ -170,9 +170,8 @@ def _gather(f: Frame, s: Storage, offset: Poly, mask: Value | None) -> Value:
     vec = memory_type(dtype, f.lanes)
     pointers = _lane_addresses(f, s, offset)
     active = mask.operand if mask else f"<{f.lanes} x i1> splat (i1 true)"
-    raw = f.w.op(
-        f"call {vec} @llvm.masked.gather.{suffix(vec)}.v{f.lanes}p0(<{f.lanes} x ptr> align {element_align(s)} {pointers}, {active}, {vec} zeroinitializer)"
-    )
+    where = f"<{f.lanes} x ptr> align {element_align(s)} {pointers}"
+    raw = f.w.op(f"call {vec} @llvm.masked.gather.{suffix(vec)}.v{f.lanes}p0({where}, {active}, {vec} zeroinitializer)")
     return from_memory(f.w, Value(raw, dtype, f.lanes), dtype)
 
 

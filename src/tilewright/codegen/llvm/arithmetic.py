@@ -159,9 +159,9 @@ def floor_division(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, 
     else:
         minus, safe = "", y
     rem = w.pure(f"srem {ints} {x}, {safe}")
-    fix = w.pure(
-        f"and {conds} {w.pure(f'icmp ne {ints} {rem}, {c(0)}')}, {w.pure(f'icmp slt {ints} ' + w.pure(f'xor {ints} {rem}, {safe}') + f', {c(0)}')}"
-    )
+    inexact = w.pure(f"icmp ne {ints} {rem}, {c(0)}")
+    signs = w.pure(f"xor {ints} {rem}, {safe}")
+    fix = w.pure(f"and {conds} {inexact}, {w.pure(f'icmp slt {ints} {signs}, {c(0)}')}")
     if op == "%":
         return w.pure(f"select {conds} {fix}, {ints} {w.pure(f'add {ints} {rem}, {safe}')}, {ints} {rem}")
     quo = w.pure(f"sdiv {ints} {x}, {safe}")

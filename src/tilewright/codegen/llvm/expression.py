@@ -37,14 +37,19 @@ def converted(f: Frame, e: Expr, to: ty.DType) -> Value:
 
 
 def _fits_i32(e: Expr) -> bool:
-    """Whether a float expression is clamped to the i32 range by constants (as quantisation does)."""
-    below, above = False, False
-    while isinstance(e, Binary) and e.op in ("min", "max") and isinstance(e.b, Const) or isinstance(e, Intrinsic) and e.name in _TO_WHOLE:
-        if isinstance(e, Binary) and isinstance(e.b, Const) and abs(e.b.value) < 2**31:
-            # An outer clamp does not undo an inner one: min(max(x, lo), hi) with both constants in range is in range.
+    """Whether a float expression is clamped to the i32 range by constants (as quantisation does).
+
+    An outer clamp does not undo an inner one as long as all constants are in the range.
+    """
+    below = above = False
+    while True:
+        if isinstance(e, Binary) and e.op in ("min", "max") and isinstance(e.b, Const) and abs(e.b.value) < 2**31:
             below, above = below or e.op == "max", above or e.op == "min"
-        e = e.a if isinstance(e, Binary) else e.args[0]  # type: ignore[union-attr]
-    return below and above
+            e = e.a
+        elif isinstance(e, Intrinsic) and e.name in _TO_WHOLE:
+            e = e.args[0]
+        else:
+            return below and above
 
 
 def low_bits(f: Frame, e: Expr, to: ty.DType) -> Value:

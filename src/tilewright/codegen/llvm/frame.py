@@ -64,9 +64,14 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """A vector (at ``ref``) of partial results of the reduction into one element; ``dtype`` is its element."""
+    """Vectors of partial results of a reduction: one for each element that it goes to.
 
-    ref: str
+    ``refs`` gives the vector by the values of the unrolled loop variables ``names`` that choose the
+    element; ``dtype`` is the type of a partial result.
+    """
+
+    names: tuple[str, ...]
+    refs: dict[tuple[int, ...], str]
     dtype: DType
     lanes: int
 
@@ -76,7 +81,8 @@ class Frame:
     """The state of one function: where text goes, what names mean, which lanes are active.
 
     ``lanes`` is 0 in scalar code. ``mask`` (None: all lanes) says which lanes execute; with
-    ``some_lane`` at least one is known to; with ``overhang`` lanes beyond the loop's end exist (masked off). ``thread`` is the i64 thread number inside a parallel loop, "" outside.
+    ``some_lane`` at least one is known to; with ``overhang`` lanes beyond the loop's end exist (masked
+    off). ``thread`` is the i64 thread number inside a parallel loop, "" outside.
     """
 
     module: Module

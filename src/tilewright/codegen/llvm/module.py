@@ -81,7 +81,8 @@ def _main(module: Module, kernel: Kernel) -> str:
         params.append(f"ptr noalias {_facts(b)}align {b.dtype.nbytes} %a{n}")
     params += [f"i64 noundef %n{n}" for n in range(len(kernel.sizes))]
     statement.emit(f, kernel.body)
-    head = f"define internal void @{module.symbol}_main({', '.join([*params, 'ptr noalias align 64 %workspace', 'ptr %pool'])}) noinline nounwind {{"
+    signature = ", ".join([*params, "ptr noalias align 64 %workspace", "ptr %pool"])
+    head = f"define internal void @{module.symbol}_main({signature}) noinline nounwind {{"
     return "\n".join([head, "entry:", *f.w.allocas, *f.w.lines, "  ret void", "}", ""])
 
 

@@ -7,9 +7,11 @@ lanes once at the end. The order of the sum is free by the definition of a reduc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 from tilewright.codegen.llvm import access, arithmetic, vector
 from tilewright.codegen.llvm.conversion import convert, literal
@@ -24,6 +26,8 @@ from tilewright.ir.stmt import For, LoopKind, Store, own_exprs, walk
 from tilewright.ir.types import DType
 
 _REASSOC = "reassoc contract "
+#: Most vector accumulators of one reduction: about the number of registers.
+_MOST_ACCUMULATORS = 32
 _LANES = {"+": "add", "*": "mul", "&": "and", "|": "or", "^": "xor"}
 
 
@@ -59,9 +63,9 @@ def _combine(f: Frame, op: str, old: Value, v: Value, dtype: DType, flags: str) 
 
 def reduce_into(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
     """All active lanes into one element."""
-    assert s.op is not None
-    v = _active(f, s.op, f.w.spread(_partial(f, s.op, s.value, s.buffer.dtype), f.lanes))
-    _finish(f, s.op, _across(f, s.op, v), target, offset)
+    op = str(s.op)
+    v = _active(f, op, f.w.spread(_partial(f, op, s.value, s.buffer.dtype), f.lanes))
+    _finish(f, op, _across(f, op, v), target, offset)
 
 
 def _finish(f: Frame, op: str, total: Value, target: Storage, offset: Poly) -> None:
@@ -144,41 +148,74 @@ def update_each_lane(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
+    """A reduction, the lanes of its vector loop, and the unrolled loops that choose its target."""
+
     store: Store
     lanes: int
+    unrolled: tuple[For, ...]
+
+    @property
+    def name(self) -> str:
+        return self.store.buffer.name
 
 
 def accumulate(f: Frame, s: Store, a: Accumulator) -> None:
     """Add the active lanes to the partial results."""
-    assert s.op is not None
-    v = _active(f, s.op, f.w.spread(_partial(f, s.op, s.value, s.buffer.dtype), a.lanes))
+    op = str(s.op)
+    ref = a.refs[tuple(f.env[n].const for n in a.names)]
+    v = _active(f, op, f.w.spread(_partial(f, op, s.value, s.buffer.dtype), a.lanes))
     vec = value_type(a.dtype, a.lanes)
-    old = Value(f.w.op(f"load {vec}, ptr {a.ref}, align 64"), a.dtype, a.lanes)
-    if s.op in _LANES and not a.dtype.is_float and a.dtype.kind != ty.BOOL:
-        total = f.w.value(f"{_LANES[s.op]} {vec} {old.ref}, {v.ref}", a.dtype, a.lanes)
+    old = Value(f.w.op(f"load {vec}, ptr {ref}, align 64"), a.dtype, a.lanes)
+    if op in _LANES and not a.dtype.is_float and a.dtype.kind != ty.BOOL:
+        total = f.w.value(f"{_LANES[op]} {vec} {old.ref}, {v.ref}", a.dtype, a.lanes)
     else:
-        total = arithmetic.binary(f.w, s.op, old, v, a.dtype)
-    f.w.line(f"store {vec} {total.ref}, ptr {a.ref}, align 64")
+        total = arithmetic.binary(f.w, op, old, v, a.dtype)
+    f.w.line(f"store {vec} {total.ref}, ptr {ref}, align 64")
 
 
 @contextmanager
 def accumulators(f: Frame, loop: For) -> Iterator[None]:
-    """Around ``loop``: vector accumulators for the reductions whose target it does not change."""
-    mine = [c for c in _candidates(f, loop) if c.store.buffer.name not in f.accumulators and not f.storages[c.store.buffer.name].lanes]
+    """Around ``loop``: vector accumulators for the reductions whose targets it does not change."""
+    mine = [c for c in _candidates(f, loop) if c.name not in f.accumulators and not f.storages[c.name].lanes]
     for c in mine:
-        assert c.store.op is not None
-        dtype = partial_type(c.store.op, c.store.buffer.dtype, c.store.value.dtype)
-        ref = f.w.alloca(value_type(dtype, c.lanes), 1, 64)
-        f.w.line(f"store {neutral(c.store.op, dtype, c.lanes).operand}, ptr {ref}, align 64")
-        f.accumulators[c.store.buffer.name] = Accumulator(ref, dtype, c.lanes)
+        f.accumulators[c.name] = _start(f, c)
     yield
     for c in mine:
-        a = f.accumulators.pop(c.store.buffer.name)
-        assert c.store.op is not None
-        total = _across(f, c.store.op, Value(f.w.op(f"load {value_type(a.dtype, a.lanes)}, ptr {a.ref}, align 64"), a.dtype, a.lanes))
-        target = f.storages[c.store.buffer.name]
+        _combine_lanes(f, c, f.accumulators.pop(c.name))
+
+
+def _start(f: Frame, c: _Candidate) -> Accumulator:
+    """Vectors of neutral elements."""
+    op = str(c.store.op)
+    dtype = partial_type(op, c.store.buffer.dtype, c.store.value.dtype)
+    vec = value_type(dtype, c.lanes)
+    refs: dict[tuple[int, ...], str] = {}
+    for at in itertools.product(*(_values(u) for u in c.unrolled)):
+        refs[at] = f.w.alloca(vec, 1, 64)
+        f.w.line(f"store {neutral(op, dtype, c.lanes).operand}, ptr {refs[at]}, align 64")
+    return Accumulator(tuple(u.name for u in c.unrolled), refs, dtype, c.lanes)
+
+
+def _combine_lanes(f: Frame, c: _Candidate, a: Accumulator) -> None:
+    """Each accumulator's lanes into its element."""
+    op = str(c.store.op)
+    target = f.storages[c.name]
+    for at, ref in a.refs.items():
+        total = _across(f, op, Value(f.w.op(f"load {value_type(a.dtype, a.lanes)}, ptr {ref}, align 64"), a.dtype, a.lanes))
+        f.env.update(zip(a.names, map(Poly, at), strict=True))
         offset = access.physical_offset(f, target, tuple(poly(f, i) for i in c.store.indices))
-        _finish(f, c.store.op, total, target, offset)
+        for name in a.names:
+            del f.env[name]
+        _finish(f, op, total, target, offset)
+
+
+def _values(u: For) -> range:
+    return range(_const(u.lo), _const(u.hi), u.step)
+
+
+def _const(e: Expr) -> int:
+    assert isinstance(e, ex.Const)  # _find takes only unrolled loops with constant bounds
+    return int(e.value)
 
 
 def _candidates(f: Frame, loop: For) -> list[_Candidate]:
@@ -189,24 +226,42 @@ def _candidates(f: Frame, loop: For) -> list[_Candidate]:
 
 
 def _find(f: Frame, loop: For) -> list[_Candidate]:
-    """Stores ``x[e] op= v`` inside a vector loop of ``loop``, with e fixed in ``loop`` and x not touched otherwise."""
-    inner = {s.name for s in walk(loop) if isinstance(s, For)}
-    if any(isinstance(s, For) and s.kind is LoopKind.PARALLEL for s in walk(loop)):
+    """Stores ``x[e] op= v`` inside a vector loop of ``loop``, with x not touched otherwise.
+
+    ``e`` is fixed in ``loop`` except for variables of unrolled loops with constant bounds.
+    """
+    inside = [s for s in walk(loop) if isinstance(s, For)]
+    if any(s.kind is LoopKind.PARALLEL for s in inside):
         return []
-    uses: dict[str, int] = {}
+    unrolled = {s.name: s for s in inside if s is not loop and _is_unrolled(s)}
+    changing = {s.name for s in inside} - unrolled.keys()
     found: list[_Candidate] = []
-    for s in walk(loop):
-        for e in own_exprs(s):
-            for ld in ex.loads(e):
-                uses[ld.buffer.name] = uses.get(ld.buffer.name, 0) + 1
-        if isinstance(s, Store):
-            uses[s.buffer.name] = uses.get(s.buffer.name, 0) + 1
-    for v in walk(loop):
-        if isinstance(v, For) and v.kind is LoopKind.VECTOR and vector.vectorisable(f, v):
+    for v in inside:
+        if v.kind is LoopKind.VECTOR and vector.vectorisable(f, v):
             lanes = vector.lanes_of(f, v, accumulating=True)
-            found += [_Candidate(s, lanes) for s in walk(v.body) if isinstance(s, Store) and _is_fixed(s, inner)]
-    return [c for c in found if uses[c.store.buffer.name] == 1 and c.store.buffer.name in f.storages]
+            for s in walk(v.body):
+                if isinstance(s, Store) and s.op is not None and _is_fixed(s, changing) and s.buffer.name in f.storages:
+                    names = sorted(set().union(*(ex.free_vars(i) for i in s.indices)) & unrolled.keys())
+                    found.append(_Candidate(s, lanes, tuple(unrolled[n] for n in names)))
+    uses = _uses(loop) if found else {}
+    return [c for c in found if uses[c.name] == 1 and prod(len(_values(u)) for u in c.unrolled) <= _MOST_ACCUMULATORS]
 
 
-def _is_fixed(s: Store, inner: set[str]) -> bool:
-    return s.op is not None and all(not ex.loads(i) and not ex.free_vars(i) & inner for i in s.indices)
+def _is_unrolled(s: For) -> bool:
+    return s.kind is LoopKind.UNROLL and isinstance(s.lo, ex.Const) and isinstance(s.hi, ex.Const)
+
+
+def _is_fixed(s: Store, changing: set[str]) -> bool:
+    return all(not ex.loads(i) and not ex.free_vars(i) & changing for i in s.indices)
+
+
+def _uses(loop: For) -> dict[str, int]:
+    """How many loads and stores in ``loop`` name each buffer."""
+    uses: dict[str, int] = {}
+    for s in walk(loop):
+        names = [ld.buffer.name for e in own_exprs(s) for ld in ex.loads(e)]
+        if isinstance(s, Store):
+            names.append(s.buffer.name)
+        for name in names:
+            uses[name] = uses.get(name, 0) + 1
+    return uses

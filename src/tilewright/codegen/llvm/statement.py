@@ -73,7 +73,8 @@ def _if(f: Frame, s: If) -> None:
         if s.orelse:
             _where_active(f, narrowed(f, arithmetic.negate(f.w, cond)), s.orelse)
     else:
-        control.conditional(f, cond.ref, lambda: emit(f, s.then), (lambda: emit(f, s.orelse)) if s.orelse else None)
+        orelse = s.orelse
+        control.conditional(f, cond.ref, lambda: emit(f, s.then), (lambda: emit(f, orelse)) if orelse else None)
 
 
 def _where_active(f: Frame, mask: Value, body: Block) -> None:

@@ -117,7 +117,7 @@ def _place(lives: list[_Life], out: Plan) -> int:
     for x in sorted(lives, key=lambda x: -x.buffer.nbytes):
         size = -(-x.buffer.nbytes // ALIGN) * ALIGN
         offset = 0
-        for lo, hi, y in sorted((p for p in placed if p[2].first < x.last and x.first < p[2].last), key=lambda p: p[0]):
+        for lo, hi, _ in sorted((p for p in placed if p[2].first < x.last and x.first < p[2].last), key=lambda p: p[0]):
             if offset + size <= lo:
                 break
             offset = max(offset, hi)
