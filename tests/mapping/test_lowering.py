@@ -9,6 +9,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import buffer
 from tilewright.ir.expr import Var
+from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Call, Kernel
 from tilewright.ir.types import f32, i8, i16, i32, i64, u8
 from tilewright.mapping import find_mappings, operator_of, parse_mapping
@@ -132,6 +133,21 @@ def test_min_plus_products_map_but_refuse_padded_reductions(instruction, run):
     (padded,) = find_mappings(kernel, instruction("tropical", {"i": 2, "j": 2, "k": 3}, "i, j", "i, k", "k, j", op="min"))
     with pytest.raises(MappingError, match=r"axis k would be padded from 4 to 6, and zeros change the result"):
         padded.lower()
+
+
+def test_pooling_pads_with_the_neutral_element(run):
+    """A single source is reduced as it is: padding must be neutral for max, below every negative value."""
+    i, k, p, r = (Var(x) for x in "ikpr")
+    tile, top = buffer("a", i32, (2, 4)), buffer("c", i32, (2,))
+    unit = Kernel("rowmax", (top, tile), st.block(st.loop("i", 0, 2, st.loop("k", 0, 4, st.store(top[i], tile[i, k], "max")))))
+    x, y = buffer("x", i16, (7,)), buffer("y", i32, (5,))
+    kernel = Kernel("pool", (x, y), st.block(st.loop("p", 0, 5, st.loop("r", 0, 3, st.store(y[p], x[p + r] - 100, "max")))))
+    (m,) = find_mappings(kernel, unit, orders="all")[:1]
+    assert m.physical().padded_axes == (0, 1)
+    arrays = {"x": np.arange(7, dtype=np.int16), "y": np.full(5, -200, np.int32)}
+    expected = np.maximum.reduce([arrays["x"][d : d + 5] for d in range(3)]) - 100
+    interpret(m.lower(), arrays)
+    assert np.array_equal(arrays["y"], expected)
 
 
 def test_everything_around_the_nest_stays(shapes):

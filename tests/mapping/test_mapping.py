@@ -116,8 +116,25 @@ def test_value_ranges_must_be_known():
     assert find_mappings(op, maddubs) == []
     said = explain(op, maddubs, "j<-k k<-c")
     assert "weight may hold -128..127, but maddubs is exact only for -64..6" in said
-    assert len(find_mappings(op, maddubs, ranges={"weight": (-64, 63)})) == 7
-    assert explain(op, maddubs, "j<-k k<-c", ranges={"weight": (-64, 63)}).startswith("j<-k  k<-c is valid")
+    found = find_mappings(op, maddubs, ranges={"weight": (-64, 63)})
+    assert len(found) == 7 and all(m.problems() == [] for m in found)
+    assert parse_mapping(op, maddubs, str(found[0]), ranges={"weight": (-64, 63)}) == found[0]
+    assert "not valid" not in explain(op, maddubs, "j<-k k<-c", ranges={"weight": (-64, 63)})
+
+
+def test_mappings_under_known_ranges_lower(run):
+    maddubs = load_machine("x86.avx512").instruction("maddubs")
+    kernel = ops.c2d(n=1, k=3, p=2, q=2, c=3, r=2, s=2, types=(u8, i8, i32))
+    m = find_mappings(kernel, maddubs, ranges={"weight": (-64, 63)})[-1]
+    assert np.array_equal(run(m.lower())["out"], run(kernel)["out"])
+    with pytest.raises(MappingError, match=r"weight may hold -128\.\.127"):
+        parse_mapping(m.op, maddubs, str(m)).lower()
+
+
+def test_explain_without_a_candidate_says_what_could_ride_where(shapes, conv):
+    said = explain(conv, shapes["mma"])
+    assert "spatial axis i: n, p, q" in said and "spatial axis j: k" in said and "reduction axis k: c, r, s" in said
+    assert "not k: weight would need two elements in slot (j=0, k=0): k moves weight, but b[k, j] has no index i" in said
 
 
 # --- placement --------------------------------------------------------------------------------

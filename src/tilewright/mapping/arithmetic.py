@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 from tilewright.ir.types import DType
-from tilewright.mapping.operator import COMMUTATIVE, Operand, Operator, plain, widening
+from tilewright.mapping.operator import Operand, Operator, plain, widening
 from tilewright.mapping.target import Target
 
 #: Which source of the operator each source of the instruction takes.
@@ -26,12 +26,9 @@ def _operation(o: Operator) -> str:
     return f"out {o.reduce or ''}= {f'{o.narrowed}({value})' if o.narrowed else value}"
 
 
-def bindings(op: Operator, target: Target) -> Iterator[Binding]:
-    """Operand orders the arithmetic allows, the declared one first."""
-    n = len(op.sources)
-    yield tuple(range(n))
-    if op.combine in COMMUTATIVE:
-        yield from (p for p in permutations(range(n)) if p != tuple(range(n)))
+def bindings(op: Operator) -> Iterator[Binding]:
+    """Operand orders: all, since sources are only joined by commutative arithmetic; the declared one first."""
+    yield from permutations(range(len(op.sources)))
 
 
 def type_problems(op: Operator, target: Target, binding: Binding, ranges: Ranges) -> Iterator[str]:

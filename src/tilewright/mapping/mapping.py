@@ -33,13 +33,15 @@ class Mapping:
     """``groups[t]`` are the columns of ``op.iterations`` fused into axis t, slowest first (none: one trip).
 
     ``binding[n]`` is the source of the operator that the instruction's source n takes. Iterations
-    in no group stay loops around the instruction.
+    in no group stay loops around the instruction. ``ranges`` are the value bounds (operand, low,
+    high) that the mapping relies on.
     """
 
     op: Operator
     target: Target
     groups: Groups
     binding: Binding
+    ranges: tuple[tuple[str, int, int], ...] = ()
 
     def __str__(self) -> str:
         """``i<-n*p*q  j<-k  k<-c*r*s``, with the operand order where it is not the declared one."""
@@ -72,11 +74,12 @@ class Mapping:
         """The published test ``Z.Y == X and X.Y^T == Z``."""
         return validity.boolean_test(self.op, self.target.view, self.groups, self.binding)
 
-    def problems(self, ranges: ReadOnly[str, tuple[int, int]] | None = None) -> list[str]:
+    def problems(self) -> list[str]:
         """Every reason why the instruction would not compute the operator; [] if it does."""
         if wrong := operation_problem(self.op, self.target):
             return [wrong]
-        return [*self._structure(), *type_problems(self.op, self.target, self.binding, ranges or {})]
+        ranges = {name: (lo, hi) for name, lo, hi in self.ranges}
+        return [*self._structure(), *type_problems(self.op, self.target, self.binding, ranges)]
 
     def _structure(self) -> list[str]:
         kinds = [
@@ -128,11 +131,12 @@ class Mapping:
         return schedule_steps(self, machine, kernel or self.op.kernel)
 
 
-def parse_mapping(op: Operator, instruction: Instruction | Kernel | Target, text: str) -> Mapping:
+def parse_mapping(op: Operator, instruction: Instruction | Kernel | Target, text: str, *, ranges: Ranges | None = None) -> Mapping:
     """The mapping written as ``i<-n*p*q  j<-k  k<-c*r*s`` (``1``: the axis takes nothing).
 
     Without an operand order in brackets the first order that makes the mapping valid is taken.
-    Structure is checked (unknown, repeated, missing names raise MappingError), validity is not.
+    ``ranges`` are proven value bounds by operand name. Structure is checked (unknown, repeated,
+    missing names raise MappingError), validity is not.
     """
     order = _ORDER.search(text)
     body = text[: order.start()] if order else text
@@ -146,9 +150,8 @@ def parse_mapping(op: Operator, instruction: Instruction | Kernel | Target, text
     groups = tuple(() if named[t] == ("1",) else tuple(op.column(x) for x in named[t]) for t in target.axes)
     if operation_problem(op, target):
         raise MappingError(f"mapping {text!r}: {operation_problem(op, target)}")
-    if order:
-        return Mapping(op, target, groups, _read_order(op, target, text, order[1]))
-    candidates = [Mapping(op, target, groups, b) for b in bindings(op, target)]
+    orders = [_read_order(op, target, text, order[1])] if order else bindings(op)
+    candidates = [Mapping(op, target, groups, b, known_ranges(ranges)) for b in orders]
     return next((m for m in candidates if m.check()), candidates[0])
 
 
@@ -171,18 +174,38 @@ def _read_order(op: Operator, target: Target, text: str, order: str) -> Binding:
     given = dict(part.replace(" ", "").split("=", 1) for part in order.split(",") if "=" in part)
     names = [s.name for s in op.sources]
     binding = tuple(names.index(given[s.name]) for s in target.view.sources if given.get(s.name) in names)
-    if binding not in set(bindings(op, target)):
+    if binding not in set(bindings(op)):
         slots = ", ".join(s.name for s in target.view.sources)
         raise MappingError(f"mapping {text!r}: [{order}] does not give {slots} each one of {', '.join(names)}")
     return binding
 
 
-def explain(op: Operator, instruction: Instruction | Kernel | Target, text: str, *, ranges: Ranges | None = None) -> str:
-    """Why the candidate ``text`` fails, one line for each reason; or what a valid one does."""
+def explain(op: Operator, instruction: Instruction | Kernel | Target, text: str | None = None, *, ranges: Ranges | None = None) -> str:
+    """Why the candidate ``text`` fails, one line for each reason; or what a valid one does.
+
+    Without ``text``: which iterations could ride on every axis, and why the others could not.
+    """
     target = target_of(instruction)
     if wrong := operation_problem(op, target):
-        return f"{text} is not valid:\n  - {wrong}"
-    m = parse_mapping(op, target, text)
-    if ranges and not m.problems(ranges):
-        return f"{m} is valid for values in {dict(ranges)}"
-    return m.explain()
+        return f"{text or op.name} is not valid:\n  - {wrong}"
+    if text is not None:
+        return parse_mapping(op, target, text, ranges=ranges).explain()
+    binding = max(bindings(op), key=lambda b: sum(any(_riders(op, target, b, t)) for t in range(len(target.axes))))
+    lines = [f"{op.name} onto {target.name}", *(f"  - {w}" for w in type_problems(op, target, binding, ranges or {}))]
+    for t, axis in enumerate(target.view.iterations):
+        fits = _riders(op, target, binding, t)
+        lines.append(f"  {axis.kind} axis {axis.name}: {', '.join(n for n, f in zip(op.names, fits, strict=True) if f) or 'no iteration'}")
+        for u, i in enumerate(op.iterations):
+            if i.kind == axis.kind and not fits[u]:
+                alone = tuple((u,) if x == t else () for x in range(len(target.axes)))
+                lines += [f"    not {i.name}: {why}" for why in Mapping(op, target, alone, binding).problems()[:1]]
+    return "\n".join(lines)
+
+
+def _riders(op: Operator, target: Target, binding: Binding, t: int) -> list[bool]:
+    return [validity.fits_alone(op, target.view, binding, u, t) for u in range(len(op.iterations))]
+
+
+def known_ranges(ranges: Ranges | None) -> tuple[tuple[str, int, int], ...]:
+    """Value bounds as the data a mapping keeps."""
+    return tuple((name, lo, hi) for name, (lo, hi) in (ranges or {}).items())

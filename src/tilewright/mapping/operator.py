@@ -21,7 +21,7 @@ from tilewright.ir.types import DType
 from tilewright.util.errors import MappingError
 
 SPATIAL, REDUCTION = "spatial", "reduction"
-#: Arithmetic whose arguments may be exchanged.
+#: Arithmetic that joins sources; its arguments may be exchanged and regrouped.
 COMMUTATIVE = ("+", "*", "min", "max", "&", "|", "^")
 
 Row = tuple[int, ...]
@@ -277,10 +277,8 @@ def _narrowed(target: Store) -> tuple[DType | None, Expr]:
 
 def _leaves(value: Expr) -> tuple[str | None, list[Expr]]:
     """The arithmetic at the top of ``value`` and what it combines, left to right."""
-    if not isinstance(value, Binary) or value.op not in (*COMMUTATIVE, "-"):
+    if not isinstance(value, Binary) or value.op not in COMMUTATIVE:
         return None, [value]
-    if value.op == "-":
-        return "-", [plain(value.a), plain(value.b)]
 
     def split(e: Expr) -> list[Expr]:
         e = plain(e)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, permutations, product
 from math import gcd
 
@@ -10,7 +11,7 @@ from tilewright.hw.instruction import Instruction
 from tilewright.ir.stmt import Kernel
 from tilewright.mapping import validity
 from tilewright.mapping.arithmetic import Binding, Ranges, bindings, operation_problem, type_problems
-from tilewright.mapping.mapping import Mapping
+from tilewright.mapping.mapping import Mapping, known_ranges
 from tilewright.mapping.operator import Operand, Operator, operator_of
 from tilewright.mapping.target import Target, target_of, variants
 from tilewright.mapping.validity import Groups
@@ -47,16 +48,16 @@ def find_mappings(
     if operation_problem(operator, target):
         return []
     found = [m for t in (variants(target) if space == "complete" else (target,)) for m in _onto(operator, t, space, orders, ranges or {})]
-    return [Mapping(m.op, m.target, g, m.binding) for m in found for g in product(*map(permutations, m.groups))] if permuted else found
+    return [replace(m, groups=g) for m in found for g in product(*map(permutations, m.groups))] if permuted else found
 
 
 def _onto(op: Operator, target: Target, space: str, orders: str, ranges: Ranges) -> list[Mapping]:
     """The mappings onto one view of an instruction, over the operand orders that are asked for."""
     enumerate_groups = _complete if space == "complete" else _published
     best: list[Mapping] = []
-    for binding in bindings(op, target):
+    for binding in bindings(op):
         if next(type_problems(op, target, binding, ranges), None) is None:
-            found = [Mapping(op, target, g, binding) for g in enumerate_groups(op, target.view, binding)]
+            found = [Mapping(op, target, g, binding, known_ranges(ranges)) for g in enumerate_groups(op, target.view, binding)]
             if orders == "all":
                 best += found
             elif _filled(found) > _filled(best):
