@@ -27,6 +27,8 @@ from tilewright.ir.stmt import (
 )
 
 _NAME_LENGTH = 48
+#: Stems of the names of buffers: constants, and whatever else a kernel reads.
+CONSTANT, OPERAND = "w", "x"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def group_kernel(operations: Sequence[Operation], buffers: Mapping[str, Buffer],
     arguments = (*reads, *results)
     name = "_".join(op.kind.lower() for op in operations)[:_NAME_LENGTH].rstrip("_")
     nests = inline_chains(body, frozenset(private_names))
-    kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(nests))))
+    kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(nests))), frozenset(reads))
     return KernelCall(kernel, arguments, tuple(results))
 
 
@@ -118,15 +120,18 @@ def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:
     return None
 
 
-def canonical(kernel: Kernel) -> Kernel:
+def canonical(kernel: Kernel, operands: frozenset[str]) -> Kernel:
     """The kernel with names ``stem_N`` numbered afresh in order of appearance.
 
-    Two groups of equal structure become equal kernels, which are compiled once.
+    Operands are called ``x`` (``w`` for constants), whatever computed them: two groups of equal
+    structure become equal kernels, which are compiled once.
     """
     names: dict[str, str] = {}
     taken: set[str] = {kernel.name}
     for n in _names_in_order(kernel):
         stem = n.rsplit("_", 1)[0]
+        if n in operands and stem != CONSTANT:
+            stem = OPERAND
         new, k = stem, 0
         while new in taken:
             k += 1

@@ -7,14 +7,14 @@ know operator names. A layout set on a buffer of the graph is seen by its produc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Load, const, idx
-from tilewright.ir.stmt import Stmt, read_buffers, written_buffers
+from tilewright.ir.expr import Const, Expr, const, idx, loads
+from tilewright.ir.stmt import Stmt, own_exprs, walk, written_buffers
 from tilewright.ir.types import DType
 
 
@@ -86,12 +86,10 @@ class Operation:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Buffers of the graph that the nests read, in a fixed order."""
+        """Buffers of the graph that the nests read, in the order of their first load."""
         own = {b.name for b in self.temps} | set(self.outputs)
-        seen: dict[str, None] = {}
-        for n in self.nests:
-            seen.update(dict.fromkeys(sorted(read_buffers(n) - own)))
-        return tuple(seen)
+        loaded = (ld.buffer.name for n in self.nests for s in walk(n) for e in own_exprs(s) for ld in loads(e))
+        return tuple(dict.fromkeys(n for n in loaded if n not in own))
 
     @property
     def writes(self) -> set[str]:
@@ -133,10 +131,3 @@ class Graph:
             for name in dict.fromkeys(self.storage(n) for n in op.inputs):
                 out.setdefault(name, []).append(i)
         return out
-
-
-def loads_of(name: str, exprs: Iterable[Expr]) -> list[Load]:
-    """Loads of buffer ``name`` anywhere in ``exprs``."""
-    from tilewright.ir.expr import loads
-
-    return [ld for e in exprs for ld in loads(e) if ld.buffer.name == name]
