@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tilewright.util.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from tilewright.graph import Network as Network
     from tilewright.graph import compile as compile
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from tilewright.space.default import default_schedule as default_schedule
     from tilewright.util.errors import TilewrightError as TilewrightError
 
-__version__ = "0.1.0"
 
 #: Public name -> the module below this package that it lives in.
 _HOME = {

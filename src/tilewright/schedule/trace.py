@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tilewright import __version__
 from tilewright.util.errors import ScheduleError
+from tilewright.util.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
