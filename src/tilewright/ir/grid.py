@@ -192,7 +192,7 @@ class Grid:
         src, dst = e.a.dtype, e.dtype
         if src.bits not in (16, 32, 64) or ty.BFLOAT in (src.kind, dst.kind):
             raise NotVectorizable
-        return np.ascontiguousarray(np.asarray(self.value(e.a, mask)).astype(src.to_numpy())).view(dst.to_numpy()).astype(storage(dst))
+        return np.array(self.value(e.a, mask), dtype=src.to_numpy(), order="C").view(dst.to_numpy()).astype(storage(dst))
 
     def intrinsic(self, e: Intrinsic, mask: Array | None) -> Array:
         args = [self.value(a, mask) for a in e.args]

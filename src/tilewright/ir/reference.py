@@ -93,7 +93,7 @@ def _estimate(e: Expr, env: Mapping[str, int]) -> int:
 
 def _working(b: Buffer, array: np.ndarray) -> np.ndarray:
     if b.dtype.kind == ty.BFLOAT:
-        return (array.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(array.astype(np.uint32) << 16).view(np.float32)
     return np.array(array, dtype=storage(b.dtype), order="C")
 
 
@@ -261,11 +261,11 @@ class _Run:
     @staticmethod
     def assign(target: np.ndarray, at: tuple[Any, ...], value: Any, shape: tuple[int, ...], mask: Any) -> None:
         """Stores in loop order: the last one to an element stays."""
-        if mask is None:
-            target[tuple(np.broadcast_to(i, shape) for i in at)] = np.broadcast_to(value, shape)
-            return
-        chosen = np.broadcast_to(mask, shape)
-        target[tuple(np.broadcast_to(i, shape)[chosen] for i in at)] = np.broadcast_to(value, shape)[chosen]
+        flat, values = np.broadcast_to(_flat(target, at), shape), np.broadcast_to(value, shape)
+        if mask is not None:
+            chosen = np.broadcast_to(mask, shape)
+            flat, values = flat[chosen], values[chosen]
+        target.flat[flat.reshape(-1)] = values.reshape(-1)
 
     @staticmethod
     def reduce(s: Store, target: np.ndarray, at: tuple[Any, ...], value: Any, shape: tuple[int, ...], mask: Any) -> None:
