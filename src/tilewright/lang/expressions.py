@@ -79,9 +79,7 @@ class ExpressionReader:
         """An expression, or a Python number that has no type yet."""
         v = self.value(node)
         if isinstance(v, Buffer):
-            raise self.source.error(
-                node, f"array {v.name} is used as a value", hint=f"index it: {v.name}[{', '.join(':' * v.rank)}] has {v.rank} indices"
-            )
+            raise self.source.error(node, f"array {v.name} is used as a value", hint=f"read one element of its {v.rank} dimensions")
         if not isinstance(v, (Expr, bool, int, float)):
             raise self.source.error(node, f"`{ast.unparse(node)}` is {type(v).__name__}, not a value of the program")
         return v

@@ -33,9 +33,12 @@ def kernel(
     Raises LanguageError (with file and line) for what the language does not allow, IRTypeError for
     types, ranks and shapes that do not fit.
     """
+    # Names used only in annotations are not closure variables: they are read off the defining frame.
+    frame = inspect.currentframe()
+    around = dict(frame.f_back.f_locals) if frame is not None and frame.f_back is not None else {}
     if fn is None:
-        return lambda f: _from_function(f, params, instruction)
-    return _from_function(fn, params, instruction)
+        return lambda f: _from_function(f, around, params, instruction)
+    return _from_function(fn, around, params, instruction)
 
 
 def parse(text: str, /, **names: Any) -> Kernel:
@@ -68,7 +71,7 @@ def parse(text: str, /, **names: Any) -> Kernel:
     return last
 
 
-def _from_function(fn: Callable[..., Any], params: Sequence[str], instruction: str | None) -> Kernel:
+def _from_function(fn: Callable[..., Any], around: Mapping[str, Any], params: Sequence[str], instruction: str | None) -> Kernel:
     if not inspect.isfunction(fn):
         raise LanguageError(f"@kernel decorates functions, not {type(fn).__name__}")
     try:
@@ -80,12 +83,12 @@ def _from_function(fn: Callable[..., Any], params: Sequence[str], instruction: s
     node = ast.parse(text).body[0]
     if not isinstance(node, ast.FunctionDef):
         raise source.error(node, "@kernel decorates a plain def")
-    return _read(source, node, _visible(fn), params, instruction)
+    return _read(source, node, _visible(fn, around), params, instruction)
 
 
-def _visible(fn: Callable[..., Any]) -> Mapping[str, Any]:
-    """Globals, shadowed by closure variables (a cell that is still empty has no meaning yet)."""
-    names: dict[str, Any] = dict(fn.__globals__)  # type: ignore[attr-defined]
+def _visible(fn: Callable[..., Any], around: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Globals, locals ``around`` the definition, closure variables (an empty cell has no meaning yet)."""
+    names: dict[str, Any] = {**fn.__globals__, **around}  # type: ignore[attr-defined]
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):  # type: ignore[attr-defined]
         try:
             names[name] = cell.cell_contents
@@ -94,7 +97,7 @@ def _visible(fn: Callable[..., Any]) -> Mapping[str, Any]:
     return names
 
 
-def _options(source: Source, node: ast.FunctionDef) -> tuple[tuple[str, ...], str | None]:
+def _options(source: Source, node: ast.FunctionDef) -> tuple[Sequence[str], str | None]:
     """``params`` and ``instruction`` of the decorator, read from its text."""
     if len(node.decorator_list) != 1:
         raise source.error(node, f"{node.name} needs the one decorator @kernel")
@@ -110,7 +113,7 @@ def _options(source: Source, node: ast.FunctionDef) -> tuple[tuple[str, ...], st
             raise source.error(node, f"`{ast.unparse(k.value)}` is not a literal") from None
     if unknown := set(options) - {"params", "instruction"}:
         raise source.error(node, f"@kernel has no option {sorted(map(str, unknown))[0]!r}", hint="options: params, instruction")
-    return tuple(options.get("params", ())), options.get("instruction")
+    return options.get("params", ()), options.get("instruction")
 
 
 def _read(source: Source, node: ast.FunctionDef, outside: Mapping[str, Any], params: Sequence[str], instruction: str | None) -> Kernel:
