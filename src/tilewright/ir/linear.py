@@ -183,7 +183,7 @@ class IndexScope:
         if len(r.terms) == 1 and not r.const:
             ((atom, c),) = r.terms.items()
             if c == 1 and isinstance(atom, Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0:
-                return q.plus(self._div(self.linear(atom.a), int(atom.b.value) * m))
+                return q.plus(self._div(_read(atom.a), int(atom.b.value) * m))
         return q.plus(self._atom(Binary("//", self.render(r), Const(m, ty.index), ty.index)))
 
     def _mod(self, a: Linear, m: int) -> Linear:
@@ -204,7 +204,7 @@ class IndexScope:
         for atom, c in r.terms.items():
             if isinstance(atom, Binary) and atom.op == "%" and isinstance(atom.b, Const) and atom.b.value % m == 0:
                 rest = Linear({a: k for a, k in r.terms.items() if a is not atom}, r.const)
-                return rest.plus(self.linear(atom.a), c)
+                return rest.plus(_read(atom.a), c)
         return None
 
     def _bucket(self, r: Linear, m: int) -> int | None:
@@ -235,21 +235,21 @@ class IndexScope:
     def _undivided(self, a: Linear, atom: Binary, c: int) -> Linear | None:
         """``c*m*(x // m) + c*(x % m)`` is ``c*x``."""
         m = int(atom.b.value)  # type: ignore[attr-defined]
-        quotient = self._div(self.linear(atom.a), m)
+        quotient = self._div(_read(atom.a), m)
         if len(quotient.terms) != 1 or quotient.const:
             return None
         ((partner, k),) = quotient.terms.items()
         if k != 1 or a.terms.get(partner) != c * m:
             return None
         terms = {t: v for t, v in a.terms.items() if t is not atom and t != partner}
-        return Linear(terms, a.const).plus(self.linear(atom.a), c)
+        return Linear(terms, a.const).plus(_read(atom.a), c)
 
     def _distributed(self, a: Linear, atom: Binary, c: int) -> Linear | None:
         """``min(x, y) + r`` is ``min(x + r, y + r)``: done where that leaves fewer terms."""
         rest = Linear({t: v for t, v in a.terms.items() if t is not atom}, a.const)
         if not rest.terms:
             return None
-        sides = (self.linear(atom.a), self.linear(atom.b))
+        sides = (_read(atom.a), _read(atom.b))
         moved = [rest.plus(x, c) for x in sides]
         if sum(len(x.terms) for x in moved) >= sum(len(x.terms) for x in sides) + len(rest.terms):
             return None
@@ -363,18 +363,17 @@ class IndexScope:
 
     def _compound_range(self, e: Expr) -> Range:
         match e:
-            case Binary(op="//", b=Const()) if e.b.value > 0:
-                lo, hi = self.bounds(self.linear(e.a))
-                m = int(e.b.value)
-                return None if lo is None else lo // m, None if hi is None else hi // m
-            case Binary(op="%", b=Const()) if e.b.value > 0:
-                return 0, int(e.b.value) - 1
+            case Binary(op="//", b=Const(value=m)) if m > 0:
+                lo, hi = self.bounds(_read(e.a))
+                return None if lo is None else lo // int(m), None if hi is None else hi // int(m)
+            case Binary(op="%", b=Const(value=m)) if m > 0:
+                return 0, int(m) - 1
             case Binary(op="min" | "max"):
-                return _extremum_range(e.op, self.bounds(self.linear(e.a)), self.bounds(self.linear(e.b)))
+                return _extremum_range(e.op, self.bounds(_read(e.a)), self.bounds(_read(e.b)))
             case Binary(op="*"):
-                return _product_range(self.bounds(self.linear(e.a)), self.bounds(self.linear(e.b)))
+                return _product_range(self.bounds(_read(e.a)), self.bounds(_read(e.b)))
             case Where():
-                (a, b), (c, d) = self.bounds(self.linear(e.a)), self.bounds(self.linear(e.b))
+                (a, b), (c, d) = self.bounds(_read(e.a)), self.bounds(_read(e.b))
                 return None if a is None or c is None else min(a, c), None if b is None or d is None else max(b, d)
             case Cast() if e.a.dtype.is_int or e.a.dtype.kind == ty.BOOL:
                 return e.a.dtype.range if e.a.dtype.bits < 64 else UNBOUNDED
@@ -402,7 +401,7 @@ class IndexScope:
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op in ("min", "max"):
                 rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
-                proofs = (self.nonneg(rest.plus(self.linear(x), c), depth - 1) for x in (atom.a, atom.b))
+                proofs = (self.nonneg(rest.plus(_read(x), c), depth - 1) for x in (atom.a, atom.b))
                 if all(proofs) if (atom.op == "min") == (c > 0) else any(proofs):
                     return True
         return False
@@ -442,7 +441,7 @@ class IndexScope:
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op in ("min", "max") and (atom.op == "min") == (c > 0):
                 rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
-                return [f for x in (atom.a, atom.b) for f in self._split_extrema(rest.plus(self.linear(x), c))]
+                return [f for x in (atom.a, atom.b) for f in self._split_extrema(rest.plus(_read(x), c))]
         return [a]
 
     # --- rendering --------------------------------------------------------------------------
@@ -479,6 +478,20 @@ class IndexScope:
             if known == name:
                 return d
         return -1
+
+
+def _read(e: Expr) -> Linear:
+    """The form that :meth:`IndexScope.render` wrote. (Simplifying it again could never end: proofs look inside atoms.)"""
+    match e:
+        case Const():
+            return Linear({}, int(e.value))
+        case Binary(op="+"):
+            return _read(e.a).plus(_read(e.b))
+        case Binary(op="-"):
+            return _read(e.a).plus(_read(e.b), -1)
+        case Binary(op="*", b=Const(value=k)):
+            return _read(e.a).times(int(k))
+    return Linear({e: 1})
 
 
 def _extremum_range(op: str, a: Range, b: Range) -> Range:

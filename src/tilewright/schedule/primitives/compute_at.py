@@ -57,7 +57,7 @@ def compute_at(kernel: Kernel, stage: str, loop: str | Sequence[str], shrink: bo
     with scope_at(kernel, Place(above, home), inside=False) as scope:
         producer = stage_in(scope, buffer, roots, "compute_at")
     _check_inputs(producer, home, roots, consumers, subject)
-    placed = [_Target(t, _needed(kernel, t, buffer, producer, subject)) for t in targets]
+    placed = [_Target(t, _needed(kernel, t, buffer, subject)) for t in targets]
     _check_uses(home, consumers, placed, name, subject)
     local = _is_private(home, consumers, roots, name)
     _check_coverage(producer, placed, home, consumers, local, local and shrink, subject)
@@ -130,7 +130,7 @@ def _headline(s: Stmt | Expr) -> str:
     return str(s).strip().splitlines()[0].strip()
 
 
-def _needed(kernel: Kernel, target: Place, buffer: Buffer, stage: Stage, subject: str) -> Box:
+def _needed(kernel: Kernel, target: Place, buffer: Buffer, subject: str) -> Box:
     f = target.node
     assert isinstance(f, For)
     if any(g.kind is LoopKind.VECTOR for g in (*target.loops, f)):
@@ -139,19 +139,7 @@ def _needed(kernel: Kernel, target: Place, buffer: Buffer, stage: Stage, subject
         box = box_of(scope, f.body.stmts, buffer)
         if box is None:
             raise ScheduleError(f"{subject}: loop {f.name} does not use {buffer.name}", location=f.loc)
-        box = clipped(scope, box, buffer.shape)
-        return _within_stage(scope, box, stage)
-
-
-def _within_stage(scope: Simplifier, box: Box, stage: Stage) -> Box:
-    """The part of the box that the stage ever computes (bounds that depend on the stage's own loops stay in the nest)."""
-    lo, hi = list(box.lo), list(box.hi)
-    first = stage.nests[0]
-    for d, (a, b) in enumerate(first.bounds):
-        if ex.free_vars(a) | ex.free_vars(b) <= set(scope.ranges) and all(n.bounds[d] == first.bounds[d] for n in stage.nests):
-            lo[d] = scope.expr(ex.binary("max", box.lo[d], a))
-            hi[d] = scope.expr(ex.binary("min", box.hi[d], b))
-    return Box(tuple(lo), tuple(hi))
+        return clipped(scope, box, buffer.shape)
 
 
 def _check_uses(home: Block, consumers: list[Stmt], placed: list[_Target], name: str, subject: str) -> None:
@@ -196,12 +184,12 @@ def _check_coverage(
         return
     regions = _Regions(stage, placed, home)
     missing = None if private else regions.missing()
-    if missing:
+    if missing is not None:
         raise ScheduleError(
-            f"{subject}: element {name}[{missing}] is computed by the stage but needed by no iteration of the loop",
+            f"{subject}: element {name}{f'[{missing}]' if missing else ''} is computed by the stage but needed by no iteration of the loop",
             hint=f"{name} is used elsewhere: the consumer must cover all of it",
         )
-    if once and (twice := regions.repeated()):
+    if once and (twice := regions.repeated()) is not None:
         raise ScheduleError(
             f"{subject}: iterations {twice} of the loop need the same element of {name}, which may only be computed once",
             hint="choose an outer loop, whose iterations need disjoint regions",

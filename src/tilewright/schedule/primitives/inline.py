@@ -50,6 +50,8 @@ def inline(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
         raise ScheduleError(f"inline: kernel {kernel.name} has no local buffer {buffer!r}")
     target, home = declared.node.buffer, declared.block
     producer, at = _producer(home, buffer)
+    if any(buffer in read_buffers(s) for s in home.stmts[:at]):
+        raise ScheduleError(f"inline {buffer}: it is read before it is computed", hint="its contents are undefined there")
     users = [s for s in home.stmts[at + 1 :] if buffer in read_buffers(s)]
     with scope_at(kernel, Place(declared.ancestors[:-1], home), inside=False) as scope:
         nest = stage_in(scope, target, [producer], "inline").nests[0]
