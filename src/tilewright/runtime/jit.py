@@ -76,7 +76,8 @@ def _linker() -> Any:
     import llvmlite.binding as llvm
 
     initialize()
-    return llvm.create_lljit_compiler(host().machine(), use_jit_link=False, suppress_errors=True)
+    # JITLink lays out code and constants side by side, within reach of 32-bit relocations whatever the process has mapped.
+    return llvm.create_lljit_compiler(host().machine(), use_jit_link=True, suppress_errors=True)
 
 
 _serial = itertools.count()
