@@ -71,6 +71,16 @@ def test_imperfect_symbolic_and_scattered_nests_are_refused():
         operator_of(Kernel("f", (c,), st.block()))
 
 
+def test_nests_whose_order_matters_are_refused():
+    a, c, i, k = buffer("a", f32, (4,)), buffer("c", f32, (4,)), Var("i"), Var("k")
+    feedback = st.loop("i", 0, 4, st.loop("k", 0, 4, st.store(c[i], c[k] * a[k], "+")))
+    with pytest.raises(MappingError, match=r"writes c also reads it: its order matters"):
+        operator_of(Kernel("f", (a, c), st.block(feedback)))
+    overwritten = st.loop("i", 0, 4, st.loop("k", 0, 4, st.store(c[i], a[k])))
+    with pytest.raises(MappingError, match=r"f overwrites c in loop k"):
+        operator_of(Kernel("f", (a, c), st.block(overwritten)))
+
+
 def test_extent_between_symbolic_bounds_is_their_difference():
     a, c, o = buffer("a", f32, (64,)), buffer("c", f32, (64,)), Var("o")
     inner = st.loop("i", o * 16, o * 16 + 16, st.store(c[Var("i")], a[Var("i")] * a[Var("i")], "+"))

@@ -119,6 +119,7 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
     names = tuple(spans)
     rows = _output_rows(kernel, target, names)
     iterations = tuple(Iteration(n, e, SPATIAL if any(r[c] for r in rows) else REDUCTION) for c, (n, e) in enumerate(spans.items()))
+    _check_update(kernel, target, iterations)
     output = Operand(target.buffer.name, target.buffer.dtype, Load(target.buffer, target.indices), rows)
     narrowed, value = _narrowed(target)
     combine, leaves = _leaves(value)
@@ -154,6 +155,21 @@ def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
                 hint="fission the loop so that the contraction stands alone",
             )
     return path[start:], store
+
+
+def _check_update(kernel: Kernel, target: Store, iterations: tuple[Iteration, ...]) -> None:
+    """The nest must be a function of other arrays, with every result either stored once or reduced."""
+    name = target.buffer.name
+    if any(ld.buffer.name == name for e in st.own_exprs(target) for ld in ex.loads(e)):
+        raise MappingError(
+            f"the nest of {kernel.name} that writes {name} also reads it: its order matters",
+            hint="write the update as a reduction (+=, max, ...) or into another array",
+        )
+    repeated = [i.name for i in iterations if i.kind == REDUCTION]
+    if target.op is None and repeated:
+        raise MappingError(
+            f"{kernel.name} overwrites {name} in loop {', '.join(repeated)}", hint="a reduction is written with +=, max, ..."
+        )
 
 
 def _reduces(path: Sequence[For], store: Store) -> bool:
