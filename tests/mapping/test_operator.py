@@ -76,6 +76,8 @@ def test_nests_whose_order_matters_are_refused():
     feedback = st.loop("i", 0, 4, st.loop("k", 0, 4, st.store(c[i], c[k] * a[k], "+")))
     with pytest.raises(MappingError, match=r"writes c also reads it: its order matters"):
         operator_of(Kernel("f", (a, c), st.block(feedback)))
+    written_out = st.loop("i", 0, 4, st.loop("k", 0, 4, st.store(c[i], a[k] + c[i])))
+    assert operator_of(Kernel("f", (a, c), st.block(written_out))).reduce == "+"
     overwritten = st.loop("i", 0, 4, st.loop("k", 0, 4, st.store(c[i], a[k])))
     with pytest.raises(MappingError, match=r"f overwrites c in loop k"):
         operator_of(Kernel("f", (a, c), st.block(overwritten)))

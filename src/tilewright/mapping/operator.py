@@ -8,7 +8,7 @@ of AMOS (ISCA 2022, section 4) needs is here and nothing about buffers' contents
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from tilewright.ir import expr as ex
@@ -114,7 +114,8 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
     kernel's only reduction nest (or its only nest) is taken. Raises MappingError if there is none,
     more than one, the nest is not perfect, extents are symbolic or the output index is not affine.
     """
-    loops, target = _find_nest(kernel, at)
+    loops, found = _find_nest(kernel, at)
+    target = _as_reduction(found)
     spans = {f.name: _extent(kernel, f) for f in loops}
     names = tuple(spans)
     rows = _output_rows(kernel, target, names)
@@ -155,6 +156,17 @@ def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
                 hint="fission the loop so that the contraction stands alone",
             )
     return path[start:], store
+
+
+def _as_reduction(s: Store) -> Store:
+    """``c[i] = c[i] + x`` as the ``c[i] += x`` that it is; any other store unchanged."""
+    value = s.value.a if isinstance(s.value, Cast) and s.value.dtype == s.buffer.dtype else s.value
+    if s.op is None and isinstance(value, Binary) and value.op in st.REDUCTIONS:
+        own = Load(s.buffer, s.indices)
+        for old, new in ((value.a, value.b), (value.b, value.a)):
+            if plain(old) == own:
+                return replace(s, op=value.op, value=new)
+    return s
 
 
 def _check_update(kernel: Kernel, target: Store, iterations: tuple[Iteration, ...]) -> None:
