@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tilewright.graph.importer import load
+from tilewright.graph.layout import choose_layouts
 from tilewright.graph.loading import ModelSource
 from tilewright.graph.model import Graph
 from tilewright.graph.network import CompiledKernel, Network, Step, plan_steps
@@ -55,6 +56,7 @@ def compile_graph(
     """Schedule and build every kernel of ``graph``, equal kernels once."""
     machine = machine or Machine.host()
     threads = threads or default_threads()
+    graph = choose_layouts(graph, machine)
     steps = plan_steps(graph, fusion=fusion)
     wanted = [(s.call.kernel, _constant_arguments(graph, s)) for s in steps]
     made: dict[tuple[Kernel, frozenset[str]], CompiledKernel] = {}

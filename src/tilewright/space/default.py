@@ -57,6 +57,7 @@ class _Default:
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
+        self.spread_layouts()
         by_rows = False
         for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
             tiling = contraction.choose(s, self.core(s), self.threads, self.constants)
@@ -70,6 +71,20 @@ class _Default:
             if not s.opaque and s.loops and not s.is_reduction:
                 pointwise.apply(self.sch, s, self.core(s), self.threads)
         self.sch.simplify(keep_loops=False)
+
+    def spread_layouts(self) -> None:
+        """Local buffers take the layout of the arguments they are computed from or into."""
+        layouts = {b.name: b for b in self.sch.kernel.args if b.layout is not None}
+        todo = [b for b in st.allocated(self.sch.kernel) if b.layout is None and b.rank > 1]
+        every = stages(self.sch.kernel)
+        while True:
+            found = next(((b, n) for b in todo for s in every for n in _beside(s, b) if n in layouts), None)
+            if found is None:
+                return
+            b, neighbour = found
+            self.sch.layout(b.name, str(layouts[neighbour].layout))
+            layouts[b.name] = layouts[neighbour]
+            todo.remove(b)
 
     def rows(self) -> None:
         """Nests that reduce along memory, and what can share their rows."""
@@ -168,6 +183,14 @@ class _Default:
 
 def _is_copy(b: Buffer, name: str) -> bool:
     return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
+
+
+def _beside(s: Stage, b: Buffer) -> list[str]:
+    """Other buffers of the same rank that the stage uses together with ``b``."""
+    if s.opaque:
+        return []
+    used = [s.output, *(a.buffer for a in s.reads())]
+    return [u.name for u in used if u.rank == b.rank and u.name != b.name] if any(u.name == b.name for u in used) else []
 
 
 def root_trips(f: For) -> int:
