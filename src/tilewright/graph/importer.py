@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilewright.graph import folding
+from tilewright.graph.control import CONTROL_FLOW
 from tilewright.graph.elements import storage_array, tensor_array
 from tilewright.graph.functions import attribute_value, has_schema_body, node_attributes, schema_body
 from tilewright.graph.loading import ModelSource, input_types, opset_versions, read_model
@@ -28,9 +29,6 @@ from tilewright.util.errors import ImportFailure, TilewrightError, UnsupportedOp
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, NodeProto
-
-#: Operators the importer itself handles because they contain graphs.
-CONTROL_FLOW = ("If",)
 
 
 def load(
@@ -167,10 +165,10 @@ class _Importer:
             node_attributes(proto, scope.attributes),
         )
         inputs = [self._operand(n, node, scope) for n in proto.input]
-        while inputs and inputs[-1] is None:
+        while inputs and inputs[-1] is None:  # trailing optional operands left out
             inputs.pop()
-        if domain == "" and node.kind == "If":
-            results = self._branch(node, inputs, scope)
+        if domain == "" and node.kind in CONTROL_FLOW:
+            results = self._control(node, inputs, scope)
         elif (key := (domain, node.kind)) in self._functions:
             results = self._call(self._functions[key], node, inputs, {})
         elif key in implementations():
@@ -271,18 +269,27 @@ class _Importer:
             self._node(inner, scope)
         return [scope.tensors.get(n) for n in f.output]
 
-    def _branch(self, node: _Node, inputs: Sequence[Tensor | None], scope: _Scope) -> list[Tensor | None]:
-        """The results of the branch an If with a known condition takes."""
-        condition = inputs[0]
+    def _control(self, node: _Node, inputs: Sequence[Tensor | None], scope: _Scope) -> list[Tensor | None]:
+        """The results of an If, Loop or Scan, with bodies imported as often as they run."""
         op = Lowering(node.kind, node.name, node.opset, node.attributes, self._names, list(node.proto.output))
-        if condition is None:
-            raise op.refuse("it has no condition")
-        chosen = node.attributes["then_branch" if bool(op.known(condition, "condition").reshape(())) else "else_branch"]
-        inner = _Scope(dict(scope.tensors), scope.opsets, scope.attributes, _uses(chosen.node, [v.name for v in chosen.output]))
-        self._initializers(chosen, inner)
-        for n in chosen.node:
-            self._node(n, inner)
-        return [inner.tensors[v.name] for v in chosen.output]
+
+        def run(body: GraphProto, bound: Mapping[str, Tensor]) -> list[Tensor]:
+            inner = _Scope({**scope.tensors, **bound}, scope.opsets, scope.attributes, _uses(body.node, [v.name for v in body.output]))
+            for t in bound.values():
+                if t.value is not None and t.name not in self._buffers:
+                    self._constants[t.name], self._buffers[t.name] = t.value, t.buffer
+            self._initializers(body, inner)
+            for n in body.node:
+                self._node(n, inner)
+            return [inner.tensors[v.name] for v in body.output]
+
+        def apply(f: Callable[[Lowering], Tensor], operands: Sequence[Tensor]) -> Tensor:
+            step = Lowering(node.kind, node.name, node.opset, {}, self._names, [""])
+            made = self._record(step, [f(step)], operands, node)[0]
+            assert made is not None  # one result was given
+            return made
+
+        return list(CONTROL_FLOW[node.kind](op, inputs, run, apply))
 
     # --- result ---------------------------------------------------------------------------
 

@@ -216,16 +216,28 @@ def clip(op: Lowering, x: Tensor, lo: Tensor | None = None, hi: Tensor | None = 
 
 
 def _mod(op: Lowering, a: Expr, b: Expr) -> Expr:
-    if not op.attribute("fmod", 0):
-        if a.dtype.is_float:
-            raise op.refuse("floats need fmod=1")
+    if a.dtype.is_float:
+        remainder = intrinsic("fmod", a, b)
+        if op.attribute("fmod", 0):
+            return remainder
+        crosses = logical("and", compare("!=", remainder, 0), compare("!=", compare("<", remainder, 0), compare("<", b, 0)))
+        return where(crosses, remainder + b, remainder)
+    if not op.attribute("fmod", 0) or not a.dtype.signed:
         return a % b
-    return intrinsic("fmod", a, b) if a.dtype.is_float else a - quotient(a, b) * b
+    floored = cast(a % b, a.dtype)  # has the sign of b; fmod has the sign of a
+    differs = logical("and", compare("!=", floored, 0), compare("!=", compare("<", a, 0), compare("<", b, 0)))
+    return where(differs, cast(floored - b, a.dtype), floored)
 
 
 def _shift(op: Lowering, a: Expr, b: Expr) -> Expr:
-    shifted = binary("<<" if op.attribute("direction") == "LEFT" else ">>", a, b)
-    return where(compare("<", b, a.dtype.bits), shifted, const(0, a.dtype))
+    """A shift by an amount outside [0, bits) moves every bit out: zero, or copies of the sign."""
+    inside = compare("<", b, a.dtype.bits)
+    if b.dtype.signed:
+        inside = logical("and", inside, compare(">=", b, 0))
+    if op.attribute("direction") == "LEFT":
+        return where(inside, binary("<<", a, b), const(0, a.dtype))
+    emptied = where(compare("<", a, 0), const(-1, a.dtype), const(0, a.dtype)) if a.dtype.signed else const(0, a.dtype)
+    return where(inside, binary(">>", a, b), emptied)
 
 
 _BINARY: dict[str, Callable[[Lowering, Expr, Expr], Expr]] = {
@@ -310,6 +322,8 @@ def cast_like(op: Lowering, x: Tensor, like: Tensor) -> Tensor:
 @operator("BitCast")
 def bit_cast(op: Lowering, x: Tensor) -> Tensor:
     dtype = ONNX_TYPES.get(op.attribute("to"))
+    if dtype is not None and {dtype.kind, x.dtype.kind} == {ty.BOOL, ty.UINT} and dtype.nbytes == x.dtype.nbytes:
+        return pointwise(op, lambda v: convert(v, dtype), x, dtype=dtype)  # a bool is stored as a byte of 0 or 1
     if dtype is None or dtype.bits != x.dtype.bits:
         raise op.refuse(f"the bits of {x.dtype} cannot be read as {dtype or 'an unsupported type'}")
     return pointwise(op, lambda v: bitcast(v, dtype), x, dtype=dtype)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tilewright.graph.elements import ONNX_TYPES, onnx_dtype, storage_array, tensor_array
+from tilewright.graph.elements import ONNX_TYPES, onnx_dtype, storage_array, tensor_array, user_array
 from tilewright.graph.lowering import Lowering, operator
 from tilewright.graph.model import Tensor
 from tilewright.ir.expr import Expr, compare, const, where
@@ -41,9 +41,10 @@ def size_of(op: Lowering, x: Tensor) -> np.ndarray:
 
 @operator("Range")
 def range_node(op: Lowering, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    lo, hi, step = (op.known(t, "number of elements").reshape(()).item() for t in (start, limit, delta))
+    lo, hi, step = (user_array(op.known(t, "number of elements"), t.dtype).reshape(()).item() for t in (start, limit, delta))
     number = max(math.ceil((hi - lo) / step), 0)
-    return op.array((lo + np.arange(number) * step).astype(start.dtype.to_numpy()), start.dtype)
+    kind = user_array(np.zeros(0, start.dtype.to_numpy()), start.dtype).dtype
+    return op.array((lo + np.arange(number) * step).astype(kind))
 
 
 @operator("EyeLike")
@@ -74,7 +75,7 @@ def mel_weights(op: Lowering, bins: Tensor, length: Tensor, rate: Tensor, low: T
     """Triangular filters over ``length // 2 + 1`` spectrum bins, evenly spaced on the mel scale."""
     number, size, hertz, lo, hi = (op.known(t, "operands").reshape(()).item() for t in (bins, length, rate, low, high))
     first, last = (float(v) for v in 2595.0 * np.log10(1.0 + np.asarray([lo, hi]) / 700.0))
-    mel = np.linspace(first, last, number + 2)
+    mel = first + np.arange(number + 2) * ((last - first) / (number + 2))  # the operator's own step: n+2, not n+1
     edges = ((size + 1) * (700.0 * (10.0 ** (mel / 2595.0) - 1.0)) // hertz).astype(np.int64)
     out = np.zeros((size // 2 + 1, number))
     for m in range(number):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tilewright.graph.elements import user_array
 from tilewright.graph.lowering import Lowering, operator
 from tilewright.graph.model import Tensor
 from tilewright.ir import types as ty
@@ -154,6 +155,7 @@ def unique(op: Lowering, x: Tensor) -> tuple[np.ndarray, ...]:
         rank = np.argsort(order)
         found = found[order] if axis is None else np.take(found, order, axis)
         first, counts, inverse = first[order], counts[order], rank[inverse]
+    found = user_array(found, x.dtype)
     return found, first.astype(np.int64), inverse.astype(np.int64), counts.astype(np.int64)
 
 
