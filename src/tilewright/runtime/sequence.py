@@ -92,6 +92,9 @@ class Sequence:
         self._constants = {n: a.data if isinstance(a, Packed) else as_numpy(a, n) for n, a in (constants or {}).items()}
         self._external = tuple(external)
         self._forms = _forms(self.steps)
+        self._written = frozenset(
+            name for s in self.steps for name, p in zip(s.arguments, s.module.signature.parameters, strict=True) if p.written
+        )
         self._check()
         self._arena = aligned_empty((arena_bytes,), np.dtype(np.uint8))
         self._workspace = aligned_empty((max((self._need(s) for s in self.steps), default=0),), np.dtype(np.uint8))
@@ -101,6 +104,7 @@ class Sequence:
         self._cells: dict[str, list[tuple[Any, int]]] = {n: [] for n in self._external}
         self._arrays = [self._resolve(n) for n in range(len(self.steps))]
         self._bound: dict[str, np.ndarray] = {}
+        self._addresses = ctypes.addressof(self._table), len(self.steps), self._workspace.ctypes.data
         library = native_library("sequence.ll", ("tw_sequence_run", "tw_sequence_profile"))
         p, n = ctypes.c_void_p, ctypes.c_int64
         self._run = library.function("tw_sequence_run", None, p, n, p, p)
@@ -122,7 +126,7 @@ class Sequence:
         with self._lock:
             self._set(arrays)
             self._require_bound()
-            self._run(ctypes.addressof(self._table), len(self.steps), self._workspace.ctypes.data, self._pool_handle())
+            self._run(*self._addresses, self._pool_handle())
 
     def profile(self, repeats: int = 1) -> tuple[StepTime, ...]:
         """Execute ``repeats`` times with a clock around each step; mean time per step, in order."""
@@ -132,9 +136,7 @@ class Sequence:
         with self._lock:
             self._require_bound()
             for _ in range(repeats):
-                self._profile(
-                    ctypes.addressof(self._table), len(self.steps), self._workspace.ctypes.data, self._pool_handle(), spent.ctypes.data
-                )
+                self._profile(*self._addresses, self._pool_handle(), spent.ctypes.data)
         labels = [s.label or s.module.kernel.name for s in self.steps]
         return tuple(StepTime(i, label, int(t) / repeats / 1e9) for i, (label, t) in enumerate(zip(labels, spent, strict=True)))
 
@@ -220,6 +222,8 @@ class Sequence:
         return arguments, sizes
 
     def _set(self, arrays: Mapping[str, Any]) -> None:
+        if not arrays:
+            return
         checked = {}
         for name, array in arrays.items():
             if name not in self._cells:
@@ -227,7 +231,7 @@ class Sequence:
             view = array.data if isinstance(array, Packed) else as_numpy(array, name)
             if name in self._forms:
                 self._match(name, view, f"value {name!r}")
-                if not view.flags.writeable and self._writes(name):
+                if not view.flags.writeable and name in self._written:
                     raise RuntimeFailure(f"value {name!r} is read-only, and a step writes it", hint="bind a writable array")
             checked[name] = view
         self._check_bound({**self._bound, **checked})
@@ -239,16 +243,13 @@ class Sequence:
     def _check_bound(self, bound: Mapping[str, np.ndarray]) -> None:
         """Written external arrays may not share memory with each other or with any other one bound."""
         for name in bound:
-            if self._writes(name):
+            if name in self._written:
                 for other in bound:
                     if other != name and np.may_share_memory(bound[name], bound[other]):
                         raise RuntimeFailure(f"value {name!r}, which is written, overlaps value {other!r} in memory", hint="bind a copy")
 
-    def _writes(self, name: str) -> bool:
-        return any(p.written and a == name for s in self.steps for a, p in zip(s.arguments, s.module.signature.parameters, strict=True))
-
     def _require_bound(self) -> None:
-        if missing := [n for n in self._external if n not in self._bound and n in self._forms]:
+        if len(self._bound) < len(self._external) and (missing := [n for n in self._external if n not in self._bound and n in self._forms]):
             raise RuntimeFailure(f"external values without an array: {', '.join(missing)}", hint="bind them first")
 
     def _match(self, name: str, array: np.ndarray, where: str) -> None:
