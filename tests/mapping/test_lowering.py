@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as hs
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -78,6 +80,22 @@ def test_compound_index_instruction_executes_every_mapping(shapes, run):
     assert {"k<-k  q<-q  c<-c  s<-s", "k<-k  q<-p  c<-c  s<-r"} <= {str(m) for m in found}
     for m in found:
         assert np.array_equal(run(m.lower())["out"], direct), str(m)
+
+
+@given(
+    hs.tuples(*[hs.integers(1, 5)] * 7),
+    hs.integers(1, 3),
+    hs.integers(1, 2),
+    hs.sampled_from(["mma", "gemv", "row"]),
+    hs.integers(0, 10**6),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_mapping_of_any_convolution_executes_exactly(shapes, run, extents, stride, dilation, instr, number):
+    kernel = ops.c2d(*extents, stride=stride, dilation=dilation, types=INTS)
+    found = find_mappings(kernel, shapes[instr], orders="all", permuted=True)
+    assume(found)  # a strided or dilated row does not slide as `q + s` does
+    m = found[number % len(found)]
+    assert np.array_equal(run(m.lower())["out"], run(kernel)["out"]), str(m)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -114,8 +114,7 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
     kernel's only reduction nest (or its only nest) is taken. Raises MappingError if there is none,
     more than one, the nest is not perfect, extents are symbolic or the output index is not affine.
     """
-    loops, found = _find_nest(kernel, at)
-    target = _as_reduction(found)
+    loops, target = _find_nest(kernel, at)
     spans = {f.name: _extent(kernel, f) for f in loops}
     names = tuple(spans)
     rows = _output_rows(kernel, target, names)
@@ -132,7 +131,7 @@ def operator_of(kernel: Kernel, at: str | None = None) -> Operator:
 
 
 def _find_nest(kernel: Kernel, at: str | None) -> tuple[list[For], Store]:
-    nests = [(path, s) for path, s in _stores(kernel.body, []) if path]
+    nests = [(path, _as_reduction(s)) for path, s in _stores(kernel.body, []) if path]
     if at is None:
         reductions = [n for n in nests if _reduces(*n)]
         chosen = reductions if len(reductions) == 1 else nests
