@@ -177,6 +177,23 @@ def f(a: f32[8, 128], x: f32[128], y: f32[8]):
     assert emit(parse(program), host).text.count("vector.reduce") == 4  # after the k loop, not in it
 
 
+def test_guarded_reduction_does_not_touch_what_the_guard_excludes(check, host):
+    """Rows 5..7 do not exist: their partial results must not be written anywhere."""
+    program = """
+@kernel
+def f(x: f32[5, 64], y: f32[5]):
+    for io in range(2):
+        for ii in range(4):
+            for ko in range(4):
+                for k in vector(16):
+                    if io * 4 + ii < 5:
+                        y[io * 4 + ii] += x[io * 4 + ii, ko * 16 + k]
+"""
+    check(program, tolerance=1e-4)
+    outer, inner = (emit(parse(program.replace("[5]", f"[{n}]")), host).text.count("<16 x float> splat (float 0x8000") for n in (5, 8))
+    assert outer == 0 and inner == 1
+
+
 def test_private_scalars_and_arrays(check):
     check(
         """

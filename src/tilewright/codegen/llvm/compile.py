@@ -26,9 +26,7 @@ def compile_ir(text: str, target: Any, opt: int = 3, emit: Literal["obj", "asm",
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=opt)
-    options.loop_unrolling = True
-    options.loop_vectorization = True
-    options.slp_vectorization = False
+    options.slp_vectorization = False  # schedules form the vectors; it found nothing in our kernels
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
     if emit == "ir":

@@ -22,7 +22,7 @@ from tilewright.codegen.llvm.values import Value, container_bits, suffix, value_
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr
-from tilewright.ir.stmt import For, LoopKind, Store, own_exprs, walk
+from tilewright.ir.stmt import For, If, LoopKind, Store, While, own_exprs, walk
 from tilewright.ir.types import DType
 
 _REASSOC = "reassoc contract "
@@ -148,11 +148,15 @@ def update_each_lane(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A reduction, the lanes of its vector loop, and the unrolled loops that choose its target."""
+    """A reduction, the lanes of its vector loop, and the unrolled loops that choose its target.
+
+    ``guarded``: a condition inside the loop may keep the target from being touched at all.
+    """
 
     store: Store
     lanes: int
     unrolled: tuple[For, ...]
+    guarded: bool
 
     @property
     def name(self) -> str:
@@ -176,7 +180,8 @@ def accumulate(f: Frame, s: Store, a: Accumulator) -> None:
 @contextmanager
 def accumulators(f: Frame, loop: For) -> Iterator[None]:
     """Around ``loop``: vector accumulators for the reductions whose targets it does not change."""
-    mine = [c for c in _candidates(f, loop) if c.name not in f.accumulators and not f.storages[c.name].lanes]
+    free = [c for c in _candidates(f, loop) if c.name not in f.accumulators and not f.storages[c.name].lanes]
+    mine = [c for c in free if not c.guarded or all(access.in_bounds(*_target(f, c, at)) for at in _choices(c))]
     for c in mine:
         f.accumulators[c.name] = _start(f, c)
     yield
@@ -190,7 +195,7 @@ def _start(f: Frame, c: _Candidate) -> Accumulator:
     dtype = partial_type(op, c.store.buffer.dtype, c.store.value.dtype)
     vec = value_type(dtype, c.lanes)
     refs: dict[tuple[int, ...], str] = {}
-    for at in itertools.product(*(_values(u) for u in c.unrolled)):
+    for at in _choices(c):
         refs[at] = f.w.alloca(vec, 1, 64)
         f.w.line(f"store {neutral(op, dtype, c.lanes).operand}, ptr {refs[at]}, align 64")
     return Accumulator(tuple(u.name for u in c.unrolled), refs, dtype, c.lanes)
@@ -202,11 +207,22 @@ def _combine_lanes(f: Frame, c: _Candidate, a: Accumulator) -> None:
     target = f.storages[c.name]
     for at, ref in a.refs.items():
         total = _across(f, op, Value(f.w.op(f"load {value_type(a.dtype, a.lanes)}, ptr {ref}, align 64"), a.dtype, a.lanes))
-        f.env.update(zip(a.names, map(Poly, at), strict=True))
-        offset = access.physical_offset(f, target, tuple(poly(f, i) for i in c.store.indices))
-        for name in a.names:
-            del f.env[name]
-        _finish(f, op, total, target, offset)
+        _finish(f, op, total, target, access.physical_offset(f, target, _target(f, c, at)[0]))
+
+
+def _choices(c: _Candidate) -> Iterator[tuple[int, ...]]:
+    """Values of the unrolled variables, one tuple for each target element."""
+    return itertools.product(*(_values(u) for u in c.unrolled))
+
+
+def _target(f: Frame, c: _Candidate, at: tuple[int, ...]) -> tuple[tuple[Poly, ...], tuple[Poly, ...]]:
+    """Indices of the target for one choice, and the extents they must stay below."""
+    names = [u.name for u in c.unrolled]
+    f.env.update(zip(names, map(Poly, at), strict=True))
+    index = tuple(poly(f, i) for i in c.store.indices)
+    for name in names:
+        del f.env[name]
+    return index, tuple(poly(f, e) for e in c.store.buffer.shape)
 
 
 def _values(u: For) -> range:
@@ -235,6 +251,7 @@ def _find(f: Frame, loop: For) -> list[_Candidate]:
         return []
     unrolled = {s.name: s for s in inside if s is not loop and _is_unrolled(s)}
     changing = {s.name for s in inside} - unrolled.keys()
+    guarded = {id(s) for t in walk(loop) if isinstance(t, (If, While)) for s in walk(t)}
     found: list[_Candidate] = []
     for v in inside:
         if v.kind is LoopKind.VECTOR and vector.vectorisable(f, v):
@@ -242,7 +259,7 @@ def _find(f: Frame, loop: For) -> list[_Candidate]:
             for s in walk(v.body):
                 if isinstance(s, Store) and s.op is not None and _is_fixed(s, changing) and s.buffer.name in f.storages:
                     names = sorted(set().union(*(ex.free_vars(i) for i in s.indices)) & unrolled.keys())
-                    found.append(_Candidate(s, lanes, tuple(unrolled[n] for n in names)))
+                    found.append(_Candidate(s, lanes, tuple(unrolled[n] for n in names), id(s) in guarded))
     uses = _uses(loop) if found else {}
     return [c for c in found if uses[c.name] == 1 and prod(len(_values(u)) for u in c.unrolled) <= _MOST_ACCUMULATORS]
 
