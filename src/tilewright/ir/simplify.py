@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Const, Expr, Load, Var
 from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear, Range
-from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window
+from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window, store
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ class Simplifier(IndexScope):
     def _store(self, s: Store) -> Store:
         indices, value = tuple(map(self.expr, s.indices)), self.expr(s.value)
         target = self.buffers.get(s.buffer.name, s.buffer)
-        if target is s.buffer and value is s.value and all(n is o for n, o in zip(indices, s.indices, strict=True)):
-            return s
-        return Store(target, indices, value, s.op, s.loc)
+        new = store(Load(target, indices), value, s.op, s.loc)
+        kept = target is s.buffer and new.op == s.op and value is s.value
+        return s if kept and all(n is o for n, o in zip(indices, s.indices, strict=True)) else new
 
     def _alloc(self, s: Alloc) -> Alloc:
         shape = tuple(map(self.expr, s.buffer.shape))

@@ -30,6 +30,7 @@ from tilewright.ir.stmt import (
     map_exprs,
     map_stmts,
     read_buffers,
+    store,
     written_buffers,
 )
 from tilewright.schedule.nest import Place
@@ -268,7 +269,7 @@ def redirect(s: Stmt, name: str, new: Buffer, origin: tuple[Expr, ...], *, reads
     def stmt(t: Stmt) -> Stmt | None:
         match t:
             case Store() if t.buffer.name == name and writes:
-                return Store(new, moved(t.indices), t.value, t.op, t.loc)
+                return store(Load(new, moved(t.indices)), t.value, t.op, t.loc)
             case Call() if any(w.buffer.name == name for w in t.args):
                 return Call(t.kernel, t.sizes, tuple(_moved_window(w, name, new, origin) for w in t.args), t.loc)
         return None

@@ -60,6 +60,8 @@ def cache_write(
 
 def _overwritten(scope: Simplifier, first: Stmt, tile: Tile) -> bool:
     """Whether ``first`` stores every element of the tile without reading it: then nothing needs to be loaded."""
+    if tile.source.name not in written_buffers(first):
+        return False
     try:
         nest = stage_in(scope, tile.source, [first], "cache_write").nests[0]
     except ScheduleError:
