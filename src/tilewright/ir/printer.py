@@ -36,8 +36,9 @@ _INDENT = "    "
 
 
 def expr_text(e: Expr) -> str:
-    """``e`` as kernel-language text that parses to ``e`` without context."""
-    return _literal(e) if isinstance(e, Const) and _weak(e, None) else _text(e)[0]
+    """``e`` as kernel-language text: as an index, or (literals of other types) with the type that it has."""
+    bare = isinstance(e, Const) and (e.dtype.kind == ty.INDEX or _weak(e, None))
+    return _literal(e) if bare else _text(e)[0]  # type: ignore[arg-type]
 
 
 def window_text(w: Window) -> str:
