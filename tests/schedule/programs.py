@@ -205,23 +205,7 @@ def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None
     if not names:
         raise ScheduleError("no loops")
     name, chain = rng.choice(names), _chain(rng, sch.kernel)
-    every = (
-        "split",
-        "tile",
-        "fuse",
-        "reorder",
-        "reorder",
-        "reorder",
-        "unroll",
-        "vectorize",
-        "parallel",
-        "bind",
-        "fission",
-        "peel",
-        "skew",
-        "merge",
-    )
-    match rng.choice(kinds or every):
+    match rng.choice(kinds or EVERY):
         case "split":
             sch.split(name, rng.randrange(1, 5), *rng.choice((("exact",), ("guard",), ("peel",), ("guard", True))))
         case "tile":
@@ -253,7 +237,8 @@ def random_step(rng: Random, sch: Schedule, kinds: tuple[str, ...] = ()) -> None
 
 def _random_memory_step(rng: Random, sch: Schedule, primitive: str, loop: str) -> None:
     """Ask for one random primitive that places data or computations."""
-    buffer = rng.choice([b.name for b in all_buffers(sch.kernel)])
+    subject = rng.choice(all_buffers(sch.kernel))
+    buffer = subject.name
     match primitive:
         case "cache_read" | "cache_write":
             sch.apply(primitive, buffer, rng.choice((loop, loop, loop, None)), "l1")
@@ -264,6 +249,6 @@ def _random_memory_step(rng: Random, sch: Schedule, primitive: str, loop: str) -
         case "rfactor":
             sch.rfactor(loop)
         case "layout":
-            sch.layout(buffer, rng.choice(("0", "0/2 0", "1 0", "1/4 0 1", None)))
+            sch.layout(buffer, rng.choice({1: ("0", "0/2 0"), 2: ("1 0", "1/4 0 1")}.get(subject.rank, (None,))))
         case "simplify":
             sch.simplify(rng.random() < 0.7)

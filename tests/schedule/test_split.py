@@ -63,6 +63,13 @@ def test_aligned_tiles(size: int) -> None:
         sch.split("i", 3, tail="peel", align=True)
 
 
+def test_bounds_that_the_body_overwrites_are_not_read_again() -> None:
+    text = "def f(n: i32[1], a: i32[9]):\n    for i in range(index(n[0])):\n        {0}[0] = 9"
+    with pytest.raises(ScheduleError, match="reads n, which its body writes"):
+        Schedule(kernel_of(text.format("n"))).split("i", 2, tail="guard")
+    Schedule(kernel_of(text.format("a"))).split("i", 2, tail="guard")
+
+
 def test_names_in_use_and_words_of_the_language_are_avoided() -> None:
     kernel = kernel_of("def f(io: i32[8]):\n    for i in range(8):\n        io[i] = 1")
     assert Schedule(kernel).split("i", 2) == ("io_1", "ii")

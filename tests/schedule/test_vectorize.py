@@ -82,3 +82,19 @@ def test_calls_have_no_lanes() -> None:
     text = "@kernel\ndef g(x: i32[1]):\n    x[0] = 1\n\n@kernel\ndef f(a: i32[8]):\n    for i in range(8):\n        g(a[i:i + 1])"
     with pytest.raises(ScheduleError, match="a call of g, which has no lanes"):
         Schedule(kernel_of(text)).vectorize("i")
+
+
+def test_vector_loops_do_not_nest() -> None:
+    kernel = kernel_of("def f(a: i32[8, 4]):\n    for i in range(8):\n        for j in range(4):\n            a[i, j] += 1")
+    sch = Schedule(kernel)
+    sch.vectorize("j")
+    with pytest.raises(ScheduleError, match="vectorize i: j, inside it, runs in lanes already") as e:
+        sch.vectorize("i")
+    assert "fuse i and j first" in str(e.value)
+    other = Schedule(kernel)
+    other.vectorize("i")
+    with pytest.raises(ScheduleError, match="vectorize j: i, around it"):
+        other.vectorize("j")
+    other = Schedule(kernel)
+    other.vectorize(other.fuse("i", "j"))
+    assert_same(kernel, other.kernel)

@@ -417,7 +417,7 @@ def rebuild(e: Expr, kids: tuple[Expr, ...]) -> Expr:
         case Where():
             return Where(kids[0], kids[1], kids[2], e.dtype)
         case Cast():
-            return Cast(kids[0], e.dtype)
+            return cast(kids[0], e.dtype)
         case Bitcast():
             return Bitcast(kids[0], e.dtype)
         case Intrinsic():

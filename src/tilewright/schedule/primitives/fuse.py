@@ -8,6 +8,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import For, Kernel, LoopKind
+from tilewright.schedule.legality import check_concurrency
 from tilewright.schedule.nest import fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
@@ -36,7 +37,9 @@ def fuse(kernel: Kernel, outer: str, inner: str) -> tuple[Kernel, tuple[str, ...
     env: dict[str, Expr] = {outer: f.lo + (fused // width) * f.step, inner: g.lo + (fused % width) * g.step}
     kind = LoopKind.SERIAL if f.kind is LoopKind.BIND else f.kind
     new = replace(f, var=fused, lo=ex.idx(0), hi=_count(f) * columns, step=1, kind=kind, unit=None, body=substituted(g.body, env))
-    return replace_stmt(kernel, f, new), (fused.name,)
+    kernel = replace_stmt(kernel, f, new)
+    check_concurrency(kernel, new, f"fuse {outer}, {inner}")
+    return kernel, (fused.name,)
 
 
 def _count(f: For) -> Expr:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.ir import expr as ex
+from tilewright.ir.affine import reassociable
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const, Expr, Load
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
@@ -33,6 +34,12 @@ def rfactor(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
         raise ScheduleError(f"rfactor {loop}: {store.buffer.name} is indexed by it, so it is not a reduction loop", location=f.loc)
     if store.buffer.name in {ld.buffer.name for ld in ex.loads(store.value)}:
         raise ScheduleError(f"rfactor {loop}: the value added to {store.buffer.name} reads {store.buffer.name}", location=f.loc)
+    if not reassociable(store):
+        raise ScheduleError(
+            f"rfactor {loop}: the order of the updates of {store.buffer.name} matters, each is narrowed to {store.buffer.dtype}",
+            hint="accumulate in the type of the value",
+            location=f.loc,
+        )
     taken = names(kernel)
     spatial = {n for i in store.indices for n in ex.free_vars(i)} | {loop}
     kept = _needed(chain, spatial)

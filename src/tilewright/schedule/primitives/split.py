@@ -7,8 +7,8 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind
-from tilewright.schedule.nest import copied, fresh, get_loop, names, replace_stmt, substituted, trip_count
+from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, written_buffers
+from tilewright.schedule.nest import copied, fresh, get_loop, names, range_text, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -25,7 +25,7 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact", align: bo
     tiling a skewed loop needs, whose lower bound moves.
     Returns (outer, inner), or (outer, inner, tail) when a tail loop was peeled. The order of
     iterations stays, so there is no dependence to check. ScheduleError: unknown loop or tail,
-    factor below 1, an extent that is not known to be a multiple ("exact").
+    factor below 1, bounds read from memory that the body writes, an extent that is not known to be a multiple ("exact").
     """
     f = get_loop(kernel, loop, "split")
     if not isinstance(factor, int) or factor < 1:
@@ -34,6 +34,10 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact", align: bo
         raise ScheduleError(f"split {loop}: unknown tail {tail!r}", hint=f"one of {', '.join(TAILS)}", location=f.loc)
     taken = names(kernel)
     outer, inner = Var(fresh(taken, loop + "o")), Var(fresh(taken, loop + "i"))
+    if changed := written_buffers(f.body) & {ld.buffer.name for e in (f.lo, f.hi) for ld in ex.loads(e)}:
+        raise ScheduleError(
+            f"split {loop}: its range, {range_text(f)}, reads {', '.join(sorted(changed))}, which its body writes", location=f.loc
+        )
     if align:
         return replace_stmt(kernel, f, _aligned(f, outer, inner, factor, tail)), (outer.name, inner.name)
     count = trip_count(f)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.ir import expr as ex
-from tilewright.ir.stmt import Call, For, Kernel, LoopKind, While, walk
+from tilewright.ir.stmt import Call, For, Kernel, LoopKind, While, loops, walk
 from tilewright.schedule.legality import check_independent, region_of
-from tilewright.schedule.nest import get_loop, range_text, replace_stmt, trip_count
+from tilewright.schedule.nest import get_loop, loop_place, range_text, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.primitives.split import split
 from tilewright.util.errors import ScheduleError
@@ -19,17 +19,30 @@ def vectorize(kernel: Kernel, loop: str, width: int | None = None) -> tuple[Kern
 
     Iterations must be independent, except that a reduction ``x op= v`` may be computed in lanes
     and combined. Returns (loop,), or what splitting by ``width`` returned: (outer, lanes[, tail]).
-    ScheduleError: dependent iterations, an extent that is not a constant, a call, a while loop or an inner
-    loop whose bounds differ between lanes.
+    ScheduleError: dependent iterations, an extent that is not a constant, a vector loop around or
+    inside it, a call, a while loop, an inner loop whose bounds differ between lanes.
     """
     f = get_loop(kernel, loop, "vectorize")
     _check_shape(f, width)
+    _check_alone(kernel, f)
     check_independent(region_of(kernel, f), loop, f"vectorize {loop}", lanes=True)
     results: tuple[str, ...] = (loop,)
     if width is not None and trip_count(f) != width:
         kernel, results = split(kernel, loop, width, tail="peel")
         f = get_loop(kernel, results[1], "vectorize")
     return replace_stmt(kernel, f, replace(f, kind=LoopKind.VECTOR, unit=None)), results
+
+
+def _check_alone(kernel: Kernel, f: For) -> None:
+    """Lanes of two loops at once would need a proof about pairs of both: ``fuse`` makes that one loop."""
+    place = loop_place(kernel, f.name, "vectorize")
+    for other in (*place.loops, *loops(f.body)):
+        if other.kind is LoopKind.VECTOR:
+            raise ScheduleError(
+                f"vectorize {f.name}: {other.name}, {'around' if other in place.loops else 'inside'} it, runs in lanes already",
+                hint=f"fuse {f.name} and {other.name} first",
+                location=f.loc,
+            )
 
 
 def _check_shape(f: For, width: int | None) -> None:
