@@ -124,12 +124,29 @@ def test_every_iteration_runs_exactly_once(library: jit.Library, threads: int) -
         assert per_thread.sum() == expected.sum()
 
 
-def test_wakes_sleeping_workers(library: jit.Library) -> None:
-    """No spinning at all: each loop races with workers going to sleep (a lost wake-up would hang or miscount)."""
+def test_loops_race_with_workers_going_to_sleep(library: jit.Library) -> None:
     with ThreadPool(2, spin=0) as pool:
-        sizes = np.full(20000, 2)
-        counts, _ = run_counts(library, pool, sizes)
+        counts, _ = run_counts(library, pool, np.full(20000, 2))
         np.testing.assert_array_equal(counts, [20000, 20000])
+
+
+@pytest.mark.parametrize("spin", [0, 20, None])
+def test_no_wake_up_is_lost(spin: int | None) -> None:
+    """Both iterations of each loop wait for one another, so a worker that sleeps on stops the test."""
+    barrier, met = threading.Barrier(2), []
+
+    def body(context: int, begin: int, end: int, thread: int) -> None:
+        try:
+            barrier.wait(timeout=10)
+            met.append(thread)
+        except threading.BrokenBarrierError:
+            pass  # shows in the count: an exception cannot cross the native frame
+
+    with ThreadPool(2, spin=spin) as pool:
+        callback = BODY(body)
+        for _ in range(500):
+            pool.parallel_for(callback, 2)
+    assert len(met) == 1000 and met.count(0) == met.count(1)
 
 
 @pytest.mark.slow
