@@ -12,6 +12,7 @@ from tests.graph.oracle import onnxruntime_outputs
 from tilewright.graph import Graph, Network, compile, load
 from tilewright.graph.memory import ALIGNMENT, plan_memory
 from tilewright.graph.network import plan_steps
+from tilewright.ir.stmt import For
 
 F32 = TensorProto.FLOAT
 
@@ -94,6 +95,54 @@ def test_fusion_refuses_what_would_close_a_cycle() -> None:
     w = weights(a=(4, 4))
     nodes = [node("MatMul", "x a", "p"), node("Relu", "p", "r"), node("MatMul", "r a", "m"), node("Add", "r m", "y")]
     assert kinds(agree(build(nodes, {"x": [4, 4]}, ["y"], w)).graph) == ["MatMul+Relu", "MatMul+Add"]
+
+
+def test_shared_value_takes_its_element_wise_readers_along() -> None:
+    w = weights(a=(6, 6), b=(6,))
+    nodes = [node("MatMul", "x a", "m"), node("Add", "m b", "h"), node("Erf", "h", "e"), node("Mul", "h e", "y")]
+    (step,) = agree(build(nodes, {"x": [4, 6]}, ["y"], w)).steps
+    assert step.operators == ("MatMul", "Add", "Erf", "Mul")
+    assert len([s for s in step.call.kernel.body.stmts if isinstance(s, For)]) == 3  # zero, accumulate, one epilogue
+
+
+def test_fusion_respects_dependences_through_other_groups() -> None:
+    # z joins the product q; the sum reads p (needs z) and q: it must not put q's kernel before z's.
+    w = weights(a=(4, 4), b=(4, 4), c=(4, 4))
+    nodes = [
+        node("MatMul", "x a", "m"),
+        node("Relu", "m", "r"),
+        node("MatMul", "r b", "p"),
+        node("MatMul", "x c", "q"),
+        node("Add", "p m", "s"),
+        node("Mul", "s q", "t"),
+        node("Add", "t r", "y"),
+    ]
+    agree(build(nodes, {"x": [4, 4]}, ["y"], w), tolerance=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_random_networks_keep_their_meaning_when_fused(data: st.DataObject) -> None:
+    names, nodes = ["x"], []
+    for k in range(data.draw(st.integers(2, 14))):
+        kind = data.draw(st.sampled_from(["MatMul", "Add", "Mul", "Tanh", "Transpose", "Softmax", "Concat", "Reshape"]))
+        first, second = data.draw(st.sampled_from(names[-5:])), data.draw(st.sampled_from(names))
+        match kind:
+            case "MatMul" | "Add" | "Mul":
+                nodes.append(node(kind, f"{first} {second}", f"t{k}"))
+            case "Concat":
+                nodes += [node("Concat", f"{first} {second}", f"c{k}", axis=0), node("Slice", f"c{k} one three", f"t{k}")]
+            case "Reshape":
+                nodes += [node("Reshape", f"{first} flat", f"v{k}"), node("Reshape", f"v{k} square", f"t{k}")]
+            case _:
+                nodes.append(node(kind, first, f"t{k}"))
+        names.append(f"t{k}")
+    outputs = [names[-1], *data.draw(st.lists(st.sampled_from(names[1:-1]), max_size=2, unique=True))] if len(names) > 2 else [names[-1]]
+    constants = {"one": np.asarray([1]), "three": np.asarray([4]), "flat": np.asarray([9]), "square": np.asarray([3, 3])}
+    graph = load(build(nodes, {"x": [3, 3]}, outputs, constants))
+    x = {"x": data.draw(st.integers(0, 1000).map(lambda s: np.random.default_rng(s).uniform(-1, 1, (3, 3)).astype(np.float32)))}
+    fused, plain = Network.interpreted(graph).reference(x), Network.interpreted(graph, fusion=False).reference(x)
+    assert all(np.allclose(fused[n], plain[n], rtol=1e-5, atol=1e-6) for n in outputs)
 
 
 def test_value_that_is_also_an_output_stays_visible() -> None:

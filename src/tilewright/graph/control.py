@@ -35,7 +35,8 @@ def branch(op: Lowering, inputs: Sequence[Tensor | None], run: Run, apply: Apply
 
 def loop(op: Lowering, inputs: Sequence[Tensor | None], run: Run, apply: Apply) -> list[Tensor]:
     """A Loop whose trip count and conditions are known: carried values, then stacked scan outputs."""
-    limit, condition, *carried = [*inputs, *[None] * (2 - len(inputs))]
+    padded: list[Tensor | None] = [*inputs, None, None]
+    limit, condition, carried = padded[0], padded[1], inputs[2:]
     trips = _LARGEST_TRIP + 1 if limit is None else int(op.known(limit, "trip count").reshape(()))
     going = condition is None or bool(op.known(condition, "condition").reshape(()))
     body: GraphProto = op.attribute("body")

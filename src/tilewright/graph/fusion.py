@@ -32,6 +32,7 @@ def fuse(graph: Graph, *, enabled: bool = True) -> list[Group]:
     plan = _Plan(graph)
     for i in range(len(graph.operations)):
         plan.place(i)
+    plan.absorb()
     return plan.ordered()
 
 
@@ -40,9 +41,7 @@ def element_wise_operands(operation: Operation) -> set[str]:
 
     Empty unless the operation is a single perfect nest that stores each element once.
     """
-    if len(operation.nests) != 1 or operation.temps:
-        return set()
-    found = element_wise(operation.nests[0])
+    found = element_wise(operation.nests[0]) if _is_element_wise(operation) else None
     if found is None:
         return set()
     store = found[1]
@@ -55,56 +54,78 @@ def element_wise_operands(operation: Operation) -> set[str]:
 
 
 class _Plan:
-    """Groups under construction. A group's dependences are kept as a bit set over operations."""
+    """Groups under construction, each named by its first operation."""
 
     def __init__(self, graph: Graph):
         self._graph = graph
         self._consumers = graph.consumers()
         self._outputs = {graph.storage(v.buffer.name) for v in graph.outputs}
         self._producer: dict[str, int] = {}
-        self._before: list[int] = []  # all operations an operation depends on
         self._group_of: dict[int, int] = {}
         self._members: dict[int, list[int]] = {}
 
     def place(self, i: int) -> None:
-        """Put operation ``i`` into the group of one of its producers, or into a new one."""
-        operation = self._graph.operations[i]
-        producers = {self._producer[s] for n in operation.inputs if (s := self._graph.storage(n)) in self._producer}
-        before = 0
-        for p in producers:
-            before |= self._before[p] | 1 << p
-        self._before.append(before)
-        joinable = [self._group_of[p] for p in sorted(producers, reverse=True) if self._may_join(i, operation, p, producers)]
-        target = joinable[0] if joinable else i
+        """Put operation ``i`` into the group of one of its producers (the latest that can take it), or into a new one."""
+        target = next((g for g in self._producing_groups([i]) if self._may_join(g, [i])), i)
         self._group_of[i] = target
         self._members.setdefault(target, []).append(i)
-        self._producer.update(dict.fromkeys(operation.outputs, i))
+        self._producer.update(dict.fromkeys(self._graph.operations[i].outputs, i))
 
-    def _may_join(self, i: int, operation: Operation, p: int, producers: set[int]) -> bool:
-        group = self._members[self._group_of[p]]
-        if len(group) >= _LARGEST_GROUP:
+    def absorb(self) -> None:
+        """Let groups that are element-wise throughout join a producer: a value all their members share goes along."""
+        for g, members in list(self._members.items()):
+            if not all(_is_element_wise(self._graph.operations[m]) for m in members):
+                continue
+            target = next((p for p in self._producing_groups(members) if self._may_join(p, members)), None)
+            if target is not None:
+                self._members[target] = sorted(self._members[target] + members)
+                self._group_of.update(dict.fromkeys(members, target))
+                del self._members[g]
+
+    def _producing_groups(self, operations: list[int]) -> list[int]:
+        """Groups that compute operands of ``operations``, the one whose operand is computed last first."""
+        found = {self._producer.get(self._graph.storage(n)) for i in operations for n in self._graph.operations[i].inputs}
+        latest = sorted((p for p in found if p is not None and p not in operations), reverse=True)
+        return list(dict.fromkeys(self._group_of[p] for p in latest))
+
+    def _may_join(self, g: int, operations: list[int]) -> bool:
+        """Whether ``operations`` may run inside the kernel of group ``g``."""
+        if len(self._members[g]) + len(operations) > _LARGEST_GROUP:
             return False
-        carried = [n for n in self._graph.operations[p].outputs if n in element_wise_operands(operation)]
-        if not carried or any(self._consumers[n] != [i] or n in self._outputs for n in carried):
-            return False
-        members = 0
-        for m in group:
-            members |= 1 << m
-        inside = {n for m in group for n in self._graph.operations[m].outputs}
-        if any(n not in inside and self._graph.storage(n) in inside for n in operation.inputs):
-            return False  # it would read a reshaped view of memory private to the kernel
+        inside = {n for m in self._members[g] for n in self._graph.operations[m].outputs}
+        shared: set[str] = set()
+        for i in operations:
+            operation = self._graph.operations[i]
+            reads = {n for n in operation.inputs if self._graph.storage(n) in inside}
+            if not reads <= element_wise_operands(operation) or not reads <= inside:
+                return False  # reads elsewhere than it writes, or through a reshaped view of private memory
+            shared |= reads
+        exclusive = [n for n in shared if n not in self._outputs and set(self._consumers[n]) <= {*operations, *self._members[g]}]
         # The kernel runs once: no other operand may wait for a part of it.
-        for other in producers:
-            outside = self._members[self._group_of[other]]
-            if self._group_of[other] != self._group_of[p] and any(self._before[m] & members for m in outside):
-                return False
-        return True
+        others = [p for p in self._producing_groups(operations) if p != g]
+        return bool(exclusive) and not self._reaches(others, g)
+
+    def _reaches(self, groups: list[int], target: int) -> bool:
+        """Whether any of ``groups`` depends on ``target``, directly or through other groups."""
+        seen: set[int] = set()
+        pending = list(groups)
+        while pending:
+            g = pending.pop()
+            if g == target:
+                return True
+            if g not in seen:
+                seen.add(g)
+                pending.extend(self._depends(g))
+        return False
+
+    def _depends(self, g: int) -> list[int]:
+        return [p for p in self._producing_groups(self._members[g]) if p != g]
 
     def ordered(self) -> list[Group]:
         """The groups in an order that respects every dependence."""
-        pending = {g: self._depends(g) for g in self._members}
         out: list[Group] = []
         done: set[int] = set()
+        pending = {g: set(self._depends(g)) for g in sorted(self._members, key=lambda g: self._members[g][-1])}
         while pending:
             ready = [g for g, needs in pending.items() if needs <= done]
             for g in ready:
@@ -113,11 +134,7 @@ class _Plan:
                 del pending[g]
         return out
 
-    def _depends(self, g: int) -> set[int]:
-        needs = set()
-        for m in self._members[g]:
-            for n in self._graph.operations[m].inputs:
-                p = self._producer.get(self._graph.storage(n))
-                if p is not None and self._group_of[p] != g:
-                    needs.add(self._group_of[p])
-        return needs
+
+def _is_element_wise(operation: Operation) -> bool:
+    """Whether the operation is one nest that stores each element once, at its own index."""
+    return len(operation.nests) == 1 and not operation.temps and element_wise(operation.nests[0]) is not None

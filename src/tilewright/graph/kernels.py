@@ -76,7 +76,7 @@ def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
     computed twice, nor is a value with function calls that is read more than once.
     """
     out = list(body)
-    for s in body:
+    for s in reversed(body):  # a chain's later results first: they may become the only reader of earlier ones
         producer = element_wise(s)
         if producer is not None and producer[1].buffer.name in private:
             out = _inlined(out, producer[1].buffer.name)
