@@ -224,3 +224,16 @@ def test_words_of_the_language_say_so_when_run() -> None:
     with pytest.raises(LanguageError, match="word of the kernel language"):
         bind("core", 3)
     assert all(getattr(lang, name) is not None for name in lang.__all__)
+
+
+def test_expressions_beyond_pythons_nesting_are_refused_not_crashed() -> None:
+    def sum_of(n: int) -> str:
+        return f"@kernel\ndef f(a: f32[1]):\n    a[0] = {' + '.join(['a[0]'] * n)}\n"
+
+    with pytest.raises(LanguageError, match="nested too deeply"):
+        parse(sum_of(3000))
+    a = np.ones(1, np.float32)
+    interpret(parse(sum_of(80)), [a])
+    assert a == 80
+    with pytest.raises(IRTypeError, match="nested too deeply"):
+        interpret(parse(sum_of(250)), [a])

@@ -100,7 +100,7 @@ def _widened(view: np.ndarray, dtype: type) -> np.ndarray:
     if view.size <= base.size or base.dtype != view.dtype or not base.flags.c_contiguous:
         return view.astype(dtype)
     start = (view.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // base.itemsize
-    wide = base.reshape(-1).astype(dtype)
+    wide: np.ndarray = base.reshape(-1).astype(dtype)
     return as_strided(wide[start:], view.shape, [s // base.itemsize * wide.itemsize for s in view.strides])
 
 

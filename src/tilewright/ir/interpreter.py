@@ -81,9 +81,13 @@ class _Program:
             self.kept.append(kernel)
             file = f"<kernel {kernel.name} {len(self.kept)}>"
             emitter = _Emitter(kernel, self)
-            source = emitter.run()
+            try:
+                code = compile(emitter.run(), file, "exec")
+            except (RecursionError, SyntaxError, MemoryError) as error:  # CPython's limits on nesting
+                hint = "split it with local scalars, or raise sys.setrecursionlimit"
+                raise IRTypeError(f"{kernel.name}: an expression is nested too deeply for Python ({error})", hint=hint) from None
             self.lines[file] = emitter.origin
-            exec(compile(source, file, "exec"), emitter.scope)
+            exec(code, emitter.scope)
             self.functions[id(kernel)] = emitter.scope["kernel"]
         return self.functions[id(kernel)]
 

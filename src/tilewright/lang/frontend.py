@@ -55,6 +55,8 @@ def parse(text: str, /, **names: Any) -> Kernel:
         row = error.lineno or 1
         where = Location("<text>", row, lines[row - 1] if row <= len(lines) else "")
         raise LanguageError(f"not Python syntax: {error.msg}", location=where) from None
+    except (RecursionError, MemoryError):  # CPython's limits on nesting
+        raise LanguageError("an expression is nested too deeply for Python", hint="split it with local scalars") from None
     known = dict(names)
     last: Kernel | None = None
     for node in module.body:
@@ -145,5 +147,8 @@ def _read(source: Source, node: ast.FunctionDef, outside: Mapping[str, Any], par
             b = declared.buffer(scope.fresh(arg.arg))
         scope.bind(arg.arg, b)
         buffers.append(b)
-    body = reader.block(node.body)
+    try:
+        body = reader.block(node.body)
+    except RecursionError:
+        raise source.error(node, f"{node.name}: an expression is nested too deeply", hint="split it with local scalars") from None
     return Kernel(node.name, tuple(buffers), body, sizes, instruction, source.location(node))
