@@ -177,7 +177,20 @@ def test_empty_loops_and_contradicting_guards_disappear() -> None:
 
 def test_bound_loops_stay() -> None:
     k = kernel(For(I, idx(0), idx(1), block(store(X[I], 1.0)), LoopKind.BIND, unit="core"))
-    assert simplify(k) == k
+    assert [(f.name, f.unit) for f in loops(simplify(k))] == [("i", "core")]
+
+
+def test_guards_become_loop_bounds_on_request() -> None:
+    both = logical("and", compare("<", I * 16 + J, 37), logical("and", compare(">=", J, 2), compare("<", I, N)))
+    k = Kernel("k", (X,), block(loop("i", 0, 3, loop("j", 0, 16, If(both, block(store(X[I * 16 + J], 1.0)))))), (N,))
+    assert simplify(k).body == k.body
+    inner = loop("j", 2, binary("min", 37 - I * 16, 16), store(X[I * 16 + J], 1.0))
+    assert simplify(k, tighten=True).body == block(loop("i", 0, binary("min", N, 3), inner))
+
+
+def test_bounds_of_lanes_stay() -> None:
+    k = kernel(loop("j", 0, 16, If(compare("<", J, 5), block(store(X[J], 1.0))), kind=LoopKind.VECTOR))
+    assert simplify(k, tighten=True) == k
 
 
 def test_a_trip_count_read_from_memory_is_not_substituted() -> None:

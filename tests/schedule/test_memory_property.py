@@ -116,7 +116,7 @@ def step(s: Schedule, rng: Random) -> None:
         lambda: s.reorder(loop, rng.choice(loops(k)).name),
         lambda: s.peel(loop),
         lambda: s.parallel(loop),
-        lambda: s.simplify(),
+        lambda: s.simplify(tighten=rng.random() < 0.5),
     ]
     rng.choice(memory if rng.random() < 0.65 else around)()
 

@@ -80,7 +80,7 @@ class IndexScope:
         if hit is not None:
             return hit[1]
         if isinstance(e, Var):
-            out = self.render(self.values[e.name]) if e.name in self.values else e
+            out = self.render(self._variable(e))
         elif e.dtype.kind == ty.INDEX and isinstance(e, Binary):
             out = self.render(self.linear(e))
         else:
@@ -112,7 +112,7 @@ class IndexScope:
             case Const():
                 return Linear({}, int(e.value))
             case Var():
-                return self.values.get(e.name) or Linear({e: 1})
+                return self._variable(e)
             case Binary(op="+"):
                 return self._joined(self.linear(e.a).plus(self.linear(e.b)))
             case Binary(op="-"):
@@ -130,6 +130,12 @@ class IndexScope:
                 return self._atom(Binary(e.op, self.expr(e.a), self.expr(e.b), e.dtype))
         out = self.expr(e)
         return self._atom(out) if out.dtype.kind == ty.INDEX and not isinstance(out, (Const, Binary)) else self._reread(out)
+
+    def _variable(self, v: Var) -> Linear:
+        if (value := self.values.get(v.name)) is not None:
+            return value
+        lo, hi = self.ranges.get(v.name, UNBOUNDED)
+        return Linear({}, lo) if lo is not None and lo == hi else Linear({v: 1})
 
     def _reread(self, e: Expr) -> Linear:
         return Linear({}, int(e.value)) if isinstance(e, Const) else self.linear(e)

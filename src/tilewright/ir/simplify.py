@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Const, Expr, Load, Var
+from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Var
 from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear, Range
 from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window, store
+
+#: Loops whose number of iterations may become variable (lanes and unrolled bodies need a constant).
+_TIGHTENED = (LoopKind.SERIAL, LoopKind.PARALLEL)
 
 
 @dataclass(slots=True)
 class Simplifier(IndexScope):
-    """Simplification of statements, entering and leaving the scopes of loops and guards."""
+    """Simplification of statements, entering and leaving the scopes of loops and guards.
+
+    With ``tighten``, guards on a loop's variable around its whole body become bounds of the loop.
+    """
+
+    tighten: bool = False
 
     def block(self, b: Block, keep: frozenset[str]) -> Block:
         """``b`` simplified; nested blocks are spliced (names are unique, so their buffers may live longer)."""
@@ -97,7 +106,36 @@ class Simplifier(IndexScope):
         first, last = self.render(lo), self.render(hi)
         if body is s.body and first == s.lo and last == s.hi:
             return s
-        return replace(s, lo=first, hi=last, body=body)
+        new = replace(s, lo=first, hi=last, body=body)
+        return self._tightened(new) if self.tighten and s.kind in _TIGHTENED else new
+
+    def _tightened(self, f: For) -> Stmt:
+        """``for i: if i < n and c: s`` is ``if c: for i < n: s`` where c does not change in the loop."""
+        match f.body.stmts:
+            case (If(cond=cond, then=then, orelse=None),):
+                pass
+            case _:
+                return f
+        lo, hi = f.lo, f.hi
+        inside: list[Expr] = []
+        outside: list[Expr] = []
+        for c in _conjuncts(cond):
+            bound = self.facts_of(c) if isinstance(c, Compare) and c.op not in ("==", "!=") else []
+            factor = {fact.terms.get(f.var, 0) for fact in bound}
+            nested = any(f.name in ex.free_vars(a) for fact in bound for a in fact.terms if a != f.var)
+            if f.name not in ex.free_vars(c) and not ex.loads(c):
+                outside.append(c)
+            elif factor == {-1} and not nested:
+                for fact in bound:
+                    hi = ex.binary("min", hi, self.render(Linear({f.var: 1}).plus(fact).plus(Linear({}, 1))))
+            elif factor == {1} and not nested and f.step == 1:
+                for fact in bound:
+                    lo = ex.binary("max", lo, self.render(Linear({f.var: 1}).plus(fact, -1)))
+            else:
+                inside.append(c)
+        body = Block((If(_all_of(inside), then),)) if inside else then
+        new = replace(f, lo=self.expr(lo), hi=self.expr(hi), body=body)
+        return If(_all_of(outside), Block((new,))) if outside else new
 
     @contextmanager
     def _bound_to(self, name: str, value: Linear) -> Iterator[None]:
@@ -130,6 +168,14 @@ class Simplifier(IndexScope):
             self.facts, self._memo, self.ranges, self._atom_ranges = facts, memo, ranges, atoms
 
 
+def _conjuncts(cond: Expr) -> list[Expr]:
+    return _conjuncts(cond.a) + _conjuncts(cond.b) if isinstance(cond, Logical) and cond.op == "and" else [cond]
+
+
+def _all_of(conditions: list[Expr]) -> Expr:
+    return reduce(lambda a, b: ex.logical("and", a, b), conditions)
+
+
 def _reads_memory(a: Linear) -> bool:
     """Such a fact could be made false by a store in the scope."""
     return any(isinstance(n, Load) for atom in a.terms if not isinstance(atom, Var) for n in ex.walk(atom))
@@ -158,10 +204,13 @@ def scope_of(kernel: Kernel) -> Simplifier:
     return Simplifier({v.name: (0, None) for v in kernel.sizes})
 
 
-def simplify(kernel: Kernel, keep: frozenset[str] = frozenset()) -> Kernel:
+def simplify(kernel: Kernel, keep: frozenset[str] = frozenset(), tighten: bool = False) -> Kernel:
     """``kernel`` with simplified indices, without dead guards and empty or one-trip loops.
 
-    Loops named in ``keep``, and loops bound to a machine unit, stay even when they run once.
+    Loops named in ``keep``, and loops bound to a machine unit, stay even when they run once. With
+    ``tighten`` guards around the whole body of a serial or parallel loop become its bounds.
     """
-    body = scope_of(kernel).block(kernel.body, keep)
+    scope = scope_of(kernel)
+    scope.tighten = tighten
+    body = scope.block(kernel.body, keep)
     return kernel if body is kernel.body else kernel.with_(body=body)
