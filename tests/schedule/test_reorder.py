@@ -126,6 +126,19 @@ def test_concurrent_loop_that_moves_out_is_checked_again() -> None:
     assert find_loop(sch.kernel, "j").kind is LoopKind.PARALLEL
 
 
+def test_lanes_do_not_move_around_a_range_that_differs_between_them() -> None:
+    kernel = kernel_of("def f(a: i32[8, 12]):\n    for i in range(8):\n        for j in range(i, i + 4):\n            a[i, j] += 1")
+    sch = Schedule(kernel)
+    sch.vectorize("j")
+    with pytest.raises(
+        ScheduleError, match=r"reorder j, i \(j is vector\): the range of the inner loop i, range\(.*j.*\), differs between lanes"
+    ):
+        sch.reorder("j", "i")
+    sch = Schedule(kernel)
+    sch.reorder("j", "i")
+    assert_same(kernel, sch.kernel)
+
+
 def test_other_refusals() -> None:
     kernel = kernel_of(TETRAHEDRON)
     with pytest.raises(ScheduleError, match="name each loop once"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Const, Expr, Var
+from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
     Alloc,
     Block,
@@ -171,12 +172,12 @@ def constant(e: Expr) -> int | None:
 
 
 def trip_count(loop: For) -> int | None:
-    """Number of iterations of a loop with constant bounds, else None."""
+    """Number of iterations of a loop whose bounds differ by a constant, else None."""
     lo, hi = constant(loop.lo), constant(loop.hi)
-    if lo is None or hi is None:
-        span = constant(loop.hi - loop.lo)
-        return None if span is None else max(0, -(-span // loop.step))
-    return max(0, -(-(hi - lo) // loop.step))
+    if lo is not None and hi is not None:
+        return max(0, -(-(hi - lo) // loop.step))
+    span = Simplifier({}).linear(loop.hi - loop.lo)
+    return None if span.terms else max(0, -(-span.const // loop.step))
 
 
 def substituted(b: Block, env: Mapping[str, Expr]) -> Block:

@@ -13,6 +13,7 @@ from tilewright.schedule.bounds import NotConvex, permuted_bounds
 from tilewright.schedule.legality import check_concurrency, check_order, region_of
 from tilewright.schedule.nest import Place, get_loop, loop_place, range_text, replace_stmt
 from tilewright.schedule.primitive import primitive
+from tilewright.schedule.primitives.vectorize import check_lanes
 from tilewright.util.errors import ScheduleError
 
 
@@ -149,4 +150,7 @@ def _check_concurrent(new: Kernel, nest: _Nest, order: list[For], subject: str) 
     for n, f in enumerate(order):
         before = {g.name for g in nest.loops[: nest.loops.index(f)]}
         if f.kind not in (LoopKind.SERIAL, LoopKind.UNROLL) and not before <= {g.name for g in order[:n]}:
-            check_concurrency(new, get_loop(new, f.name, "reorder"), subject)
+            moved = get_loop(new, f.name, "reorder")
+            if f.kind is LoopKind.VECTOR:
+                check_lanes(moved, f"{subject} ({f.name} is vector)")
+            check_concurrency(new, moved, subject)

@@ -23,7 +23,13 @@ def vectorize(kernel: Kernel, loop: str, width: int | None = None) -> tuple[Kern
     inside it, a call, a while loop, an inner loop whose bounds differ between lanes.
     """
     f = get_loop(kernel, loop, "vectorize")
-    _check_shape(f, width)
+    if width is None and not trip_count(f):
+        raise ScheduleError(
+            f"vectorize {f.name}: its extent {f.extent} is not a positive constant",
+            hint="give the width: vectorize(loop, 16)",
+            location=f.loc,
+        )
+    check_lanes(f, f"vectorize {loop}")
     _check_alone(kernel, f)
     check_independent(region_of(kernel, f), loop, f"vectorize {loop}", lanes=True)
     results: tuple[str, ...] = (loop,)
@@ -45,24 +51,19 @@ def _check_alone(kernel: Kernel, f: For) -> None:
             )
 
 
-def _check_shape(f: For, width: int | None) -> None:
-    if width is None and not trip_count(f):
-        raise ScheduleError(
-            f"vectorize {f.name}: its extent {f.extent} is not a positive constant",
-            hint="give the width: vectorize(loop, 16)",
-            location=f.loc,
-        )
+def check_lanes(f: For, subject: str) -> None:
+    """Raise ScheduleError, opening with ``subject``, for a body that cannot run in lanes of ``f``: calls, diverging loops."""
     for s in walk(f.body):
         if isinstance(s, (Call, While)):
             what = f"a call of {s.kernel.name}" if isinstance(s, Call) else "a while loop"
             raise ScheduleError(
-                f"vectorize {f.name}: its body contains {what}, which has no lanes",
+                f"{subject}: its body contains {what}, which has no lanes",
                 hint="vectorize a loop inside, or unroll this one",
                 location=s.loc,
             )
         if isinstance(s, For) and f.name in ex.free_vars(s.lo) | ex.free_vars(s.hi):
             raise ScheduleError(
-                f"vectorize {f.name}: the range of the inner loop {s.name}, {range_text(s)}, differs between lanes",
+                f"{subject}: the range of the inner loop {s.name}, {range_text(s)}, differs between lanes",
                 hint=f"reorder so that {f.name} is inside {s.name}",
                 location=s.loc,
             )
