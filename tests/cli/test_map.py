@@ -43,7 +43,7 @@ def test_default_instruction_is_the_one_whose_axes_fill(machine, instr):
 
 
 def test_explain():
-    code, out = invoke("conv2d", "--machine", "virtual.gemv", "--explain", "i<-k*p k<-c [a=weight, x=image]")
+    code, out = invoke("conv2d", "--machine", "virtual.gemv", "--explain", "i<-k*p k<-c")
     assert code == 0 and "image would need two elements in slot" in out and "p moves image" in out
 
 

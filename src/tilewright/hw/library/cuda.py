@@ -87,17 +87,17 @@ def float_family(operation: str, word: str, shapes: list[tuple[int, int, int]], 
 
         @declare
         def mma_tf32(c: acc[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
-            i, j, l = axes(m, n, k)
+            i, j, k = axes(m, n, k)
             mantissa(a, 10)
             mantissa(b, 10)
-            c[i, j] += a[i, l] * b[l, j]
+            c[i, j] += a[i, k] * b[k, j]
 
         return mma_tf32
 
     @declare
     def mma(c: acc[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
-        i, j, l = axes(m, n, k)
-        c[i, j] += cast(a[i, l], acc) * cast(b[l, j], acc)
+        i, j, k = axes(m, n, k)
+        c[i, j] += cast(a[i, k], acc) * cast(b[k, j], acc)
 
     return mma
 
@@ -116,15 +116,15 @@ def integer_family(operation: str, word: str, shapes: list[tuple[int, int, int]]
 
         @declare
         def mma_b1(c: i32[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
-            i, j, l = axes(m, n, k)
-            c[i, j] += a[i, l] ^ b[l, j]
+            i, j, k = axes(m, n, k)
+            c[i, j] += a[i, k] ^ b[k, j]
 
         return mma_b1
 
     @declare
     def mma(c: i32[m, n] @ REG, a: dtype[m, k] @ REG, b: dtype[k, n] @ REG):
-        i, j, l = axes(m, n, k)
-        c[i, j] += a[i, l] * b[l, j]
+        i, j, k = axes(m, n, k)
+        c[i, j] += a[i, k] * b[k, j]
 
     return mma
 
@@ -150,10 +150,10 @@ def wgmma_family(word: str, dtype: DType, rate: int) -> Family:
         note="asynchronous: c is in use until wgmma.wait_group",
     )
     def wgmma(c: f32[m, n] @ REG, a: dtype[m, k] @ SMEM, b: dtype[k, n] @ SMEM):
-        i, j, l = axes(m, n, k)
+        i, j, k = axes(m, n, k)
         require(base(a) % 16 == 0)
         require(base(b) % 16 == 0)
-        c[i, j] += cast(a[i, l], f32) * cast(b[l, j], f32)
+        c[i, j] += cast(a[i, k], f32) * cast(b[k, j], f32)
 
     return wgmma
 

@@ -21,7 +21,7 @@ LOCAL = "local"
 @instruction(latency=8)
 def gemv(y: f32[16] @ LOCAL, a: f32[16, 16] @ LOCAL, x: f32[16] @ LOCAL):
     i, k = axes(16, 16)
-    y[i] += a[i, k] * x[k]
+    y[i] += x[k] * a[i, k]
 
 
 @instruction(latency=4)
