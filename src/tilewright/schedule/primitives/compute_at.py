@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from operator import is_
 
-from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, While, read_buffers, substmts, walk, written_buffers
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, read_buffers, substmts, walk, written_buffers
+from tilewright.schedule.coverage import Coverage
 from tilewright.schedule.nest import Place, copied, fresh, loop_place, names, place_of, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import Box, box_of, clipped, redirect, scope_at, tile_of
@@ -182,7 +181,7 @@ def _check_coverage(
     once = in_place or (not shrunk and (concurrent or not stage.starts_anew))
     if not once and private:
         return
-    regions = _Regions(stage, placed, home)
+    regions = Coverage(stage, [(t.place, t.box) for t in placed], home, subject)
     missing = None if private else regions.missing()
     if missing is not None:
         raise ScheduleError(
@@ -196,112 +195,8 @@ def _check_coverage(
         )
 
 
-class _Regions:
-    """The boxes as isl relations from iterations (of the loops between the block and the stage's copies) to elements."""
-
-    def __init__(self, stage: Stage, placed: list[_Target], home: Block):
-        import islpy as isl
-
-        from tilewright.ir.affine import Dim, IslText, reads_memory
-
-        self.isl = isl
-        self.stage = stage
-        parameters: dict[str, str] = {}
-        rank = stage.buffer.rank
-        element = [f"e{d}" for d in range(rank)]
-        self.maps: list[isl.Map] = []
-        self.names: list[list[str]] = []
-        pieces = []
-        for t in placed:
-            chain = (*t.place.ancestors, t.loop)
-            inner = chain[next(n for n, s in enumerate(chain) if s is home) + 1 :]
-            fors = [s for s in inner if isinstance(s, For)]
-            guards = _guards(inner)
-            uncertain = (
-                [s for s in inner if isinstance(s, While)]
-                + [e for f in fors for e in (f.lo, f.hi) if reads_memory(e)]
-                + [g for g in guards if reads_memory(g)]
-            )
-            if uncertain:
-                raise ScheduleError(
-                    f"compute_at {stage.buffer.name}: whether {t.loop.name} runs depends on data ('{_headline(uncertain[0])}')",
-                    hint="name an outer loop, which runs in any case",
-                )
-            env = {f.name: f"i{n}" for n, f in enumerate(fors)}
-            text = IslText(env, parameters)
-            formulas = text.domain([Dim(f.var, f.lo, f.hi, f.step) for f in fors], guards)
-            for d in range(rank):
-                lo, hi = text.expr(t.box.lo[d]), text.expr(t.box.hi[d])
-                if lo is None or hi is None:
-                    raise ScheduleError(f"compute_at {stage.buffer.name}: the region {t.box.lo[d]}..{t.box.hi[d]} is not affine")
-                formulas += [f"{lo} <= e{d}", f"e{d} < {hi}"]
-            pieces.append(f"{{ [{', '.join(env.values())}] -> [{', '.join(element)}] : {' and '.join(formulas) or 'true'} }}")
-            self.names.append(list(env))
-        text = IslText({}, parameters)
-        whole = []
-        for n in stage.nests:
-            # A triangular stage is bounded by its own loops: they are projected out.
-            text = IslText({f.name: f"i{k}" for k, f in enumerate(n.loops)}, parameters)
-            formulas = text.domain([Dim(f.var, f.lo, f.hi, f.step) for f in n.loops], ())
-            of_dim = {at.dim: (loop, at.offset) for loop, at in n.spatial.items()}
-            for d in range(rank):
-                if d in of_dim:
-                    loop, offset = of_dim[d]
-                    formulas.append(f"e{d} = {text.env[loop]} + ({text.expr(offset)})")
-                else:
-                    formulas.append(f"e{d} = {text.expr(n.bounds[d][0])}")
-            inputs = ", ".join(text.env.values())
-            whole.append(f"{{ [{inputs}] -> [{', '.join(element)}] : {' and '.join(formulas) or 'true'} }}")
-        header = f"[{', '.join(parameters.values())}] -> " if parameters else ""
-        self.maps = [isl.Map(header + p) for p in pieces]
-        ranges = [isl.Map(header + w).range() for w in whole]
-        self.computed = ranges[0]
-        for r in ranges[1:]:
-            self.computed = self.computed.union(r)
-
-    def missing(self) -> str | None:
-        """An element that the stage computes and no region contains."""
-        left = self.computed
-        for m in self.maps:
-            left = left.subtract(m.range())
-        return None if left.is_empty() else _point(left)
-
-    def repeated(self) -> str | None:
-        """Two iterations whose regions overlap."""
-        for n, m in enumerate(self.maps):
-            if not m.is_injective():
-                same = m.apply_range(m.reverse())
-                both = same.subtract(self.isl.Map.identity(same.get_space()))
-                one = self.isl.Set.from_point(both.domain().sample_point())
-                return f"({_point(one)}) and ({_point(both.intersect_domain(one).range())})"
-            for k in range(n):
-                if not m.range().is_disjoint(self.maps[k].range()):
-                    return f"of {self.names[k][-1]} and of {self.names[n][-1]}"
-        return None
-
-
 def _loops_of(s: Stmt) -> list[For]:
     return [t for t in walk(s) if isinstance(t, For)]
-
-
-def _guards(chain: Sequence[Stmt]) -> list[Expr]:
-    out = []
-    for s, below in pairwise(chain):
-        if isinstance(s, If):
-            out.append(s.cond if below is s.then else ex.Not(s.cond))
-    return out
-
-
-def _point(s: object) -> str:
-    point = s.sample_point()  # type: ignore[attr-defined]
-    values = [str(point.get_coordinate_val(_set_dim(), d)) for d in range(s.dim(_set_dim()))]  # type: ignore[attr-defined]
-    return ", ".join(values)
-
-
-def _set_dim() -> object:
-    import islpy as isl
-
-    return isl.dim_type.set
 
 
 def _rewrite(kernel: Kernel, stage: Stage, placed: list[_Target], home: Block, shrunk: bool) -> tuple[Kernel, tuple[str, ...]]:
