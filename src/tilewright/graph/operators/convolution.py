@@ -156,23 +156,33 @@ def _grouped(
     read: Callable[[Expr], Expr],
     right: Callable[..., Expr],
 ) -> Tensor:
-    """Grouped convolution; the group is a loop of its own so that every index stays affine."""
+    """Grouped convolution: accumulated as [N, group, K/group, *P], so that every index stays affine, then seen as [N, K, *P].
+
+    With one output channel a group (depthwise) both are the same.
+    """
     n, depth = len(g.out), w.shape[1]
-    out = op.tensor([source.shape[0], w.shape[0], *g.out], dtype)
-    op.assign(out, lambda *i: const(0, dtype))
-    names = ["n", "g", *([] if each == 1 else ["m"]), *position_names(n), *([] if depth == 1 else ["c"]), *window_names(n)]
-    extents = [source.shape[0], group, *([] if each == 1 else [each]), *g.out, *([] if depth == 1 else [depth]), *g.kernel]
-    v = op.indices(extents, names)
-    it = iter(v)
-    b, gr = next(it), next(it)
-    m = idx(0) if each == 1 else next(it)
-    at = [next(it) for _ in range(n)]
-    c = idx(0) if depth == 1 else next(it)
-    r = list(it)
-    k = gr if each == 1 else gr * each + m
-    value = read(source[(b, gr * depth + c, *g.position(at, r))]) * right(w[(k, c, *r)], k)
-    op.emit(op.nest(extents, v, store(out.buffer[(b, k, *at)], value, "+")))
-    return out
+
+    def product(b: Expr, gr: Expr, m: Expr, at: Sequence[Expr], inner: Sequence[Expr]) -> Expr:
+        c, r = (idx(0), inner) if depth == 1 else (inner[0], inner[1:])
+        k = gr if each == 1 else gr * each + m
+        return read(source[(b, gr * depth + c, *g.position(at, r))]) * right(w[(k, c, *r)], k)
+
+    over = [*([] if depth == 1 else [depth]), *g.kernel]
+    inner_names = [*([] if depth == 1 else ["c"]), *window_names(n)]
+    if each == 1:
+
+        def depthwise(*i: Expr) -> Expr:
+            return product(i[0], i[1], idx(0), i[2 : 2 + n], i[2 + n :])
+
+        names = ["n", "g", *position_names(n), *inner_names]
+        return op.reduce([source.shape[0], group, *g.out], over, depthwise, dtype, names=names)
+
+    def grouped(*i: Expr) -> Expr:
+        return product(i[0], i[1], i[2], i[3 : 3 + n], i[3 + n :])
+
+    names = ["n", "g", "m", *position_names(n), *inner_names]
+    acc = op.reduce([source.shape[0], group, each, *g.out], over, grouped, dtype, stem="groups", names=names)
+    return op.compute([source.shape[0], w.shape[0], *g.out], lambda b, k, *at: acc[(b, k // each, k % each, *at)], dtype)
 
 
 @operator("Conv")

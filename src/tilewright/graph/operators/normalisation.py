@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def _square(v: Expr) -> Expr:
     return v * v
 
 
-def _sum(op: Lowering, x: Tensor, axes: Sequence[int], dtype: DType, f) -> Tensor:  # type: ignore[no-untyped-def]
+def _sum(op: Lowering, x: Tensor, axes: Sequence[int], dtype: DType, f: Callable[[Expr, tuple[Expr, ...]], Expr]) -> Tensor:
     """Sum over ``axes`` (kept) of ``f(element, index)``."""
     shape = [1 if d in axes else s for d, s in enumerate(x.shape)]
 

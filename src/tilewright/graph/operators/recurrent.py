@@ -40,8 +40,26 @@ class _Cell:
     def input(self, t: Expr, b: Expr, k: Expr) -> Expr:
         return self.x[(b, t, k) if self.batch_first else (t, b, k)]
 
-    def state(self, s: Tensor, d: Expr, b: Expr, h: Expr) -> Expr:
-        return s[(b, d, h) if self.batch_first else (d, b, h)]
+    def place(self, d: int, b: Expr, h: Expr) -> tuple[Expr, ...]:
+        """Index of a state of direction ``d``."""
+        return (b, idx(d), h) if self.batch_first else (idx(d), b, h)
+
+    def moment(self, t: Expr, d: int, b: Expr, h: Expr) -> tuple[Expr, ...]:
+        """Index in the sequence of all hidden states."""
+        return (b, t, idx(d), h) if self.batch_first else (t, idx(d), b, h)
+
+    @property
+    def state_shape(self) -> list[int]:
+        return [self.batch, self.directions, self.hidden] if self.batch_first else [self.directions, self.batch, self.hidden]
+
+    @property
+    def sequence_shape(self) -> list[int]:
+        n = [self.directions, self.batch, self.hidden]
+        return [self.batch, self.time, self.directions, self.hidden] if self.batch_first else [self.time, *n]
+
+
+#: Emits one time step from (direction, states, gate input (batch, row)); returns the new states, the hidden one first.
+_Step = Callable[[int, Sequence[Tensor], Callable[[Expr, Expr], Expr]], Sequence[Tensor]]
 
 
 def _cell(op: Lowering, x: Tensor, w: Tensor, r: Tensor, bias: Tensor | None, lengths: Tensor | None) -> _Cell:
@@ -67,93 +85,71 @@ def _bound_activation(f: Callable[[Expr, float, float], Expr], a: float, b: floa
     return lambda v: f(v if limit is None else clamp(v, -limit, limit), a, b)
 
 
-def _run(
-    op: Lowering,
-    cell: _Cell,
-    initial: Sequence[Tensor | None],
-    step: Callable[[int, Tensor, Sequence[Tensor], Callable[..., Expr]], Sequence[Tensor]],
-) -> tuple[Tensor, ...]:
-    """All hidden states [time, directions, batch, hidden] and the last value of every state.
-
-    ``step(direction, recurrent operand, states, gate input)`` emits one time step and returns the
-    new states; states[0] is the hidden one.
-    """
-    dtype, gates = cell.x.dtype, cell.w.shape[1]
-    everything = op.tensor(
-        [cell.batch, cell.time, cell.directions, cell.hidden]
-        if cell.batch_first
-        else [cell.time, cell.directions, cell.batch, cell.hidden],
-        dtype,
-        "states",
-    )
-    last = [
-        op.tensor(
-            [cell.batch, cell.directions, cell.hidden] if cell.batch_first else [cell.directions, cell.batch, cell.hidden], dtype, "last"
-        )
-        for _ in initial
-    ]
+def _run(op: Lowering, cell: _Cell, initial: Sequence[Tensor | None], step: _Step) -> tuple[Tensor, ...]:
+    """All hidden states, then the last value of every state."""
+    everything = op.tensor(cell.sequence_shape, cell.x.dtype, "states")
+    last = [op.tensor(cell.state_shape, cell.x.dtype, "last") for _ in initial]
     for d in range(cell.directions):
-        dd = idx(d)
-        product = op.reduce(
-            [cell.time, cell.batch, gates],
-            [cell.x.shape[2]],
-            lambda t, b, g, k, dd=dd: cell.input(t, b, k) * cell.w[dd, g, k],
-            dtype,
-            stem="inputs",
-        )
-        states = [
-            op.compute(
-                [cell.batch, cell.hidden],
-                lambda b, h, s=s, dd=dd: const(0, dtype) if s is None else cell.state(s, dd, b, h),
-                dtype,
-                "state",
-            )
-            for s in initial
-        ]
-        backward = d == 1 or op.attribute("direction", "forward") == "reverse"
-        with op.sequential(cell.time, "t") as t:
-            _one_step(op, cell, dd, t, backward, product, states, step, everything)
+        states = _one_direction(op, cell, d, initial, step, everything)
         for s, out in zip(states, last, strict=True):
-            op.assign(
-                out,
-                lambda b, h, s=s: s[b, h],
-                [cell.batch, cell.hidden],
-                at=lambda b, h, dd=dd: (b, dd, h) if cell.batch_first else (dd, b, h),
-            )
+            _keep_last(op, cell, d, s, out)
     return (everything, *last)
 
 
-def _one_step(op, cell, dd, t, backward, product, states, step, everything) -> None:  # type: ignore[no-untyped-def]
+def _keep_last(op: Lowering, cell: _Cell, d: int, state: Tensor, out: Tensor) -> None:
+    op.assign(out, lambda b, h: state[b, h], [cell.batch, cell.hidden], at=lambda b, h: cell.place(d, b, h))
+
+
+def _one_direction(op: Lowering, cell: _Cell, d: int, initial: Sequence[Tensor | None], step: _Step, everything: Tensor) -> list[Tensor]:
+    """Run direction ``d`` over time, filling ``everything``; returns the final states."""
+    dtype, gates = cell.x.dtype, cell.w.shape[1]
+    backward = d == 1 or op.attribute("direction", "forward") == "reverse"
+
+    def from_input(t: Expr, b: Expr, g: Expr, k: Expr) -> Expr:
+        return cell.input(t, b, k) * cell.w[idx(d), g, k]
+
+    product = op.reduce([cell.time, cell.batch, gates], [cell.x.shape[2]], from_input, dtype, stem="inputs")
+
+    def start(s: Tensor | None) -> Tensor:
+        shape = [cell.batch, cell.hidden]
+        return op.compute(shape, lambda b, h: const(0, dtype) if s is None else s[cell.place(d, b, h)], dtype, "state")
+
+    states = [start(s) for s in initial]
+    with op.sequential(cell.time, "t") as t:
+        _one_step(op, cell, d, t, backward, product, states, step, everything)
+    return states
+
+
+def _one_step(
+    op: Lowering, cell: _Cell, d: int, t: Expr, backward: bool, product: Tensor, states: Sequence[Tensor], step: _Step, everything: Tensor
+) -> None:
+    """One time step of every sequence that is still running; a finished one keeps its states and yields zeros."""
+    shape, lengths = [cell.batch, cell.hidden], cell.lengths
+
     def length(b: Expr) -> Expr:
-        return idx(cell.time) if cell.lengths is None else cast(cell.lengths[b], ty.index)
+        return idx(cell.time) if lengths is None else cast(lengths[b], ty.index)
 
     def moment(b: Expr) -> Expr:
-        """Position in the sequence that step ``t`` treats (past the end it repeats the last)."""
+        """Position in the sequence that step ``t`` treats (a finished backward one stays at the start)."""
         return binary("max", length(b) - 1 - t, 0) if backward else t
 
     def gate(b: Expr, g: Expr) -> Expr:
         value = product[moment(b), b, g]
-        return value if cell.bias is None else value + cell.bias[dd, g]
+        return value if cell.bias is None else value + cell.bias[idx(d), g]
 
-    fresh = step(int(dd.value), cell.r, states, gate)
+    def while_running(b: Expr, value: Expr, otherwise: Expr) -> Expr:
+        return value if lengths is None else where(compare("<", t, length(b)), value, otherwise)
 
-    def alive(b: Expr) -> Expr:
-        return compare("<", t, length(b))
+    def advance(old: Tensor, new: Tensor) -> None:
+        op.assign(old, lambda b, h: while_running(b, new[b, h], old[b, h]), shape)
 
-    shape = [cell.batch, cell.hidden]
-    for old, new in zip(states, fresh, strict=True):
-        op.assign(old, lambda b, h, old=old, new=new: new[b, h] if cell.lengths is None else where(alive(b), new[b, h], old[b, h]), shape)
-
-    def place(b: Expr, h: Expr) -> tuple[Expr, ...]:
-        at = where(alive(b), moment(b), t) if backward and cell.lengths is not None else moment(b)
-        return (b, at, dd, h) if cell.batch_first else (at, dd, b, h)
-
-    hidden = states[0]
+    for old, new in zip(states, step(d, states, gate), strict=True):
+        advance(old, new)
     op.assign(
         everything,
-        lambda b, h: hidden[b, h] if cell.lengths is None else where(alive(b), hidden[b, h], Const(0.0, everything.dtype)),
+        lambda b, h: while_running(b, states[0][b, h], Const(0.0, everything.dtype)),
         shape,
-        at=place,
+        at=lambda b, h: cell.moment(while_running(b, moment(b), t), d, b, h),
     )
 
 
@@ -170,7 +166,7 @@ def rnn(
 ) -> tuple[Tensor, ...]:
     cell = _cell(op, x, w, r, bias, lengths)
 
-    def step(d: int, r: Tensor, states: Sequence[Tensor], gate: Callable[..., Expr]) -> Sequence[Tensor]:
+    def step(d: int, states: Sequence[Tensor], gate: Callable[[Expr, Expr], Expr]) -> Sequence[Tensor]:
         (f,) = _activations(op, ["Tanh"], d)
         hr = _recurrent_product(op, cell, d, states[0], cell.hidden)
         b = cell.bias
@@ -194,7 +190,7 @@ def gru(
     n, after = cell.hidden, bool(op.attribute("linear_before_reset", 0))
     shape = [cell.batch, n]
 
-    def step(d: int, r: Tensor, states: Sequence[Tensor], gate: Callable[..., Expr]) -> Sequence[Tensor]:
+    def step(d: int, states: Sequence[Tensor], gate: Callable[[Expr, Expr], Expr]) -> Sequence[Tensor]:
         f, g = _activations(op, ["Sigmoid", "Tanh"], d)
         (h,) = states
 
@@ -233,7 +229,7 @@ def lstm(
     cell = _cell(op, x, w, r, bias, lengths)
     n, shape = cell.hidden, [cell.batch, cell.hidden]
 
-    def step(d: int, r: Tensor, states: Sequence[Tensor], gate: Callable[..., Expr]) -> Sequence[Tensor]:
+    def step(d: int, states: Sequence[Tensor], gate: Callable[[Expr, Expr], Expr]) -> Sequence[Tensor]:
         f, g, out = _activations(op, ["Sigmoid", "Tanh", "Tanh"], d)
         h, c = states
         hr = _recurrent_product(op, cell, d, h, 4 * n)
