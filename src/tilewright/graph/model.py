@@ -120,6 +120,16 @@ class Graph:
             name = self.views[name]
         return name
 
+    def free_layouts(self) -> list[str]:
+        """Buffers whose physical layout is the compiler's choice.
+
+        Not inputs and outputs (the caller's arrays), not reshaped values (a view needs row-major
+        order), not constants (each kernel packs them as it likes).
+        """
+        fixed = {v.buffer.name for v in (*self.inputs, *self.outputs)} | self.views.keys() | set(self.constants)
+        fixed |= {self.storage(n) for n in fixed}
+        return [n for n in self.buffers if n not in fixed]
+
     def with_layouts(self, layouts: Mapping[str, Buffer]) -> Graph:
         """The graph with some buffers replaced (same name, type and shape, another layout)."""
         return replace(self, buffers={**self.buffers, **layouts})
