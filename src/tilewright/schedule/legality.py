@@ -346,7 +346,7 @@ class _Query:
         pairs = isl.Set(f"{{ [{', '.join(names)}] : {' and '.join(dict.fromkeys(body))} }}")
         if pairs.is_empty():
             return None
-        bounded = all(pairs.dim_has_any_lower_bound(isl.dim_type.set, n) for n in range(len(names)))
+        bounded = all(pairs.dim_has_lower_bound(isl.dim_type.set, n) for n in range(len(names)))
         point = pairs.lexmin().sample_point() if bounded else pairs.sample_point()
         if point.is_void():  # isl's lexmin can lose nested divisions; the plain sample does not
             point = pairs.sample_point()
