@@ -204,3 +204,8 @@ def test_arguments_that_do_not_fit_are_refused(args: list[np.ndarray], message: 
 def test_values_outside_an_odd_width_are_refused() -> None:
     with pytest.raises(IRTypeError, match="outside Int"):
         interpret(parse("@kernel\ndef f(a: Int(5)[2]):\n    pass\n"), [np.array([1, 16], np.int8)])
+
+
+def test_fixed_point_becomes_a_float_though_its_raw_integer_would_not_fit() -> None:
+    out = _scalar("b = f16(a)", "a: Fixed(40, 30), b: f16", a=3 << 29, b=0)
+    assert out["b"] == 1.5

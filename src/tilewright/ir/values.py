@@ -130,10 +130,12 @@ def _fixed_to_int(raw: int, frac: int) -> int:
 
 
 def _fixed_to_float(raw: int, frac: int, dtype: DType) -> Any:
-    """Raw fixed point to a float: the raw integer rounds as an integer does, the scaling is exact."""
+    """Raw fixed point to a float, rounded once."""
     if frac <= 0:
         return from_int(shifted(raw, -frac), dtype)
-    return _round_float(float(Fraction(float(from_int(raw, dtype))) / (1 << frac)), dtype)
+    if dtype == ty.f64:
+        return np.float64(float(Fraction(raw, 1 << frac)))
+    return _round_float(math.ldexp(_f64_odd(raw), -frac), dtype)
 
 
 def literal(value: int | float | bool, dtype: DType) -> Any:
