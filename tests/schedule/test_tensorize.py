@@ -8,7 +8,7 @@ from tilewright.hw import load_machine
 from tilewright.hw.machine import Machine
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Call, walk
-from tilewright.schedule import Schedule
+from tilewright.schedule import Schedule, replay
 from tilewright.util.errors import MachineError, ScheduleError
 
 GEMM = """
@@ -179,3 +179,38 @@ def f(c: f32[32], a: f32[1]):
     s = Schedule(kernel_of(text), machine)
     s.cache_write("c", "one", "reg")
     refused(s, "j", "fma", "c_reg is written and is also operand b")
+
+
+def test_a_layer_from_loops_to_instructions(machine: Machine) -> None:
+    """Product, bias and relu: register tiles, packed weights, main tiles by the instruction, tails by loops."""
+    k = kernel_of("""
+def layer(a: f32[37, 23], b: f32[23, 45], bias: f32[45], c: f32[37, 45]):
+    for i in range(37):
+        for j in range(45):
+            c[i, j] = 0.0
+    for i1 in range(37):
+        for j1 in range(45):
+            for k in range(23):
+                c[i1, j1] += a[i1, k] * b[k, j1]
+    for i2 in range(37):
+        for j2 in range(45):
+            c[i2, j2] = max(c[i2, j2] + bias[j2], 0.0)
+""")
+    s = Schedule(k, machine)
+    packed, *_ = s.cache_read("b", None, "dram", "1/32 0 1", padded=True)
+    jo, ji = s.split("j2", 32, "guard")
+    io, ii = s.split("i2", 14, "guard")
+    s.reorder(io, jo, ii, ji)
+    s.compute_at("c", jo)
+    s.cache_write("c", jo, "reg")
+    s.reorder("k", "i1", "j1")
+    s.peel(io)
+    s.peel(jo)
+    s.simplify(tighten=True)
+    s.cache_read(packed, "k", "reg")
+    s.tensorize("i1", "fma_outer")
+    s.parallel(io)
+    assert [str(w.spans[0].extent.value) for w in calls(s)[0].args] == ["14", "14", "32"]  # type: ignore[attr-defined]
+    same_floats(s, k)
+    again = replay(k, s.trace, machine)
+    assert again.kernel == s.kernel
