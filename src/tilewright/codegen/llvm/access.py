@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tilewright.codegen.llvm.arithmetic import floor_division
 from tilewright.codegen.llvm.conversion import from_memory, to_memory
+from tilewright.codegen.llvm.division import floor_division
 from tilewright.codegen.llvm.frame import Frame, Storage
 from tilewright.codegen.llvm.index import Poly, floordiv_range
 from tilewright.codegen.llvm.values import Value, memory_type, suffix, value_type

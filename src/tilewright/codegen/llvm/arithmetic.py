@@ -1,17 +1,13 @@
-"""Arithmetic, comparisons and logic on values, scalar or vector alike.
-
-Division by zero of integers gives an unspecified number, never a trap: lanes that a
-guard switches off still divide.
-"""
+"""Arithmetic, comparisons and logic on values, scalar or vector alike."""
 
 from __future__ import annotations
 
-from tilewright.codegen.llvm.conversion import convert, integer_in, literal, normalised, rounded, wrapped_i64
-from tilewright.codegen.llvm.values import Value, container_bits, splat_text, value_type
+from tilewright.codegen.llvm.conversion import convert, integer_in, literal, normalised, rounded, wide_truncation, wrapped_i64
+from tilewright.codegen.llvm.division import floor_division
+from tilewright.codegen.llvm.values import Value, container_bits, integer_type, splat_text, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
-from tilewright.util.errors import CodegenError
 
 #: Operators whose low result bits depend only on the low bits of the operands.
 MODULAR = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor"}
@@ -131,44 +127,20 @@ def _shift(w: Writer, op: str, a: Value, b: Value, dtype: DType) -> Value:
 
 
 def _integer_division(w: Writer, op: str, a: Value, b: Value, dtype: DType) -> Value:
-    """Division rounding towards minus infinity."""
+    """Division rounding towards minus infinity, in the width of the operands."""
     signed = a.dtype.signed or b.dtype.signed
-    need = max(t.bits + (signed and not t.signed) for t in (a.dtype, b.dtype, dtype))
-    bits = container_bits(DType(ty.INT if signed else ty.UINT, need))
-    if 64 < bits <= 128:
-        bits = 160  # wider than any division routine LLVM would call: it expands in place
-    ref = floor_division(w, op, integer_in(w, a, bits), integer_in(w, b, bits), bits, signed, a.lanes, b.is_literal)
-    return normalised(w, ref, bits, dtype, a.lanes)
-
-
-def floor_division(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, lanes: int, known: bool = False) -> str:
-    """Quotient or remainder of LLVM integers of ``bits``; ``known`` says that ``y`` is a literal."""
-    ints = f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
-    conds = value_type(ty.boolean, lanes)
-
-    def c(v: int) -> str:
-        return splat_text(f"i{bits}", str(v), lanes)
-
-    if not known or y == c(0):
-        y = w.pure(f"select {conds} {w.pure(f'icmp eq {ints} {y}, {c(0)}')}, {ints} {c(1)}, {ints} {y}")
-    if not signed:
-        return w.pure(f"{'udiv' if op == '//' else 'urem'} {ints} {x}, {y}")
-    if not known or y == c(-1):  # the one quotient that overflows: negate instead (wraps to itself)
-        minus = w.pure(f"icmp eq {ints} {y}, {c(-1)}")
-        safe = w.pure(f"select {conds} {minus}, {ints} {c(1)}, {ints} {y}")
-    else:
-        minus, safe = "", y
-    rem = w.pure(f"srem {ints} {x}, {safe}")
-    inexact = w.pure(f"icmp ne {ints} {rem}, {c(0)}")
-    signs = w.pure(f"xor {ints} {rem}, {safe}")
-    fix = w.pure(f"and {conds} {inexact}, {w.pure(f'icmp slt {ints} {signs}, {c(0)}')}")
-    if op == "%":
-        return w.pure(f"select {conds} {fix}, {ints} {w.pure(f'add {ints} {rem}, {safe}')}, {ints} {rem}")
-    quo = w.pure(f"sdiv {ints} {x}, {safe}")
-    quo = w.pure(f"add {ints} {quo}, {w.pure(f'sext {conds} {fix} to {ints}')}")
-    if not minus:
-        return quo
-    return w.pure(f"select {conds} {minus}, {ints} {w.pure(f'sub {ints} {c(0)}, {x}')}, {ints} {quo}")
+    need = max(t.bits + (signed and not t.signed) for t in (a.dtype, b.dtype))
+    bits = container_bits(DType(ty.INT, need + 1 if need > 64 and not signed else need))  # long division needs a spare bit
+    x, y = integer_in(w, a, bits), integer_in(w, b, bits)
+    ref = floor_division(w, op, x, y, bits, signed, a.lanes, b.is_literal)
+    wide = container_bits(dtype)
+    if op == "%" or not signed or wide <= bits or (b.is_literal and y != splat_text(f"i{bits}", "-1", b.lanes)):
+        return normalised(w, ref, bits, dtype, a.lanes)
+    # The smallest number divided by -1 is the one quotient that needs the result's extra bit.
+    ints = value_type(dtype, a.lanes)
+    minus_one = Value(w.pure(f"icmp eq {integer_type(bits, a.lanes)} {y}, {splat_text(f'i{bits}', '-1', a.lanes)}"), ty.boolean, a.lanes)
+    negated = w.value(f"sub {ints} {splat_text(f'i{wide}', '0', a.lanes)}, {integer_in(w, a, wide)}", dtype, a.lanes)
+    return w.select(minus_one, negated, normalised(w, ref, bits, dtype, a.lanes))
 
 
 # --- fixed point ----------------------------------------------------------------------------
@@ -187,7 +159,6 @@ def _fixed_binary(w: Writer, op: str, a: Value, b: Value, dtype: DType) -> Value
     lanes = a.lanes
     if op == "/":
         bits = 2 * container_bits(dtype)
-        bits = 160 if 64 < bits <= 128 else bits
         ints = f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
         scaled = w.pure(f"shl {ints} {integer_in(w, a, bits)}, {splat_text(f'i{bits}', str(b.dtype.frac), lanes)}")
         return normalised(w, floor_division(w, "//", scaled, integer_in(w, b, bits), bits, True, lanes), bits, dtype, lanes)
@@ -235,17 +206,18 @@ def _compare_integer_float(w: Writer, op: str, a: Value, b: Value) -> Value:
     if a.dtype.bits <= mantissa or a.dtype.bits <= 53:
         wide = ty.f32 if a.dtype.bits <= mantissa and b.dtype.bits < 64 and not a.dtype.frac else ty.f64
         return compare(w, op, convert(w, a, wide), convert(w, b, wide))
-    if container_bits(a.dtype) > 64:
-        raise CodegenError(f"comparison of {a.dtype} with {b.dtype}: only integers up to 64 bits compare with floats")
     lanes = a.lanes
     y = _scaled(w, b, a.dtype.frac)
-    near = w.value(f"{'sitofp' if a.dtype.signed else 'uitofp'} {a.operand} to {value_type(ty.f64, lanes)}", ty.f64, lanes)
+    raw = a._replace(dtype=DType(ty.INT if a.dtype.signed else ty.UINT, a.dtype.bits))
+    near = convert(w, raw, ty.f64)
     by_float = w.value(f"fcmp {_ORDERED[op]} {near.operand}, {y.ref}", ty.boolean, lanes)
     # Rounding is monotonic: only when the rounded integer equals y can the lost bits decide.
-    ints = value_type(ty.i64, lanes)
-    lost = w.pure(f"sub {ints} {integer_in(w, a, 64)}, {wrapped_i64(w, y)}")
+    bits = container_bits(a.dtype)
+    ints = f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
+    whole = wrapped_i64(w, y) if bits <= 64 else wide_truncation(w, y, bits)
+    lost = w.pure(f"sub {ints} {integer_in(w, a, bits)}, {whole}")
     prefix = "" if op in ("==", "!=") else "s"
-    by_rest = w.value(f"icmp {prefix}{_PLAIN[op]} {ints} {lost}, {splat_text('i64', '0', lanes)}", ty.boolean, lanes)
+    by_rest = w.value(f"icmp {prefix}{_PLAIN[op]} {ints} {lost}, {splat_text(f'i{bits}', '0', lanes)}", ty.boolean, lanes)
     tie = w.value(f"fcmp oeq {near.operand}, {y.ref}", ty.boolean, lanes)
     return w.select(tie, by_rest, by_float)
 

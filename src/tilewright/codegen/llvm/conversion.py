@@ -253,14 +253,45 @@ def _wide_to_float(w: Writer, v: Value, to: DType) -> Value:
 
 
 def float_to_integer(w: Writer, v: Value, to: DType) -> Value:
-    """Truncation towards zero (fixed point: floor), then wrapping. NaN and infinities give 0 or an extreme."""
-    if container_bits(to) > 64:
-        raise CodegenError(f"{v.dtype} to {to}: floats convert to integers of at most 64 bits", hint="cast to Int(64) first")
+    """Truncation towards zero (fixed point: floor), then wrapping. NaN and infinities give some number."""
     if to.is_fixed:
         wide = convert(w, v, ty.f64)
         v = w.value(f"fmul {wide.operand}, {literal(2.0**to.frac, ty.f64, v.lanes).ref}", ty.f64, v.lanes)
         v = w.intrinsic("floor", [v], ty.f64)
+    bits = container_bits(to)
+    if bits > 64:
+        return normalised(w, wide_truncation(w, convert(w, v, ty.f64), bits), bits, to, v.lanes)
     return normalised(w, wrapped_i64(w, v), 64, to, v.lanes)
+
+
+def wide_truncation(w: Writer, v: Value, bits: int) -> str:
+    """A truncated f64 modulo 2**bits: its mantissa shifted by its exponent."""
+    lanes = v.lanes
+    ints, name = (f"<{lanes} x i{bits}>", f"v{lanes}i{bits}") if lanes else (f"i{bits}", f"i{bits}")
+    long, conds = value_type(ty.i64, lanes), value_type(ty.boolean, lanes)
+
+    def c(x: int, width: int = bits) -> str:
+        return splat_text(f"i{width}", str(x), lanes)
+
+    raw = w.pure(f"bitcast {v.operand} to {long}")
+    exponent = w.pure(f"and {long} {w.pure(f'lshr {long} {raw}, {c(52, 64)}')}, {c(2047, 64)}")
+    fraction = w.pure(f"or {long} {w.pure(f'and {long} {raw}, {c((1 << 52) - 1, 64)}')}, {c(1 << 52, 64)}")
+    mantissa = w.pure(f"zext {long} {fraction} to {ints}")
+    up = w.pure(f"sext {long} {w.pure(f'sub {long} {exponent}, {c(1075, 64)}')} to {ints}")
+    down = w.pure(f"sub {ints} {c(0)}, {up}")
+    left = _shifted(w, "shl", mantissa, w.pure(f"call {ints} @llvm.smax.{name}({ints} {up}, {ints} {c(0)})"), bits, lanes)
+    right = _shifted(w, "lshr", left, w.pure(f"call {ints} @llvm.smax.{name}({ints} {down}, {ints} {c(0)})"), bits, lanes)
+    negative = w.pure(f"icmp slt {long} {raw}, {c(0, 64)}")
+    return w.pure(f"select {conds} {negative}, {ints} {w.pure(f'sub {ints} {c(0)}, {right}')}, {ints} {right}")
+
+
+def _shifted(w: Writer, op: str, x: str, amount: str, bits: int, lanes: int) -> str:
+    """A shift by any amount >= 0; everything is lost beyond the width."""
+    ints = f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
+    inside = w.pure(f"icmp ult {ints} {amount}, {splat_text(f'i{bits}', str(bits), lanes)}")
+    zero = splat_text(f"i{bits}", "0", lanes)
+    safe = w.pure(f"select {value_type(ty.boolean, lanes)} {inside}, {ints} {amount}, {ints} {zero}")
+    return w.pure(f"select {value_type(ty.boolean, lanes)} {inside}, {ints} {w.pure(f'{op} {ints} {x}, {safe}')}, {ints} {zero}")
 
 
 def bounded_to_i32(w: Writer, v: Value) -> str:

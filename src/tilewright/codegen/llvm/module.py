@@ -72,7 +72,7 @@ def _is_register(machine: Any, b: Buffer) -> bool:
 
 def _main(module: Module, kernel: Kernel) -> str:
     """The function that does the work, with arguments that say what is known about them."""
-    f = Frame(module, Writer(), {}, {})
+    f = Frame(module, Writer(module.definitions), {}, {})
     for n, v in enumerate(kernel.sizes):
         f.env[v.name] = f.atom(f"%n{n}", 0, None)
     params = []

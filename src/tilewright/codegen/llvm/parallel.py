@@ -84,7 +84,7 @@ def _outline(f: Frame, s: For, name: str, buffers: list[str], variables: list[st
     lines.append(f"  call void @{name}_body({operands}, i64 %begin, i64 %end, i64 %thread)\n  ret void\n}}\n")
     f.module.functions.append("\n".join(lines))
 
-    inner = Frame(f.module, Writer(), {}, {}, thread="%thread")
+    inner = Frame(f.module, Writer(f.module.definitions), {}, {}, thread="%thread")
     for n, v in enumerate(variables):
         p = f.env[v]
         inner.env[v] = p if p.is_const else inner.atom(f"%x{n}", *p.range())

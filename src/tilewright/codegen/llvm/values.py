@@ -53,6 +53,11 @@ def value_type(dtype: DType, lanes: int = 0) -> str:
     return f"<{lanes} x {scalar}>" if lanes else scalar
 
 
+def integer_type(bits: int, lanes: int = 0) -> str:
+    """An LLVM integer of any width, or a vector of them."""
+    return f"<{lanes} x i{bits}>" if lanes else f"i{bits}"
+
+
 @cache
 def memory_type(dtype: DType, lanes: int = 0) -> str:
     """LLVM type of ``dtype`` in an array."""

@@ -13,9 +13,11 @@ I64 = ty.index
 class Writer:
     """Appends instructions to the current block of a function."""
 
-    __slots__ = ("_count", "_seen", "allocas", "label", "lines")
+    __slots__ = ("_count", "_seen", "allocas", "definitions", "label", "lines")
 
-    def __init__(self) -> None:
+    def __init__(self, definitions: dict[str, str]) -> None:
+        #: Functions the module must define, by symbol (shared by all functions of the module).
+        self.definitions = definitions
         self.lines: list[str] = []
         self.allocas: list[str] = []
         self.label = "entry"
