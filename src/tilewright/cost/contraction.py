@@ -19,7 +19,8 @@ import numpy as np
 
 from tilewright.cost.core import VectorCore
 
-
+#: Vector loads that one lane of a gather costs.
+GATHER_LOADS = 3.0
 #: Typical geometry of an innermost cache.
 CACHE_WAYS, CACHE_LINE = 8, 64
 #: A broadcast whose line was evicted since the last step, relative to one that hits.
@@ -32,7 +33,8 @@ IRREGULAR = 1 << 30
 class Operand:
     """One input of the contraction: element size, elements, and stride along each loop (None: irregular).
 
-    ``free`` says its layout may be chosen ahead of time (a constant), so packing it costs nothing at run time.
+    ``free`` says its layout may be chosen ahead of time (a constant), so packing it costs nothing at run time;
+    ``packable`` that panels exist for it: otherwise strided vectors are gathered in every step.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Operand:
     elements: int
     strides: Mapping[str, int | None]
     free: bool = False
+    packable: bool = True
 
     def stride(self, loop: str) -> int | None:
         return self.strides.get(loop, 0)
@@ -119,7 +122,9 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
         along_row = _stride(x, problem.spatial, pop.row) != 0
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
-        vector_loads += np.where(along_vector, count * u, 0.0)
+        gathered = np.abs(_stride(x, problem.spatial, pop.vector)) > 1
+        per_vector = np.where(gathered & (not x.packable), GATHER_LOADS * core.lanes, 1.0)
+        vector_loads += np.where(along_vector, count * u * per_vector, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
         traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
         evicted = along_row & (m >= _lines_side_by_side(core, _stride(x, problem.spatial, pop.row) * x.itemsize))
@@ -159,7 +164,7 @@ def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> 
     """Cycles to bring operands into vector order: copies for panels, scalar moves for transposition."""
     total = np.zeros(len(pop))
     for x in problem.inputs:
-        if x.free:
+        if x.free or not x.packable:
             continue
         along_vector = np.abs(_stride(x, problem.spatial, pop.vector))
         transposed = along_vector > 1

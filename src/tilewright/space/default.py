@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
+from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
-from tilewright.ir.expr import Var
+from tilewright.ir.expr import Binary, Const, Var
 from tilewright.ir.stmt import Alloc, For, Kernel
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
@@ -57,6 +58,7 @@ class _Default:
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
+        self.split_divided()
         self.spread_layouts()
         by_rows = False
         for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
@@ -70,6 +72,13 @@ class _Default:
         for s in stages(self.sch.kernel):
             if not s.opaque and s.loops and not s.is_reduction:
                 pointwise.apply(self.sch, s, self.core(s), self.threads)
+        self.sch.simplify(keep_loops=False)
+
+    def split_divided(self) -> None:
+        """Loops that indices divide by a constant (``k // 32``, ``k % 32``) become two loops, and the indices affine."""
+        for s in stages(self.sch.kernel):
+            for loop, factor in _divisors(s).items():
+                self.sch.split(loop, factor)
         self.sch.simplify(keep_loops=False)
 
     def spread_layouts(self) -> None:
@@ -183,6 +192,18 @@ class _Default:
 
 def _is_copy(b: Buffer, name: str) -> bool:
     return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
+
+
+def _divisors(s: Stage) -> dict[str, int]:
+    """Loops of the stage whose variable is divided by a constant that divides the extent."""
+    out: dict[str, int] = {}
+    for a in [] if s.store is None else [s.store.indices, *(ld.indices for ld in ex.loads(s.store.value))]:
+        for e in (n for i in a for n in ex.walk(i)):
+            if isinstance(e, Binary) and e.op in ("//", "%") and isinstance(e.a, Var) and isinstance(e.b, Const) and e.a.name in s.loops:
+                factor = int(e.b.value)
+                if 1 < factor < s.loops[e.a.name] and s.loops[e.a.name] % factor == 0:
+                    out.setdefault(e.a.name, factor)
+    return out
 
 
 def _beside(s: Stage, b: Buffer) -> list[str]:

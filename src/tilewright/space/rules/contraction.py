@@ -13,8 +13,8 @@ import numpy as np
 
 from tilewright.cost.contraction import Contraction, Operand, Population, best, needs_panel
 from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Layout
-from tilewright.ir.expr import Const, Var
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
 
@@ -42,13 +42,40 @@ class Tiling:
 
 def problem_of(stage: Stage, free: frozenset[str]) -> Contraction:
     """The stage as the estimate sees it; layouts of the buffers in ``free`` may be chosen ahead of time."""
-    operands = tuple(_operand(a, free) for a in stage.reads())
-    return Contraction(stage.loops, stage.spatial, operands, _operand(stage.target(), free))
+    operands = tuple(_operand(a, stage, free) for a in stage.reads())
+    return Contraction(stage.loops, stage.spatial, operands, _operand(stage.target(), stage, free))
 
 
-def _operand(a: Access, free: frozenset[str]) -> Operand:
+def _operand(a: Access, stage: Stage, free: frozenset[str]) -> Operand:
     elements = int(np.prod(a.buffer.static_shape)) if a.buffer.shape else 1
-    return Operand(a.buffer.name, a.buffer.dtype.nbytes, elements, a.strides, a.buffer.name in free)
+    packable = dimension_loops(a, stage) is not None
+    return Operand(a.buffer.name, a.buffer.dtype.nbytes, elements, a.strides, a.buffer.name in free, packable)
+
+
+def dimension_loops(a: Access, stage: Stage) -> list[dict[str, int]] | None:
+    """For each dimension the loops that index it, with their coefficients; None for windows and irregular indices.
+
+    A dimension may be indexed by several spatial loops (``g * 32 + m``: every element once), but not by a sum that
+    reads elements repeatedly.
+    """
+    out: list[dict[str, int]] = []
+    seen: set[str] = set()
+    for i in a.indices:
+        names = sorted(ex.free_vars(i))
+        if ex.loads(i) or seen & set(names) or (len(names) > 1 and set(names) & set(stage.reduction)):
+            return None
+        seen |= set(names)
+        zero = dict.fromkeys(names, 0)
+        base = ex.evaluate(i, zero)
+        found = {n: int(ex.evaluate(i, {**zero, n: 1}) - base) for n in names}
+        ordered = sorted(found, key=lambda n: found[n])
+        reach = 1
+        for n in ordered:
+            if found[n] != reach or n not in stage.loops:
+                return None
+            reach *= stage.loops[n]
+        out.append(found)
+    return out
 
 
 def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = frozenset()) -> Tiling | None:
@@ -110,25 +137,23 @@ def _arithmetic(problem: Contraction, core: VectorCore) -> float:
 def panel_layout(access: Access, stage: Stage, tiling: Tiling) -> Layout | None:
     """The layout that makes the tile's reads of ``access`` contiguous, in the order the tile reads them.
 
-    Physically: loops around the tile, then panels of ``width``, then the reduction loops in their order,
-    then the ``width`` elements of a panel row. None unless every dimension is indexed by one plain loop or a constant.
+    Physically: dimensions of the loops around the tile, then panels of ``width``, then the reduction loops in
+    their order, then the ``width`` elements of a panel row. None when no such layout exists.
     """
-    dims: dict[str, int] = {}
-    fixed: list[int] = []
-    for d, i in enumerate(access.indices):
-        if isinstance(i, Const):
-            fixed.append(d)
-        elif not isinstance(i, Var) or i.name in dims:
-            return None
-        else:
-            dims[i.name] = d
-    if tiling.vector not in dims:
+    dims = dimension_loops(access, stage)
+    if dims is None:
         return None
-    v = dims.pop(tiling.vector)
-    inside = [dims[n] for n in reduction_order(stage, access.buffer.name) if n in dims]
-    around = [*fixed, *(d for n, d in dims.items() if n not in stage.reduction)]
-    one_panel = tiling.width >= stage.loops[tiling.vector]
-    head = [(d, 1) for d in around] + ([] if one_panel else [(v, tiling.width)])
+    v = next((d for d, loops in enumerate(dims) if tiling.vector in loops), None)
+    if v is None:
+        return None
+    order = reduction_order(stage, access.buffer.name)
+    inside = sorted((d for d, loops in enumerate(dims) if set(loops) & set(order)), key=lambda d: order.index(next(iter(dims[d]))))
+    around = [d for d in range(len(dims)) if d != v and d not in inside]
+    block = tiling.width
+    if any(c % block for n, c in dims[v].items() if n != tiling.vector):
+        block = stage.loops[tiling.vector]
+    whole = block >= int(access.buffer.static_shape[v])
+    head = [(d, 1) for d in around] + ([] if whole else [(v, block)])
     return Layout((*head, *((d, 1) for d in inside), (v, 1)))
 
 
@@ -136,7 +161,7 @@ def wants_packing(access: Access, stage: Stage, tiling: Tiling) -> bool:
     """Whether to copy an operand of the vector loop into panels before the reduction (its contents are not constant)."""
     if access.stride(tiling.vector) not in (1, -1):
         return True
-    operand = _operand(access, frozenset())
+    operand = _operand(access, stage, frozenset())
     return bool(needs_panel(Contraction(stage.loops, stage.spatial, (operand,), operand), operand, tiling.width))
 
 
