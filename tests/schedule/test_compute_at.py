@@ -161,6 +161,22 @@ def f(x: f64[9], y: f64[9, 9]):
         assert_same(k, s.kernel)
 
 
+def test_rows_computed_at_a_constant_index_are_guarded() -> None:
+    k = kernel_of("""
+def f(x: f64[4], y: f64[4]):
+    t = alloc(f64[4])
+    for i in range(3):
+        t[i] = x[i]
+    t[3] = x[0] * 2.0
+    for j in range(4):
+        y[j] = t[j]
+""")
+    s = Schedule(k)
+    assert s.compute_at("t", "j") == "i"
+    assert allocated(s.kernel)[0].static_shape == (1,)
+    assert_same(k, s.kernel)
+
+
 def test_symbolic_sizes() -> None:
     k = kernel_of("""
 @kernel(params=("N",))

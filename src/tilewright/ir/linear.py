@@ -18,12 +18,9 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Compare, Const, Expr, Load, Logical, Not, Var, Where
-
-#: Inclusive bounds of an integer; None means unbounded on that side.
-Range = tuple[int | None, int | None]
+from tilewright.ir.interval import UNBOUNDED, Range, extremum_range, product_range
 
 TRUE, FALSE = Const(True, ty.boolean), Const(False, ty.boolean)
-UNBOUNDED: Range = (None, None)
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 #: How many facts one proof may combine, and how many facts a scope keeps: both bound the work per query.
 _PROOF_DEPTH, MAX_FACTS = 2, 64
@@ -375,9 +372,9 @@ class IndexScope:
             case Binary(op="%", b=Const(value=m)) if m > 0:
                 return 0, int(m) - 1
             case Binary(op="min" | "max"):
-                return _extremum_range(e.op, self.bounds(_read(e.a)), self.bounds(_read(e.b)))
+                return extremum_range(e.op, self.bounds(_read(e.a)), self.bounds(_read(e.b)))
             case Binary(op="*"):
-                return _product_range(self.bounds(_read(e.a)), self.bounds(_read(e.b)))
+                return product_range(self.bounds(_read(e.a)), self.bounds(_read(e.b)))
             case Where():
                 (a, b), (c, d) = self.bounds(_read(e.a)), self.bounds(_read(e.b))
                 return None if a is None or c is None else min(a, c), None if b is None or d is None else max(b, d)
@@ -498,24 +495,6 @@ def _read(e: Expr) -> Linear:
         case Binary(op="*", b=Const(value=k)):
             return _read(e.a).times(int(k))
     return Linear({e: 1})
-
-
-def _extremum_range(op: str, a: Range, b: Range) -> Range:
-    pick = min if op == "min" else max
-    both = [None if x is None or y is None else pick(x, y) for x, y in zip(a, b, strict=True)]
-    side = 1 if op == "min" else 0  # min is below either upper bound, max above either lower bound
-    if both[side] is None:
-        both[side] = a[side] if b[side] is None else b[side]
-    return both[0], both[1]
-
-
-def _product_range(a: Range, b: Range) -> Range:
-    if a[0] is not None and b[0] is not None and a[0] >= 0 and b[0] >= 0:
-        return a[0] * b[0], None if a[1] is None or b[1] is None else a[1] * b[1]
-    if None in a or None in b:
-        return UNBOUNDED
-    corners = [x * y for x in a for y in b if x is not None and y is not None]
-    return min(corners), max(corners)
 
 
 def _key(e: Expr) -> str:

@@ -9,7 +9,8 @@ from functools import reduce
 
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Var
-from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear, Range
+from tilewright.ir.interval import Range
+from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear
 from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window, store
 
 #: Loops whose number of iterations may become variable (lanes and unrolled bodies need a constant).

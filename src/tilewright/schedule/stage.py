@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.linear import Linear
+from tilewright.ir.linear import TRUE, Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
     Alloc,
@@ -246,4 +246,10 @@ def restricted(scope: Simplifier, nest: Nest, box: Box) -> Stmt:
                 return replace(s, then=block(s.then), orelse=block(s.orelse) if s.orelse else None)
         return s
 
-    return visit(nest.root)
+    moved = visit(nest.root)
+    for d in sorted(set(range(len(nest.bounds))) - {at.dim for at in nest.spatial.values()}):
+        at_index, past = nest.bounds[d]
+        inside = ex.logical("and", ex.compare("<=", box.lo[d], at_index), ex.compare("<=", past, box.hi[d]))
+        if scope.expr(inside) != TRUE:
+            moved = If(inside, Block((moved,)))
+    return moved

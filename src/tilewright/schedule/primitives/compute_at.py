@@ -214,7 +214,7 @@ def _rewrite(kernel: Kernel, stage: Stage, placed: list[_Target], home: Block, s
             moved = Block(tuple(restricted(scope, nest, t.box) for nest in stage.nests))
             if n:
                 moved = copied(moved, taken)  # type: ignore[assignment]
-            results += [s.name for s in moved.stmts if isinstance(s, For)]
+            results += [outer.name for s in moved.stmts for outer in _loops_of(s)[:1]]
             body = Block((*moved.stmts, *t.loop.body.stmts))
             if shrunk:
                 body = _shrunk(scope, stage.buffer, t.box, body, taken if n else None)
