@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-import typer
-from typer.testing import CliRunner
-
-from tilewright.cli.map import map_command
-
-app = typer.Typer()
-app.command()(map_command)
+from tests.cli.command import tilewright
 
 
 def invoke(*args: str):
-    result = CliRunner().invoke(app, list(args))
+    result = tilewright("map", *args)
     return result.exit_code, re.sub(r"\s+", " ", result.output)
 
 

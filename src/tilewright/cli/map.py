@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from tilewright.cli.console import bytes_text, stdout, table
 from tilewright.hw import Instruction, Machine, load_machine
 from tilewright.ir.types import DType
 from tilewright.mapping import Mapping, explain, find_mappings, operator_of, rank, target_of
 from tilewright.mapping.operator import Operator, plain
 from tilewright.mapping.operators import Types, build_operator
 from tilewright.mapping.target import Target
-from tilewright.util.errors import MappingError, TilewrightError
+from tilewright.util.errors import MappingError
 
 
 def map_command(
@@ -25,7 +24,7 @@ def map_command(
         str, typer.Argument(help="conv2d, matmul, depthwise, ... or an AMOS name: GMV GMM C1D C2D C3D T2D GRP DIL DEP ...")
     ],
     shape: Annotated[str, typer.Option(help="extents by iteration name, e.g. n=1,k=64,p=56,q=56,c=64,r=3,s=3,stride=2")] = "",
-    machine: Annotated[str, typer.Option(help="a machine of the library (tilewright machines)")] = "cuda.sm80",
+    machine: Annotated[str, typer.Option(help="a machine of the library (tilewright machine list)")] = "cuda.sm80",
     instruction: Annotated[
         str | None, typer.Option(help="an instruction or a family of them; default: the first that fills most axes")
     ] = None,
@@ -34,21 +33,30 @@ def map_command(
     limit: Annotated[int, typer.Option(min=0, help="rows to print (0: all)")] = 0,
     explain_text: Annotated[str | None, typer.Option("--explain", help='why a mapping holds or fails, e.g. "i<-n j<-k k<-c*r*s"')] = None,
 ) -> None:
-    """List the mappings of an operator onto an instruction, least padded work first."""
-    console = Console()
-    try:
-        extents = read_shape(shape)
-        device = load_machine(machine)
-        targets = choose_targets(device, instruction, operator, extents)
-        if explain_text is not None:
-            target = targets[0]
-            console.print(escape(explain(_operator(operator, target, extents), target, explain_text)), highlight=False)
-            return
-        found = [m for t in targets for m in find_mappings(_operator(operator, t, extents), t, space, orders=orders)]
-        _print(console, device, targets, rank(found), space, limit)
-    except TilewrightError as e:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(e))}", highlight=False)
-        raise typer.Exit(1) from e
+    """List the mappings of an operator onto an instruction, least padded work first.
+
+    "i<-p*q j<-k k<-c" reads: instruction axis i takes the fused iterations p and q, j takes k, k
+    takes c. "work" is what padding multiplies the arithmetic by, "issues" the instructions executed,
+    "packed" the bytes rearranged, "tile" the bytes of one instruction's operands.
+
+    [bold]Examples[/]
+
+      tilewright map conv2d
+
+      tilewright map depthwise --space amos --shape c=8,m=2 --machine gemmini
+
+      tilewright map conv2d --machine cuda.sm80 --explain "i<-r j<-k k<-c"
+    """
+    console = stdout()
+    extents = read_shape(shape)
+    device = load_machine(machine)
+    targets = choose_targets(device, instruction, operator, extents)
+    if explain_text is not None:
+        target = targets[0]
+        console.print(escape(explain(_operator(operator, target, extents), target, explain_text)), highlight=False)
+        return
+    found = [m for t in targets for m in find_mappings(_operator(operator, t, extents), t, space, orders=orders)]
+    _print(console, device, targets, rank(found), space, limit)
 
 
 def read_shape(text: str) -> dict[str, int]:
@@ -115,35 +123,23 @@ def _print(console: Console, machine: Machine, targets: Sequence[Target], found:
     console.print(
         f"[bold]{op.name}[/] {extents}\n{len(found)} mappings ({space}) onto [bold]{machine.name} {escape(name)}[/]", highlight=False
     )
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
-    if len(targets) > 1:
-        table.add_column("shape", no_wrap=True)
-    table.add_column("mapping", no_wrap=True)
-    for title in ("work", "issues", "packed", "tile"):
-        table.add_column(title, justify="right", no_wrap=True)
+    numbers = ("work", "issues", "packed", "tile")
+    out = table(*(["shape"] if len(targets) > 1 else []), "mapping", *numbers, numbers=numbers)
     for m in found[: limit or None]:
         p = m.physical()
         row = [
             escape(str(m)),
             f"{float(p.padded_work):.3f}x",
             f"{p.instructions:,}",
-            _bytes(p.packing_bytes),
-            _bytes(sum(p.footprint.values())),
+            bytes_text(p.packing_bytes),
+            bytes_text(sum(p.footprint.values())),
         ]
-        table.add_row(
-            *(
-                [m.target.name.removeprefix(f"{m.target.declaration.family}.") if m.target.declaration else m.target.name, *row]
-                if len(targets) > 1
-                else row
-            )
-        )
-    console.print(table)
+        out.add_row(*([_member(m.target)] if len(targets) > 1 else []), *row)
+    console.print(out)
     if limit and len(found) > limit:
         console.print(f"{len(found) - limit} more")
 
 
-def _bytes(n: int) -> str:
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n} B"
+def _member(target: Target) -> str:
+    """The name of an instruction within its family."""
+    return target.name.removeprefix(f"{target.declaration.family}.") if target.declaration else target.name

@@ -92,7 +92,7 @@ def tolerance(kernel: Kernel) -> float:
     """
     types = [b.dtype for b in st.all_buffers(kernel) if b.dtype.is_float]
     total = SLACK * max((unit_roundoff(t) for t in types), default=0.0)
-    for store, length in _reductions(kernel):
+    for store, length in float_reductions(kernel):
         total += 4.0 * length * unit_roundoff(store.buffer.dtype)
     return total
 
@@ -102,7 +102,7 @@ def unit_roundoff(dtype: DType) -> float:
     return 2.0 ** -(8 if dtype.kind == ty.BFLOAT else _MANTISSA[f"float{dtype.bits}"] + 1)
 
 
-def _reductions(kernel: Kernel) -> list[tuple[st.Store, float]]:
+def float_reductions(kernel: Kernel) -> list[tuple[st.Store, float]]:
     """Float sums with the number of updates one element receives (1e3 where an extent is symbolic)."""
     found: list[tuple[st.Store, float]] = []
 

@@ -1,0 +1,131 @@
+"""The command group: commands load when they are called, errors are printed for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from tilewright.util.errors import TilewrightError
+from tilewright.util.version import __version__
+
+#: Exit codes, as ``tilewright --help`` explains them (2 is the option parser's).
+FAILED, WRONG = 1, 3
+_EPILOG = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 a check found wrong results."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: where its function (or group of functions) lives, and the first line of its help."""
+
+    name: str
+    home: str
+    summary: str
+
+
+ENTRIES = (
+    Entry("run", "run:run", "Run an ONNX network on random or given inputs."),
+    Entry("compile", "compile:compile_command", "Compile an ONNX network and show what it becomes."),
+    Entry("bench", "bench:bench", "Time a network or an operator against ONNX Runtime and PyTorch."),
+    Entry("build", "build:build", "Write a kernel or a network's kernels as object files, assembly, LLVM IR or C headers."),
+    Entry("map", "map:map_command", "List the mappings of an operator onto an instruction, least padded work first."),
+    Entry("explain", "explain:explain", "Explain a schedule: what was done to a kernel, or why a step or mapping is refused."),
+    Entry("machine", "machine:app", "Show declared machines: this computer, the library's, your own."),
+    Entry("doctor", "doctor:doctor", "Check what works on this computer and say what to do about the rest."),
+    Entry("cache", "cache:app", "Show or clear the build cache."),
+)
+
+
+def build_app() -> typer.Typer:
+    """The whole command line: call it to parse ``sys.argv`` (or ``args=``)."""
+    app = typer.Typer(cls=Commands, epilog=_EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.callback()(options)
+    return app
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=lambda v: _version(v))
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")] = False,
+) -> None:
+    """Compile tensor programs for declared machines.
+
+    Start with [bold]tilewright doctor[/], then [bold]tilewright run model.onnx --compare[/].
+    Every command has examples: [bold]tilewright COMMAND --help[/].
+    """
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tilewright {__version__}")
+        raise typer.Exit
+
+
+class Commands(TyperGroup):
+    """Holds only names and summaries; a command's module is imported when the command is called."""
+
+    def __init__(self, **attributes: Any):
+        super().__init__(**attributes)
+        for entry in ENTRIES:
+            self.add_command(TyperCommand(entry.name, help=entry.summary), entry.name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """``--debug`` may stand anywhere."""
+        if "--debug" in args:
+            args = ["--debug", *(a for a in args if a != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command itself in place of its stand-in."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            command = load(next(e for e in ENTRIES if e.name == name))
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error Tilewright raised on purpose becomes its message and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except TilewrightError as error:
+            if ctx.params["debug"]:
+                raise
+            print_error(error)
+            raise typer.Exit(FAILED) from error
+
+
+def load(entry: Entry) -> Any:
+    """The command of ``entry``, imported now."""
+    module, _, name = entry.home.partition(":")
+    target = getattr(import_module(f"tilewright.cli.{module}"), name)
+    if isinstance(target, typer.Typer):
+        return get_command(target)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command(name=entry.name)(target)
+    return get_command(app)
+
+
+def print_error(error: TilewrightError) -> None:
+    """Message and hint on stderr."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True)
+    where = f"{error.location}\n  " if error.location else ""
+    console.print(f"[red]error:[/] {escape(where + error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(f"  [cyan]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line ``args`` in this process; returns its exit code."""
+    try:
+        build_app()(args=list(args), prog_name="tilewright")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

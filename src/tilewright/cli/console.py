@@ -1,0 +1,80 @@
+"""How commands show things: tables, progress bars, quantities with units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+#: Columns of output that goes to a file or a pipe.
+_PIPE_WIDTH = 120
+
+
+def stdout() -> Console:
+    """The console for results: as wide as the terminal, or wide enough for every table when there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
+def table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None) -> Table:
+    """An empty table; ``numbers`` are the columns whose figures are aligned right."""
+    out = Table(box=SIMPLE_HEAD, header_style="bold", title=title, title_justify="left")
+    for c in columns:
+        out.add_column(c, justify="right" if c in numbers else "left", no_wrap=c in numbers)
+    return out
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr, gone when the block ends; call the result with (done, total, current item)."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[item]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, item="")
+        yield lambda done, total, item: bar.update(task, completed=done, total=total, item=item)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """A spinner on stderr while something of unknown length runs."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def bytes_text(n: float) -> str:
+    """``6.9 MiB``."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f} B"
+
+
+def count_text(n: float) -> str:
+    """``237.6 M``."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:.0f}"
+
+
+def seconds_text(t: float) -> str:
+    """``12.3 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if t >= size:
+            return f"{t / size:.2f} {unit}"
+    return f"{t / 1e-6:.1f} us"

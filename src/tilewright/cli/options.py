@@ -1,0 +1,76 @@
+"""Options that several commands share, and the NAME=VALUE forms they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tilewright.hw import Machine
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
+Dims = Annotated[
+    list[str], typer.Option("--dim", metavar="NAME=N", help="Bind a dynamic dimension, e.g. batch=1; repeat for more.", show_default=False)
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads to use (default: TILEWRIGHT_THREADS or all processors).", show_default=False)
+]
+MachineName = Annotated[str, typer.Option("--machine", help="host, a machine of the library (tilewright machine list), or a Python file.")]
+Shape = Annotated[
+    str,
+    typer.Option(
+        "--shape", metavar="NAME=N,...", help="Extents of an operator by iteration name, e.g. i=512,j=512,k=512.", show_default=False
+    ),
+]
+
+
+def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    """``["a=x", "b=y"]`` as a dict; a usage error names the text that is not of this form."""
+    out: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        if name in out:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint=option)
+        out[name] = value
+    return out
+
+
+def integers(texts: Sequence[str], option: str) -> dict[str, int]:
+    """``["batch=1"]`` as a dict of integers; a usage error names the text that is not of this form."""
+    out = {}
+    for name, value in pairs(texts, option).items():
+        if not value.isdigit():
+            raise typer.BadParameter(f"{name}={value!r} is not an integer >= 0", param_hint=option)
+        out[name] = int(value)
+    return out
+
+
+def arrays(texts: Sequence[str], option: str) -> dict[str, np.ndarray]:
+    """``["x=x.npy"]`` as arrays by name; RuntimeFailure names the file that cannot be read."""
+    import numpy as np
+
+    from tilewright.util.errors import RuntimeFailure
+
+    out = {}
+    for name, path in pairs(texts, option).items():
+        try:
+            out[name] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise RuntimeFailure(f"input {name!r}: cannot read {path}: {error}", hint="save it with numpy.save") from error
+        if not isinstance(out[name], np.ndarray):
+            raise RuntimeFailure(f"input {name!r}: {path} holds several arrays", hint="save one with numpy.save")
+    return out
+
+
+def machine_named(name: str) -> Machine:
+    """The machine an option names."""
+    from tilewright.hw import load_machine
+
+    return load_machine(name)
