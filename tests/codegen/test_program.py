@@ -161,6 +161,18 @@ def test_parallel_loop_on_threads():
         np.testing.assert_allclose(y[1:], 2 * x[1:].sum(1), atol=1e-2)
 
 
+def test_bound_loops(check, host):
+    program = """
+@kernel
+def f(x: f32[6, 8], y: f32[6, 8]):
+    for i in bind("core", 0, 6):
+        for j in bind("lane", 0, 8):
+            y[i, j] = x[i, j] + 1.0
+"""
+    check(program)
+    assert emit(parse(program), host).externals == ("tw_parallel_for",)
+
+
 def test_parallel_captures_scalars_and_outer_variables(check):
     check("""
 @kernel

@@ -8,7 +8,7 @@ kernel argument, ``sizes`` to one i64 per size parameter; ``workspace`` is 64-by
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.codegen.llvm import statement, storage
@@ -20,7 +20,7 @@ from tilewright.codegen.llvm.workspace import plan
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import For, Kernel, LoopKind, Stmt, map_stmts
 from tilewright.util.errors import CodegenError
 
 
@@ -42,13 +42,14 @@ class Emitted:
 def emit(kernel: Kernel, machine: Any, *, symbol: str | None = None) -> Emitted:
     """LLVM IR of ``kernel`` for ``machine`` (its ``vector_bits``, register memories and instructions).
 
-    Loop kinds are obeyed: UNROLL loops are written out, VECTOR loops become vector values, PARALLEL loops
-    run on the pool. Arguments must not overlap. CodegenError names what cannot be compiled.
+    Loop kinds are obeyed: UNROLL loops are written out, VECTOR loops become vector values, PARALLEL
+    loops (and BIND loops of the machine's outermost unit) run on the pool. Arguments must not
+    overlap. CodegenError names what cannot be compiled.
     """
     name = symbol or re.sub(r"\W", "_", kernel.name)
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         raise CodegenError(f"symbol {name!r} is not a C identifier", hint="pass symbol=")
-    kernel = inline_calls(kernel, lambda c: declared(machine, c) is not None)
+    kernel = _bound(inline_calls(kernel, lambda c: declared(machine, c) is not None), machine)
     module = Module(kernel, machine, name, plan(kernel, lambda b: _is_register(machine, b)))
     main = _main(module, kernel)
     entry = _entry(module, kernel)
@@ -63,6 +64,19 @@ def emit(kernel: Kernel, machine: Any, *, symbol: str | None = None) -> Emitted:
     ]
     externals = tuple(s for s in module.declares if "llvm." not in s)
     return Emitted("\n".join(parts), name, module.plan.shared, module.plan.thread, externals)
+
+
+def _bound(kernel: Kernel, machine: Any) -> Kernel:
+    """BIND loops as what a thread pool makes of them: the outermost unit's run in parallel, others in order."""
+    outermost = {u.name for u in getattr(machine, "units", ()) if u.parent is None}
+
+    def loop(s: Stmt) -> Stmt | None:
+        if not isinstance(s, For) or s.kind is not LoopKind.BIND:
+            return None
+        return replace(s, kind=LoopKind.PARALLEL if s.unit in outermost else LoopKind.SERIAL, unit=None)
+
+    body = map_stmts(kernel.body, loop)
+    return kernel if body is kernel.body else kernel.with_(body=body)
 
 
 def _is_register(machine: Any, b: Buffer) -> bool:

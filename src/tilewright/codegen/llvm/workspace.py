@@ -17,6 +17,8 @@ from tilewright.ir.stmt import Store as StoreStmt
 ALIGN = 64
 #: Buffers up to this many bytes live in the function's frame.
 FRAME_BYTES = 4096
+#: The same for buffers in a register memory, which LLVM then moves to registers where it can.
+REGISTER_BYTES = 65536
 
 FRAME, SHARED, THREAD, HEAP = "frame", "shared", "thread", "heap"
 
@@ -92,7 +94,8 @@ def _declare(
     b: Buffer, where: str, vector: bool, now: int, is_register: Callable[[Buffer], bool], here: dict[str, _Life], out: Plan
 ) -> None:
     static = all(isinstance(e, ex.Const) for e in b.physical_shape())
-    if is_register(b) or vector or (static and b.nbytes <= FRAME_BYTES):
+    limit = REGISTER_BYTES if is_register(b) else FRAME_BYTES
+    if vector or (static and b.nbytes <= limit) or (is_register(b) and not static):
         out.places[b.name] = Place(FRAME)
     elif not static:
         out.places[b.name] = Place(HEAP)
