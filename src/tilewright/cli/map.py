@@ -53,9 +53,9 @@ def map_command(
     targets = choose_targets(device, instruction, operator, extents)
     if explain_text is not None:
         target = targets[0]
-        console.print(escape(explain(_operator(operator, target, extents), target, explain_text)), highlight=False)
+        console.print(escape(explain(operator_for(operator, target, extents), target, explain_text)), highlight=False)
         return
-    found = [m for t in targets for m in find_mappings(_operator(operator, t, extents), t, space, orders=orders)]
+    found = [m for t in targets for m in find_mappings(operator_for(operator, t, extents), t, space, orders=orders)]
     _print(console, device, targets, rank(found), space, limit)
 
 
@@ -97,11 +97,11 @@ def _mappable(instruction: Instruction) -> Target | None:
 
 
 def _axes_filled(target: Target, operator: str, extents: dict[str, int]) -> int:
-    found = find_mappings(_operator(operator, target, extents), target)
+    found = find_mappings(operator_for(operator, target, extents), target)
     return max((sum(map(bool, m.groups)) for m in found), default=0)
 
 
-def _operator(name: str, target: Target, extents: dict[str, int]) -> Operator:
+def operator_for(name: str, target: Target, extents: dict[str, int]) -> Operator:
     """The operator in the element types of the instruction."""
     return operator_of(build_operator(name.lower(), _types(target), **extents))
 

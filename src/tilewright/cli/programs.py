@@ -1,0 +1,75 @@
+"""Programs named on the command line: FILE.py:kernel, or an operator by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import linecache
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import typer
+
+from tilewright.ir.stmt import Kernel
+from tilewright.mapping.operators import FLOAT, build_operator
+from tilewright.schedule.schedule import Schedule
+from tilewright.util.errors import LanguageError, TilewrightError
+
+
+def load_program(text: str, extents: Mapping[str, int] | None = None) -> Kernel | Schedule:
+    """The Kernel or Schedule that ``FILE.py:name`` defines (``FILE.py`` if it defines one), or an operator's kernel.
+
+    ``extents`` are for operators. LanguageError when the file cannot be read or has no such
+    program; MappingError for an unknown operator.
+    """
+    path, _, name = text.partition(".py:")
+    if text.endswith(".py") or name:
+        return _from_file(Path(path + ".py" if name else text), name)
+    return build_operator(text.lower(), FLOAT, **(extents or {}))
+
+
+def kernel_of(program: Kernel | Schedule) -> Kernel:
+    """The kernel as it is written now."""
+    return program.kernel if isinstance(program, Schedule) else program
+
+
+def extents_of(text: str) -> dict[str, int]:
+    """``i=512,j=512`` as a dict; a usage error names the part that is not NAME=N."""
+    from tilewright.cli.options import integers
+
+    return integers([part.strip() for part in text.split(",") if part.strip()], "--shape")
+
+
+def _from_file(path: Path, name: str) -> Kernel | Schedule:
+    if not path.is_file():
+        raise LanguageError(f"there is no file {path}", hint="name a Python file that defines a kernel: FILE.py:kernel")
+    found = {k: v for k, v in vars(_imported(path)).items() if isinstance(v, (Kernel, Schedule)) and not k.startswith("_")}
+    if not found:
+        raise LanguageError(f"{path} defines no kernel", hint="decorate a function with @tilewright.kernel, or assign a Schedule")
+    if not name and len(found) > 1:
+        raise LanguageError(f"{path} defines several kernels: {', '.join(found)}", hint=f"name one: {path}:{next(iter(found))}")
+    if name and name not in found:
+        raise LanguageError(f"{path} has no kernel {name!r}", hint=f"it has: {', '.join(found)}")
+    return found[name] if name else next(iter(found.values()))
+
+
+def _imported(path: Path) -> ModuleType:
+    """The file as a module. Errors of the user's code are reported with its line."""
+    name = "tilewright_program_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    linecache.checkcache(str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LanguageError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (TilewrightError, typer.Exit):
+        raise
+    except Exception as error:  # whatever the user's file raises
+        raise LanguageError(f"{path} fails when it is imported: {type(error).__name__}: {error}", hint="--debug shows where") from error
+    finally:
+        del sys.modules[name]
+    return module
