@@ -192,7 +192,7 @@ def best(problem: Contraction, core: VectorCore) -> Population:
     # Among nearly equal candidates: wide tiles, then rows that lie close together in the result.
     distance = np.abs(_stride(problem.output, problem.spatial, pop.row))
     order = np.lexsort((distance, -pop.vectors, np.round(np.log(cycles) * 50)))
-    return Population(*(getattr(pop, f)[order] for f in ("vector", "row", "vectors", "rows")), cycles=cycles[order])
+    return Population(pop.vector[order], pop.row[order], pop.vectors[order], pop.rows[order], cycles[order])
 
 
 def _stride(x: Operand, spatial: Sequence[str], which: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.module import build
 from tilewright.runtime.pool import default_threads
-from tilewright.space.default import default_schedule
+from tilewright.space.default import plan
 from tilewright.util.errors import ScheduleError
 
 #: Called with (kernels done, kernels in all, name of the one just compiled).
@@ -76,8 +76,9 @@ def _constant_arguments(graph: Graph, step: Step) -> frozenset[str]:
 
 def _compiled(kernel: Kernel, constants: frozenset[str], machine: Machine, threads: int, cache: bool) -> CompiledKernel:
     try:
-        schedule = default_schedule(kernel, machine, threads=threads, constants=constants)
+        chosen = plan(kernel, machine, threads=threads, constants=constants)
     except ScheduleError as error:
         # Some programs (data-dependent stores, recurrences) are outside what the rules know: they run as written.
         return CompiledKernel(build(kernel, machine, threads=threads, cache=cache), note=f"unscheduled: {error.message}")
-    return CompiledKernel(build(schedule.kernel, machine, threads=threads, cache=cache), trace=f"{len(schedule.trace)} steps")
+    text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
+    return CompiledKernel(build(chosen.schedule.kernel, machine, threads=threads, cache=cache), trace=text)

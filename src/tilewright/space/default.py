@@ -10,7 +10,8 @@ target: sizes and rates come from the machine's declaration.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
@@ -21,18 +22,34 @@ from tilewright.ir.expr import Binary, Const, Var
 from tilewright.ir.stmt import Alloc, For, Kernel
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.rules import contraction, pointwise, rows, tile
+from tilewright.space.rules import contraction, instructions, pointwise, rows, tile
 from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stages
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was chosen for one stage of the program, for people to read."""
+    """What was chosen for one reduction of the program, for people to read.
 
-    stage: str
-    tiling: Tiling | None
-    text: str
+    ``mapping`` is the instruction and which loops ride on its axes ("" where plain loops do),
+    ``tile`` the register tile, ``cycles`` the estimate for one core.
+    """
+
+    output: str
+    mapping: str
+    tile: str
+    cycles: float
+
+    def __str__(self) -> str:
+        return f"{self.output}: {', '.join(t for t in (self.mapping, self.tile) if t)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A schedule and the decisions behind it."""
+
+    schedule: Schedule
+    decisions: tuple[Decision, ...]
 
 
 def default_schedule(
@@ -41,12 +58,31 @@ def default_schedule(
     """Schedule ``kernel`` for ``machine`` (default: this host) by rules and estimates, without running anything.
 
     ``constants`` are arguments whose contents are known before the kernel runs (weights): their
-    layout may be changed, which shows in the arguments of the result's kernel.
+    layout may be changed, which shows in the arguments of the result's kernel. Sizes must be bound
+    (:func:`tilewright.ir.stmt.specialize`): IRTypeError otherwise.
     """
+    return plan(kernel, machine, threads=threads, constants=constants).schedule
+
+
+def plan(kernel: Kernel, machine: Machine | None = None, *, threads: int | None = None, constants: Iterable[str] = ()) -> Plan:
+    """:func:`default_schedule` together with what was decided."""
     machine = machine or Machine.host()
-    sch = Schedule(kernel, machine)
-    _Default(sch, machine, threads or machine.cores, frozenset(constants)).run()
-    return sch
+    if machine.vector_bits == 0:
+        return _on_instructions(kernel, machine)
+    rules = _Default(Schedule(kernel, machine), machine, threads or machine.cores, frozenset(constants))
+    rules.run()
+    return Plan(rules.sch, tuple(rules.decisions))
+
+
+def _on_instructions(kernel: Kernel, machine: Machine) -> Plan:
+    """The largest contraction goes onto an instruction; everything else stays as written."""
+    contractions = [s for s in stages(kernel) if s.is_reduction]
+    for s in sorted(contractions, key=lambda s: -s.volume):
+        found = instructions.map_contraction(kernel, machine, s.output.name)
+        if found is not None:
+            sch, mapping = found
+            return Plan(sch, (Decision(s.output.name, f"{mapping.target.name}: {mapping}", "", 0.0),))
+    return Plan(Schedule(kernel, machine), ())
 
 
 @dataclass(slots=True)
@@ -55,17 +91,23 @@ class _Default:
     machine: Machine
     threads: int
     constants: frozenset[str]
+    decisions: list[Decision] = field(default_factory=list)
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
+        self.inline_pointwise()
         self.split_divided()
         self.spread_layouts()
         by_rows = False
         for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
             tiling = contraction.choose(s, self.core(s), self.threads, self.constants)
-            if rows.cycles(s, self.core(s)) < (tiling.cycles if tiling else float("inf")):
+            along = rows.cycles(s, self.core(s))
+            if along < (tiling.cycles if tiling else float("inf")):
                 by_rows = True
+                self.decisions.append(Decision(s.output.name, "", f"lanes along {rows.horizontal_loop(s)}", along))
             elif tiling:
+                on = instructions.vector_mapping(self.sch.kernel, self.machine, s.output.name, tiling.vector, tiling.row)
+                self.decisions.append(Decision(s.output.name, on, str(tiling), tiling.cycles))
                 self.reduction(s.output.name, tiling)
         if by_rows:
             self.rows()
@@ -73,6 +115,15 @@ class _Default:
             if not s.opaque and s.loops and not s.is_reduction:
                 pointwise.apply(self.sch, s, self.core(s), self.threads)
         self.sch.simplify(keep_loops=False)
+
+    def inline_pointwise(self) -> None:
+        """Local element-wise results that are read once for each element are computed where they are read."""
+        for b in st.allocated(self.sch.kernel):
+            every = stages(self.sch.kernel)
+            writers = [s for s in every if b.name in st.written_buffers(s.root)]
+            readers = [s for s in every if b.name in st.read_buffers(s.root)]
+            if len(writers) == 1 and len(readers) == 1 and _reads_once(readers[0], writers[0], b):
+                self.sch.inline(b.name)
 
     def split_divided(self) -> None:
         """Loops that indices divide by a constant (``k // 32``, ``k % 32``) become two loops, and the indices affine."""
@@ -118,7 +169,7 @@ class _Default:
         """Tile the reduction that computes buffer ``name`` together with its initialisation and epilogue."""
         every = stages(self.sch.kernel)
         found = next((s for s in every if s.is_reduction and s.output.name == name), None)
-        if found is None:
+        if found is None or found.store is None:
             return
         packed = self.pack(found, tiling)
         if self.epilogue(name) is None:
@@ -192,6 +243,15 @@ class _Default:
 
 def _is_copy(b: Buffer, name: str) -> bool:
     return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
+
+
+def _reads_once(reader: Stage, writer: Stage, b: Buffer) -> bool:
+    """Whether ``writer`` is element-wise and ``reader`` loads every element of ``b`` in exactly one iteration."""
+    if writer.store is None or reader.store is None or writer.store.op is not None or writer.is_init:
+        return False
+    loads = [ld for ld in ex.loads(reader.store.value) if ld.buffer.name == b.name]
+    plain = all(isinstance(i, Var) for i in (*writer.store.indices, *(i for ld in loads for i in ld.indices)))
+    return len(loads) == 1 and plain and writer.volume == reader.volume == prod(b.static_shape)
 
 
 def _divisors(s: Stage) -> dict[str, int]:

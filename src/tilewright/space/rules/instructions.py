@@ -1,0 +1,71 @@
+"""Machines whose arithmetic is an instruction on tiles: the contraction is mapped, packed and tensorized."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilewright.hw import Instruction, Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.mapping import Mapping, Operator, find_mappings, operator_of
+from tilewright.schedule.schedule import Schedule
+from tilewright.util.errors import MappingError, ScheduleError
+
+
+def map_contraction(kernel: Kernel, machine: Machine, output: str) -> tuple[Schedule, Mapping] | None:
+    """The kernel with the contraction that computes ``output`` on the cheapest instruction of ``machine``.
+
+    The cost of every mapping onto every instruction is estimated at once; the first whose steps the
+    machine's constraints admit is taken. None when no instruction fits.
+    """
+    try:
+        op = operator_of(kernel, at=output)
+    except MappingError:
+        return None  # not a contraction: it stays as loops
+    found = [(i, m) for i in machine.instructions if i.operands and not i.sets for m in _mappings(op, i)]
+    for n in np.argsort(_cycles(machine, found), kind="stable"):
+        mapping = found[n][1]
+        sch = Schedule(mapping.lower(kernel, calls=False), machine)
+        try:
+            for step in mapping.steps(machine, kernel):
+                sch.apply(step["primitive"], **step["arguments"])
+        except (ScheduleError, MappingError):
+            continue  # a constraint of the instruction (alignment, state) refuses this one: try the next cheapest
+        return sch, mapping
+    return None
+
+
+def _mappings(op: Operator, instruction: Instruction) -> list[Mapping]:
+    try:
+        return find_mappings(op, instruction)
+    except MappingError:
+        return []  # other operand types or arithmetic
+
+
+def _cycles(machine: Machine, found: list[tuple[Instruction, Mapping]]) -> np.ndarray:
+    """Estimated cycles of each mapping: instructions issued plus packed bytes moved through main memory."""
+    placed = [m.physical() for _, m in found]
+    issues = np.array([p.instructions for p in placed], dtype=np.float64)
+    each = np.array([i.cycles() for i, _ in found], dtype=np.float64)
+    moved = np.array([p.packing_bytes for p in placed], dtype=np.float64)
+    return issues * each + 2 * moved / (machine.bandwidth(machine.main_memory.name) or 8.0)
+
+
+def vector_mapping(kernel: Kernel, machine: Machine, output: str, vector: str, row: str | None) -> str:
+    """How a register tile rides on the machine's vector instructions, e.g. ``fma_outer: i<-q j<-k``; "" if on none.
+
+    The widest instruction that takes ``vector`` on its lanes (and ``row`` on its rows) is named.
+    """
+    try:
+        op = operator_of(kernel, at=output)
+    except MappingError:
+        return ""
+    wanted = [(row,), (vector,)] if row else [(vector,)]
+    for instruction in sorted(machine.instructions, key=lambda i: -i.macs):
+        lanes = [a for a in instruction.axes if not a.is_reduction]
+        if instruction.sets or len(lanes) not in (1, len(wanted)):
+            continue
+        for m in _mappings(op, instruction):
+            assigned = [tuple(op.iterations[u].name for u in group) for group in m.groups]
+            if assigned == wanted[-len(assigned) :]:
+                return f"{instruction.name}: {str(m).split('[')[0].strip()}"
+    return ""
