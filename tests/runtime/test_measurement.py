@@ -38,6 +38,12 @@ def test_contenders_take_turns() -> None:
     assert order[-9:] == list("abcbcacab")
 
 
+def test_settling_calls_once_untimed_before_each_sample() -> None:
+    order: list[str] = []
+    m = measure({n: lambda n=n: order.append(n) for n in "ab"}, warmup=0, repeats=2, min_time=0.0, settle=0.001, threads=1)
+    assert order[-8:] == list("aabbbbaa") and m.conditions.settle == 0.001
+
+
 def test_affinity_is_confined_and_restored() -> None:
     before, cpus = os.sched_getaffinity(0), available_cpus()
     ready, end, seen = threading.Event(), threading.Event(), []

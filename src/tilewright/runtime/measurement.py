@@ -36,6 +36,7 @@ class Conditions:
     warmup: int
     repeats: int
     min_time: float
+    settle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,15 @@ def measure(
     warmup: int = 2,
     repeats: int = 15,
     min_time: float = 0.002,
+    settle: float = 0.0,
     threads: int | None = None,
 ) -> Measurement:
     """Time ``contenders`` (name -> function without arguments) in turns.
 
     Each is called ``warmup`` times, then so often per sample that a sample lasts ``min_time``
-    seconds, in ``repeats`` rounds. ``threads`` states how many threads each contender uses (setting
+    seconds, in ``repeats`` rounds. ``settle`` seconds pass before each sample, then one call that is not
+    timed: thread pools of other contenders that still spin for more work would take processors from
+    this one. ``threads`` states how many threads each contender uses (setting
     theirs is the caller's affair): the process is confined to that many processors meanwhile, so
     nobody gets more. Exceptions of a contender pass through.
     """
@@ -124,10 +128,10 @@ def measure(
     with confined(cpus[:count]):
         load = os.getloadavg()[0]
         calls = {name: _calibrate(f, warmup, min_time) for name, f in contenders.items()}
-        samples = _rounds(contenders, calls, repeats)
+        samples = _rounds(contenders, calls, repeats, settle)
     conditions = Conditions(
         datetime.now(UTC).isoformat(timespec="seconds"),
-        processor_name(), platform.platform(), count, cpus[:count], load, warmup, repeats, min_time,
+        processor_name(), platform.platform(), count, cpus[:count], load, warmup, repeats, min_time, settle,
     )  # fmt: skip
     return Measurement(tuple(Timing(n, tuple(samples[n]), calls[n]) for n in contenders), conditions)
 
@@ -147,12 +151,17 @@ def _time(function: Callable[[], object], calls: int) -> float:
     return (time.perf_counter_ns() - start) / calls / 1e9
 
 
-def _rounds(contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int) -> dict[str, list[float]]:
+def _rounds(
+    contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float
+) -> dict[str, list[float]]:
     order = list(contenders)
     samples: dict[str, list[float]] = {name: [] for name in order}
     for n in range(repeats):
         shift = n % len(order)
         for name in order[shift:] + order[:shift]:
+            if settle:
+                time.sleep(settle)
+                contenders[name]()
             samples[name].append(_time(contenders[name], calls[name]))
     return samples
 
