@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from examples.vit import ViTConfig, vit
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tests.graph.vit import vit
 
 from tilewright.graph import Network, load
 from tilewright.graph.lowering import StaticOperandRequired
@@ -50,6 +50,21 @@ def test_truncated_model(part: float, tmp_path: Path) -> None:
     path.write_bytes(data[: int(len(data) * part)])
     with pytest.raises(ImportFailure):
         load(path, dims={"batch": 1})
+
+
+def test_random_damage_is_an_import_failure_or_a_valid_model() -> None:
+    data = vit(ViTConfig(image=16, width=16, heads=2, mlp=24, layers=1, classes=5)).SerializeToString()
+    rng = np.random.default_rng(11)
+    refused = 0
+    for _ in range(80):
+        damaged = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            damaged[rng.integers(len(data))] = rng.integers(256)
+        try:
+            Network.interpreted(load(bytes(damaged), dims={"batch": 1}))
+        except ImportFailure:
+            refused += 1
+    assert refused > 4
 
 
 def test_damaged_weight() -> None:

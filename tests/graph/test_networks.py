@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples.light import NAMES, light_model
+from examples.vit import ViTConfig, vit
 from onnx import ModelProto
-from tests.graph.light import NAMES, light_model
 from tests.graph.oracle import accumulated_bound, onnxruntime_outputs, reduction_depths
-from tests.graph.vit import ViTConfig, vit
 
 from tilewright.graph import Network, compile, load
 
