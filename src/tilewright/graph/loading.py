@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -61,6 +61,8 @@ def _parse(data: bytes, what: str) -> ModelProto:
 def _checked(model: ModelProto, what: str) -> ModelProto:
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise ImportFailure(f"{what} holds no graph: it is not an ONNX model or was truncated", hint="export or download it again")
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ImportFailure(f"{what}: names that are not UTF-8 text: the file is damaged", hint="export or download it again")
     known: set[str] = {i.name for i in model.graph.input} | {t.name for t in model.graph.initializer}
     known |= {t.values.name for t in model.graph.sparse_initializer}
     for node in model.graph.node:
@@ -75,6 +77,19 @@ def _checked(model: ModelProto, what: str) -> ModelProto:
         if value.name not in known:
             raise ImportFailure(f"{what}: output {value.name!r} is produced by no node")
     return model
+
+
+def _texts(model: ModelProto) -> Iterator[str | bytes]:
+    """Names the importer reads; protocol buffers hand over damaged text as bytes."""
+    yield from (o.domain for o in model.opset_import)
+    yield from (t.name for t in model.graph.initializer)
+    for value in (*model.graph.input, *model.graph.output):
+        yield value.name
+        yield from (d.dim_param for d in value.type.tensor_type.shape.dim)
+    for node in model.graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        for a in node.attribute:
+            yield from (a.name, a.ref_attr_name)
 
 
 def opset_versions(model: ModelProto) -> dict[str, int]:

@@ -49,7 +49,7 @@ def plan_steps(graph: Graph, *, fusion: bool = True) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class CompiledKernel:
-    """A kernel as it was scheduled and built. ``note`` says why it was left unscheduled, if it was."""
+    """A kernel as it was built: ``trace`` says what the schedule chose, or ``note`` why it runs as written."""
 
     module: Module
     trace: str = ""
