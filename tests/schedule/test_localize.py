@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from tests.schedule.programs import assert_same, kernel_of
+
+from tilewright.ir.stmt import allocated
+from tilewright.schedule import Schedule
+from tilewright.util.errors import ScheduleError
+
+ROWS = kernel_of("""
+def rows(x: i32[6, 5], y: i32[6, 5]):
+    t = alloc(i32[6, 5])
+    s = alloc(i32[6])
+    for i in range(6):
+        s[i] = 0
+        for j in range(5):
+            t[i, j] = x[i, j] * 3
+        for j in range(5):
+            s[i] += t[i, j]
+        for j in range(5):
+            y[i, j] = t[i, j] - s[i]
+""")
+
+
+def test_row_buffers_shrink_to_a_row() -> None:
+    sch = Schedule(ROWS)
+    sch.localize("t", "i")
+    sch.localize("s", "i")
+    assert {b.name: b.static_shape for b in allocated(sch.kernel)} == {"t": (1, 5), "s": (1,)}
+    assert_same(ROWS, sch.kernel)
+    sch.parallel("i")  # private now: iterations share nothing
+    assert_same(ROWS, sch.kernel)
+
+
+def test_two_loops_select_two_dimensions() -> None:
+    kernel = kernel_of("""
+def f(x: i32[3, 4, 5], y: i32[3, 4, 5]):
+    t = alloc(i32[3, 4, 5])
+    for i in range(3):
+        for j in range(4):
+            for k in range(5):
+                t[i, j, k] = x[i, j, k] + 1
+            for k in range(5):
+                y[i, j, k] = t[i, j, 4 - k]
+""")
+    sch = Schedule(kernel)
+    sch.localize("t", "j")
+    assert allocated(sch.kernel)[0].static_shape == (1, 1, 5)
+    assert_same(kernel, sch.kernel)
+
+
+CARRIED = kernel_of("""
+def carried(x: i32[6], y: i32[6]):
+    t = alloc(i32[7])
+    t[0] = 0
+    for i in range(6):
+        t[i + 1] = t[i] + x[i]
+        y[i] = t[i + 1]
+""")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "buffer", "loop", "message"),
+    [
+        (CARRIED, "t", "i", "also used outside the loop"),
+        (ROWS, "x", "i", "not allocated"),
+        (ROWS, "t", "j", "also used outside the loop"),
+        (ROWS, "t", "nowhere", "no loop"),
+        (
+            kernel_of("def f(y: i32[6]):\n    t = alloc(i32[1])\n    for i in range(6):\n        t[0] = i32(i)\n        y[i] = t[0]"),
+            "t",
+            "i",
+            "no dimension is indexed by i",
+        ),
+    ],
+)
+def test_refusals(kernel, buffer: str, loop: str, message: str) -> None:
+    sch = Schedule(kernel)
+    with pytest.raises(ScheduleError, match=message):
+        sch.localize(buffer, loop)
+    assert sch.kernel is kernel
