@@ -204,21 +204,14 @@ def test_integer_arithmetic_wraps_and_nan_stays() -> None:
 @given(st.data())
 def test_memory_plan_never_overlaps_live_values(data: st.DataObject) -> None:
     length = data.draw(st.integers(1, 12))
-    sizes = [data.draw(st.integers(1, 300)) for _ in range(length + 1)]
-    nodes = [node("Resize", f"t{k}   scale{k}", f"t{k + 1}") for k in range(0)]
-    names = ["x"]
-    for k in range(length):
-        source = data.draw(st.sampled_from(names[-4:]))
-        nodes.append(node("Expand" if data.draw(st.booleans()) else "Tile", f"{source} n{k}", f"t{k}"))
-        names.append(f"t{k}")
-    # Expand and Tile of a one-element tensor both give n elements; reducing brings it back to one.
-    chain, given_weights = [], {}
-    for k, n in enumerate(nodes):
-        given_weights[f"n{k}"] = np.asarray([sizes[k]])
-        chain += [n, node("ReduceMax", f"t{k}", f"m{k}", keepdims=1)]
-    for n in chain:
-        n.input[0] = n.input[0].replace("t", "m") if n.op_type in ("Expand", "Tile") and n.input[0] != "x" else n.input[0]
-    graph = load(build(chain, {"x": [1]}, [f"m{length - 1}", *([f"t{k}" for k in range(length) if k % 3 == 2])], given_weights))
+    nodes, sizes, scalars = [], {}, ["x"]
+    for k in range(length):  # spread one element to many, then reduce to one again
+        sizes[f"n{k}"] = np.asarray([data.draw(st.integers(2, 300))])
+        source = data.draw(st.sampled_from(scalars[-4:]))
+        nodes += [node("Expand", f"{source} n{k}", f"t{k}"), node("ReduceMax", f"t{k}", f"m{k}", keepdims=1)]
+        scalars.append(f"m{k}")
+    outputs = [f"m{length - 1}", *(f"t{k}" for k in range(2, length, 3))]
+    graph = load(build(nodes, {"x": [1]}, outputs, sizes))
     steps = plan_steps(graph, fusion=data.draw(st.booleans()))
     plan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps])
     live = _lifetimes(graph, steps)

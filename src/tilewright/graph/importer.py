@@ -211,9 +211,9 @@ class _Importer:
 
     def _record(self, op: Lowering, results: list[Tensor | None], inputs: Sequence[Tensor | None], node: _Node) -> list[Tensor | None]:
         """Enter what a lowering made into the graph, evaluated if all its operands are known."""
-        for name, value in op.arrays.items():
-            self._constants[name] = value.value  # type: ignore[assignment]
-            self._buffers[name] = value.buffer
+        for name, made_now in op.arrays.items():
+            if made_now.value is not None:
+                self._constants[name], self._buffers[name] = made_now.value, made_now.buffer
         operation = op.finish(results)
         for t in results:
             if t is not None:
