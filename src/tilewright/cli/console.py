@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 #: Columns of output that goes to a file or a pipe.
-_PIPE_WIDTH = 120
+_PIPE_WIDTH = 150
 
 
 def stdout() -> Console:

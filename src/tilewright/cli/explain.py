@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 
-from tilewright.cli.console import busy, stdout
+from tilewright.cli.console import busy, seconds_text, stdout
 from tilewright.cli.options import MachineName, Shape, Threads, machine_named
 from tilewright.cli.programs import extents_of, kernel_of, load_program
 from tilewright.hw import Machine
@@ -20,6 +21,9 @@ from tilewright.schedule.primitive import discover
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.util.errors import ScheduleError
+
+if TYPE_CHECKING:
+    from tilewright.space.default import Decision, Plan
 
 
 def explain(
@@ -69,25 +73,28 @@ def explain(
         return
     loaded = load_program(program, extents)
     kernel = kernel_of(loaded)
+    decisions: tuple[Decision, ...] = ()
     if apply:
         sch = applied(kernel, device, apply)
     elif isinstance(loaded, Schedule):
         sch = loaded
     else:
         with busy("scheduling"):
-            sch = _default(kernel, device, threads)
+            planned = _planned(kernel, device, threads)
+        sch, decisions = planned.schedule, planned.decisions
     if code and sch is not loaded:
         _print_kernel(console, "before", kernel)
+    _print_decisions(console, decisions, device)
     if steps:
         _print_steps(console, sch.trace)
     if code:
         _print_kernel(console, "after", sch.kernel)
 
 
-def _default(kernel: Kernel, machine: Machine, threads: int | None) -> Schedule:
-    from tilewright.space.default import default_schedule
+def _planned(kernel: Kernel, machine: Machine, threads: int | None) -> Plan:
+    from tilewright.space.default import plan
 
-    return default_schedule(kernel, machine, threads=threads or default_threads())
+    return plan(kernel, machine, threads=threads or default_threads())
 
 
 def applied(kernel: Kernel, machine: Machine, steps: list[str]) -> Schedule:
@@ -153,6 +160,12 @@ def _explain_mapping(
     target = choose_targets(machine, instruction, operator, extents)[0]
     wanted = None if text == "?" else text
     console.print(escape(explain_mapping(operator_for(operator, target, extents), target, wanted)), highlight=False, soft_wrap=True)
+
+
+def _print_decisions(console: Console, decisions: Sequence[Decision], machine: Machine) -> None:
+    for d in decisions:
+        estimate = f", estimated at {seconds_text(machine.seconds(d.cycles))} on one core" if d.cycles else ""
+        console.print(f"[bold]chosen[/] for {escape(str(d))}{estimate}", highlight=False, soft_wrap=True)
 
 
 def _print_steps(console: Console, trace: Trace) -> None:

@@ -84,7 +84,9 @@ def layer_table(found: list[Layer], peak: Peak | None = None, title: str | None 
     """Layers as a table; measured ones with time, rate, and the share of ``peak``."""
     timed = any(x.seconds is not None for x in found)
     numbers = ("calls", "flops", "time", "GFLOP/s", "of peak")
-    out = table("calls", "operators", "result", "schedule", *numbers[1 : (5 if peak else 4) if timed else 2], numbers=numbers, title=title)
+    out = table(
+        "calls", "operators", "result", "mapping and tile", *numbers[1 : (5 if peak else 4) if timed else 2], numbers=numbers, title=title
+    )
     for x in found:
         cells = [str(x.calls), x.operators, x.result, x.schedule, count_text(x.flops)]
         if timed and x.seconds:

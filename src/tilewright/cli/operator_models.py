@@ -55,7 +55,8 @@ def matvec(i: int = 4096, k: int = 4096) -> OneNode:
 
 
 def conv2d(
-    n: int = 1, k: int = 64, p: int = 56, q: int = 56, c: int = 64, r: int = 3, s: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1
+    n: int = 1, k: int = 64, p: int = 56, q: int = 56, c: int = 64, r: int = 3, s: int = 3,
+    stride: int = 1, dilation: int = 1, groups: int = 1,
 ) -> OneNode:  # fmt: skip
     """Result p x q, no padding: the image is ((p-1)*stride + (r-1)*dilation + 1) high."""
     image = ((p - 1) * stride + (r - 1) * dilation + 1, (q - 1) * stride + (s - 1) * dilation + 1)
