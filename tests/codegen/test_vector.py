@@ -194,6 +194,18 @@ def f(x: f32[5, 64], y: f32[5]):
     assert outer == 0 and inner == 1
 
 
+def test_division_by_the_lane_number_behind_a_guard(check):
+    check("""
+@kernel
+def f(x: i32[16], y: i64[16], z: i32[16]):
+    for i in range(3):
+        for j in vector(16):
+            if j > 0:
+                y[j] = i // j
+                z[j] = x[j] // (x[j] - x[j] + j)
+""")
+
+
 def test_private_scalars_and_arrays(check):
     check(
         """

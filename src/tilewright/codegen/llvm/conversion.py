@@ -61,7 +61,7 @@ def _bool_text(ref: str, want: int, lanes: int) -> str:
 
 def integer_in(w: Writer, v: Value, bits: int) -> str:
     """An integer, fixed point (raw) or bool value as an LLVM integer of ``bits`` (modulo 2**bits if narrower)."""
-    if v.is_literal and v.ref[0] != "<" and v.dtype.kind != ty.BOOL:
+    if v.is_literal and v.dtype.kind != ty.BOOL:
         number = int(v.ref.split(" ")[-1].rstrip(")"))
         half = 1 << (bits - 1)
         wrapped = (number + half) % (2 * half) - half

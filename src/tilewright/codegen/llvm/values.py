@@ -34,7 +34,8 @@ class Value(NamedTuple):
 
     @property
     def is_literal(self) -> bool:
-        return self.ref[0] not in "%@"
+        """Whether it is one constant (the same in all lanes)."""
+        return self.ref[0] not in "%@<"
 
 
 @cache
