@@ -1,0 +1,126 @@
+"""Tables of benchmarks: on the terminal, as Markdown inside a document, and as JSON with raw samples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from tilewright.hw import Machine
+from tilewright.runtime.measurement import processor_name
+from tilewright.runtime.pool import available_cpus
+
+PACKAGES = ("tilewright", "numpy", "torch", "onnxruntime", "openvino", "llvmlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a title; the first column is left-aligned, ``notes`` stand below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def print(self, console: Console) -> None:
+        table = RichTable(title=self.title, box=box.SIMPLE_HEAD, title_justify="left")
+        for n, c in enumerate(self.columns):
+            table.add_column(c, justify="right" if n else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in self.notes:
+            console.print(note, highlight=False)
+
+    def markdown(self) -> str:
+        lines = [f"### {self.title}", "", _line(self.columns), _line(["---", *["---:"] * (len(self.columns) - 1)])]
+        lines += [_line(r) for r in self.rows]
+        return "\n".join([*lines, *(f"\n{n}" for n in self.notes)]) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+
+def conditions() -> dict[str, Any]:
+    """Where and when: date, processor, caches, system, versions of everything compared."""
+    machine = Machine.host()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "processor": processor_name(),
+        "cpus": len(available_cpus()),
+        "machine": machine.name,
+        "caches": {m.name: m.bytes for m in machine.memories if m.kind == "cache"},
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := installed(name))},
+    }
+
+
+def installed(package: str) -> str | None:
+    """Version of ``package``, None when it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def conditions_text(c: dict[str, Any]) -> str:
+    """The conditions as one sentence for people."""
+    caches = ", ".join(f"{name} {(size or 0) >> 10:,} KiB" for name, size in c["caches"].items())
+    versions = ", ".join(f"{name} {v}" for name, v in c["versions"].items())
+    return f"{c['date']}; {c['processor']}, {c['cpus']} processors, {caches}; Python {c['python']}, {versions}."
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """NaN when there are none."""
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
+
+
+def duration(seconds: float) -> str:
+    """Milliseconds below a second, three digits."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def parser(description: str | None, section: str) -> argparse.ArgumentParser:
+    """Options every benchmark has."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--json", type=Path, metavar="FILE", help="write conditions and every sample to FILE")
+    p.add_argument("--markdown", type=Path, metavar="FILE", help=f"put the tables into FILE, between its {section!r} marks")
+    p.add_argument("--only", default="", metavar="REGEX", help="only rows whose name matches")
+    return p
+
+
+def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], conditions: dict[str, Any], results: Any) -> None:
+    """Print the tables; write JSON and Markdown where the options ask for them."""
+    console = Console(width=max(Console().width, 140))
+    console.print(conditions_text(conditions), highlight=False)
+    for t in tables:
+        t.print(console)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"conditions": conditions, "results": results}, indent=1) + "\n")
+    if options.markdown:
+        text = "\n".join([conditions_text(conditions) + "\n", *(t.markdown() for t in tables)])
+        options.markdown.write_text(_replaced(options.markdown, section, text))
+
+
+def _replaced(path: Path, section: str, text: str) -> str:
+    """The document with the part between its marks replaced (the marks are appended where they lack)."""
+    begin, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
+    old = path.read_text() if path.exists() else ""
+    if begin not in old or end not in old:
+        old = f"{old.rstrip()}\n\n{begin}\n{end}\n".lstrip()
+    head, _, rest = old.partition(begin)
+    return f"{head}{begin}\n{text}{end}{rest.partition(end)[2]}"
