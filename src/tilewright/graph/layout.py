@@ -20,11 +20,11 @@ from tilewright.ir.stmt import Store
 
 def choose_layouts(graph: Graph, machine: Machine) -> Graph:
     """``graph`` with channels-last layouts on the values that profit; without SIMD nothing changes."""
-    fixed = _fixed(graph)
+    free = set(graph.free_layouts())
 
     def eligible(b: Buffer) -> bool:
         lanes = machine.vector_bits // max(b.dtype.bits, 8)
-        return b.rank >= 3 and b.name not in fixed and b.layout is None and lanes > 1 and b.static_shape[1] * 2 >= lanes
+        return b.rank >= 3 and b.name in free and b.layout is None and lanes > 1 and b.static_shape[1] * 2 >= lanes
 
     chosen: set[str] = set()
     for op in graph.operations:
@@ -44,15 +44,6 @@ def choose_layouts(graph: Graph, machine: Machine) -> Graph:
 def channels_last(rank: int) -> Layout:
     """[N, C, spatial...] stored as [N, spatial..., C]."""
     return Layout(((0, 1), *((d, 1) for d in range(2, rank)), (1, 1)))
-
-
-def _fixed(graph: Graph) -> set[str]:
-    """Buffers whose memory is read as it is: by the user, through views, or as constants."""
-    ends = {graph.storage(v.buffer.name) for v in (*graph.inputs, *graph.outputs)} | {
-        v.buffer.name for v in (*graph.inputs, *graph.outputs)
-    }
-    viewed = {*graph.views, *(graph.storage(n) for n in graph.views)}
-    return ends | viewed | set(graph.constants)
 
 
 def _values(graph: Graph, op: Operation) -> Iterable[Buffer]:
