@@ -9,8 +9,9 @@ target: sizes and rates come from the machine's declaration.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 from tilewright.cost.core import VectorCore, vector_core
@@ -25,6 +26,7 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules import contraction, instructions, pointwise, rows, tile
 from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stages
+from tilewright.util.errors import ScheduleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A schedule and the decisions behind it."""
+    """A schedule and the decisions behind it.
+
+    ``refused`` says which rules a primitive refused, and why: what they were meant for runs as it was before them.
+    """
 
     schedule: Schedule
     decisions: tuple[Decision, ...]
+    refused: tuple[str, ...] = ()
 
 
 def default_schedule(
@@ -58,8 +64,8 @@ def default_schedule(
     """Schedule ``kernel`` for ``machine`` (default: this host) by rules and estimates, without running anything.
 
     ``constants`` are arguments whose contents are known before the kernel runs (weights): their
-    layout may be changed, which shows in the arguments of the result's kernel. Sizes must be bound
-    (:func:`tilewright.ir.stmt.specialize`): IRTypeError otherwise.
+    layout may be changed, which shows in the arguments of the result's kernel. A stage that no rule
+    fits runs as written. Sizes must be bound (:func:`tilewright.ir.stmt.specialize`): IRTypeError otherwise.
     """
     return plan(kernel, machine, threads=threads, constants=constants).schedule
 
@@ -71,7 +77,7 @@ def plan(kernel: Kernel, machine: Machine | None = None, *, threads: int | None 
         return _on_instructions(kernel, machine)
     rules = _Default(Schedule(kernel, machine), machine, threads or machine.cores, frozenset(constants))
     rules.run()
-    return Plan(rules.sch, tuple(rules.decisions))
+    return Plan(rules.sch, tuple(rules.decisions), tuple(rules.refused))
 
 
 def _on_instructions(kernel: Kernel, machine: Machine) -> Plan:
@@ -92,11 +98,12 @@ class _Default:
     threads: int
     constants: frozenset[str]
     decisions: list[Decision] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
-        self.inline_pointwise()
-        self.split_divided()
+        self.attempt("inlining", self.inline_pointwise)
+        self.attempt("splitting", self.split_divided)
         self.spread_layouts()
         by_rows = False
         for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
@@ -107,14 +114,25 @@ class _Default:
                 self.decisions.append(Decision(s.output.name, "", f"lanes along {rows.horizontal_loop(s)}", along))
             elif tiling:
                 on = instructions.vector_mapping(self.sch.kernel, self.machine, s.output.name, tiling.vector, tiling.row)
-                self.decisions.append(Decision(s.output.name, on, str(tiling), tiling.cycles))
-                self.reduction(s.output.name, tiling)
+                if self.attempt(f"tile {tiling} of {s.output.name}", partial(self.reduction, s.output.name, tiling)):
+                    self.decisions.append(Decision(s.output.name, on, str(tiling), tiling.cycles))
         if by_rows:
-            self.rows()
+            self.attempt("rows", self.rows)
         for s in stages(self.sch.kernel):
-            if not s.opaque and s.loops and not s.is_reduction:
-                pointwise.apply(self.sch, s, self.core(s), self.threads)
+            if not s.opaque and s.loops and not s.is_reduction and not s.is_scheduled:
+                self.attempt(f"vectors of {s.output.name}", partial(pointwise.apply, self.sch, s, self.core(s), self.threads))
         self.sch.simplify(keep_loops=False)
+
+    def attempt(self, what: str, rule: Callable[[], None]) -> bool:
+        """Apply ``rule`` as a whole, or, when one of its primitives refuses, not at all."""
+        kernel, trace = self.sch.kernel, self.sch.trace
+        try:
+            rule()
+        except ScheduleError as error:
+            self.sch.kernel, self.sch.trace = kernel, trace
+            self.refused.append(f"{what}: {error.message}")
+            return False
+        return True
 
     def inline_pointwise(self) -> None:
         """Local element-wise results that are read once for each element are computed where they are read."""
@@ -220,8 +238,17 @@ class _Default:
             if name in self.constants:
                 self.sch.layout(name, str(layout))
             elif contraction.wants_packing(a, stage, tiling):
-                self.sch.cache_read(name, None, a.buffer.memory, str(layout))
+                self.copy_into_panels(a.buffer, layout)
         return name
+
+    def copy_into_panels(self, source: Buffer, layout: Layout) -> None:
+        """Lay out an operand in panels: where its only reader is the contraction, its producer writes them; else they are copied."""
+        every = stages(self.sch.kernel)
+        readers = [s for s in every if source.name in st.read_buffers(s.root)]
+        if source in st.allocated(self.sch.kernel) and len(readers) == 1:
+            self.sch.layout(source.name, str(layout))
+        elif not any(source.name in st.written_buffers(s.root) for s in readers):
+            self.sch.cache_read(source.name, None, source.memory, str(layout))
 
     def epilogue(self, name: str) -> tuple[Stage, dict[str, str]] | None:
         """The one element-wise nest that reads the local buffer ``name`` where it was computed, and its loops by the reduction's."""

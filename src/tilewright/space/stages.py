@@ -15,7 +15,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.space.strides import Access, access
 
 
@@ -60,6 +60,11 @@ class Stage:
     @property
     def is_reduction(self) -> bool:
         return self.store is not None and self.store.op is not None and bool(self.reduction)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether a loop of the nest already runs in lanes, unrolled or on several cores."""
+        return any(f.kind is not LoopKind.SERIAL for f in st.loops(self.root))
 
     @property
     def is_init(self) -> bool:
