@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.cli.command import tilewright
+from tests.cli.command import tilewright, words
 
 
 def invoke(*args: str):
     result = tilewright("map", *args)
-    return result.exit_code, re.sub(r"\s+", " ", result.output)
+    return result.exit_code, words(result.output)
 
 
 def test_conv2d_prints_all_49_mappings_by_default():

@@ -1,0 +1,31 @@
+"""Every example runs and says what it promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+#: File -> arguments and something its output holds.
+PROGRAMS = {
+    "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours")),
+    "kernels.py": ((), ("right", "GFLOP/s", "refused")),
+    "toy_accelerator.py": ((), ("machine toy3",)),
+}
+#: Modules that programs import.
+MODULES = {"light.py", "vit.py"}
+
+
+def test_no_example_is_forgotten() -> None:
+    assert {p.name for p in EXAMPLES.glob("*.py")} == MODULES | set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_example_runs(name: str) -> None:
+    arguments, said = PROGRAMS[name]
+    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert all(text in done.stdout for text in said), done.stdout

@@ -1,0 +1,61 @@
+"""The project keeps its own rules: package order, file sizes, documentation that exists and runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Roughly 500: a file is one idea.
+LINES = 550
+
+
+def test_packages_import_only_packages_below_them() -> None:
+    done = subprocess.run([Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_package_is_in_the_import_contract() -> None:
+    contract = (ROOT / "pyproject.toml").read_text()
+    packages = {p.parent.name for p in (ROOT / "src" / "tilewright").glob("*/__init__.py")}
+    assert packages == set(re.findall(r'"tilewright\.(\w+)",', contract))
+
+
+def test_files_fit_in_a_head() -> None:
+    long = {}
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]:
+        name = path.relative_to(ROOT).as_posix()
+        if (lines := len(path.read_text().splitlines())) > LINES:
+            long[name] = lines
+    assert not long
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    missing = [t for t in targets if not (path.parent / t).exists()]
+    assert not missing
+
+
+def test_readme_programs_run_in_order(tmp_path: Path) -> None:
+    """The Python blocks of the README, in a file of their own (a kernel is read from its source)."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 4
+    (tmp_path / "readme.py").write_text("\n".join(blocks))
+    setup = "import onnx; from examples.vit import vit, ViTConfig; "
+    setup += f"onnx.save(vit(ViTConfig(image=16, width=16, mlp=24, layers=1)), {str(tmp_path / 'model.onnx')!r})"
+    subprocess.run([sys.executable, "-c", setup], cwd=ROOT, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_readme_commands_exist() -> None:
+    from tilewright.cli.app import ENTRIES
+
+    named = re.findall(r"^tilewright (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert set(named) == {e.name for e in ENTRIES}
