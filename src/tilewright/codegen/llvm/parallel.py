@@ -91,7 +91,7 @@ def _outline(f: Frame, s: For, name: str, buffers: list[str], variables: list[st
     params = []
     for n, b in enumerate(buffers):
         old = f.storages[b]
-        storage.adopt(inner, old.buffer, f"%b{n}", old.align, 0, old.room)
+        storage.adopt(inner, old.buffer, f"%b{n}", old.align, 0, old.room, old.extents[-1] if old.room and old.extents else None)
         params.append(f"ptr noalias nonnull noundef align {old.align} %b{n}")
     params += [f"i64 noundef %x{n}" for n in range(len(variables))]
     params += ["ptr noalias %workspace", "i64 noundef %begin", "i64 noundef %end", "i64 noundef %thread"]

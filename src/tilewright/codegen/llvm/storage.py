@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tilewright.codegen.llvm.expression import poly
 from tilewright.codegen.llvm.frame import Frame, Storage
 from tilewright.codegen.llvm.index import Poly
@@ -14,9 +16,11 @@ from tilewright.util.errors import CodegenError
 _SLACK = 64
 
 
-def adopt(f: Frame, b: Buffer, ref: str, align: int, lanes: int = 0, room: int = 0) -> None:
-    """Buffer ``b`` lives at pointer ``ref``."""
+def adopt(f: Frame, b: Buffer, ref: str, align: int, lanes: int = 0, room: int = 0, row: Poly | None = None) -> None:
+    """Buffer ``b`` lives at pointer ``ref``; ``row`` is the distance of its rows in memory where that is not their length."""
     extents = tuple(poly(f, e) for e in b.physical_shape())
+    if row is not None:
+        extents = (*extents[:-1], row)
     f.storages[b.name] = Storage(b, ref, extents, align, lanes, room)
 
 
@@ -39,7 +43,7 @@ def release(f: Frame, name: str) -> None:
 
 
 def _in_frame(f: Frame, b: Buffer) -> None:
-    elements = 1
+    extents = []
     for e in b.physical_shape():
         most = poly(f, e).range()[1]
         if most is None:
@@ -47,11 +51,24 @@ def _in_frame(f: Frame, b: Buffer) -> None:
                 f"buffer {b.name} is declared in a vector loop or in registers but its extent {e} has no known bound",
                 hint="give it a constant shape",
             )
-        elements *= max(most, 0)
+        extents.append(max(most, 0))
     lanes = f.lanes
+    row = None
+    if len(extents) > 1 and not lanes:
+        # Whole vectors a row: masked lanes of one row's tail must not share a vector with the next row,
+        # or the optimiser could not keep the rows in registers of their own.
+        extents[-1] = _vectors_wide(extents[-1], f.module.vector_bits // max(b.dtype.nbytes * 8, 8))
+        row = Poly(extents[-1])
+    elements = prod(extents)
     room = 0 if lanes else elements + _SLACK
     ref = f.w.alloca(memory_type(b.dtype), max(elements * lanes if lanes else room, 1), ALIGN)
-    adopt(f, b, ref, ALIGN, lanes, room)
+    adopt(f, b, ref, ALIGN, lanes, room, row)
+
+
+def _vectors_wide(extent: int, lanes: int) -> int:
+    """``extent`` rounded up to what the chunks of a vector loop over it touch."""
+    rest = extent % max(lanes, 1)
+    return extent - rest + (min(lanes, 1 << (rest - 1).bit_length()) if rest else 0)
 
 
 def _on_heap(f: Frame, b: Buffer) -> None:
