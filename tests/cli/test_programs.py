@@ -88,7 +88,7 @@ def test_explain_shows_decisions_steps_and_kernels(kernels: Path) -> None:
     for text in ("before", "chosen for c", "estimated at", "steps, each proved", "split(", "after", "vector("):
         assert text in out
     by_hand = tilewright("explain", f"{kernels}:by_hand").output
-    assert "1 steps" in by_hand and "unroll(loop='k')" in by_hand and "before" not in by_hand
+    assert "1 steps" in by_hand and "unroll(loop='k')" in by_hand and "before\n@kernel" not in by_hand
 
 
 def test_explain_applies_steps_with_the_names_the_user_gives(kernels: Path) -> None:
