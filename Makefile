@@ -32,8 +32,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python benchmarks/operators.py
-	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python -m benchmarks.operators --json benchmarks/results/operators.json --markdown docs/performance.md
+	$(BIN)/python -m benchmarks.networks --json benchmarks/results/networks.json --markdown docs/performance.md
+	$(BIN)/python -m benchmarks.compile_time --json benchmarks/results/compile_time.json --markdown docs/performance.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
