@@ -19,6 +19,8 @@ import numpy as np
 
 from tilewright.cost.core import VectorCore
 
+#: Elements at most this far apart are loaded as whole vectors and shuffled: a load and a shuffle each.
+SHUFFLED_STRIDE = 4
 #: Vector loads that one lane of a gather costs.
 GATHER_LOADS = 3.0
 #: Typical geometry of an innermost cache.
@@ -122,8 +124,9 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
         along_row = _stride(x, problem.spatial, pop.row) != 0
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
-        gathered = np.abs(_stride(x, problem.spatial, pop.vector)) > 1
-        per_vector = np.where(gathered & (not x.packable), GATHER_LOADS * core.lanes, 1.0)
+        stride = np.abs(_stride(x, problem.spatial, pop.vector))
+        apart = np.where(stride <= SHUFFLED_STRIDE, 2.0 * stride, GATHER_LOADS * core.lanes)
+        per_vector = np.where((stride > 1) & (not x.packable), apart, 1.0)
         vector_loads += np.where(along_vector, count * u * per_vector, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
         traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
