@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.schedule.programs import assert_same, kernel_of
 
+from tilewright.ir.stmt import loops
 from tilewright.lang import parse
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
@@ -100,3 +101,21 @@ def test_refusals() -> None:
         s.cache_write("zz", "i", "reg")
     with pytest.raises(ScheduleError, match="no loop 'q'"):
         s.cache_write("c", "q", "reg")
+
+
+def test_later_readers_may_read_the_buffer_itself() -> None:
+    k = kernel_of("""
+def f(x: f64[6], y: f64[6], z: f64[6]):
+    for i in range(6):
+        y[i] = x[i] * 2.0
+    for i1 in range(6):
+        z[i1] = y[i1] + 1.0
+""")
+    s = Schedule(k)
+    name, out = s.cache_write("y", None, "l1", later_reads=False)
+    assert [f.name for f in loops(s.kernel)] == ["i", out, "i1"]
+    assert "z[i1] = y[i1]" in str(s.kernel)
+    assert_same(k, s.kernel)
+    both = Schedule(k)
+    both.cache_write("y", None, "l1")
+    assert f"z[i1] = {name}[i1]" in str(both.kernel)

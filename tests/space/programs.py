@@ -93,7 +93,8 @@ class Generator:
         return f"{stem}{self.count}"
 
     def add(self, t: Tensor) -> Tensor:
-        self.pool.append(t)
+        if t not in self.pool:
+            self.pool.append(t)
         return t
 
     def extent(self, most: int = 130) -> int:
@@ -348,7 +349,8 @@ def _normalised(g: Generator, x: Tensor, shape: tuple[int, ...], d: int) -> Tens
 
     def body(*i: Var) -> Expr:
         at = i[:d] + i[d + 1 :]
-        return (x[i] - mean[at]) / ex.intrinsic("sqrt", square[at] + 1.0) * scale[i[d]]
+        # The bias bounds the effect of cancellation: rows of (nearly) equal elements leave nothing but rounding errors.
+        return (x[i] - mean[at]) / ex.intrinsic("sqrt", square[at] + 1.0) * scale[i[d]] + 1.0
 
     return _elements(g, "norm", shape, body)
 

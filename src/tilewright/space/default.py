@@ -174,10 +174,10 @@ class _Default:
                 continue
             for n in inner:
                 if n.is_reduction:
-                    rows.reduce_row(self.sch, n, self.core(n))
+                    self.attempt(f"lanes of {n.output.name}", partial(rows.reduce_row, self.sch, n, self.core(n)))
                 else:
-                    pointwise.apply(self.sch, n, self.core(n), 1)
-            if self.threads > 1 and sum(n.volume for n in inner) * root_trips(root) >= pointwise.PARALLEL_ELEMENTS:
+                    self.attempt(f"vectors of {n.output.name}", partial(pointwise.apply, self.sch, n, self.core(n), 1))
+            if self.threads > 1 and rows.is_row(root) and sum(n.volume for n in inner) * root_trips(root) >= pointwise.PARALLEL_ELEMENTS:
                 self.sch.parallel(root.name)
 
     def core(self, s: Stage) -> VectorCore:
@@ -191,10 +191,10 @@ class _Default:
             return
         packed = self.pack(found, tiling)
         if self.epilogue(name) is None:
-            name, *_ = self.sch.apply("cache_write", name, None, found.output.memory)
+            name, *_ = self.sch.apply("cache_write", name, None, found.output.memory, later_reads=False)
         epilogue = self.epilogue(name)
         if epilogue is None:
-            return
+            raise ScheduleError(f"{name}: its tiles cannot be written back element by element")
         nest, at = epilogue
         threads = self.threads if tiling.parallel else 1
         dims = {loop: d for d, i in enumerate(found.store.indices) for loop in [getattr(i, "name", "")] if loop in found.loops}
@@ -258,14 +258,16 @@ class _Default:
         local = any(isinstance(s, Alloc) and s.buffer.name == name for s in self.sch.kernel.body.stmts)
         if len(readers) != 1 or not local or readers[0].opaque or readers[0].is_reduction or stage.store is None:
             return None
-        reads = [a for a in readers[0].reads() if a.buffer.name == name]
+        reads = {a.indices for a in readers[0].reads() if a.buffer.name == name}
         at: dict[str, str] = {}
-        for own, theirs in zip(stage.store.indices, reads[0].indices, strict=True):
+        for own, theirs in zip(stage.store.indices, next(iter(reads)), strict=True):
             if isinstance(own, Var) and isinstance(theirs, Var):
                 at[own.name] = theirs.name
+                if stage.loops[own.name] != readers[0].loops.get(theirs.name):
+                    return None
             elif own != theirs:
                 return None
-        return readers[0], at
+        return (readers[0], at) if len(reads) == 1 and len(set(at.values())) == len(at) else None
 
 
 def _is_copy(b: Buffer, name: str) -> bool:

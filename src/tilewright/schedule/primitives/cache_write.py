@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilewright.ir.buffer import Buffer
@@ -21,20 +22,29 @@ if TYPE_CHECKING:
 
 @primitive
 def cache_write(
-    kernel: Kernel, buffer: str, loop: str | None, memory: str, layout: str | None = None, machine: Machine | None = None
+    kernel: Kernel,
+    buffer: str,
+    loop: str | None,
+    memory: str,
+    layout: str | None = None,
+    later_reads: bool = True,
+    machine: Machine | None = None,
 ) -> tuple[Kernel, tuple[str, ...]]:
     """Let the body of ``loop`` compute in a new buffer in ``memory``, written back after the last use.
 
     ``loop`` None stands for the whole kernel. Reads and writes of the body both go to the new
     buffer, which holds the region that one iteration uses. Its prior contents are loaded first
-    unless the first statement that uses it overwrites all of it. Returns (new buffer, loops of
-    the load if there is one, loops of the write-back). ScheduleError when the body does not write
+    unless the first statement that uses it overwrites all of it. With ``later_reads`` False it is
+    written back right after the last statement that writes it, and what follows reads the buffer
+    itself. Returns (new buffer, loops of the load if there is one, loops of the write-back). ScheduleError when the body does not write
     the buffer, or when the write-back of one iteration of a parallel loop would race with another.
     """
     body = body_using(kernel, buffer, loop, "cache_write")
     source = buffer_in_scope(kernel, buffer, body, "cache_write")
     if not any(buffer in written_buffers(s) for s in body.used):
         raise ScheduleError(f"cache_write {buffer}, {loop}: it is only read there", hint="use cache_read")
+    if not later_reads:
+        body = replace(body, last=max(n for n, s in enumerate(body.stmts) if buffer in written_buffers(s)))
     taken = names(kernel)
     with scope_at(kernel, body.place) as scope:
         box = box_of(scope, body.used, source)

@@ -60,14 +60,14 @@ def _merge_block(sch: Schedule, loop: str | None) -> None:
         if position + 1 >= len(fors):
             break
         first, second = fors[position], fors[position + 1]
-        if not (_is_row(first) and _is_row(second) and _merged(sch, first, second)):
+        if not (is_row(first) and is_row(second) and _merged(sch, first, second)):
             position += 1
     for s in _block(sch.kernel, loop).stmts:
         if isinstance(s, For) and len([t for t in s.body.stmts if isinstance(t, For)]) > 1:
             _merge_block(sch, s.name)
 
 
-def _is_row(f: For) -> bool:
+def is_row(f: For) -> bool:
     """Whether the loop addresses everything written below it: it is spatial for each of its nests."""
     return all(f.name in _index_names(s) for s in st.walk(f) if isinstance(s, st.Store))
 
