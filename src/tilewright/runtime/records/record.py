@@ -1,0 +1,113 @@
+"""One trial: what was tried, how it went, and where, when and by whom."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tilewright.runtime.records.task import Task
+from tilewright.util.errors import RuntimeFailure
+from tilewright.util.version import __version__
+
+#: How a trial can end. Only "ok" has times.
+STATUSES = ("ok", "build_error", "timeout", "crash", "wrong", "memory")
+#: A "trial" of the search; the "baseline" it starts from; a "final" re-measurement of candidates against each other.
+ROLES = ("trial", "baseline", "final")
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@cache
+def host_name() -> str:
+    """Name of this computer on its network."""
+    return platform.node()
+
+
+@cache
+def tool_versions() -> Mapping[str, str]:
+    """What decides the code a schedule becomes: versions of Tilewright, its code generator, Python."""
+    found = {"tilewright": __version__, "python": platform.python_version()}
+    try:
+        found["llvmlite"] = version("llvmlite")
+    except PackageNotFoundError:
+        found["llvmlite"] = "none"
+    return found
+
+
+def new_uid() -> str:
+    """An identity no other record has."""
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A trial of ``task``: schedule, verdict, times in seconds per call (one sample per round).
+
+    ``trace`` is the schedule as JSON text (`Trace.to_json`), ``point`` the same as the search space
+    encodes it (`Space.encode`; it can be decoded for other shapes), ``estimate`` the seconds that were
+    predicted, ``features`` the version of the features a learned model saw. RuntimeFailure when the
+    verdict and the samples contradict each other.
+    """
+
+    task: Task
+    status: str
+    samples: tuple[float, ...] = ()
+    trace: str = ""
+    point: Mapping[str, Any] | None = None
+    message: str = ""
+    estimate: float | None = None
+    features: str = ""
+    role: str = "trial"
+    author: str = ""
+    seed: int = 0
+    session: str = ""
+    host: str = field(default_factory=host_name)
+    versions: Mapping[str, str] = field(default_factory=tool_versions)
+    date: str = field(default_factory=now)
+    uid: str = field(default_factory=new_uid)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", tuple(float(s) for s in self.samples))
+        if self.status not in STATUSES:
+            raise RuntimeFailure(f"record with verdict {self.status!r}", hint=f"verdicts: {', '.join(STATUSES)}")
+        if self.role not in ROLES:
+            raise RuntimeFailure(f"record of role {self.role!r}", hint=f"roles: {', '.join(ROLES)}")
+        if (self.status == "ok") != bool(self.samples):
+            raise RuntimeFailure(f"a record with verdict {self.status!r} and {len(self.samples)} samples", hint="ok means it was timed")
+        if not all(math.isfinite(s) and s > 0 for s in self.samples):
+            raise RuntimeFailure("a record whose samples are not positive seconds", hint=f"samples: {self.samples[:4]}")
+
+    @property
+    def seconds(self) -> float | None:
+        """Median of the samples; None when it was not timed."""
+        return statistics.median(self.samples) if self.samples else None
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data, the task by its key: what :meth:`from_data` reads."""
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+        return {"task": self.task.key, **data, "samples": list(self.samples), "versions": dict(self.versions)}
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any], task: Task) -> Record:
+        """The record ``to_data`` wrote; unknown fields are ignored, missing optional ones take their defaults."""
+        known = {f.name for f in fields(Record)} - {"task"}
+        values = {k: v for k, v in data.items() if k in known}
+        try:
+            for name, kind in (("status", str), ("trace", str), ("uid", str), ("versions", dict), ("samples", list), ("seed", int)):
+                if name in values and not isinstance(values[name], kind):
+                    raise TypeError(f"{name} is {json.dumps(values[name])[:40]}")
+            return Record(task, **values)
+        except (TypeError, ValueError) as error:
+            raise RuntimeFailure(f"not a record: {error}", hint="records are written by `tilewright records export`") from error

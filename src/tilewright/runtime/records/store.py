@@ -1,0 +1,298 @@
+"""The store of records: add, ask, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tilewright.runtime.records.record import Record, now
+from tilewright.runtime.records.schema import connect, translated, version_of
+from tilewright.runtime.records.session import STATES, Session
+from tilewright.runtime.records.task import Task
+from tilewright.util.errors import RuntimeFailure
+
+_RECORD_COLUMNS = (
+    "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, features, author, seed, host, versions, date"
+)
+_TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
+_SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """What is recorded for a task: number of records, of timed ones, seconds of the fastest, date of the latest."""
+
+    task: Task
+    records: int
+    timed: int
+    seconds: float | None
+    latest: str
+
+
+class RecordStore:
+    """The records in the file ``path`` (default: :func:`records_path`), made if absent.
+
+    Every method is one transaction: when it returns the file has it, and a process killed at any
+    moment leaves the file as it was before the call in progress. Several processes and threads may use
+    one file; a writer waits ``timeout`` seconds for others. ``readonly`` works on files and directories
+    that may not be written. All methods raise RuntimeFailure, with a way out, for a full disk, a
+    damaged file and the like; earlier records survive that.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None = None, *, readonly: bool = False, timeout: float = 30.0):
+        self.path = Path(path) if path is not None else records_path()
+        self.readonly = readonly
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._open: tuple[int, sqlite3.Connection] | None = None  # with the process it belongs to
+        with self._lock:
+            self._connection()
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def add(self, *records: Record) -> int:
+        """Keep ``records``, all or none; returns how many were new (a record is known by its ``uid``)."""
+        with self._writing("write") as connection:
+            for task in {r.task.key: r.task for r in records}.values():
+                _insert_task(connection, task)
+            before = connection.total_changes
+            connection.executemany(
+                f"INSERT OR IGNORE INTO records ({_RECORD_COLUMNS}) VALUES ({_marks(_RECORD_COLUMNS)})", map(_record_row, records)
+            )
+            return connection.total_changes - before
+
+    def add_tasks(self, tasks: Iterable[Task]) -> None:
+        """Keep ``tasks`` even before anything is recorded for them."""
+        with self._writing("write") as connection:
+            for task in tasks:
+                _insert_task(connection, task)
+
+    def delete(self, session: str) -> int:
+        """Remove a session and its records; returns how many records went."""
+        with self._writing("change") as connection:
+            gone = connection.execute("DELETE FROM records WHERE session = ?", (session,)).rowcount
+            connection.execute("DELETE FROM sessions WHERE id = ?", (session,))
+            return gone
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def best(self, task: Task | str) -> Record | None:
+        """The fastest valid record of ``task`` (or of its key), None if there is none.
+
+        Final re-measurements go before trials: the fastest of many single trials was also the luckiest.
+        """
+        for role in ("AND role = 'final'", ""):
+            if found := self._select(f"WHERE task = ? AND status = 'ok' {role} ORDER BY seconds LIMIT 1", (_key(task),)):
+                return found[0]
+        return None
+
+    def records(
+        self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None, role: str | None = None
+    ) -> list[Record]:
+        """Records in the order they were added, of all that match."""
+        where, values = _conditions(task=None if task is None else _key(task), session=session, status=status, role=role)
+        return self._select(f"{where} ORDER BY id", values)
+
+    def count(self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None) -> int:
+        """How many records :meth:`records` would return."""
+        where, values = _conditions(task=None if task is None else _key(task), session=session, status=status)
+        with self._reading() as connection:
+            return int(connection.execute(f"SELECT count(*) FROM records {where}", values).fetchone()[0])
+
+    def find(self, uid: str) -> Record | None:
+        """The record of this ``uid``."""
+        return next(iter(self._select("WHERE uid = ?", (uid,))), None)
+
+    def similar(self, task: Task, limit: int = 8) -> list[Record]:
+        """The best record of each task that differs from ``task`` in its shapes only, nearest shapes first."""
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
+        others = sorted((t for t in map(_task_of, rows) if t.key != task.key), key=task.distance)
+        found = (self.best(other) for other in others)
+        return [r for r in found if r is not None][:limit]
+
+    def task(self, key: str) -> Task:
+        """The task whose key begins with ``key``; RuntimeFailure when there is none, or more than one."""
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
+        if len(rows) != 1:
+            raise RuntimeFailure(
+                f"{len(rows) or 'no'} tasks begin with {key!r} in {self.path}", hint="`tilewright records list` shows them"
+            )
+        return _task_of(rows[0])
+
+    def tasks(self) -> list[TaskSummary]:
+        """Every task with what is recorded for it, the latest used first."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(min(CASE role WHEN 'final' THEN r.seconds END), "
+                "min(r.seconds)), coalesce(max(r.date), '') AS latest "
+                "FROM tasks LEFT JOIN records r ON r.task = tasks.key GROUP BY tasks.key ORDER BY latest DESC, tasks.key"
+            ).fetchall()
+        return [TaskSummary(_task_of(row[:5]), *row[5:]) for row in rows]
+
+    # --- sessions ---------------------------------------------------------------------------
+
+    def save(self, session: Session) -> Session:
+        """Keep ``session``, or its new state; returns it as kept. All of its tasks must be known (:meth:`add_tasks`)."""
+        kept = replace(session, updated=now())
+        with self._writing("write") as connection:
+            marks = ", ".join("?" * len(session.tasks))
+            known = {k for (k,) in connection.execute(f"SELECT key FROM tasks WHERE key IN ({marks})", tuple(session.tasks))}
+            if unknown := [k for k in session.tasks if k not in known]:
+                raise RuntimeFailure(f"session {session.id} names unknown tasks {', '.join(unknown)}", hint="call add_tasks first")
+            connection.execute(
+                f"INSERT OR REPLACE INTO sessions ({_SESSION_COLUMNS}) VALUES ({_marks(_SESSION_COLUMNS)})", _session_row(kept)
+            )
+        return kept
+
+    def session(self, key: str) -> Session:
+        """The session whose id begins with ``key``; RuntimeFailure when there is none, or more than one."""
+        rows = self._sessions("WHERE substr(id, 1, ?) = ?", (len(key), key))
+        if len(rows) != 1:
+            raise RuntimeFailure(
+                f"{len(rows) or 'no'} sessions begin with {key!r} in {self.path}", hint="`tilewright records list --sessions` shows them"
+            )
+        return rows[0]
+
+    def sessions(self, *, subject: str | None = None, state: str | None = None) -> list[Session]:
+        """Sessions that match, latest first. What to resume: ``sessions(subject=..., state="running")``."""
+        if state is not None and state not in STATES:
+            raise RuntimeFailure(f"no session is in state {state!r}", hint=f"states: {', '.join(STATES)}")
+        where, values = _conditions(subject=subject, state=state)
+        return self._sessions(f"{where} ORDER BY created DESC, id DESC", values)
+
+    # --- connection -------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file. The store may not be used after that."""
+        with self._lock:
+            if self._open is not None and self._open[0] == os.getpid():
+                with translated(self.path, "close"):
+                    self._open[1].close()
+            self._open = None
+
+    def __enter__(self) -> RecordStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<RecordStore {self.path}>"
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection must not cross a fork: the child opens its own and leaves the parent's alone.
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = (os.getpid(), connect(self.path, readonly=self.readonly, timeout=self._timeout))
+        return self._open[1]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path, "read"):
+            yield self._connection()
+
+    @contextmanager
+    def _writing(self, action: str) -> Iterator[sqlite3.Connection]:
+        if self.readonly:
+            raise RuntimeFailure(f"the records {self.path} were opened for reading only", hint="open them without readonly=True")
+        with self._lock, translated(self.path, action):
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk has already rolled it back
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _select(self, rest: str, values: tuple[Any, ...]) -> list[Record]:
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {_RECORD_COLUMNS} FROM records {rest}", values).fetchall()
+            keys = {row[1] for row in rows}
+            tasks = {
+                key: _task_of(connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE key = ?", (key,)).fetchone()) for key in keys
+            }
+        return [_record_of(row, tasks[row[1]]) for row in rows]
+
+    def _sessions(self, rest: str, values: tuple[Any, ...]) -> list[Session]:
+        with self._reading() as connection:
+            if version_of(connection) < 2:  # a file of an older version, opened for reading only
+                return []
+            return [_session_of(row) for row in connection.execute(f"SELECT {_SESSION_COLUMNS} FROM sessions {rest}", values)]
+
+
+def records_path() -> Path:
+    """``TILEWRIGHT_RECORDS``, else ``$XDG_DATA_HOME/tilewright/records.db``, else ``~/.local/share/tilewright/records.db``."""
+    if named := os.environ.get("TILEWRIGHT_RECORDS"):
+        return Path(named).expanduser()
+    if base := os.environ.get("XDG_DATA_HOME"):
+        return Path(base) / "tilewright" / "records.db"
+    try:
+        return Path.home() / ".local" / "share" / "tilewright" / "records.db"
+    except RuntimeError as error:
+        raise RuntimeFailure("this user has no home directory for tuning records", hint="set TILEWRIGHT_RECORDS to a file") from error
+
+
+def _key(task: Task | str) -> str:
+    return task if isinstance(task, str) else task.key
+
+
+def _marks(columns: str) -> str:
+    return ", ".join("?" * (columns.count(",") + 1))
+
+
+def _conditions(**columns: str | None) -> tuple[str, tuple[str, ...]]:
+    given = {k: v for k, v in columns.items() if v is not None}
+    clause = " AND ".join(f"{k} = ?" for k in given)
+    return (f"WHERE {clause}" if clause else "", tuple(given.values()))
+
+
+def _insert_task(connection: sqlite3.Connection, t: Task) -> None:
+    connection.execute(
+        f"INSERT OR IGNORE INTO tasks (key, structure, name, {_TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (t.key, t.structure, t.name, t.program, t.machine, t.fingerprint, t.threads, json.dumps(t.constants)),
+    )
+
+
+def _task_of(row: tuple[Any, ...]) -> Task:
+    program, machine, fingerprint, threads, constants = row
+    return Task(program, machine, fingerprint, threads, tuple(json.loads(constants)))
+
+
+def _record_row(r: Record) -> tuple[Any, ...]:
+    return (
+        r.uid, r.task.key, r.session, r.role, r.status, r.seconds, json.dumps(r.samples), r.trace, json.dumps(r.point), r.message,
+        r.estimate, r.features, r.author, r.seed, r.host, json.dumps(dict(r.versions)), r.date,
+    )  # fmt: skip
+
+
+def _record_of(row: tuple[Any, ...], task: Task) -> Record:
+    (uid, _, session, role, status, _, samples, trace, point, message, estimate, features, author, seed, host, versions, date) = row
+    return Record(
+        task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, features, role, author, seed,
+        session, host, json.loads(versions), date, uid,
+    )  # fmt: skip
+
+
+def _session_row(s: Session) -> tuple[Any, ...]:
+    return (
+        s.id, s.subject, json.dumps(dict(s.tasks)), s.author, s.seed, s.trials, s.seconds, json.dumps(dict(s.options)), s.state,
+        s.host, s.created, s.updated,
+    )  # fmt: skip
+
+
+def _session_of(row: tuple[Any, ...]) -> Session:
+    id_, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated = row
+    tasks, options = json.loads(tasks), json.loads(options)
+    return Session(subject, tasks, author, seed, trials, seconds, options, state, id_, host, created, updated)
