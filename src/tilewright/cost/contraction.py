@@ -23,6 +23,8 @@ from tilewright.cost.core import VectorCore
 SHUFFLED_STRIDE = 4
 #: Vector loads that one lane of a gather costs.
 GATHER_LOADS = 3.0
+#: Widest stride of lanes for which code generators load whole vectors and shuffle instead of gathering.
+SHUFFLED_STRIDE = 4
 #: Typical geometry of an innermost cache.
 CACHE_WAYS, CACHE_LINE = 8, 64
 #: A broadcast whose line was evicted since the last step, relative to one that hits.
@@ -134,6 +136,14 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
         broadcasts += np.where(along_vector, 0.0, count * np.where(evicted, EVICTED_BROADCAST, 1.0))
     loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
     return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency), traffic]) + 0.1 * traffic + 0.5
+
+
+def _loads_per_vector(core: VectorCore, stride: np.ndarray) -> np.ndarray:
+    """Issue slots of one vector whose lanes are ``stride`` elements apart, in units of a plain vector load.
+
+    A small stride is loaded whole and shuffled: a load and a shuffle (on fewer ports than loads) for each element of it.
+    """
+    return np.where(stride <= 1, 1.0, np.where(stride <= SHUFFLED_STRIDE, 3.0 * stride, GATHER_LOADS * core.lanes))
 
 
 def _source_rate(problem: Contraction, core: VectorCore, x: Operand, step_bytes: np.ndarray) -> np.ndarray:
