@@ -122,11 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--network", default="resnet50", help="one of benchmarks/networks.py (default: %(default)s)")
     p.add_argument("--repeats", type=int, default=9, help="processes for each figure (default: %(default)s)")
     options: argparse.Namespace = p.parse_args(arguments)
+    where = conditions()
     found = figures(options.network, options.repeats, options.only)
     if not found:
         p.error(f"nothing matches {options.only!r}; there are: import, kernel, {options.network}")
     columns = ("what", "processes", "min", "median", "wanted")
-    publish(options, SECTION, [Table("Compile time", columns, tuple(f.row() for f in found))], conditions(), [f.to_json() for f in found])
+    publish(options, SECTION, [Table("Compile time", columns, tuple(f.row() for f in found))], where, [f.to_json() for f in found])
     return 0
 
 

@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         p.error(f"no network matches {options.only!r}; there are: {', '.join((*LIGHT, VIT))}")
     if not installed(ORACLE):
         raise SystemExit("ONNX Runtime is not installed: pip install onnxruntime")
+    where = conditions()
     tables, rows = [], []
     for threads in options.threads:
         peak = measure_peak(threads, cache=False)
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"[{threads} threads, {n}/{len(names)}] {name}: {here[-1].times(ORACLE):.2f} x {ORACLE}", file=sys.stderr)
         rows += here
         tables.append(table(here, threads, peak))
-    publish(options, SECTION, tables, conditions(), [r.to_json() for r in rows])
+    publish(options, SECTION, tables, where, [r.to_json() for r in rows])
     return 0
 
 

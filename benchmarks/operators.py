@@ -125,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [w for w in WORKLOADS if re.search(options.only, w.name)]
     if not chosen:
         p.error(f"no workload matches {options.only!r}; there are: {', '.join(w.name for w in WORKLOADS)}")
+    where = conditions()
     tables, rows = [], []
     for threads in options.threads:
         # Afresh: a figure from the cache may stem from a time when the machine was busy.
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"[{threads} threads, {n}/{len(chosen)}] {w.name}: {here[-1].ratio:.2f}", file=sys.stderr)
         rows += here
         tables.append(table(here, threads, peak))
-    publish(options, SECTION, tables, conditions(), [r.to_json() for r in rows])
+    publish(options, SECTION, tables, where, [r.to_json() for r in rows])
     return 0
 
 

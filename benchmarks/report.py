@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from tilewright.hw import Machine
 from tilewright.runtime.measurement import processor_name
 from tilewright.runtime.pool import available_cpus
 
+#: Load for each processor above which figures, above all of several threads, are not to be trusted.
+BUSY = 0.25
 PACKAGES = ("tilewright", "numpy", "torch", "onnxruntime", "openvino", "llvmlite")
 
 
@@ -54,10 +57,11 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def conditions() -> dict[str, Any]:
-    """Where and when: date, processor, caches, system, versions of everything compared."""
+    """Where and when: date, load, processor, caches, system, versions of everything compared. To be asked before measuring."""
     machine = Machine.host()
     return {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "load": os.getloadavg()[0],
         "processor": processor_name(),
         "cpus": len(available_cpus()),
         "machine": machine.name,
@@ -80,7 +84,8 @@ def conditions_text(c: dict[str, Any]) -> str:
     """The conditions as one sentence for people."""
     caches = ", ".join(f"{name} {(size or 0) >> 10:,} KiB" for name, size in c["caches"].items())
     versions = ", ".join(f"{name} {v}" for name, v in c["versions"].items())
-    return f"{c['date']}; {c['processor']}, {c['cpus']} processors, {caches}; Python {c['python']}, {versions}."
+    busy = " (busy: other processes took part of the machine)" if c["load"] > BUSY * c["cpus"] else ""
+    return f"{c['date']}, load {c['load']:.1f}{busy}; {c['processor']}, {c['cpus']} processors, {caches}; Python {c['python']}, {versions}."
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -102,7 +107,7 @@ def parser(description: str | None, section: str) -> argparse.ArgumentParser:
     return p
 
 
-def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], conditions: dict[str, Any], results: Any) -> None:
+def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], conditions: dict[str, Any], results: Sequence[Any]) -> None:
     """Print the tables; write JSON and Markdown where the options ask for them."""
     console = Console(width=max(Console().width, 140))
     console.print(conditions_text(conditions), highlight=False)
@@ -110,10 +115,24 @@ def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], 
         t.print(console)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"conditions": conditions, "results": results}, indent=1) + "\n")
+        options.json.write_text(_json(conditions, results))
     if options.markdown:
         text = "\n".join([conditions_text(conditions) + "\n", *(t.markdown() for t in tables)])
         options.markdown.write_text(_replaced(options.markdown, section, text))
+
+
+def _json(conditions: dict[str, Any], results: Sequence[Any]) -> str:
+    """One line for each result, numbers to five digits: raw samples are kept, and kept small."""
+    lines = ",\n".join(json.dumps(_rounded(r)) for r in results)
+    return f'{{"conditions": {json.dumps(conditions)},\n"results": [\n{lines}\n]}}\n'
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _replaced(path: Path, section: str, text: str) -> str:
