@@ -131,7 +131,7 @@ def _initial(
     if p.name in given:
         return np.array(given[p.name], order="C")
     if p.role is not Role.OUT:
-        limit = _index_limit(kernel, p.buffer, sizes)
+        limit = index_limit(kernel, p.buffer, sizes)
         return random_array(p.buffer.dtype, shape, rng, limit)
     return poisoned(p.buffer.dtype, shape) if p.complete else np.zeros(shape, p.storage)
 
@@ -155,7 +155,7 @@ def poisoned(dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
     return np.full(shape, np.nan if dtype.is_float else dtype.range[1], dtype.to_numpy())
 
 
-def _index_limit(kernel: Kernel, b: Buffer, sizes: Mapping[str, int]) -> int | None:
+def index_limit(kernel: Kernel, b: Buffer, sizes: Mapping[str, int]) -> int | None:
     """Smallest extent of the dimensions that elements of ``b`` index; None if it indexes nothing."""
     limits: list[int] = []
 
