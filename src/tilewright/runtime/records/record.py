@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import platform
-import statistics
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -80,6 +80,13 @@ class Record:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(float(s) for s in self.samples))
+        object.__setattr__(self, "seed", int(self.seed))
+        # What crashing programs print need not be text.
+        object.__setattr__(self, "message", self.message.encode("utf-8", "replace").decode())
+        if self.estimate is not None:
+            object.__setattr__(self, "estimate", float(self.estimate) if math.isfinite(self.estimate) else None)
+        if self.point is not None:
+            object.__setattr__(self, "point", _plain(self.point))
         if self.status not in STATUSES:
             raise RuntimeFailure(f"record with verdict {self.status!r}", hint=f"verdicts: {', '.join(STATUSES)}")
         if self.role not in ROLES:
@@ -91,23 +98,14 @@ class Record:
 
     @property
     def seconds(self) -> float | None:
-        """Median of the samples; None when it was not timed."""
-        return statistics.median(self.samples) if self.samples else None
+        """The fastest sample (other programs on the machine only ever add time); None when it was not timed."""
+        return min(self.samples, default=None)
 
-    def to_data(self) -> dict[str, Any]:
-        """Plain data, the task by its key: what :meth:`from_data` reads."""
-        data = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
-        return {"task": self.task.key, **data, "samples": list(self.samples), "versions": dict(self.versions)}
 
-    @staticmethod
-    def from_data(data: Mapping[str, Any], task: Task) -> Record:
-        """The record ``to_data`` wrote; unknown fields are ignored, missing optional ones take their defaults."""
-        known = {f.name for f in fields(Record)} - {"task"}
-        values = {k: v for k, v in data.items() if k in known}
-        try:
-            for name, kind in (("status", str), ("trace", str), ("uid", str), ("versions", dict), ("samples", list), ("seed", int)):
-                if name in values and not isinstance(values[name], kind):
-                    raise TypeError(f"{name} is {json.dumps(values[name])[:40]}")
-            return Record(task, **values)
-        except (TypeError, ValueError) as error:
-            raise RuntimeFailure(f"not a record: {error}", hint="records are written by `tilewright records export`") from error
+def _plain(point: Mapping[str, Any]) -> dict[str, Any]:
+    """``point`` as JSON data: NumPy's numbers become Python's."""
+    try:
+        data: dict[str, Any] = json.loads(json.dumps(dict(point), default=operator.index))
+    except (TypeError, ValueError) as error:
+        raise RuntimeFailure(f"a record's point is not JSON data: {error}", hint="pass what Space.encode returns") from error
+    return data

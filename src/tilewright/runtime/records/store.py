@@ -27,6 +27,15 @@ _TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
 _SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
 
 
+def _marks(columns: str) -> str:
+    return ", ".join("?" * (columns.count(",") + 1))
+
+
+_SAVE = f"INSERT OR REPLACE INTO sessions ({_SESSION_COLUMNS}) VALUES ({_marks(_SESSION_COLUMNS)})"
+_ADD = f"INSERT OR IGNORE INTO records ({_RECORD_COLUMNS}) VALUES ({_marks(_RECORD_COLUMNS)})"
+_ADD_TASK = f"INSERT OR IGNORE INTO tasks (key, structure, name, {_TASK_COLUMNS}) VALUES (?, ?, ?, {_marks(_TASK_COLUMNS)})"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
     """What is recorded for a task: number of records, of timed ones, seconds of the fastest, date of the latest."""
@@ -65,9 +74,7 @@ class RecordStore:
             for task in {r.task.key: r.task for r in records}.values():
                 _insert_task(connection, task)
             before = connection.total_changes
-            connection.executemany(
-                f"INSERT OR IGNORE INTO records ({_RECORD_COLUMNS}) VALUES ({_marks(_RECORD_COLUMNS)})", map(_record_row, records)
-            )
+            connection.executemany(_ADD, map(_record_row, records))
             return connection.total_changes - before
 
     def add_tasks(self, tasks: Iterable[Task]) -> None:
@@ -102,6 +109,19 @@ class RecordStore:
         where, values = _conditions(task=None if task is None else _key(task), session=session, status=status, role=role)
         return self._select(f"{where} ORDER BY id", values)
 
+    def stream(self, task: Task | str | None = None, *, session: str | None = None, page: int = 500) -> Iterator[Record]:
+        """As :meth:`records`, in bounded memory, including what is added meanwhile."""
+        where, values = _conditions(task=None if task is None else _key(task), session=session)
+        where, last = (f"{where} AND" if where else "WHERE"), 0
+        while True:
+            with self._reading() as connection:
+                query = f"SELECT id FROM records {where} id > ? ORDER BY id LIMIT {page}"
+                ids = [i for (i,) in connection.execute(query, (*values, last))]
+            if not ids:
+                return
+            yield from self._select(f"{where} id BETWEEN ? AND ? ORDER BY id", (*values, ids[0], ids[-1]))
+            last = ids[-1]
+
     def count(self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None) -> int:
         """How many records :meth:`records` would return."""
         where, values = _conditions(task=None if task is None else _key(task), session=session, status=status)
@@ -130,6 +150,11 @@ class RecordStore:
             )
         return _task_of(rows[0])
 
+    def has_task(self, key: str) -> bool:
+        """Whether the task of exactly this key is known."""
+        with self._reading() as connection:
+            return connection.execute("SELECT 1 FROM tasks WHERE key = ?", (key,)).fetchone() is not None
+
     def tasks(self) -> list[TaskSummary]:
         """Every task with what is recorded for it, the latest used first."""
         with self._reading() as connection:
@@ -150,10 +175,16 @@ class RecordStore:
             known = {k for (k,) in connection.execute(f"SELECT key FROM tasks WHERE key IN ({marks})", tuple(session.tasks))}
             if unknown := [k for k in session.tasks if k not in known]:
                 raise RuntimeFailure(f"session {session.id} names unknown tasks {', '.join(unknown)}", hint="call add_tasks first")
-            connection.execute(
-                f"INSERT OR REPLACE INTO sessions ({_SESSION_COLUMNS}) VALUES ({_marks(_SESSION_COLUMNS)})", _session_row(kept)
-            )
+            connection.execute(_SAVE, _session_row(kept))
         return kept
+
+    def restore(self, sessions: Iterable[Session]) -> None:
+        """Keep sessions of another store as they are, unless what is known of them here is newer."""
+        with self._writing("write") as connection:
+            for s in sessions:
+                row = connection.execute("SELECT updated FROM sessions WHERE id = ?", (s.id,)).fetchone()
+                if row is None or row[0] < s.updated:
+                    connection.execute(_SAVE, _session_row(s))
 
     def session(self, key: str) -> Session:
         """The session whose id begins with ``key``; RuntimeFailure when there is none, or more than one."""
@@ -248,10 +279,6 @@ def _key(task: Task | str) -> str:
     return task if isinstance(task, str) else task.key
 
 
-def _marks(columns: str) -> str:
-    return ", ".join("?" * (columns.count(",") + 1))
-
-
 def _conditions(**columns: str | None) -> tuple[str, tuple[str, ...]]:
     given = {k: v for k, v in columns.items() if v is not None}
     clause = " AND ".join(f"{k} = ?" for k in given)
@@ -260,7 +287,7 @@ def _conditions(**columns: str | None) -> tuple[str, tuple[str, ...]]:
 
 def _insert_task(connection: sqlite3.Connection, t: Task) -> None:
     connection.execute(
-        f"INSERT OR IGNORE INTO tasks (key, structure, name, {_TASK_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        _ADD_TASK,
         (t.key, t.structure, t.name, t.program, t.machine, t.fingerprint, t.threads, json.dumps(t.constants)),
     )
 
