@@ -299,6 +299,14 @@ def test_bad_symbol_is_refused(host):
         emit(parse(NESTS["lu"]), host, symbol="not ok")
 
 
+@pytest.mark.parametrize("name", ["pow", "sin", "memcpy"])
+def test_kernel_may_be_called_like_a_library_function_it_uses(check, host, name):
+    value = {"pow": "pow(x[i], y[i])", "sin": "sin(x[i])"}.get(name, "x[i]")
+    program = f"@kernel\ndef {name}(x: f64[300], y: f64[300], z: f64[300]):\n    for i in range(300):\n        z[i] = {value}\n"
+    assert emit(parse(program), host).symbol == f"tw_{name}"
+    check(program, tolerance=1e-12, x=np.linspace(0.5, 2, 300), y=np.linspace(-2, 2, 300))
+
+
 def test_invalid_text_is_an_error_with_llvms_message(host):
     with pytest.raises(CodegenError, match="LLVM rejects"):
         compile_ir("define void @f() { nonsense }", host.target)

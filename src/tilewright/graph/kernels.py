@@ -62,8 +62,7 @@ def group_kernel(operations: Sequence[Operation], buffers: Mapping[str, Buffer],
             body.extend(Alloc(private.pop(n)) for n in sorted(written_buffers(nest) & private.keys()))
             body.append(nest)
     arguments = (*reads, *results)
-    # The prefix keeps kernels apart from C library functions (pow, exp ..), which compiled code calls by name.
-    name = "net_" + "_".join(op.kind.lower() for op in operations)[:_NAME_LENGTH].rstrip("_")
+    name = "_".join(op.kind.lower() for op in operations)[:_NAME_LENGTH].rstrip("_")
     nests = inline_chains(body, frozenset(private_names))
     kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(nests))), frozenset(reads))
     return KernelCall(kernel, arguments, tuple(results))

@@ -16,6 +16,7 @@ from tilewright.codegen.llvm.control import LOOP_ATTRIBUTES
 from tilewright.codegen.llvm.frame import Frame, Module
 from tilewright.codegen.llvm.inline import inline_calls
 from tilewright.codegen.llvm.instruction import declared
+from tilewright.codegen.llvm.symbols import kernel_symbol
 from tilewright.codegen.llvm.workspace import plan
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir.buffer import Buffer
@@ -46,7 +47,7 @@ def emit(kernel: Kernel, machine: Any, *, symbol: str | None = None) -> Emitted:
     loops (and BIND loops of the machine's outermost unit) run on the pool. Arguments must not
     overlap. CodegenError names what cannot be compiled.
     """
-    name = symbol or re.sub(r"\W", "_", kernel.name)
+    name = symbol or kernel_symbol(kernel.name)
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         raise CodegenError(f"symbol {name!r} is not a C identifier", hint="pass symbol=")
     kernel = _bound(inline_calls(kernel, lambda c: declared(machine, c) is not None), machine)
