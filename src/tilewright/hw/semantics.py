@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
+import linecache
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -51,14 +52,12 @@ class _Reader:
         closure = inspect.getclosurevars(fn).nonlocals
         self.fn = fn
         self.env: dict[str, Any] = {**fn.__builtins__, **fn.__globals__, **closure, **scope}  # type: ignore[attr-defined]
-        try:
-            lines, self.first_line = inspect.getsourcelines(fn)
-        except OSError as e:
-            raise MachineError(f"the source of instruction {fn.__name__} is not available", hint="declare it in a file") from e
-        self.source = lines
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-        if not isinstance(tree, ast.FunctionDef):
-            raise self.error(tree, "an instruction must be a def")
+        linecache.checkcache(fn.__code__.co_filename)
+        self.source = linecache.getlines(fn.__code__.co_filename, fn.__globals__)
+        tree = _definitions("".join(self.source)).get(fn.__code__.co_firstlineno)
+        if tree is None:
+            way_out = "declare it with def, in a file"
+            raise MachineError(f"the source of instruction {fn.__name__} is not available", hint=way_out)
         self.tree = tree
 
     def read(self, configures: bool) -> Semantics:
@@ -149,10 +148,20 @@ class _Reader:
     def location(self, node: ast.AST) -> Location:
         line = getattr(node, "lineno", 1)
         text = self.source[line - 1] if 0 < line <= len(self.source) else ""
-        return Location(self.fn.__code__.co_filename, self.first_line + line - 1, text)
+        return Location(self.fn.__code__.co_filename, line, text)
 
     def error(self, node: ast.AST, message: str, hint: str | None = None) -> MachineError:
         return MachineError(message, hint=hint, location=self.location(node))
+
+
+@cache
+def _definitions(text: str) -> dict[int, ast.FunctionDef]:
+    """The functions a file defines, by first line (a decorator's, if there is one): a file of many instructions is parsed once."""
+    try:
+        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    except SyntaxError:  # it changed since it was loaded
+        return {}
+    return {min([n.lineno, *(d.lineno for d in n.decorator_list)]): n for n in functions}
 
 
 def _called(call: ast.Call) -> str:
