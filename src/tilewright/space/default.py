@@ -20,13 +20,16 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Binary, Const, Var
-from tilewright.ir.stmt import Alloc, For, Kernel
+from tilewright.ir.stmt import For, Kernel
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.rules import contraction, instructions, pointwise, rows, tile
+from tilewright.space.rules import contraction, instructions, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling
-from tilewright.space.stages import Stage, stages
+from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.util.errors import ScheduleError
+
+#: Overlap that is still cheaper than a second pass over memory, when a stage is computed slice by slice.
+RECOMPUTED = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,30 +193,56 @@ class _Default:
         if found is None or found.store is None:
             return
         packed = self.pack(found, tiling)
-        if self.epilogue(name) is None:
+        if writeback.epilogue(self.sch, name) is None:
             name, *_ = self.sch.apply("cache_write", name, None, found.output.memory, later_reads=False)
-        epilogue = self.epilogue(name)
+            writeback.split_alike(self.sch, name)
+        epilogue = writeback.epilogue(self.sch, name)
         if epilogue is None:
             raise ScheduleError(f"{name}: its tiles cannot be written back element by element")
         nest, at = epilogue
         threads = self.threads if tiling.parallel else 1
-        dims = {loop: d for d, i in enumerate(found.store.indices) for loop in [getattr(i, "name", "")] if loop in found.loops}
+        dims = {n: (d, c) for d, loops in enumerate(contraction.dimension_loops(found.target(), found) or ()) for n, c in loops.items()}
         loops = tile.tile_output(self.sch, nest, tiling, at)
         self.sch.compute_at(name, loops)
         self.sch.simplify(keep_loops=False)
         self.finish(name, tiling, dims, packed)
+        self.slice_producers(name)
         if threads > 1:
             self.parallelize(name)
+
+    def slice_producers(self, name: str) -> None:
+        """Padding moves into the outermost loops around the tiles where their iterations use slices of their own:
+        a slice is still in cache when it is read."""
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
+        for s in stages(self.sch.kernel):
+            if s.store is None or s.is_reduction or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
+                continue
+            readers = [t for t in self.sch.kernel.body.stmts if s.output.name in st.read_buffers(t)]
+            loops = [r for r in roots if any(r is t for t in readers)]
+            if not loops or len(loops) != len(readers):
+                continue
+            trial = self.sch.copy()
+            try:
+                moved = trial.apply("compute_at", s.output.name, [r.name for r in loops])
+            except ScheduleError:
+                continue  # used outside the loops, or not computed element by element: it stays a stage of its own
+            slices = [stage_of(st.find_loop(trial.kernel, n)) for n in moved]
+            work = sum(c.volume * root_trips(r) for c, r in zip(slices, loops, strict=False))
+            if len(slices) == len(loops) and not any(c.opaque for c in slices) and work <= RECOMPUTED * s.volume:
+                self.sch = trial
+                for c in slices:
+                    pointwise.apply(self.sch, c, self.core(c), 1)
+        self.sch.simplify(keep_loops=False)
 
     def parallelize(self, name: str) -> None:
         """Divide the outermost loops around the tiles of ``name`` among cores."""
         for s in self.sch.kernel.body.stmts:
-            if isinstance(s, For) and any(isinstance(t, Alloc) and _is_copy(t.buffer, name) for t in st.walk(s)):
+            if isinstance(s, For) and _holds_tile(s, name):
                 self.sch.parallel(s.name)
 
-    def finish(self, name: str, tiling: Tiling, dims: dict[str, int], packed: str) -> None:
+    def finish(self, name: str, tiling: Tiling, dims: dict[str, tuple[int, int]], packed: str) -> None:
         tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
-        vector = dims[tiling.vector]
+        vector, _ = dims[tiling.vector]
         lanes_last = Layout(tuple((d, 1) for d in [*(d for d in range(tiles[0].rank) if d != vector), vector])) if tiles else None
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
@@ -249,25 +278,6 @@ class _Default:
             self.sch.layout(source.name, str(layout))
         elif not any(source.name in st.written_buffers(s.root) for s in readers):
             self.sch.cache_read(source.name, None, source.memory, str(layout))
-
-    def epilogue(self, name: str) -> tuple[Stage, dict[str, str]] | None:
-        """The one element-wise nest that reads the local buffer ``name`` where it was computed, and its loops by the reduction's."""
-        every = stages(self.sch.kernel)
-        stage = next(s for s in every if s.is_reduction and s.output.name == name)
-        readers = [s for s in every if name in s.inputs() and s.root is not stage.root]
-        local = any(isinstance(s, Alloc) and s.buffer.name == name for s in self.sch.kernel.body.stmts)
-        if len(readers) != 1 or not local or readers[0].opaque or readers[0].is_reduction or stage.store is None:
-            return None
-        reads = {a.indices for a in readers[0].reads() if a.buffer.name == name}
-        at: dict[str, str] = {}
-        for own, theirs in zip(stage.store.indices, next(iter(reads)), strict=True):
-            if isinstance(own, Var) and isinstance(theirs, Var):
-                at[own.name] = theirs.name
-                if stage.loops[own.name] != readers[0].loops.get(theirs.name):
-                    return None
-            elif own != theirs:
-                return None
-        return (readers[0], at) if len(reads) == 1 and len(set(at.values())) == len(at) else None
 
 
 def _is_copy(b: Buffer, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tilewright.cost.core import VectorCore
-from tilewright.ir.stmt import find_loop
+from tilewright.ir.stmt import find_loop, loops
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.stages import Stage
@@ -21,6 +21,12 @@ def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel:
         return
     if order != list(stage.loops):
         sch.reorder(*order)
+    across = transposed(stage, order[-1], core)
+    if across is not None:
+        order = block_transposition(sch, order, across, core)
+        if parallel and threads > 1 and stage.volume >= PARALLEL_ELEMENTS:
+            split_over_cores(sch, order)
+        return
     run = min((a.runs[order[-1]] for a in (stage.target(), *stage.reads()) if order[-1] in a.runs), default=None)
     chunks = vectorize_inner(sch, order[-1], stage.loops[order[-1]], core.lanes, run)
     if chunks and run is not None and order[-1] in stage.target().runs and len(order) > 1:
@@ -29,6 +35,37 @@ def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel:
         order = [chunks, *order]
     if parallel and threads > 1 and stage.volume >= PARALLEL_ELEMENTS:
         split_over_cores(sch, order[:-1])
+
+
+def transposed(stage: Stage, vector: str, core: VectorCore) -> str | None:
+    """The loop along which a read is contiguous that jumps along the vector loop, when both are long."""
+    if stage.loops[vector] < 2 * core.lanes:
+        return None
+    for r in stage.reads():
+        if abs(r.stride(vector) or 0) >= core.lanes:
+            for name, extent in stage.loops.items():
+                if abs(r.stride(name) or 0) == 1 and extent >= core.lanes:
+                    return name
+    return None
+
+
+def block_transposition(sch: Schedule, order: list[str], across: str, core: VectorCore) -> list[str]:
+    """Copy in square blocks, so that each line gathered from is used whole while it is in cache. Returns the outer loops."""
+    vector = order[-1]
+    extent = trip_count(find_loop(sch.kernel, vector)) or 1
+    around = [n for n in order if n not in (across, vector)]
+    sch.reorder(*around, across, vector)
+    outer, inner, *rest = sch.apply("split", across, core.lanes, "peel")
+    chunks, lanes, *tail = sch.apply("split", vector, core.lanes, "peel")
+    if tail:
+        sch.fission(inner)
+        sch.vectorize(tail[0])
+    sch.reorder(chunks, inner)
+    sch.vectorize(lanes)
+    for name in rest:
+        last = [f.name for f in loops(find_loop(sch.kernel, name).body)][-1]
+        vectorize_inner(sch, last, extent, core.lanes)
+    return [*around, outer, chunks]
 
 
 def split_over_cores(sch: Schedule, loops: list[str]) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
+from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Block, For, Stmt
+from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules.contraction import Tiling, reduction_order
 from tilewright.space.stages import Stage, stage_of
@@ -64,8 +65,6 @@ def _split_tiles(sch: Schedule, order: list[str], sizes: dict[str, int], inside:
 
 
 def _extent(f: For) -> int:
-    from tilewright.schedule.nest import trip_count
-
     count = trip_count(f)
     if count is None:
         raise ValueError(f"loop {f.name} has no constant extent")
@@ -85,10 +84,10 @@ def nests(body: Stmt) -> Iterator[Stage]:
             yield from nests(s)
 
 
-def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, int], local: Set[str], packed: str) -> None:
+def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, tuple[int, int]], local: Set[str], packed: str) -> None:
     """Order one nest of a tile (reductions outside, rows, vector innermost), vectorise and unroll it.
 
-    ``dims`` says which dimension of the tile buffers (``local``) each loop of the tiling walks.
+    ``dims`` says which dimension of the tile buffers (``local``) each loop of the tiling walks, and in which steps.
     """
     loops = _tile_loops(nest, dims, local)
     vector, row = loops.get(tiling.vector), loops.get(tiling.row or "")
@@ -103,12 +102,14 @@ def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, i
         sch.unroll(row)
 
 
-def _tile_loops(nest: Stage, dims: Mapping[str, int], local: Set[str]) -> dict[str, str]:
-    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from."""
+def _tile_loops(nest: Stage, dims: Mapping[str, tuple[int, int]], local: Set[str]) -> dict[str, str]:
+    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from, in the same steps."""
     found: dict[str, str] = {}
     for a in (nest.target(), *nest.reads()):
-        for loop, d in dims.items():
-            index = a.indices[d] if a.buffer.name in local else None
-            if isinstance(index, Var) and index.name in nest.loops:
-                found.setdefault(loop, index.name)
+        for loop, (d, step) in dims.items() if a.buffer.name in local else ():
+            index = a.indices[d]
+            start = dict.fromkeys(ex.free_vars(index), 0)
+            for n in start.keys() & nest.loops.keys():
+                if ex.evaluate(index, {**start, n: 1}) - ex.evaluate(index, start) == step:
+                    found.setdefault(loop, n)
     return found

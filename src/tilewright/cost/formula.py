@@ -1,0 +1,446 @@
+"""Formulas over symbols: a hash-consed graph, written with Python operators, evaluated on anything.
+
+Every distinct sub-expression exists once, constants fold while a formula is built, and products
+remember their factors (so ``a*b / b`` is ``a``). An evaluation is one pass over the nodes that the
+wanted results need: on Python numbers (one schedule), NumPy arrays (a population: no Python per
+candidate) or torch tensors (differentiable: floors pass gradients straight through).
+
+Symbols stand for loop extents and machine parameters, which are at least 1; folding uses that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright.ir import expr as ex
+from tilewright.ir.expr import Expr
+from tilewright.util.errors import IRTypeError
+
+Number = int | float
+
+
+class Formula:
+    """A node of a :class:`Graph`. Operators build nodes; ``==`` and hashing are identity (equal nodes are one)."""
+
+    __slots__ = ("args", "factors", "graph", "hi", "lo", "number", "op", "value")
+
+    def __init__(self, graph: Graph, number: int, op: str, args: tuple[Formula, ...], value: Any, bounds: tuple[float, float]):
+        self.graph, self.number, self.op, self.args, self.value = graph, number, op, args, value
+        self.lo, self.hi = bounds
+        #: Of products: constant part and symbolic factors with multiplicity.
+        self.factors: tuple[Number, tuple[Formula, ...]] = (value, ()) if op == "const" else (1, (self,))
+
+    @property
+    def is_const(self) -> bool:
+        return self.op == "const"
+
+    def __add__(self, o: Formula | Number) -> Formula:
+        return self.graph.add(self, o)
+
+    __radd__ = __add__
+
+    def __sub__(self, o: Formula | Number) -> Formula:
+        return self.graph.add(self, self.graph.mul(o, -1))
+
+    def __rsub__(self, o: Formula | Number) -> Formula:
+        return self.graph.add(o, self.graph.mul(self, -1))
+
+    def __mul__(self, o: Formula | Number) -> Formula:
+        return self.graph.mul(self, o)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, o: Formula | Number) -> Formula:
+        return self.graph.div(self, o)
+
+    def __rtruediv__(self, o: Formula | Number) -> Formula:
+        return self.graph.div(o, self)
+
+    def __floordiv__(self, o: Formula | Number) -> Formula:
+        return self.graph.floordiv(self, o)
+
+    def __mod__(self, o: Formula | Number) -> Formula:
+        return self.graph.mod(self, o)
+
+    def __le__(self, o: Formula | Number) -> Formula:
+        return self.graph.le(self, o)
+
+    def __ge__(self, o: Formula | Number) -> Formula:
+        return self.graph.le(o, self)
+
+    def __gt__(self, o: Formula | Number) -> Formula:
+        return self.graph.negate(self.graph.le(self, o))
+
+    def __lt__(self, o: Formula | Number) -> Formula:
+        return self.graph.negate(self.graph.le(o, self))
+
+    def __repr__(self) -> str:
+        if self.op in ("const", "var"):
+            return str(self.value)
+        return f"{self.op}({', '.join(map(repr, self.args))})"
+
+
+class Graph:
+    """Builder and owner of formulas."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Formula] = []
+        self._known: dict[tuple[Any, ...], Formula] = {}
+
+    # --- leaves -------------------------------------------------------------------------------
+
+    def const(self, value: Number) -> Formula:
+        return self._node("const", (), float(value) if isinstance(value, float) and not value.is_integer() else int(value))
+
+    def var(self, name: str) -> Formula:
+        """A symbol (at least 1)."""
+        return self._node("var", (), name, bounds=(1.0, math.inf))
+
+    def lift(self, value: Formula | Number) -> Formula:
+        return value if isinstance(value, Formula) else self.const(value)
+
+    def expr(self, e: Expr, env: Mapping[str, Formula]) -> Formula:
+        """An index expression of the IR, variables looked up in ``env`` and otherwise taken as symbols."""
+        match e:
+            case ex.Const():
+                return self.const(int(e.value))
+            case ex.Var():
+                return env[e.name] if e.name in env else self.var(e.name)
+            case ex.Cast():
+                return self.expr(e.a, env)
+            case ex.Where():
+                return self.where(self.expr(e.cond, env), self.expr(e.a, env), self.expr(e.b, env))
+            case ex.Binary() if e.op in _BINARY:
+                return getattr(self, _BINARY[e.op])(self.expr(e.a, env), self.expr(e.b, env))
+            case ex.Compare() if e.op in ("<", "<=", ">", ">="):
+                a, b = self.expr(e.a, env), self.expr(e.b, env)
+                return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[e.op]
+        raise IRTypeError(f"{e} is not an expression over sizes and knobs", hint="use + - * // % min max, comparisons, where")
+
+    # --- operators ----------------------------------------------------------------------------
+
+    def add(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        if a.is_const and b.is_const:
+            return self.const(a.value + b.value)
+        if a.is_const:
+            a, b = b, a
+        if b.is_const:
+            if b.value == 0:
+                return a
+            if a.op == "add" and a.args[1].is_const:
+                return self.add(a.args[0], a.args[1].value + b.value)
+        elif (c := self._common(a, b)) is not None:
+            return c
+        elif a.number > b.number:
+            a, b = b, a
+        return self._node("add", (a, b), bounds=(a.lo + b.lo, a.hi + b.hi))
+
+    def subtract(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        return self.add(a, self.mul(b, -1))
+
+    def _common(self, a: Formula, b: Formula) -> Formula | None:
+        """``k1*x + k2*x`` is one product."""
+        (ka, fa), (kb, fb) = a.factors, b.factors
+        return self._product(ka + kb, fa) if fa == fb else None
+
+    def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        (ka, fa), (kb, fb) = a.factors, b.factors
+        if not fa and not fb:
+            return self.const(ka * kb)
+        return self._product(ka * kb, tuple(sorted((*fa, *fb), key=_number)), (a, b))
+
+    def _product(self, k: Number, factors: tuple[Formula, ...], args: tuple[Formula, Formula] | None = None) -> Formula:
+        if k == 0 or not factors:
+            return self.const(k)
+        if k == 1 and len(factors) == 1:
+            return factors[0]
+        key = ("mul", k, *(f.number for f in factors))
+        if key in self._known:
+            return self._known[key]
+        if args is None or any(a.is_const and a.value == 1 for a in args):
+            rest = factors[1:] if k == 1 else factors
+            args = (factors[0] if k == 1 else self.const(k), self._product(1, rest))
+        corners = [x * y for x in (args[0].lo, args[0].hi) for y in (args[1].lo, args[1].hi) if not (math.isinf(x * y) and 0 in (x, y))]
+        node = self._node("mul", args, bounds=(min(corners), max(corners)) if not _nan(corners) else (-math.inf, math.inf), key=key)
+        node.factors = (k, factors)
+        return node
+
+    def div(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """True quotient; factors that both share cancel."""
+        a, b = self.lift(a), self.lift(b)
+        (ka, fa), (kb, fb) = a.factors, b.factors
+        if not fb:
+            return self.mul(a, _ratio(1, kb))
+        left = Counter(fa)
+        left.subtract(Counter(fb))
+        up = tuple(sorted((f for f, n in left.items() for _ in range(n)), key=_number))
+        down = tuple(sorted((f for f, n in left.items() for _ in range(-n)), key=_number))
+        over = self._product(_ratio(ka, kb), up)
+        if not down:
+            return over
+        under = self._product(1, down)
+        lo = over.lo / under.hi if over.lo >= 0 and under.lo > 0 else -math.inf
+        return self._node("div", (over, under), bounds=(lo, over.hi / under.lo if under.lo > 0 else math.inf))
+
+    def quotient(self, a: Formula, b: Formula) -> Formula | None:
+        """``a / b`` when the factors show that b divides a; None otherwise."""
+        (ka, fa), (kb, fb) = a.factors, b.factors
+        if kb == 0 or ka % kb or Counter(fb) - Counter(fa):
+            return None
+        return self.div(a, b)
+
+    def floordiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        if a.is_const and b.is_const:
+            return self.const(a.value // b.value)
+        if (q := self.quotient(a, b)) is not None:
+            return q
+        if a.lo >= 0 and (a.hi < b.lo or (a.op == "add" and a.args[0] is b and a.args[1].is_const and a.args[1].value < 0)):
+            return self.const(0)
+        hi = math.floor(a.hi / b.lo) if b.lo > 0 and math.isfinite(a.hi) else math.inf
+        lo = math.floor(a.lo / b.hi) if a.lo >= 0 and math.isfinite(b.hi) else (0.0 if a.lo >= 0 else -math.inf)
+        return self._node("floordiv", (a, b), bounds=(lo, hi))
+
+    def ceildiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        if (q := self.quotient(a, b)) is not None:
+            return q
+        if a.is_const and b.is_const:
+            return self.const(-(-a.value // b.value))
+        return self.floordiv(a + (b - 1), b)
+
+    def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        if a.is_const and b.is_const:
+            return self.const(a.value % b.value)
+        if self.quotient(a, b) is not None:
+            return self.const(0)
+        return a - self.floordiv(a, b) * b
+
+    def min(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        return self._extremum("min", self.lift(a), self.lift(b))
+
+    def max(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        return self._extremum("max", self.lift(a), self.lift(b))
+
+    def _extremum(self, op: str, a: Formula, b: Formula) -> Formula:
+        if a is b:
+            return a
+        if a.hi <= b.lo:
+            return a if op == "min" else b
+        if b.hi <= a.lo:
+            return b if op == "min" else a
+        if a.number > b.number:
+            a, b = b, a
+        pick = min if op == "min" else max
+        return self._node(op, (a, b), bounds=(pick(a.lo, b.lo), pick(a.hi, b.hi)))
+
+    def le(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """Condition a <= b."""
+        a, b = self.lift(a), self.lift(b)
+        if a is b or a.hi <= b.lo:
+            return self.const(1)
+        if a.lo > b.hi:
+            return self.const(0)
+        return self._node("le", (a, b), bounds=(0, 1))
+
+    def equal(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """Condition a == b."""
+        return self.both(self.le(a, b), self.le(b, a))
+
+    def both(self, a: Formula, b: Formula) -> Formula:
+        """Condition a and b."""
+        for x, y in ((a, b), (b, a)):
+            if x.is_const:
+                return y if x.value else x
+        return a if a is b else self._node("and", (a, b), bounds=(0, 1))
+
+    def negate(self, a: Formula) -> Formula:
+        """Condition not a."""
+        return self.const(0 if a.value else 1) if a.is_const else self._node("not", (a,), bounds=(0, 1))
+
+    def where(self, cond: Formula, a: Formula | Number, b: Formula | Number) -> Formula:
+        a, b = self.lift(a), self.lift(b)
+        if cond.is_const:
+            return a if cond.value else b
+        if a is b:
+            return a
+        return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
+
+    def log2(self, a: Formula | Number) -> Formula:
+        """Binary logarithm of 1 + a (a >= 0): the scale of features."""
+        a = self.lift(a)
+        return self.const(math.log2(1 + a.value)) if a.is_const else self._node("log2", (a,), bounds=(0, math.inf))
+
+    def sum(self, terms: Iterable[Formula | Number]) -> Formula:
+        total = self.const(0)
+        for t in terms:
+            total = total + t
+        return total
+
+    def product(self, terms: Iterable[Formula | Number]) -> Formula:
+        total = self.const(1)
+        for t in terms:
+            total = total * t
+        return total
+
+    def largest(self, terms: Iterable[Formula | Number]) -> Formula:
+        total = self.const(0)
+        for t in terms:
+            total = self.max(total, t)
+        return total
+
+    def _node(
+        self,
+        op: str,
+        args: tuple[Formula, ...],
+        value: Any = None,
+        bounds: tuple[float, float] | None = None,
+        key: tuple[Any, ...] | None = None,
+    ) -> Formula:
+        key = key or (op, value, *(a.number for a in args))
+        node = self._known.get(key)
+        if node is None:
+            node = Formula(self, len(self.nodes), op, args, value, bounds or (value, value))
+            self.nodes.append(node)
+            self._known[key] = node
+        return node
+
+
+_BINARY = {"+": "add", "-": "subtract", "*": "mul", "//": "floordiv", "%": "mod", "min": "min", "max": "max", "/": "div"}
+
+
+def _number(f: Formula) -> int:
+    return f.number
+
+
+def _nan(values: Sequence[float]) -> bool:
+    return not values or any(math.isnan(v) for v in values)
+
+
+def _ratio(a: Number, b: Number) -> Number:
+    return a // b if isinstance(a, int) and isinstance(b, int) and a % b == 0 else a / b
+
+
+class Tape:
+    """The nodes some results need, in order: evaluates them together, each once, and frees values after their last use."""
+
+    def __init__(self, outputs: Sequence[Formula]):
+        self.outputs = tuple(outputs)
+        needed: dict[int, Formula] = {}
+        todo = list(self.outputs)
+        while todo:
+            f = todo.pop()
+            if f.number not in needed:
+                needed[f.number] = f
+                todo.extend(f.args)
+        order = [needed[n] for n in sorted(needed)]
+        slot = {f.number: i for i, f in enumerate(order)}
+        self._constants = [(i, f.value) for i, f in enumerate(order) if f.is_const]
+        self._variables = [(i, f.value) for i, f in enumerate(order) if f.op == "var"]
+        self._steps = [(f.op, i, tuple(slot[a.number] for a in f.args)) for i, f in enumerate(order) if f.args]
+        self._results = [slot[f.number] for f in self.outputs]
+        self._size = len(order)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the symbols the results depend on."""
+        return tuple(name for _, name in self._variables)
+
+    def __call__(self, env: Mapping[str, Any]) -> list[Any]:
+        """Values of the outputs with symbols bound to numbers, arrays or tensors of one length.
+
+        Results that do not depend on any array are plain numbers. IRTypeError names an unbound symbol.
+        """
+        slots: list[Any] = [None] * self._size
+        for i, value in self._constants:
+            slots[i] = value
+        for i, name in self._variables:
+            if name not in env:
+                raise IRTypeError(f"knob {name!r} has no value", hint=f"bound are: {', '.join(env) or 'none'}")
+            value = env[name]
+            slots[i] = value.astype(np.float64) if isinstance(value, np.ndarray) else value
+        for op, i, args in self._steps:
+            slots[i] = _APPLY[op](*(slots[a] for a in args))
+        return [slots[i] for i in self._results]
+
+
+def _is_tensor(x: Any) -> bool:
+    return type(x).__module__ == "torch"
+
+
+def _floordiv(a: Any, b: Any) -> Any:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return a // b
+    if _is_tensor(a) or _is_tensor(b):
+        import torch
+
+        exact = torch.as_tensor(a / b)
+        return exact + (torch.floor(exact.detach() + 1e-9) - exact).detach()
+    return np.floor(a / b)
+
+
+def _min(a: Any, b: Any) -> Any:
+    return _either(a, b, min, np.minimum, "minimum")
+
+
+def _max(a: Any, b: Any) -> Any:
+    return _either(a, b, max, np.maximum, "maximum")
+
+
+def _either(a: Any, b: Any, plain: Any, array: Any, tensor: str) -> Any:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return array(a, b)
+    if _is_tensor(a) or _is_tensor(b):
+        import torch
+
+        like = a if _is_tensor(a) else b
+        return getattr(torch, tensor)(*(x if _is_tensor(x) else torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (a, b)))
+    return plain(a, b)
+
+
+def _where(c: Any, a: Any, b: Any) -> Any:
+    if isinstance(c, np.ndarray):
+        return np.where(c, a, b)
+    if _is_tensor(c):
+        import torch
+
+        return torch.where(c, a, b)
+    return a if c else b
+
+
+def _not(a: Any) -> Any:
+    return (not a) if isinstance(a, (bool, int)) else ~a
+
+
+def _log2(a: Any) -> Any:
+    if isinstance(a, np.ndarray):
+        return np.log2(1.0 + a)
+    if _is_tensor(a):
+        return (a + 1).log2()
+    return math.log2(1 + a)
+
+
+_APPLY: dict[str, Any] = {
+    "add": lambda a, b: a + b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "floordiv": _floordiv,
+    "min": _min,
+    "max": _max,
+    "le": lambda a, b: a <= b,
+    "and": lambda a, b: a & b,
+    "not": _not,
+    "where": _where,
+    "log2": _log2,
+}

@@ -1,0 +1,111 @@
+"""The valid assignments of a sketch's knobs, as a decision diagram.
+
+Knobs are decided in order. A constraint is checked as soon as its last knob is decided, and what
+later constraints still need to know (the values of the knobs they share with the past) is the
+state. Assignments that agree in that state have the same continuations, so the diagram stays small
+where the set is astronomically large, and counting continuations backwards gives the exact size of
+the set, uniform samples without rejection, and enumeration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.ir import expr as ex
+from tilewright.ir.expr import Expr
+from tilewright.space.knob import Knob
+from tilewright.util.errors import SpaceError
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The decision of one knob: edges sorted by the state they leave."""
+
+    first: np.ndarray  # of each state, its first edge; one more entry at the end
+    value: np.ndarray  # of each edge
+    target: np.ndarray  # of each edge: state of the next layer
+    ahead: np.ndarray  # valid assignments through the edges before it (one more entry at the end): float64
+
+
+class Diagram:
+    """The set of assignments of ``knobs`` that satisfy ``constraints``.
+
+    SpaceError when there is none; it names the constraint that leaves no value.
+    """
+
+    __slots__ = ("_layers", "size")
+
+    def __init__(self, knobs: Sequence[Knob], constraints: Sequence[Expr]):
+        self._layers: list[_Layer] = []
+        edges = _forward(knobs, constraints)
+        ahead = np.ones(1)
+        for origin, value, target, states in reversed(edges):
+            weight = ahead[target]
+            self._layers.append(_layer(origin, value, target, weight, states))
+            ahead = np.bincount(origin, weight, states)
+        self._layers.reverse()
+        #: Number of valid assignments.
+        self.size = int(ahead[0])
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """``n`` assignments, uniformly drawn with replacement: int64 [n, knobs]."""
+        state = np.zeros(n, np.int64)
+        columns = []
+        for layer in self._layers:
+            low, high = layer.ahead[layer.first[state]], layer.ahead[layer.first[state + 1]]
+            edge = np.searchsorted(layer.ahead, low + rng.random(n) * (high - low), side="right") - 1
+            # Rounding may land on an edge without continuation or one beyond the state's.
+            edge = np.clip(edge, layer.first[state], layer.first[state + 1] - 1)
+            columns.append(layer.value[edge])
+            state = layer.target[edge]
+        return np.stack(columns, axis=1) if columns else np.zeros((n, 0), np.int64)
+
+    def enumerate(self, limit: int) -> np.ndarray:
+        """The first ``limit`` assignments in lexicographic order: int64 [at most limit, knobs]."""
+        table, state = np.zeros((1, 0), np.int64), np.zeros(1, np.int64)
+        for layer in self._layers:
+            counts = layer.first[state + 1] - layer.first[state]
+            # Every edge has a continuation, so ``limit`` prefixes are enough for ``limit`` assignments.
+            rows = np.repeat(np.arange(len(state)), counts)[:limit]
+            edge = layer.first[state][rows] + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)[:limit]
+            table = np.concatenate([table[rows], layer.value[edge][:, None]], axis=1)
+            state = layer.target[edge]
+        return table
+
+
+def _layer(origin: np.ndarray, value: np.ndarray, target: np.ndarray, weight: np.ndarray, states: int) -> _Layer:
+    alive = weight > 0
+    origin, value, target, weight = origin[alive], value[alive], target[alive], weight[alive]
+    first = np.searchsorted(origin, np.arange(states + 1))
+    return _Layer(first, value, target, np.concatenate([[0.0], np.cumsum(weight)]))
+
+
+def _forward(knobs: Sequence[Knob], constraints: Sequence[Expr]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+    """For each knob its edges (state, value, next state), sorted by state, and the number of states."""
+    position = {k.name: n for n, k in enumerate(knobs)}
+    needed = [sorted((position[v] for v in ex.free_vars(c)), reverse=True) for c in constraints]
+    kept: list[int] = []  # the knobs whose values make up the state
+    states = np.zeros((1, 0), np.int64)
+    out = []
+    for n, knob in enumerate(knobs):
+        values = np.array(knob.values, np.int64)
+        origin = np.repeat(np.arange(len(states)), len(values))
+        table = np.concatenate([states[origin], np.tile(values, len(states))[:, None]], axis=1)
+        now = [*kept, n]
+        for constraint, names in zip(constraints, needed, strict=True):
+            if names and names[0] == n:
+                holds = np.broadcast_to(ex.evaluate(constraint, {knobs[p].name: table[:, c] for c, p in enumerate(now)}), len(table))
+                if not holds.any():
+                    raise SpaceError(
+                        f"no values of {', '.join(knobs[p].name for p in reversed(names))} satisfy {constraint}",
+                        hint=f"{knob.name} may be {', '.join(map(str, knob.values[:12]))}; relax the constraint or add values",
+                    )
+                origin, table = origin[holds], table[holds]
+        kept = [p for p in now if any(p in names and names[0] > n for names in needed)]
+        following, target = np.unique(table[:, [now.index(p) for p in kept]], axis=0, return_inverse=True)
+        out.append((origin, table[:, -1], target.reshape(-1), len(states)))
+        states = following
+    return out

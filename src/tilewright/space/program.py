@@ -1,0 +1,267 @@
+"""Symbolic programs of tiled reductions: the scheduled loops with knobs in their extents.
+
+The tiled nest is built from the levels of its space by substituting ``start + own part`` for every
+loop variable. A packed operand appears in its physical order, one dimension for each part of its
+layout, because the width of a panel is a knob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Expr, Load, Var
+from tilewright.ir.stmt import Alloc, LoopKind, Stmt, Store
+from tilewright.space.levels import ceil_div, symbolic_loops, wrap
+from tilewright.space.rules.contraction import dimension_loops, reduction_order
+from tilewright.space.stages import Stage
+from tilewright.space.strides import Access
+from tilewright.space.tiling import TilingSpace, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What stands around a reduction: its initial value, and the element-wise nest that takes its result.
+
+    ``at`` maps the reduction's spatial loops to the epilogue's.
+    """
+
+    init: Store | None
+    epilogue: Stage | None
+    at: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TiledProgram:
+    """``before``: copies into panels ahead of everything; ``nest``: the tiles; ``arguments``: those stored otherwise."""
+
+    before: tuple[Stmt, ...]
+    nest: tuple[Stmt, ...]
+    arguments: Mapping[str, Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """An operand in vector order: physical buffer, and for each dimension what indexes it.
+
+    ``roles`` has ("index", d): the d-th logical index; ("loop", n): a loop that shares the vector's dimension;
+    ("panel", ""): number of the panel; ("lane", ""): element within it.
+    """
+
+    source: Access
+    buffer: Buffer
+    roles: tuple[tuple[str, str], ...]
+    placement: str
+
+
+def tiled_program(space: TilingSpace, around: Surroundings, taken: set[str]) -> TiledProgram:
+    """The symbolic program of ``space``; new buffers get names not in ``taken``."""
+    return _Builder(space, around, taken).build()
+
+
+class _Builder:
+    def __init__(self, space: TilingSpace, around: Surroundings, taken: set[str]):
+        self.space, self.around, self.taken = space, around, taken
+        self.stage, self.structure = space.stage, space.structure
+        self.width: Expr = space.size[self.structure.vector].var
+        self.loops, self.start = symbolic_loops(self.stage.loops, space.levels)
+        reads = {a.buffer.name: a for a in self.stage.reads()}
+        self.panels = [p for name, how in self.structure.packing if (p := self.panel(reads[name], how)) is not None]
+
+    def build(self) -> TiledProgram:
+        assert self.stage.store is not None  # only reductions are tiled
+        store = self.stage.store
+        target = store.buffer
+        shape = tuple(self.tile_extent(i) for i in store.indices)
+        tile = Buffer(self.fresh(f"{target.name}_tile"), target.dtype, shape, "reg")
+        own = tuple(Var(i.name) if isinstance(i, Var) and i.name in self.structure.tiled else ex.idx(0) for i in store.indices)
+        env = self.environment("")
+        value = ex.transform(ex.substitute(self.read_panels(store.value), env), lambda e: None)
+        update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
+        first = Store(tile, own, self.around.init.value if self.around.init else Load(target, tuple(ex.substitute(i, env) for i in store.indices)))
+        body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
+        inside = [p for p in self.panels if p.placement == "panel"]
+        loops = self.kinds()
+        position = self.space.block_level(self.structure.vector) + 1
+        nest: Stmt = wrap(loops[position:], *body) if loops[position:] else st.block(*body)
+        copies: list[Stmt] = [s for p in inside for s in (Alloc(p.buffer), self.copy(p))]
+        whole = wrap(loops[:position], *copies, nest)
+        before = [s for p in self.panels if p.placement == "copy" for s in (Alloc(p.buffer), self.copy(p))]
+        arguments = {p.source.buffer.name: p.buffer for p in self.panels if p.placement == "ahead"}
+        return TiledProgram(tuple(before), (whole,), arguments)
+
+    # --- loops ------------------------------------------------------------------------------
+
+    def kinds(self) -> list[tuple[str, Expr, LoopKind]]:
+        """The loops around the tile; the outermost is parallel if the structure says so."""
+        first = LoopKind.PARALLEL if self.structure.parallel else LoopKind.SERIAL
+        return [(name, trips, first if n == 0 else LoopKind.SERIAL) for n, (name, trips) in enumerate(self.loops)]
+
+    def environment(self, suffix: str) -> dict[str, Expr]:
+        """Each spatial loop as start of the tile plus the part inside it."""
+        env = dict(self.start)
+        for n in self.structure.tiled:
+            env[n] = env[n] + Var(n + suffix)
+        for n in self.stage.spatial:
+            env.setdefault(n, ex.idx(0))
+        inner = self.reductions()[-1][0] if self.unrolled() else None
+        if inner is not None:
+            env[inner] = Var(inner) * self.unrolled() + Var(f"{inner}_unrolled")
+        return env
+
+    def unrolled(self) -> Expr | None:
+        return value_of(self.space.unroll) if self.space.unroll and len(self.space.unroll.values) > 1 else None
+
+    def reductions(self) -> list[tuple[str, Expr, LoopKind]]:
+        packed = self.panels[-1].source.buffer.name if self.panels else ""
+        order = reduction_order(self.stage, packed)
+        loops = [(n, ex.idx(self.stage.loops[n]), LoopKind.SERIAL) for n in order]
+        if self.space.unroll and (factor := self.unrolled()) is not None:
+            last = order[-1]
+            loops[-1:] = [(last, loops[-1][1] // factor, LoopKind.SERIAL), (f"{last}_unrolled", factor, LoopKind.UNROLL)]
+        return loops
+
+    def tile_loops(self, suffix: str, body: Stmt, outside: Sequence[tuple[str, Expr, LoopKind]]) -> Stmt:
+        rows = [(n + suffix, self.space.size[n].var, LoopKind.UNROLL) for n in self.structure.rows]
+        return wrap([*outside, *rows, (self.structure.vector + suffix, self.width, LoopKind.VECTOR)], body)
+
+    def renamed(self, nest: Stmt, suffix: str) -> Stmt:
+        """A nest over the tile with loops of its own."""
+        env: dict[str, Expr] = {n: Var(n + suffix) for n in self.structure.tiled}
+
+        def loop(s: Stmt) -> Stmt | None:
+            return replace(s, var=Var(s.name + suffix)) if isinstance(s, st.For) and s.name in env else None
+
+        return st.map_stmts(st.substitute(nest, env), loop)
+
+    def last(self, tile: Buffer, own: tuple[Expr, ...]) -> Stmt:
+        """The epilogue on the tile, or its plain write-back."""
+        assert self.stage.store is not None
+        store, epilogue = self.stage.store, self.around.epilogue
+        suffix = "_last"
+        env = self.environment(suffix)
+        mine = tuple(ex.substitute(i, {n: Var(n + suffix) for n in self.structure.tiled}) for i in own)
+        if epilogue is None or epilogue.store is None:
+            written = Store(store.buffer, tuple(ex.substitute(i, env) for i in store.indices), Load(tile, mine))
+            return self.tile_loops(suffix, written, [])
+        theirs = {self.around.at[n]: e for n, e in env.items() if n in self.around.at}
+        out = epilogue.store
+        value = ex.transform(out.value, lambda e: Load(tile, mine) if isinstance(e, Load) and e.buffer.name == store.buffer.name else None)
+        env = {**{n: ex.idx(0) for n in epilogue.loops}, **theirs}
+        written = Store(out.buffer, tuple(ex.substitute(i, env) for i in out.indices), ex.substitute(value, env), out.op)
+        return self.tile_loops(suffix, written, [])
+
+    def tile_extent(self, index: Expr) -> Expr:
+        return self.space.size[index.name].var if isinstance(index, Var) and index.name in self.space.size else ex.idx(1)
+
+    # --- panels -----------------------------------------------------------------------------
+
+    def panel(self, a: Access, placement: str) -> _Panel | None:
+        """The physical form of an operand in panels (dimensions around, panels, reduction dimensions, lanes)."""
+        dims = dimension_loops(a, self.stage)
+        vector = self.structure.vector
+        if dims is None or not any(vector in d for d in dims):
+            return None
+        v = next(d for d, loops in enumerate(dims) if vector in loops)
+        order = reduction_order(self.stage, a.buffer.name)
+        inside = sorted((d for d, n in enumerate(dims) if set(n) & set(order)), key=lambda d: order.index(next(iter(dims[d]))))
+        beside = [d for d in range(len(dims)) if d != v and d not in inside]
+        shared = sorted((n for n in dims[v] if n != vector), key=lambda n: -dims[v][n])
+        roles = [*(("index", str(d)) for d in beside), *(("loop", n) for n in shared), ("panel", ""), *(("index", str(d)) for d in inside), ("lane", "")]
+        name = a.buffer.name if placement == "ahead" else self.fresh(f"{a.buffer.name}_panels")
+        shape = tuple(self.panel_extent(role, a, placement, dims) for role in roles)
+        return _Panel(a, Buffer(name, a.buffer.dtype, shape, a.buffer.memory), tuple(roles), placement)
+
+    def panel_extent(self, role: tuple[str, str], a: Access, placement: str, dims: Sequence[Mapping[str, int]]) -> Expr:
+        kind, what = role
+        if kind == "lane":
+            return self.width
+        local = placement == "panel"
+        if kind == "panel":
+            level = self.space.levels[self.space.block_level(self.structure.vector)]
+            covered = level.chunk if local else ex.idx(self.stage.loops[self.structure.vector])
+            return ceil_div(covered, self.width)
+        if kind == "loop":
+            return ex.idx(1 if local and what in self.outside() else self.stage.loops[what])
+        fixed = local and set(dims[int(what)]) and set(dims[int(what)]) <= self.outside()
+        return ex.idx(1) if fixed else a.buffer.shape[int(what)]
+
+    def outside(self) -> set[str]:
+        """Loops fixed where panels inside the loop over blocks of the vector loop are made."""
+        before = self.space.levels[: self.space.block_level(self.structure.vector)]
+        tiled = {level.loop for level in self.space.levels[len(before) :]}
+        return {level.loop for level in before} - tiled
+
+    def read_panels(self, value: Expr) -> Expr:
+        """``value`` with packed operands read through their panels (loops not yet substituted)."""
+        by_name = {p.source.buffer.name: p for p in self.panels}
+
+        def read(e: Expr) -> Expr | None:
+            if not isinstance(e, Load) or e.buffer.name not in by_name:
+                return None
+            p = by_name[e.buffer.name]
+            return Load(p.buffer, tuple(self.panel_index(p, role, e.indices, n) for n, role in enumerate(p.roles)))
+
+        return ex.transform(value, read)
+
+    def panel_index(self, p: _Panel, role: tuple[str, str], indices: tuple[Expr, ...], dim: int) -> Expr:
+        kind, what = role
+        vector = self.structure.vector
+        if kind == "lane":
+            # Tiles begin at panels, so the lane is the loop's own part; ``environment`` replaces the other loops.
+            return Var(f"{vector}@lane")
+        if kind == "panel":
+            block = Var(f"{vector}_block") * ceil_div(self.space.levels[self.space.block_level(vector)].chunk, self.width)
+            return Var(f"{vector}_tile") + (ex.idx(0) if p.placement == "panel" else block)
+        extent = p.buffer.shape[dim]
+        if isinstance(extent, ex.Const) and extent.value == 1:
+            return ex.idx(0)
+        return Var(what) if kind == "loop" else indices[int(what)]
+
+    def copy(self, p: _Panel) -> Stmt:
+        """The nest that fills the panels: panels outside, lanes innermost."""
+        suffix = f"_{p.buffer.name}"
+        own: list[Expr] = []
+        loops: list[tuple[str, Expr, LoopKind]] = []
+        for n, extent in enumerate(p.buffer.shape):
+            single = isinstance(extent, ex.Const) and extent.value == 1
+            own.append(ex.idx(0) if single else Var(f"d{n}{suffix}"))
+            if not single:
+                last = n == len(p.roles) - 1
+                loops.append((f"d{n}{suffix}", extent, LoopKind.VECTOR if last else LoopKind.SERIAL))
+        if self.structure.parallel and p.placement == "copy" and len(loops) > 1:
+            loops[0] = (*loops[0][:2], LoopKind.PARALLEL)
+        return wrap(loops, Store(p.buffer, tuple(own), Load(p.source.buffer, self.source_index(p, own))))
+
+    def source_index(self, p: _Panel, own: Sequence[Expr]) -> tuple[Expr, ...]:
+        """Where the element at physical index ``own`` of the panels comes from."""
+        vector, env = self.structure.vector, dict[str, Expr]()
+        indices = list(p.source.indices)
+        outside = self.environment("") if p.placement == "panel" else {}
+        panel = lane = ex.idx(0)
+        plain: dict[int, Expr] = {}
+        for role, i, extent in zip(p.roles, own, p.buffer.shape, strict=True):
+            kind, what = role
+            fixed = isinstance(extent, ex.Const) and extent.value == 1
+            if kind == "panel":
+                panel = i
+            elif kind == "lane":
+                lane = i
+            elif kind == "loop":
+                env[what] = outside.get(what, ex.idx(0)) if fixed else i
+            else:
+                plain[int(what)] = ex.substitute(indices[int(what)], outside) if fixed and p.placement == "panel" else i
+        first = Var(f"{vector}_block") * self.space.levels[self.space.block_level(vector)].chunk if p.placement == "panel" else ex.idx(0)
+        env[vector] = first + panel * self.width + lane
+        return tuple(plain[d] if d in plain else ex.substitute(e, env) for d, e in enumerate(indices))
+
+    def fresh(self, wanted: str) -> str:
+        name, n = wanted, 0
+        while name in self.taken:
+            n += 1
+            name = f"{wanted}_{n}"
+        self.taken.add(name)
+        return name

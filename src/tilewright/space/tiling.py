@@ -1,0 +1,188 @@
+"""Structures of a register-tiled reduction and their knobs.
+
+A structure says which loop rides on the lanes, which loops are the rows of the register tile, where
+operands are brought into vector order, and which loop comes first (and is divided among cores).
+Everything else is a number: tile sizes, and into how many blocks the tiles of a loop are grouped so
+that a block's operands stay in a private cache while it is worked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
+from tilewright.ir.expr import Expr, Var, compare
+from tilewright.space.knob import Knob
+from tilewright.space.levels import Level, ceil_div
+from tilewright.space.stages import Stage
+
+#: Work lost to a last block that is not full, at most 1 / SLACK of the whole.
+SLACK = 8
+#: Vectors side by side in a tile.
+MOST_VECTORS = 8
+#: Values of "steps of the innermost reduction loop in one go".
+UNROLLS = (1, 2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """One structural alternative of a tiled reduction; loops by the stage's names.
+
+    ``rows`` are the unrolled loops of the tile, outermost first (none to two of them). ``packing`` says of
+    operands how they come into vector order: "ahead" (the argument is stored that way), "copy" (before
+    everything) or "panel" (inside the loop over blocks of the vector loop). ``lead`` is the outermost loop.
+    """
+
+    vector: str
+    rows: tuple[str, ...]
+    packing: tuple[tuple[str, str], ...] = ()
+    lead: str | None = None
+    parallel: bool = False
+
+    @property
+    def tiled(self) -> tuple[str, ...]:
+        """Loops with a part in the tile, outermost first."""
+        return (*self.rows, self.vector)
+
+    def __str__(self) -> str:
+        parts = [f"{' x '.join(self.tiled)}", *(f"{how} {name}" for name, how in self.packing)]
+        return ", ".join([*parts, *([f"parallel {self.lead}"] if self.parallel else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class TilingSpace:
+    """The knobs of a structure for one stage.
+
+    ``size`` and ``blocks`` give for each tiled loop the knob of its extent in the tile and of the number
+    of blocks its tiles are grouped into. ``levels`` are the loops around the tile, outermost first.
+    """
+
+    stage: Stage
+    structure: Structure
+    knobs: tuple[Knob, ...]
+    constraints: tuple[Expr, ...]
+    size: Mapping[str, Knob]
+    blocks: Mapping[str, Knob]
+    unroll: Knob | None
+    levels: tuple[Level, ...]
+
+    def block_level(self, loop: str) -> int:
+        """The number of the level that walks the blocks of a tiled loop."""
+        return next(n for n, level in enumerate(self.levels) if level.loop == loop)
+
+
+def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: str, inner: str | None) -> TilingSpace:
+    """Knobs, constraints and levels of ``structure``; ``inner`` is the innermost reduction loop, if it may be unrolled."""
+    size, blocks = {}, {}
+    for number, loop in enumerate(structure.tiled):
+        label = _label(structure, number)
+        size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector))
+        blocks[loop] = Knob(f"{prefix}{label}_blocks", _block_counts(stage.loops[loop], size[loop].values))
+    unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
+    order = [structure.vector, *reversed(structure.rows)]
+    knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([unroll] if unroll else []))
+    vectors = ceil_div(size[structure.vector].var, ex.idx(core.lanes))
+    rows: Expr = ex.idx(1)
+    for n in structure.rows:
+        rows = rows * size[n].var
+    fits = compare("<=", vectors * (rows + 1) + 1, ex.idx(core.registers))
+    balanced = [_balanced(stage.loops[n], size[n].var, blocks[n].var) for n in order]
+    return TilingSpace(
+        stage,
+        structure,
+        tuple(k for k in knobs if len(k.values) > 1 or k in size.values()),
+        (fits, *(c for n, c in zip(order, balanced, strict=True) if len(blocks[n].values) > 1)),
+        size,
+        blocks,
+        unroll,
+        _levels(stage, structure, size, blocks),
+    )
+
+
+def _label(structure: Structure, number: int) -> str:
+    """Knob names: the vector loop's "width", the inner row loop's "rows", the outer one's "rows2"."""
+    from_inside = len(structure.rows) - number
+    return "width" if from_inside == 0 else "rows" if from_inside == 1 else f"rows{from_inside}"
+
+
+def _sizes(extent: int, core: VectorCore, lanes: bool) -> tuple[int, ...]:
+    if lanes:
+        return tuple(sorted({min(u * core.lanes, extent) for u in range(1, MOST_VECTORS + 1)}))
+    return tuple(range(1, min(extent, core.registers - 2) + 1))
+
+
+def _block_counts(extent: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Few blocks, and as many as there are tiles."""
+    most = -(-extent // sizes[0])
+    few = {*range(1, 9), 12, 16, 24, 32, 48, 64}
+    return tuple(sorted({n for n in few if n <= most} | {-(-extent // s) for s in sizes}))
+
+
+def _balanced(extent: int, size: Var, blocks: Var) -> Expr:
+    tiles = ceil_div(ex.idx(extent), size)
+    return compare("<=", blocks * ceil_div(tiles, blocks) * SLACK, tiles * (SLACK + 1))
+
+
+def _levels(stage: Stage, structure: Structure, size: Mapping[str, Knob], blocks: Mapping[str, Knob]) -> tuple[Level, ...]:
+    """Loops every operand walks; blocks of panels; the other loops; blocks of rows; then the tiles of a block."""
+    reads = stage.reads()
+    others = [n for n in stage.spatial if n not in structure.tiled and stage.loops[n] > 1]
+    shared = [n for n in others if all(a.moved_by(n) for a in reads)]
+    rest = [n for n in others if n not in shared]
+
+    def each(loop: str) -> Level:
+        return Level(loop, ex.idx(1), f"{loop}_each")
+
+    def block(loop: str) -> Level:
+        tiles = ceil_div(ex.idx(stage.loops[loop]), size[loop].var)
+        count = value_of(blocks[loop])
+        return Level(loop, ceil_div(tiles, count) * size[loop].var, f"{loop}_block")
+
+    def tile(loop: str) -> Level:
+        return Level(loop, size[loop].var, f"{loop}_tile")
+
+    vector, rows = structure.vector, structure.rows
+    out = [*map(each, shared), block(vector), *map(each, rest), *map(block, rows), tile(vector), *map(tile, rows)]
+    lead = next((n for n, level in enumerate(out) if level.loop == structure.lead), 0)
+    return (out[lead], *out[:lead], *out[lead + 1 :])
+
+
+def value_of(knob: Knob) -> Expr:
+    """The knob, or the only value it has."""
+    return knob.var if len(knob.values) > 1 else ex.idx(knob.values[0])
+
+
+def structures(
+    stage: Stage,
+    pairs: list[tuple[str, tuple[str, ...]]],
+    packings: Mapping[str, list[tuple[tuple[str, str], ...]]],
+    threads: int,
+    core: VectorCore,
+) -> list[Structure]:
+    """Every combination of a tile's loops, the packings of its vector loop and, on several threads, the outermost loop."""
+    out = []
+    for vector, rows in pairs:
+        leads = leading(stage, vector, rows, threads, core)
+        for packing in packings[vector]:
+            out += [Structure(vector, rows, packing, lead, threads > 1 and lead is not None) for lead in leads]
+    return out
+
+
+#: Cycles of work below which waking other cores costs more than it saves.
+PARALLEL_CYCLES = 8000
+
+
+def leading(stage: Stage, vector: str, rows: tuple[str, ...], threads: int, core: VectorCore) -> list[str | None]:
+    """Loops that may be outermost: those with work for every thread. [None]: one thread, the order stays."""
+    if threads == 1 or prod(stage.loops.values()) / core.lanes / core.fma_per_cycle < PARALLEL_CYCLES:
+        return [None]
+    reads = stage.reads()
+    shared = [n for n in stage.spatial if n not in (*rows, vector) and stage.loops[n] >= threads and all(a.moved_by(n) for a in reads)]
+    if shared:
+        return [shared[0]]
+    units = {vector: core.lanes}
+    wide = [n for n in stage.spatial if stage.loops[n] // units.get(n, 1) >= threads]
+    return list(wide) or [None]
