@@ -73,6 +73,13 @@ def test_run_reports_unwritable_output(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "cannot write outputs" in result.output
 
 
+def test_a_cache_that_cannot_be_written_is_a_warning_for_people(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_CACHE", "/proc/tilewright")
+    result = tilewright("run", str(model), "--dim", "batch=1", "--threads", "1")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: cannot write the build cache /proc/tilewright") and "RuntimeWarning" not in result.stderr
+
+
 def test_compile_lists_kernels_memory_and_rates(model: Path) -> None:
     result = tilewright("compile", str(model), "--dim", "batch=1", "--threads", "1", "--profile", "2")
     assert result.exit_code == 0, result.output

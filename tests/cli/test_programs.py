@@ -10,6 +10,7 @@ import pytest
 from tests.cli.command import tilewright
 
 from tilewright.cli.explain import read_step
+from tilewright.util.errors import ScheduleError
 
 MAIN = r"""
 #include <stdio.h>
@@ -59,6 +60,16 @@ def test_header_alone_and_unwritable_files(kernels: Path, tmp_path: Path) -> Non
     for emit in ("obj", "header"):
         result = tilewright("build", f"{kernels}:gemm", "--emit", emit, "-o", str(tmp_path / "no" / "where.o"))
         assert result.exit_code == 1 and "cannot write" in result.output
+
+
+def test_a_kernel_the_rules_refuse_is_built_as_written(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ScheduleError("no rule fits")
+
+    monkeypatch.setattr("tilewright.space.default.default_schedule", refuse)
+    result = tilewright("build", f"{kernels}:gemm", "--emit", "llvm")
+    assert result.exit_code == 0 and "define" in result.stdout
+    assert result.stderr == "warning: gemm is built as it is written, the default schedule does not fit: no rule fits\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -91,7 +92,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error Tilewright raised on purpose becomes its message and exit code 1."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = print_warning
+                return super().invoke(ctx)
         except TilewrightError as error:
             if ctx.params["debug"]:
                 raise
@@ -120,6 +123,14 @@ def print_error(error: TilewrightError) -> None:
     console.print(f"[red]error:[/] {escape(where + error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
         console.print(f"  [cyan]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+
+
+def print_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning for people: what is said, not which line of ours says it."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True).print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
 
 def run(args: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,7 @@ from tilewright.runtime.pool import default_threads
 from tilewright.runtime.signature import signature
 from tilewright.runtime.target import of_machine
 from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import RuntimeFailure
+from tilewright.util.errors import RuntimeFailure, ScheduleError
 
 if TYPE_CHECKING:
     from tilewright.graph.network import Network
@@ -93,9 +94,14 @@ def build(
 
 
 def _scheduled(kernel: Kernel, machine: Machine, threads: int | None) -> Kernel:
+    """The kernel by the default schedule; as it is written, with a warning, where the rules do not apply."""
     from tilewright.space.default import default_schedule
 
-    return default_schedule(kernel, machine, threads=threads or default_threads()).kernel
+    try:
+        return default_schedule(kernel, machine, threads=threads or default_threads()).kernel
+    except ScheduleError as error:
+        warnings.warn(f"{kernel.name} is built as it is written, the default schedule does not fit: {error.message}", stacklevel=2)
+        return kernel
 
 
 def text_of(kernel: Kernel, emit: Emit, machine: Machine, parallel: bool) -> str:
