@@ -284,6 +284,11 @@ def _is_copy(b: Buffer, name: str) -> bool:
     return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
 
 
+def _holds_tile(s: Stmt, name: str) -> bool:
+    """Whether a tile of buffer ``name`` lives inside ``s``."""
+    return any(isinstance(t, Alloc) and _is_copy(t.buffer, name) for t in st.walk(s))
+
+
 def _reads_once(reader: Stage, writer: Stage, b: Buffer) -> bool:
     """Whether ``writer`` is element-wise and ``reader`` loads every element of ``b`` in exactly one iteration."""
     if writer.store is None or reader.store is None or writer.store.op is not None or writer.is_init:
