@@ -20,7 +20,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Binary, Const, Var
-from tilewright.ir.stmt import For, Kernel
+from tilewright.ir.stmt import Alloc, For, Kernel, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules import contraction, instructions, pointwise, rows, tile, writeback
