@@ -10,7 +10,8 @@ import pytest
 from tests.cli.command import tilewright
 
 from tilewright.cli.explain import read_step
-from tilewright.util.errors import ScheduleError
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.default import Plan
 
 MAIN = r"""
 #include <stdio.h>
@@ -62,14 +63,14 @@ def test_header_alone_and_unwritable_files(kernels: Path, tmp_path: Path) -> Non
         assert result.exit_code == 1 and "cannot write" in result.output
 
 
-def test_a_kernel_the_rules_refuse_is_built_as_written(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **options: object) -> None:
-        raise ScheduleError("no rule fits")
-
-    monkeypatch.setattr("tilewright.space.default.default_schedule", refuse)
+def test_rules_that_do_not_apply_are_warnings_and_explained(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tilewright.space.default.plan", lambda kernel, *_, **__: Plan(Schedule(kernel), (), ("tile of c: it reads itself",))
+    )
     result = tilewright("build", f"{kernels}:gemm", "--emit", "llvm")
     assert result.exit_code == 0 and "define" in result.stdout
-    assert result.stderr == "warning: gemm is built as it is written, the default schedule does not fit: no rule fits\n"
+    assert result.stderr.startswith("warning: gemm is slower than it could be") and "tile of c: it reads itself" in result.stderr
+    assert "refused tile of c: it reads itself" in tilewright("explain", f"{kernels}:gemm").output
 
 
 @pytest.mark.parametrize(

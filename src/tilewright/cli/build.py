@@ -22,7 +22,7 @@ from tilewright.runtime.pool import default_threads
 from tilewright.runtime.signature import signature
 from tilewright.runtime.target import of_machine
 from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import RuntimeFailure, ScheduleError
+from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from tilewright.graph.network import Network
@@ -94,14 +94,13 @@ def build(
 
 
 def _scheduled(kernel: Kernel, machine: Machine, threads: int | None) -> Kernel:
-    """The kernel by the default schedule; as it is written, with a warning, where the rules do not apply."""
-    from tilewright.space.default import default_schedule
+    """The kernel by the default schedule, with a warning for each rule that did not apply."""
+    from tilewright.space.default import plan
 
-    try:
-        return default_schedule(kernel, machine, threads=threads or default_threads()).kernel
-    except ScheduleError as error:
-        warnings.warn(f"{kernel.name} is built as it is written, the default schedule does not fit: {error.message}", stacklevel=2)
-        return kernel
+    planned = plan(kernel, machine, threads=threads or default_threads())
+    for rule in planned.refused:
+        warnings.warn(f"{kernel.name} is slower than it could be, a rule of the default schedule does not apply: {rule}", stacklevel=2)
+    return planned.schedule.kernel
 
 
 def text_of(kernel: Kernel, emit: Emit, machine: Machine, parallel: bool) -> str:

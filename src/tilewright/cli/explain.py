@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +22,7 @@ from tilewright.schedule.trace import Trace
 from tilewright.util.errors import ScheduleError
 
 if TYPE_CHECKING:
-    from tilewright.space.default import Decision, Plan
+    from tilewright.space.default import Plan
 
 
 def explain(
@@ -73,7 +72,7 @@ def explain(
         return
     loaded = load_program(program, extents)
     kernel = kernel_of(loaded)
-    decisions: tuple[Decision, ...] = ()
+    planned: Plan | None = None
     if apply:
         sch = applied(kernel, device, apply)
     elif isinstance(loaded, Schedule):
@@ -81,10 +80,11 @@ def explain(
     else:
         with busy("scheduling"):
             planned = _planned(kernel, device, threads)
-        sch, decisions = planned.schedule, planned.decisions
+        sch = planned.schedule
     if code and sch is not loaded:
         _print_kernel(console, "before", kernel)
-    _print_decisions(console, decisions, device)
+    if planned is not None:
+        _print_decisions(console, planned, device)
     if steps:
         _print_steps(console, sch.trace)
     if code:
@@ -162,10 +162,12 @@ def _explain_mapping(
     console.print(escape(explain_mapping(operator_for(operator, target, extents), target, wanted)), highlight=False, soft_wrap=True)
 
 
-def _print_decisions(console: Console, decisions: Sequence[Decision], machine: Machine) -> None:
-    for d in decisions:
+def _print_decisions(console: Console, planned: Plan, machine: Machine) -> None:
+    for d in planned.decisions:
         estimate = f", estimated at {seconds_text(machine.seconds(d.cycles))} on one core" if d.cycles else ""
         console.print(f"[bold]chosen[/] for {escape(str(d))}{estimate}", highlight=False, soft_wrap=True)
+    for rule in planned.refused:
+        console.print(f"[yellow]refused[/] {escape(rule)}", highlight=False, soft_wrap=True)
 
 
 def _print_steps(console: Console, trace: Trace) -> None:
