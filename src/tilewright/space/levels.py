@@ -21,20 +21,12 @@ from tilewright.schedule.schedule import Schedule
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Walk ``loop`` in chunks of ``chunk`` iterations (an expression of knobs); ``name`` is the symbolic loop."""
+    """Walk ``loop`` in ``trips`` chunks of ``chunk`` iterations (expressions of knobs); ``name`` is the symbolic loop."""
 
     loop: str
+    trips: Expr
     chunk: Expr
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """The loops of the tile itself, outermost first: extent of each, and whether it is vector or unrolled."""
-
-    loop: str
-    extent: Expr
-    kind: LoopKind
 
 
 def ceil_div(a: Expr, b: Expr) -> Expr:
@@ -42,16 +34,12 @@ def ceil_div(a: Expr, b: Expr) -> Expr:
     return (a + (b - 1)) // b
 
 
-def symbolic_loops(extents: Mapping[str, int], levels: Sequence[Level]) -> tuple[list[tuple[str, Expr]], dict[str, Expr]]:
-    """The loops around the tile as (name, trips), and for each loop the first iteration of the tile."""
-    current: dict[str, Expr] = {n: ex.idx(e) for n, e in extents.items()}
+def starts(levels: Sequence[Level]) -> dict[str, Expr]:
+    """For each loop that the levels walk, the first iteration of the innermost chunk."""
     start: dict[str, Expr] = {}
-    loops = []
     for level in levels:
-        loops.append((level.name, ceil_div(current[level.loop], level.chunk)))
-        current[level.loop] = level.chunk
         start[level.loop] = start.get(level.loop, ex.idx(0)) + Var(level.name) * level.chunk
-    return loops, start
+    return start
 
 
 def wrap(loops: Sequence[tuple[str, Expr, LoopKind]], *body: Stmt) -> Stmt:

@@ -15,7 +15,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, LoopKind, Stmt, Store
-from tilewright.space.levels import ceil_div, symbolic_loops, wrap
+from tilewright.space.levels import starts, wrap
 from tilewright.space.rules.contraction import dimension_loops, reduction_order
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
@@ -67,7 +67,7 @@ class _Builder:
         self.space, self.around, self.taken = space, around, taken
         self.stage, self.structure = space.stage, space.structure
         self.width: Expr = space.size[self.structure.vector].var
-        self.loops, self.start = symbolic_loops(self.stage.loops, space.levels)
+        self.start = starts(space.levels)
         reads = {a.buffer.name: a for a in self.stage.reads()}
         self.panels = [p for name, how in self.structure.packing if (p := self.panel(reads[name], how)) is not None]
 
@@ -79,7 +79,7 @@ class _Builder:
         tile = Buffer(self.fresh(f"{target.name}_tile"), target.dtype, shape, "reg")
         own = tuple(Var(i.name) if isinstance(i, Var) and i.name in self.structure.tiled else ex.idx(0) for i in store.indices)
         env = self.environment("")
-        value = ex.transform(ex.substitute(self.read_panels(store.value), env), lambda e: None)
+        value = self.read_panels(ex.substitute(store.value, env), env)
         update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
         first = Store(tile, own, self.around.init.value if self.around.init else Load(target, tuple(ex.substitute(i, env) for i in store.indices)))
         body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
@@ -98,7 +98,7 @@ class _Builder:
     def kinds(self) -> list[tuple[str, Expr, LoopKind]]:
         """The loops around the tile; the outermost is parallel if the structure says so."""
         first = LoopKind.PARALLEL if self.structure.parallel else LoopKind.SERIAL
-        return [(name, trips, first if n == 0 else LoopKind.SERIAL) for n, (name, trips) in enumerate(self.loops)]
+        return [(level.name, level.trips, first if n == 0 else LoopKind.SERIAL) for n, level in enumerate(self.space.levels)]
 
     def environment(self, suffix: str) -> dict[str, Expr]:
         """Each spatial loop as start of the tile plus the part inside it."""
@@ -107,9 +107,9 @@ class _Builder:
             env[n] = env[n] + Var(n + suffix)
         for n in self.stage.spatial:
             env.setdefault(n, ex.idx(0))
-        inner = self.reductions()[-1][0] if self.unrolled() else None
-        if inner is not None:
-            env[inner] = Var(inner) * self.unrolled() + Var(f"{inner}_unrolled")
+        if (factor := self.unrolled()) is not None:
+            inner = self.reductions()[-2][0]
+            env[inner] = Var(inner) * factor + Var(f"{inner}_unrolled")
         return env
 
     def unrolled(self) -> Expr | None:
@@ -181,9 +181,7 @@ class _Builder:
             return self.width
         local = placement == "panel"
         if kind == "panel":
-            level = self.space.levels[self.space.block_level(self.structure.vector)]
-            covered = level.chunk if local else ex.idx(self.stage.loops[self.structure.vector])
-            return ceil_div(covered, self.width)
+            return (self.space.each if local else self.space.tiles)[self.structure.vector]
         if kind == "loop":
             return ex.idx(1 if local and what in self.outside() else self.stage.loops[what])
         fixed = local and set(dims[int(what)]) and set(dims[int(what)]) <= self.outside()
@@ -195,31 +193,29 @@ class _Builder:
         tiled = {level.loop for level in self.space.levels[len(before) :]}
         return {level.loop for level in before} - tiled
 
-    def read_panels(self, value: Expr) -> Expr:
-        """``value`` with packed operands read through their panels (loops not yet substituted)."""
+    def read_panels(self, value: Expr, env: Mapping[str, Expr]) -> Expr:
+        """``value`` (loops already substituted by ``env``) with packed operands read through their panels."""
         by_name = {p.source.buffer.name: p for p in self.panels}
 
         def read(e: Expr) -> Expr | None:
             if not isinstance(e, Load) or e.buffer.name not in by_name:
                 return None
             p = by_name[e.buffer.name]
-            return Load(p.buffer, tuple(self.panel_index(p, role, e.indices, n) for n, role in enumerate(p.roles)))
+            return Load(p.buffer, tuple(self.panel_index(p, n, e.indices, env) for n in range(len(p.roles))))
 
         return ex.transform(value, read)
 
-    def panel_index(self, p: _Panel, role: tuple[str, str], indices: tuple[Expr, ...], dim: int) -> Expr:
-        kind, what = role
-        vector = self.structure.vector
+    def panel_index(self, p: _Panel, dim: int, indices: tuple[Expr, ...], env: Mapping[str, Expr]) -> Expr:
+        """Index of one dimension of the panels for a read inside the tile."""
+        (kind, what), vector, extent = p.roles[dim], self.structure.vector, p.buffer.shape[dim]
         if kind == "lane":
-            # Tiles begin at panels, so the lane is the loop's own part; ``environment`` replaces the other loops.
-            return Var(f"{vector}@lane")
+            return Var(vector)  # tiles begin at panels
         if kind == "panel":
-            block = Var(f"{vector}_block") * ceil_div(self.space.levels[self.space.block_level(vector)].chunk, self.width)
-            return Var(f"{vector}_tile") + (ex.idx(0) if p.placement == "panel" else block)
-        extent = p.buffer.shape[dim]
+            block = Var(f"{vector}_block") * self.space.each[vector]
+            return Var(f"{vector}_tile") if p.placement == "panel" else block + Var(f"{vector}_tile")
         if isinstance(extent, ex.Const) and extent.value == 1:
             return ex.idx(0)
-        return Var(what) if kind == "loop" else indices[int(what)]
+        return env[what] if kind == "loop" else indices[int(what)]
 
     def copy(self, p: _Panel) -> Stmt:
         """The nest that fills the panels: panels outside, lanes innermost."""

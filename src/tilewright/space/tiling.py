@@ -57,7 +57,8 @@ class TilingSpace:
     """The knobs of a structure for one stage.
 
     ``size`` and ``blocks`` give for each tiled loop the knob of its extent in the tile and of the number
-    of blocks its tiles are grouped into. ``levels`` are the loops around the tile, outermost first.
+    of blocks its tiles are grouped into; ``tiles`` and ``each`` the number of tiles in all and of a block.
+    ``levels`` are the loops around the tile, outermost first.
     """
 
     stage: Stage
@@ -66,6 +67,8 @@ class TilingSpace:
     constraints: tuple[Expr, ...]
     size: Mapping[str, Knob]
     blocks: Mapping[str, Knob]
+    tiles: Mapping[str, Expr]
+    each: Mapping[str, Expr]
     unroll: Knob | None
     levels: tuple[Level, ...]
 
@@ -89,16 +92,20 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
     for n in structure.rows:
         rows = rows * size[n].var
     fits = compare("<=", vectors * (rows + 1) + 1, ex.idx(core.registers))
-    balanced = [_balanced(stage.loops[n], size[n].var, blocks[n].var) for n in order]
+    tiles = {n: ceil_div(ex.idx(stage.loops[n]), size[n].var) for n in order}
+    each = {n: ceil_div(tiles[n], value_of(blocks[n])) for n in order}
+    grouped = [c for n in order if len(blocks[n].values) > 1 for c in _balanced(tiles[n], each[n], blocks[n].var)]
     return TilingSpace(
         stage,
         structure,
         tuple(k for k in knobs if len(k.values) > 1 or k in size.values()),
-        (fits, *(c for n, c in zip(order, balanced, strict=True) if len(blocks[n].values) > 1)),
+        (fits, *grouped),
         size,
         blocks,
+        tiles,
+        each,
         unroll,
-        _levels(stage, structure, size, blocks),
+        _levels(stage, structure, size, blocks, each),
     )
 
 
@@ -121,31 +128,31 @@ def _block_counts(extent: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted({n for n in few if n <= most} | {-(-extent // s) for s in sizes}))
 
 
-def _balanced(extent: int, size: Var, blocks: Var) -> Expr:
-    tiles = ceil_div(ex.idx(extent), size)
-    return compare("<=", blocks * ceil_div(tiles, blocks) * SLACK, tiles * (SLACK + 1))
+def _balanced(tiles: Expr, each: Expr, blocks: Var) -> tuple[Expr, Expr]:
+    """No block is empty, and the last one is not much smaller than the others."""
+    return compare("<", (blocks - 1) * each, tiles), compare("<=", blocks * each * SLACK, tiles * (SLACK + 1))
 
 
-def _levels(stage: Stage, structure: Structure, size: Mapping[str, Knob], blocks: Mapping[str, Knob]) -> tuple[Level, ...]:
+def _levels(
+    stage: Stage, structure: Structure, size: Mapping[str, Knob], blocks: Mapping[str, Knob], each: Mapping[str, Expr]
+) -> tuple[Level, ...]:
     """Loops every operand walks; blocks of panels; the other loops; blocks of rows; then the tiles of a block."""
     reads = stage.reads()
     others = [n for n in stage.spatial if n not in structure.tiled and stage.loops[n] > 1]
     shared = [n for n in others if all(a.moved_by(n) for a in reads)]
     rest = [n for n in others if n not in shared]
 
-    def each(loop: str) -> Level:
-        return Level(loop, ex.idx(1), f"{loop}_each")
+    def whole(loop: str) -> Level:
+        return Level(loop, ex.idx(stage.loops[loop]), ex.idx(1), f"{loop}_each")
 
     def block(loop: str) -> Level:
-        tiles = ceil_div(ex.idx(stage.loops[loop]), size[loop].var)
-        count = value_of(blocks[loop])
-        return Level(loop, ceil_div(tiles, count) * size[loop].var, f"{loop}_block")
+        return Level(loop, value_of(blocks[loop]), each[loop] * size[loop].var, f"{loop}_block")
 
     def tile(loop: str) -> Level:
-        return Level(loop, size[loop].var, f"{loop}_tile")
+        return Level(loop, each[loop], size[loop].var, f"{loop}_tile")
 
     vector, rows = structure.vector, structure.rows
-    out = [*map(each, shared), block(vector), *map(each, rest), *map(block, rows), tile(vector), *map(tile, rows)]
+    out = [*map(whole, shared), block(vector), *map(whole, rest), *map(block, rows), tile(vector), *map(tile, rows)]
     lead = next((n for n, level in enumerate(out) if level.loop == structure.lead), 0)
     return (out[lead], *out[:lead], *out[lead + 1 :])
 

@@ -62,12 +62,20 @@ class ScheduleError(TilewrightError):
     """A schedule primitive whose precondition does not hold: the program is left untouched."""
 
 
+class SpaceError(TilewrightError):
+    """A schedule space without a valid point, or a point that is not of the space."""
+
+
 class CodegenError(TilewrightError):
     """A kernel that a backend cannot emit."""
 
 
 class RuntimeFailure(TilewrightError):
     """A compiled module could not be built, loaded or called (bad arguments, full disk, ...)."""
+
+
+class TuneError(TilewrightError):
+    """A search that cannot start or found nothing: an unknown author, a budget too small, no candidate that works."""
 
 
 class ImportFailure(TilewrightError):

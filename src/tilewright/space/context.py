@@ -1,0 +1,47 @@
+"""What a rule sees: the kernel brought into the form that rules expect, the machine, and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tilewright.cost.core import VectorCore, vector_core
+from tilewright.hw import Machine
+from tilewright.ir import stmt as st
+from tilewright.ir.stmt import Kernel
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.stages import Stage, stages
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The input of a rule.
+
+    ``kernel`` is the program as the user wrote it; ``base`` the schedule that every sketch starts from
+    (loops of one iteration gone, element-wise producers inlined, divided loops split, layouts spread);
+    ``stages`` its nests. ``constants`` are arguments known before the kernel runs.
+    """
+
+    kernel: Kernel
+    machine: Machine
+    threads: int
+    constants: frozenset[str]
+    base: Schedule
+    stages: tuple[Stage, ...] = field(default=())
+
+    def core(self, stage: Stage) -> VectorCore:
+        """One core of the machine for the element type that ``stage`` computes."""
+        return vector_core(self.machine, stage.output.dtype)
+
+    def names(self) -> set[str]:
+        """Names of loops, buffers and sizes in use: new ones must differ."""
+        kernel = self.base.kernel
+        return {b.name for b in st.all_buffers(kernel)} | {f.name for f in st.loops(kernel)} | {v.name for v in kernel.sizes}
+
+    @staticmethod
+    def of(kernel: Kernel, machine: Machine, threads: int, constants: Iterable[str]) -> Context:
+        """The context of ``kernel``; IRTypeError when sizes are not bound."""
+        from tilewright.space.apply import prepared
+
+        base = prepared(kernel, machine, threads, frozenset(constants))
+        return Context(kernel, machine, threads, frozenset(constants), base, tuple(stages(base.kernel)))
