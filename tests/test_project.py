@@ -23,7 +23,7 @@ def test_packages_import_only_packages_below_them() -> None:
 def test_every_package_is_in_the_import_contract() -> None:
     contract = (ROOT / "pyproject.toml").read_text()
     packages = {p.parent.name for p in (ROOT / "src" / "tilewright").glob("*/__init__.py")}
-    assert packages == set(re.findall(r'"tilewright\.(\w+)",', contract))
+    assert packages <= set(re.findall(r'"\(?tilewright\.(\w+)\)?",', contract))
 
 
 def test_files_fit_in_a_head() -> None:
