@@ -109,7 +109,7 @@ def bert_base(tokens: int = 128, layers: int = 12, width: int = 768, heads: int 
         x = m.layer_norm(m.node("Add", m.attention(x, x, x, (tokens, tokens), width, heads), x), width, 1e-12)
         inner = m.gelu(m.linear(x, width, 4 * width))
         x = m.layer_norm(m.node("Add", m.linear(inner, 4 * width, width), x), width, 1e-12)
-    inputs = {n: (TensorProto.INT64, (1, tokens)) for n in ("tokens", "segments")}
+    inputs = dict.fromkeys(("tokens", "segments"), (TensorProto.INT64, (1, tokens)))
     return m.finish("bert", inputs, x, (1, tokens, width))
 
 
