@@ -195,13 +195,12 @@ class _Default:
         packed = self.pack(found, tiling)
         if writeback.epilogue(self.sch, name) is None:
             name, *_ = self.sch.apply("cache_write", name, None, found.output.memory, later_reads=False)
-            writeback.split_alike(self.sch, name)
         epilogue = writeback.epilogue(self.sch, name)
         if epilogue is None:
             raise ScheduleError(f"{name}: its tiles cannot be written back element by element")
         nest, at = epilogue
         threads = self.threads if tiling.parallel else 1
-        dims = {n: (d, c) for d, loops in enumerate(contraction.dimension_loops(found.target(), found) or ()) for n, c in loops.items()}
+        dims = {n: d for d, i in enumerate(found.store.indices) for n in ex.free_vars(i)}
         loops = tile.tile_output(self.sch, nest, tiling, at)
         self.sch.compute_at(name, loops)
         self.sch.simplify(keep_loops=False)
@@ -240,9 +239,9 @@ class _Default:
             if isinstance(s, For) and _holds_tile(s, name):
                 self.sch.parallel(s.name)
 
-    def finish(self, name: str, tiling: Tiling, dims: dict[str, tuple[int, int]], packed: str) -> None:
+    def finish(self, name: str, tiling: Tiling, dims: dict[str, int], packed: str) -> None:
         tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
-        vector, _ = dims[tiling.vector]
+        vector = dims[tiling.vector]
         lanes_last = Layout(tuple((d, 1) for d in [*(d for d in range(tiles[0].rank) if d != vector), vector])) if tiles else None
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
@@ -299,11 +298,15 @@ def _reads_once(reader: Stage, writer: Stage, b: Buffer) -> bool:
 
 
 def _divisors(s: Stage) -> dict[str, int]:
-    """Loops of the stage whose variable is divided by a constant that divides the extent."""
+    """Loops of the stage whose variable is divided by a constant that divides the extent.
+
+    Not those that walk the result of a reduction: its tiles follow one loop in each dimension.
+    """
     out: dict[str, int] = {}
+    splittable = s.loops.keys() - (set(s.spatial) if s.is_reduction else set())
     for a in [] if s.store is None else [s.store.indices, *(ld.indices for ld in ex.loads(s.store.value))]:
         for e in (n for i in a for n in ex.walk(i)):
-            if isinstance(e, Binary) and e.op in ("//", "%") and isinstance(e.a, Var) and isinstance(e.b, Const) and e.a.name in s.loops:
+            if isinstance(e, Binary) and e.op in ("//", "%") and isinstance(e.a, Var) and isinstance(e.b, Const) and e.a.name in splittable:
                 factor = int(e.b.value)
                 if 1 < factor < s.loops[e.a.name] and s.loops[e.a.name] % factor == 0:
                     out.setdefault(e.a.name, factor)

@@ -79,24 +79,21 @@ def dimension_loops(a: Access, stage: Stage) -> list[dict[str, int]] | None:
 
 
 def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = frozenset()) -> Tiling | None:
-    """The cheapest tiling by estimate over all candidates; None when no spatial loop can be a vector, or the result is not dense."""
+    """The cheapest tiling by estimate over all candidates; None when no spatial loop can be a vector, or a
+    dimension of the result is not walked by one loop."""
     problem = problem_of(stage, free)
     dims = dimension_loops(stage.target(), stage)
-    if not problem.spatial or dims is None:
+    if not problem.spatial or dims is None or any(len(loops) > 1 for loops in dims):
         return None
     pop: Population = best(problem, core)
-    # Rows and lanes lie in different dimensions of the result: the tile is a matrix.
-    together = {frozenset((a, b)) for loops in dims for a in loops for b in loops if a != b}
-    names = (*problem.spatial, "")
-    fits = (n for n in range(len(pop)) if frozenset((names[pop.vector[n]], names[pop.row[n]])) not in together)
-    if (first := next(fits, None)) is None:
+    if not len(pop):
         return None
-    vector = names[pop.vector[first]]
-    row = names[pop.row[first]] or None
-    width = min(int(pop.vectors[first]) * core.lanes, stage.loops[vector])
-    rows = int(pop.rows[first])
+    vector = problem.spatial[int(pop.vector[0])]
+    row = problem.spatial[int(pop.row[0])] if pop.row[0] >= 0 else None
+    width = min(int(pop.vectors[0]) * core.lanes, stage.loops[vector])
+    rows = int(pop.rows[0])
     outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)
-    return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[first]))
+    return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[0]))
 
 
 def _loop_order(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
-from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
+from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Block, For, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
@@ -84,10 +84,10 @@ def nests(body: Stmt) -> Iterator[Stage]:
             yield from nests(s)
 
 
-def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, tuple[int, int]], local: Set[str], packed: str) -> None:
+def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, int], local: Set[str], packed: str) -> None:
     """Order one nest of a tile (reductions outside, rows, vector innermost), vectorise and unroll it.
 
-    ``dims`` says which dimension of the tile buffers (``local``) each loop of the tiling walks, and in which steps.
+    ``dims`` says which dimension of the tile buffers (``local``) each loop of the tiling walks.
     """
     loops = _tile_loops(nest, dims, local)
     vector, row = loops.get(tiling.vector), loops.get(tiling.row or "")
@@ -102,14 +102,12 @@ def finish_nest(sch: Schedule, nest: Stage, tiling: Tiling, dims: Mapping[str, t
         sch.unroll(row)
 
 
-def _tile_loops(nest: Stage, dims: Mapping[str, tuple[int, int]], local: Set[str]) -> dict[str, str]:
-    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from, in the same steps."""
+def _tile_loops(nest: Stage, dims: Mapping[str, int], local: Set[str]) -> dict[str, str]:
+    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from."""
     found: dict[str, str] = {}
     for a in (nest.target(), *nest.reads()):
-        for loop, (d, step) in dims.items() if a.buffer.name in local else ():
-            index = a.indices[d]
-            start = dict.fromkeys(ex.free_vars(index), 0)
-            for n in start.keys() & nest.loops.keys():
-                if ex.evaluate(index, {**start, n: 1}) - ex.evaluate(index, start) == step:
-                    found.setdefault(loop, n)
+        for loop, d in dims.items():
+            index = a.indices[d] if a.buffer.name in local else None
+            if isinstance(index, Var) and index.name in nest.loops:
+                found.setdefault(loop, index.name)
     return found

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from tilewright.ir import expr as ex
-from tilewright.ir.expr import Expr
+from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Alloc
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.rules.contraction import dimension_loops
 from tilewright.space.stages import Stage, stages
 
 
-def reader_of(sch: Schedule, name: str) -> tuple[Stage, Stage] | None:
+def _reader(sch: Schedule, name: str) -> tuple[Stage, Stage] | None:
     """The reduction into the local buffer ``name`` and the only other nest that uses its result; None if there are more or none."""
     every = stages(sch.kernel)
     stage = next(s for s in every if s.is_reduction and s.output.name == name)
@@ -21,43 +19,20 @@ def reader_of(sch: Schedule, name: str) -> tuple[Stage, Stage] | None:
     return stage, readers[0]
 
 
-def split_alike(sch: Schedule, name: str) -> None:
-    """Split the reader's loops where the reduction walks one dimension with several (``group * 32 + member``)."""
-    found = reader_of(sch, name)
-    if found is None:
-        return
-    stage, reader = found
-    own, theirs = dimension_loops(stage.target(), stage), _read_loops(reader, name)
-    for mine, other in zip(own or (), theirs or (), strict=False):
-        if len(mine) > 1 and len(other) == 1:
-            (loop,) = other
-            for n in sorted(mine, key=lambda n: mine[n])[:-1]:
-                loop = sch.apply("split", loop, stage.loops[n])[0]
-
-
 def epilogue(sch: Schedule, name: str) -> tuple[Stage, dict[str, str]] | None:
     """The nest that writes back ``name``, and its loops by the reduction's; None when it does not read element by element."""
-    found = reader_of(sch, name)
+    found = _reader(sch, name)
     if found is None:
         return None
     stage, reader = found
     reads = [a for a in reader.reads() if a.buffer.name == name]
-    own, theirs = dimension_loops(stage.target(), stage), _read_loops(reader, name)
-    if own is None or theirs is None or len(reads) != 1:
+    if len(reads) != 1:
         return None
     at: dict[str, str] = {}
-    for d, (mine, other) in enumerate(zip(own, theirs, strict=True)):
-        if _start(stage.target().indices[d]) != _start(reads[0].indices[d]) or sorted(mine.values()) != sorted(other.values()):
+    for mine, theirs in zip(stage.target().indices, reads[0].indices, strict=True):
+        if isinstance(mine, Var) and isinstance(theirs, Var):
+            at[mine.name] = theirs.name
+        elif mine != theirs:
             return None
-        by_coefficient = {c: n for n, c in other.items()}
-        at |= {n: by_coefficient[c] for n, c in mine.items()}
-    return (reader, at) if all(stage.loops[n] == reader.loops[t] for n, t in at.items()) else None
-
-
-def _read_loops(reader: Stage, name: str) -> list[dict[str, int]] | None:
-    return dimension_loops(next(a for a in reader.reads() if a.buffer.name == name), reader)
-
-
-def _start(index: Expr) -> int:
-    """The index when all loops are at their first iteration."""
-    return int(ex.evaluate(index, dict.fromkeys(ex.free_vars(index), 0)))
+    same_extents = all(stage.loops.get(n) == reader.loops.get(t) for n, t in at.items())
+    return (reader, at) if same_extents and len(set(at.values())) == len(at) else None
