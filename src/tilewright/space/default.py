@@ -214,7 +214,7 @@ class _Default:
         a slice is still in cache when it is read."""
         roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
         for s in stages(self.sch.kernel):
-            if s.store is None or s.is_reduction or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
+            if s.store is None or s.is_reduction or s.is_scheduled or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
                 continue
             readers = [t for t in self.sch.kernel.body.stmts if s.output.name in st.read_buffers(t)]
             loops = [r for r in roots if any(r is t for t in readers)]
