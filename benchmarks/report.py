@@ -22,6 +22,8 @@ from tilewright.hw import Machine
 from tilewright.runtime.measurement import processor_name
 from tilewright.runtime.pool import available_cpus
 
+#: Columns a table needs: it is not cut where the terminal is narrower.
+WIDTH = 170
 #: Load for each processor above which figures, above all of several threads, are not to be trusted.
 BUSY = 0.25
 PACKAGES = ("tilewright", "numpy", "torch", "onnxruntime", "openvino", "llvmlite")
@@ -109,7 +111,7 @@ def parser(description: str | None, section: str) -> argparse.ArgumentParser:
 
 def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], conditions: dict[str, Any], results: Sequence[Any]) -> None:
     """Print the tables; write JSON and Markdown where the options ask for them."""
-    console = Console(width=max(Console().width, 140))
+    console = Console(width=max(Console().width, WIDTH))
     console.print(conditions_text(conditions), highlight=False)
     for t in tables:
         t.print(console)
