@@ -2,4 +2,5 @@
 
 from tilewright.cli import main
 
-main()
+if __name__ == "__main__":  # a spawned process imports this module too
+    main()
