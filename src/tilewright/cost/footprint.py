@@ -102,15 +102,16 @@ def _ascending(g: Graph, terms: list[tuple[Formula, Formula]]) -> list[tuple[For
 def _lines(g: Graph, access: Access, active: Set[Loop], line: int) -> Formula:
     """Lines of memory: runs of neighbours grow over inner dimensions that are covered completely."""
     per_line = max(line // access.itemsize, 1)
-    run, runs, span, pitch = (g.const(1) for _ in range(4))
+    lines, run, runs, span, pitch = (g.const(1) for _ in range(5))
     for index, extent in zip(reversed(access.physical), reversed(access.extents), strict=True):
         r = reach(g, index, active, extent)
         whole = g.le(pitch, run)
+        span = span + (r.span - 1) * pitch
         runs = runs * g.where(whole, g.ceildiv(r.many, r.run), r.many)
         run = g.where(whole, r.run * pitch, run)
-        span = span + (r.span - 1) * pitch
+        lines = g.min(g.where(whole, runs * g.ceildiv(run, per_line), lines * r.many), g.ceildiv(span, per_line))
         pitch = pitch * extent
-    return g.min(runs * g.ceildiv(run, per_line), g.ceildiv(span, per_line))
+    return lines
 
 
 def stride(g: Graph, access: Access, loop: Loop) -> Formula:

@@ -415,7 +415,7 @@ def _where(c: Any, a: Any, b: Any) -> Any:
     if _is_tensor(c):
         import torch
 
-        return torch.where(c, a, b)
+        return torch.where(c if c.dtype == torch.bool else c != 0, a, b)
     return a if c else b
 
 
