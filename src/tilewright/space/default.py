@@ -68,7 +68,8 @@ def default_schedule(
 
     ``constants`` are arguments whose contents are known before the kernel runs (weights): their
     layout may be changed, which shows in the arguments of the result's kernel. A stage that no rule
-    fits runs as written. Sizes must be bound (:func:`tilewright.ir.stmt.specialize`): IRTypeError otherwise.
+    fits runs as written, among them loops over symbolic ranges: bind sizes first
+    (:func:`tilewright.ir.stmt.specialize`). IRTypeError for rectangular nests on buffers of symbolic shape.
     """
     return plan(kernel, machine, threads=threads, constants=constants).schedule
 

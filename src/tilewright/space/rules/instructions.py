@@ -23,9 +23,10 @@ def map_contraction(kernel: Kernel, machine: Machine, output: str) -> tuple[Sche
         return None  # not a contraction: it stays as loops
     found = [(i, m) for i in machine.instructions if i.operands and not i.sets for m in _mappings(op, i)]
     for n in np.argsort(_cycles(machine, found), kind="stable"):
-        mapping = found[n][1]
-        sch = Schedule(mapping.lower(kernel, calls=False), machine)
+        instruction, mapping = found[n]
+        sch = Schedule(kernel, machine)
         try:
+            sch.apply("map_onto", output, instruction.name, str(mapping))
             for step in mapping.steps(machine, kernel):
                 sch.apply(step["primitive"], **step["arguments"])
         except (ScheduleError, MappingError):
