@@ -25,7 +25,7 @@ from tilewright.cli.app import run as run_command
 from tilewright.cli.comparison import agreement_table, compare
 from tilewright.cli.console import busy, seconds_text, stdout, table
 from tilewright.cli.networks import Layer, compile_network, layer_table, layers, random_inputs
-from tilewright.cli.peers import OnnxRuntime
+from tilewright.cli.peers import OnnxRuntime, settling
 from tilewright.runtime import Peak, default_threads, measure, measure_peak
 
 #: ViT-Tiny's geometry, two layers of it.
@@ -58,7 +58,8 @@ def show(console: Console, name: str, model: ModelProto, threads: int, peak: Pea
     found = compare(network, network(inputs), peer(inputs))
     console.print(agreement_table(found))
     with busy("timing"):
-        times = measure({"tilewright": lambda: network(inputs), "onnxruntime": lambda: peer(inputs)}, repeats=9, threads=threads)
+        runs = {"tilewright": lambda: network(inputs), "onnxruntime": lambda: peer(inputs)}
+        times = measure(runs, repeats=9, settle=settling(threads), threads=threads)
         profile = layers(network, repeats=5)
     if table_of_layers:
         console.print(layer_table(profile, peak))

@@ -16,7 +16,7 @@ from tilewright.cli.console import busy, count_text, seconds_text, stdout, table
 from tilewright.cli.networks import compile_network, random_inputs
 from tilewright.cli.operator_models import OneNode, one_node
 from tilewright.cli.options import Dims, Shape, Threads, integers
-from tilewright.cli.peers import Call, OnnxRuntime, installed, torch_call
+from tilewright.cli.peers import Call, OnnxRuntime, installed, settling, torch_call
 from tilewright.cli.programs import extents_of
 from tilewright.graph import Network
 from tilewright.runtime.measurement import Measurement, measure
@@ -60,7 +60,7 @@ def bench(
     )
     checked = _check(console, network, inputs, contenders)
     with busy("timing"):
-        result = measure(contenders, repeats=repeats, threads=count)
+        result = measure(contenders, repeats=repeats, settle=settling(count), threads=count)
         peak = measure_peak(count)
     flops = sum(row.flops for row in network.summary())
     print_timings(console, result, flops, peak.flops)
