@@ -1,0 +1,29 @@
+"""The authors that come with Tilewright; each is a class called with (space, seed)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from tilewright.tune.author import Author, SearchSpace
+from tilewright.util.errors import TuneError
+
+#: Name on the command line: where the class lives, and what it does in one line.
+AUTHORS: dict[str, tuple[str, str]] = {
+    "xgb": ("xgb:XgbAuthor", "gradient-boosted trees, pre-trained on the analytical estimate, refined on measurements"),
+    "xgb-plain": ("xgb:PlainXgbAuthor", "the same without pre-training"),
+    "analytical": ("analytical:AnalyticalAuthor", "the best by the analytical estimate, in its order"),
+    "evolutionary": ("evolutionary:EvolutionaryAuthor", "mutation and crossover of the best, screened by the estimate"),
+    "annealing": ("annealing:AnnealingAuthor", "simulated annealing, several chains at once"),
+    "random": ("random:RandomAuthor", "valid points drawn at random"),
+    "exhaustive": ("exhaustive:ExhaustiveAuthor", "every point of a small space"),
+}
+
+
+def make_author(name: str, space: SearchSpace, seed: int = 0, **options: Any) -> Author:
+    """The author called ``name`` for ``space``; TuneError lists the names there are."""
+    if name not in AUTHORS:
+        raise TuneError(f"there is no author {name!r}", hint=f"authors: {', '.join(AUTHORS)}")
+    module, _, kind = AUTHORS[name][0].partition(":")
+    author: Author = getattr(import_module(f"{__name__}.{module}"), kind)(space, seed, **options)
+    return author

@@ -1,0 +1,68 @@
+"""Declaring a winner: the fastest of many noisy trials was also the luckiest, so the best are compared once more."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from tilewright.runtime.jobs import Outcome
+
+if TYPE_CHECKING:
+    from tilewright.tune.search import Trial
+
+MIN_ROUNDS, MAX_ROUNDS = 7, 31
+#: Seconds the comparison may take, roughly, and what one sample takes at least.
+COMPARISON, SAMPLE = 4.0, 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The winner, its seconds per call, those of the baseline from the same rounds (infinite if it failed).
+
+    ``gain`` is the median over the rounds of the baseline's time over the winner's; ``confirmed``:
+    compared in turns, and not only by the trials of the search.
+    """
+
+    winner: Trial
+    seconds: float
+    baseline: float
+    gain: float
+    confirmed: bool
+
+
+def rounds_for(seconds: Sequence[float]) -> int:
+    """Rounds of a comparison of contenders that take ``seconds`` each."""
+    one = sum(max(s, SAMPLE) for s in seconds)
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, int(COMPARISON / max(one, 1e-9))))
+
+
+def decide(contenders: Sequence[Trial], outcomes: Sequence[Outcome], *, has_baseline: bool) -> Standing:
+    """The winner by the outcomes of the comparison. The baseline, which is first if there is one, has to be beaten clearly.
+
+    Samples of one round are compared with each other. A challenger wins if it is faster than the
+    baseline in three rounds of four; of those that are, the fastest in the median.
+    """
+    compared = [(t, o) for t, o in zip(contenders, outcomes, strict=True) if o.ok]
+    if not compared:
+        return unconfirmed(contenders[0] if has_baseline else None, contenders)
+    base = outcomes[0] if has_baseline and outcomes[0].ok else None
+    if base is None:
+        winner, o = min(compared, key=lambda c: statistics.median(c[1].samples))
+        return Standing(winner, o.seconds, inf, inf, True)
+    best, gain, seconds = contenders[0], 1.0, base.seconds
+    for t, o in compared[1:]:
+        ratios = sorted(b / s for b, s in zip(base.samples, o.samples, strict=True))
+        middle, low = statistics.median(ratios), ratios[len(ratios) // 4]
+        if low > 1.0 and middle > gain:
+            best, gain, seconds = t, middle, o.seconds
+    return Standing(best, seconds, base.seconds, gain, True)
+
+
+def unconfirmed(baseline: Trial | None, trials: Sequence[Trial]) -> Standing:
+    """The fastest trial, when there was no time (or nobody left) to compare."""
+    winner = min((t for t in [*([baseline] if baseline else []), *trials] if t.outcome.ok), key=lambda t: t.seconds)
+    before = baseline.seconds if baseline else inf
+    return Standing(winner, winner.seconds, before, before / winner.seconds, False)

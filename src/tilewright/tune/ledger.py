@@ -1,0 +1,99 @@
+"""A session's page in the records: every trial is written down when it is known, and read again after a kill."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tilewright.runtime.jobs import Outcome, Status
+from tilewright.runtime.records import Record, RecordStore, Session, Task
+from tilewright.schedule.trace import Trace
+from tilewright.util.errors import RuntimeFailure, TilewrightError
+
+if TYPE_CHECKING:
+    from tilewright.tune.search import TunableSpace
+
+#: Tasks of other shapes whose best point is tried first.
+SUGGESTIONS = 4
+
+
+class Ledger:
+    """Records of one task within one session. A full disk costs the records (after one warning), not the search."""
+
+    def __init__(self, store: RecordStore, task: Task, session: Session):
+        self.task = task
+        self._store = store
+        self._session = session
+        self._writable = True
+
+    @staticmethod
+    def open(
+        store: RecordStore, space: TunableSpace, subject: str, author: str, seed: int, trials: int | None, seconds: float | None
+    ) -> Ledger:
+        """The page of a session: of the one that was killed or stopped when it asked for the same, or a new one."""
+        task = Task.of(space.kernel, space.machine, space.threads, space.constants)
+        store.add_tasks([task])
+        for s in store.sessions(subject=subject):
+            if s.state in ("running", "stopped") and (dict(s.tasks), s.author, s.seed) == ({task.key: 1.0}, author, seed):
+                session = replace(s, trials=trials, seconds=seconds, state="running")
+                break
+        else:
+            session = Session(subject, {task.key: 1.0}, author, seed, trials, seconds)
+        return Ledger(store, task, store.save(session))
+
+    def add(self, point: Mapping[str, Any], outcome: Outcome, estimate: float, role: str) -> None:
+        """Write down a trial."""
+        s = self._session
+        self._try(
+            lambda: self._store.add(
+                Record(
+                    self.task, outcome.status, outcome.samples, outcome.trace.to_json() if outcome.trace else "", point, outcome.message,
+                    estimate, role=role, author=s.author, seed=s.seed, session=s.id,
+                )
+            )
+        )  # fmt: skip
+
+    def close(self, state: str) -> None:
+        """The session is over."""
+        self._try(lambda: self._store.save(replace(self._session, state=state)))
+
+    def trials(self, space: TunableSpace) -> list[tuple[np.ndarray, Outcome, float]]:
+        """(point, outcome, estimate) of the task's recorded trials that are points of ``space``, of any session."""
+        found = []
+        for r in self._store.records(self.task, role="trial"):
+            if (point := _decoded(space, r)) is not None:
+                trace = Trace.from_json(r.trace) if r.trace else None
+                found.append(
+                    (point, Outcome(cast(Status, r.status), r.samples, r.message, trace), inf if r.estimate is None else r.estimate)
+                )
+        return found
+
+    def suggestions(self, space: TunableSpace) -> list[np.ndarray]:
+        """The best points of the same program on other shapes, as they are in ``space``."""
+        points = [_decoded(space, r) for r in self._store.similar(self.task, SUGGESTIONS)]
+        return list({p.tobytes(): p for p in points if p is not None}.values())
+
+    def _try(self, write: Any) -> None:
+        if not self._writable:
+            return
+        try:
+            write()
+        except RuntimeFailure as error:
+            # What was found is worth more than its record: go on, and say so once.
+            warnings.warn(f"{error.message}; tuning goes on, but it will not be recorded", RuntimeWarning, stacklevel=4)
+            self._writable = False
+
+
+def _decoded(space: TunableSpace, record: Record) -> np.ndarray | None:
+    """The record's point in ``space``; None when it has none there (made by hand, or by another version of the space)."""
+    if record.point is None:
+        return None
+    try:
+        return space.decode(record.point)
+    except (TilewrightError, KeyError, ValueError, TypeError):
+        return None

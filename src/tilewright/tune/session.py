@@ -1,0 +1,161 @@
+"""Tuning one program within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import inf
+from os import PathLike
+from pathlib import Path
+
+from tilewright.hw.machine import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.runtime.jobs import Executor
+from tilewright.runtime.records import RecordStore
+from tilewright.runtime.workers import Workers
+from tilewright.schedule.schedule import Schedule
+from tilewright.schedule.trace import Trace
+from tilewright.tune.author import Author
+from tilewright.tune.authors import make_author
+from tilewright.tune.budget import Budget
+from tilewright.tune.decision import Standing, unconfirmed
+from tilewright.tune.ledger import Ledger
+from tilewright.tune.search import Search, Trial, TunableSpace
+from tilewright.util.errors import TuneError
+
+#: The budget when none is given.
+TRIALS = 200
+#: Trials without an improvement end a session.
+PATIENCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a session stands: ``trials`` done of ``allowed`` (None: no limit), ``elapsed`` seconds of ``limit``, the ``latest`` trial."""
+
+    trials: int
+    allowed: int | None
+    elapsed: float
+    limit: float | None
+    best: float
+    baseline: float
+    failed: int
+    latest: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What tuning found.
+
+    ``point`` of ``space`` is the winner, ``trace`` its schedule; ``seconds`` and ``baseline`` (the
+    schedule without tuning) are per call, from the same rounds if ``confirmed``; ``gain`` is the
+    median of their ratio. ``history`` holds every trial in order, the baseline first. ``reason`` says why it ended:
+    "trials", "seconds", "exhausted" (no more points), "stagnation", "interrupted".
+    """
+
+    space: TunableSpace
+    point: tuple[int, ...]
+    trace: Trace
+    seconds: float
+    baseline: float
+    gain: float
+    confirmed: bool
+    history: tuple[Trial, ...]
+    reason: str
+    elapsed: float
+
+    def schedule(self) -> Schedule:
+        """The winning schedule, to be passed to :func:`tilewright.runtime.build`."""
+        from tilewright.schedule.replay import replay
+
+        return replay(self.space.kernel, self.trace, self.space.machine)
+
+
+def tune(
+    program: Kernel | TunableSpace,
+    *,
+    machine: Machine | None = None,
+    threads: int | None = None,
+    constants: Iterable[str] = (),
+    trials: int | None = None,
+    seconds: float | None = None,
+    author: str | Author = "xgb",
+    seed: int = 0,
+    records: RecordStore | str | PathLike[str] | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    patience: int | None = PATIENCE,
+    subject: str = "",
+) -> TuneResult:
+    """Search the schedule space of a kernel (or a given space) for the fastest schedule that computes the right thing.
+
+    The budget is ``trials`` beyond the baseline, ``seconds`` of wall clock, or both; 200 trials if
+    neither is given. Candidates are built and run by ``executor`` (default: worker processes of this
+    computer). With ``records`` every trial is kept, trials kept before count towards ``trials`` and
+    are not repeated, so a killed session goes on when it is started again. ``patience`` trials
+    without improvement end the session (None: never). Ctrl-C ends it with the best so far.
+
+    Raises TuneError for an unknown author, for a budget in which nothing can be measured, and when
+    no candidate works.
+    """
+    if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
+        given = f"{trials} trials" if seconds is None else f"{seconds:g} s"
+        raise TuneError(f"a budget of {given} is too small to measure anything", hint="give at least one trial, or a few seconds")
+    budget = Budget(TRIALS if trials is None and seconds is None else trials, seconds, patience)
+    space = _space(program, machine, threads, tuple(constants))
+    name = author if isinstance(author, str) else type(author).__name__
+    with ExitStack() as stack:
+        store = records if isinstance(records, RecordStore) or records is None else stack.enter_context(RecordStore(Path(records)))
+        ledger = Ledger.open(store, space, subject or space.kernel.name, name, seed, trials, seconds) if store is not None else None
+        writer = make_author(author, space, seed) if isinstance(author, str) else author
+        workers = executor if executor is not None else stack.enter_context(Workers())
+        search = Search(space, writer, workers, seed=seed, ledger=ledger)
+        if progress is not None:
+            search.on_trial = lambda trial: progress(_progress(search, budget, trial))
+        state = "failed"
+        try:
+            standing, reason = _searched(search, budget)
+            state = "stopped" if reason == "interrupted" else "done"
+        finally:
+            if ledger is not None:
+                ledger.close(state)
+    winner = standing.winner
+    return TuneResult(
+        space, winner.point, winner.outcome.trace or space.schedule(winner.array).trace, standing.seconds, standing.baseline,
+        standing.gain, standing.confirmed, tuple(search.everything()), reason, budget.elapsed(),
+    )  # fmt: skip
+
+
+def _space(program: Kernel | TunableSpace, machine: Machine | None, threads: int | None, constants: tuple[str, ...]) -> TunableSpace:
+    if not isinstance(program, Kernel):
+        return program
+    from tilewright.space.space import Space
+
+    return Space(program, machine, threads=threads, constants=constants)
+
+
+def _progress(search: Search, budget: Budget, latest: Trial) -> Progress:
+    failed = sum(not t.outcome.ok for t in search.trials)
+    baseline = search.start.seconds if search.start else inf
+    return Progress(len(search.trials), budget.trials, budget.elapsed(), budget.seconds, search.bar, baseline, failed, latest)
+
+
+def _searched(search: Search, budget: Budget) -> tuple[Standing, str]:
+    """Baseline, batches, final comparison; Ctrl-C cuts it short."""
+    try:
+        search.resume()
+        search.baseline()
+        budget.begin(search)
+        reason = ""
+        while not reason:
+            n = budget.next_batch(search)
+            if n == 0:
+                reason = budget.reason(search)
+            elif not search.step(n):
+                reason = "exhausted"
+        return search.finish(), reason
+    except KeyboardInterrupt:
+        if search.best is None:
+            raise
+        return unconfirmed(search.start, search.trials), "interrupted"

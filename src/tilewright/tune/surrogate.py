@@ -1,0 +1,84 @@
+"""A learned stand-in for measuring: gradient-boosted trees from points to the logarithm of seconds."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tilewright.tune.author import SearchSpace
+from tilewright.util.errors import TuneError
+
+#: Trees learned from the estimate, and added for the measurements.
+FIRST_ROUNDS, ROUNDS = 100, 60
+PARAMETERS = {
+    "max_depth": 5,
+    "eta": 0.15,
+    "subsample": 0.9,
+    "colsample_bytree": 0.8,
+    "min_child_weight": 1.0,
+    "tree_method": "hist",
+    "nthread": 2,
+}
+
+
+class Surrogate:
+    """Predicts the logarithm of a point's seconds, up to a constant.
+
+    With :meth:`pretrain` the trees start from the estimate; :meth:`fit` puts trees for the
+    measurements on top, always of all measurements, so the order of observation does not matter.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0):
+        self._space = space
+        self._parameters: dict[str, Any] = {**PARAMETERS, "seed": seed, "verbosity": 0}
+        self._first: Any = None
+        self._trees: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has learned anything."""
+        return self._trees is not None
+
+    def pretrain(self, points: np.ndarray) -> None:
+        """Learn what the space's estimate says of ``points``."""
+        xgb = library()
+        labels = np.log(self._space.estimate(points))
+        data = xgb.DMatrix(self._columns(points), label=labels - labels.mean())
+        self._first = self._trees = xgb.train(self._parameters, data, FIRST_ROUNDS)
+
+    def fit(self, points: np.ndarray, seconds: np.ndarray) -> None:
+        """Learn from measurements; nothing of earlier ones is kept. Fast points count more: that is where the choice is."""
+        xgb = library()
+        labels = np.log(seconds)
+        weights = seconds.min() / seconds
+        data = xgb.DMatrix(self._columns(points), weight=weights)
+        if self._first is not None:
+            # The estimate may be off by any factor: only its differences between points are taken over.
+            guess = self._first.predict(data)
+            labels = labels - np.average(labels - guess, weights=weights)
+        else:
+            labels = labels - np.average(labels, weights=weights)
+        data.set_label(labels)
+        self._trees = xgb.train({**self._parameters, "base_score": 0.0}, data, ROUNDS, xgb_model=self._first)
+
+    def predict(self, points: np.ndarray) -> np.ndarray:
+        """Predicted logarithms of seconds, up to a constant."""
+        return np.asarray(self._trees.predict(library().DMatrix(self._columns(points))), np.float64)
+
+    def _columns(self, points: np.ndarray) -> np.ndarray:
+        """What the trees see of a point: its knobs, and the estimate."""
+        return np.column_stack([points, np.log(self._space.estimate(points))]).astype(np.float32)
+
+
+def library() -> ModuleType:
+    """xgboost; TuneError when it is not installed."""
+    try:
+        import xgboost
+    except ImportError as error:
+        raise TuneError(
+            "the xgb author needs xgboost, which is not installed", hint="pip install 'tilewright[tune]', or take another author"
+        ) from error
+    module: ModuleType = xgboost
+    return module
