@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tilewright.runtime.records.record import ROLES, STATUSES, Record
+from tilewright.runtime.records.record import ROLES, Record
 from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.store import RecordStore, TaskSummary, records_path
 from tilewright.runtime.records.task import Task
 
-__all__ = ["ROLES", "STATES", "STATUSES", "Record", "RecordStore", "Session", "Task", "TaskSummary", "records_path"]
+__all__ = ["ROLES", "STATES", "Record", "RecordStore", "Session", "Task", "TaskSummary", "records_path"]

@@ -14,12 +14,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from tilewright.runtime.jobs import STATUSES
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure
 from tilewright.util.version import __version__
 
-#: How a trial can end. Only "ok" has times.
-STATUSES = ("ok", "build_error", "timeout", "crash", "wrong", "memory")
 #: A "trial" of the search; the "baseline" it starts from; a "final" re-measurement of candidates against each other.
 ROLES = ("trial", "baseline", "final")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -73,9 +74,7 @@ def translated(path: Path, action: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        what, hint = _ADVICE.get(code, (str(error), None))
-        hint = hint and hint.format(path=path)
-        raise RuntimeFailure(f"cannot {action} the records {path}: {what}", hint=hint) from error
+        raise _failure(path, action, code, str(error)) from error
 
 
 _ADVICE: dict[int, tuple[str, str | None]] = {
@@ -94,6 +93,12 @@ _ADVICE: dict[int, tuple[str, str | None]] = {
 }
 
 
+def _failure(path: Path, action: str, code: int, details: str = "") -> RuntimeFailure:
+    """The error for one of SQLite's primary result codes."""
+    what, hint = _ADVICE.get(code, (details, None))
+    return RuntimeFailure(f"cannot {action} the records {path}: {what}", hint=hint and hint.format(path=path))
+
+
 def _open(path: Path, readonly: bool, timeout: float) -> sqlite3.Connection:
     if readonly and not path.is_file():
         raise RuntimeFailure(f"there are no records at {path}", hint="`tilewright tune` makes them; --records names another file")
@@ -104,6 +109,9 @@ def _open(path: Path, readonly: bool, timeout: float) -> sqlite3.Connection:
             raise RuntimeFailure(
                 f"cannot make the directory of the records {path}: {error.strerror}", hint="name another file (TILEWRIGHT_RECORDS)"
             ) from error
+        # SQLite would say no more than that it cannot open something.
+        if path.is_file() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+            raise _failure(path, "open", sqlite3.SQLITE_READONLY)
     mode = "ro" if readonly else "rwc"
     connection = _connection(path, f"mode={mode}", timeout)
     if readonly:
@@ -135,12 +143,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             hint="upgrade Tilewright, or name another file",
         )
     if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise RuntimeFailure(f"cannot open the records {path}: the file is damaged ({found})", hint=_salvage_hint(path))
-
-
-def _salvage_hint(path: Path) -> str:
-    hint = _ADVICE[sqlite3.SQLITE_CORRUPT][1]
-    return (hint or "").format(path=path)
+        raise _failure(path, "open", sqlite3.SQLITE_CORRUPT, found)
 
 
 def _prepare(connection: sqlite3.Connection, timeout: float) -> None:

@@ -20,20 +20,20 @@ from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure
 
-_RECORD_COLUMNS = (
+RECORD_COLUMNS = (
     "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, features, author, seed, host, versions, date"
 )
-_TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
-_SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
+TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
+SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
 
 
 def _marks(columns: str) -> str:
     return ", ".join("?" * (columns.count(",") + 1))
 
 
-_SAVE = f"INSERT OR REPLACE INTO sessions ({_SESSION_COLUMNS}) VALUES ({_marks(_SESSION_COLUMNS)})"
-_ADD = f"INSERT OR IGNORE INTO records ({_RECORD_COLUMNS}) VALUES ({_marks(_RECORD_COLUMNS)})"
-_ADD_TASK = f"INSERT OR IGNORE INTO tasks (key, structure, name, {_TASK_COLUMNS}) VALUES (?, ?, ?, {_marks(_TASK_COLUMNS)})"
+_SAVE = f"INSERT OR REPLACE INTO sessions ({SESSION_COLUMNS}) VALUES ({_marks(SESSION_COLUMNS)})"
+_ADD = f"INSERT OR IGNORE INTO records ({RECORD_COLUMNS}) VALUES ({_marks(RECORD_COLUMNS)})"
+_ADD_TASK = f"INSERT OR IGNORE INTO tasks (key, structure, name, {TASK_COLUMNS}) VALUES (?, ?, ?, {_marks(TASK_COLUMNS)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +135,20 @@ class RecordStore:
     def similar(self, task: Task, limit: int = 8) -> list[Record]:
         """The best record of each task that differs from ``task`` in its shapes only, nearest shapes first."""
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
-        others = sorted((t for t in map(_task_of, rows) if t.key != task.key), key=task.distance)
+            rows = connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
+        others = sorted((t for t in map(task_of, rows) if t.key != task.key), key=task.distance)
         found = (self.best(other) for other in others)
         return [r for r in found if r is not None][:limit]
 
     def task(self, key: str) -> Task:
         """The task whose key begins with ``key``; RuntimeFailure when there is none, or more than one."""
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
+            rows = connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
         if len(rows) != 1:
             raise RuntimeFailure(
                 f"{len(rows) or 'no'} tasks begin with {key!r} in {self.path}", hint="`tilewright records list` shows them"
             )
-        return _task_of(rows[0])
+        return task_of(rows[0])
 
     def has_task(self, key: str) -> bool:
         """Whether the task of exactly this key is known."""
@@ -159,11 +159,11 @@ class RecordStore:
         """Every task with what is recorded for it, the latest used first."""
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT {_TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(min(CASE role WHEN 'final' THEN r.seconds END), "
+                f"SELECT {TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(min(CASE role WHEN 'final' THEN r.seconds END), "
                 "min(r.seconds)), coalesce(max(r.date), '') AS latest "
                 "FROM tasks LEFT JOIN records r ON r.task = tasks.key GROUP BY tasks.key ORDER BY latest DESC, tasks.key"
             ).fetchall()
-        return [TaskSummary(_task_of(row[:5]), *row[5:]) for row in rows]
+        return [TaskSummary(task_of(row[:5]), *row[5:]) for row in rows]
 
     # --- sessions ---------------------------------------------------------------------------
 
@@ -249,18 +249,16 @@ class RecordStore:
 
     def _select(self, rest: str, values: tuple[Any, ...]) -> list[Record]:
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {_RECORD_COLUMNS} FROM records {rest}", values).fetchall()
+            rows = connection.execute(f"SELECT {RECORD_COLUMNS} FROM records {rest}", values).fetchall()
             keys = {row[1] for row in rows}
-            tasks = {
-                key: _task_of(connection.execute(f"SELECT {_TASK_COLUMNS} FROM tasks WHERE key = ?", (key,)).fetchone()) for key in keys
-            }
-        return [_record_of(row, tasks[row[1]]) for row in rows]
+            tasks = {key: task_of(connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE key = ?", (key,)).fetchone()) for key in keys}
+        return [record_of(row, tasks[row[1]]) for row in rows]
 
     def _sessions(self, rest: str, values: tuple[Any, ...]) -> list[Session]:
         with self._reading() as connection:
             if version_of(connection) < 2:  # a file of an older version, opened for reading only
                 return []
-            return [_session_of(row) for row in connection.execute(f"SELECT {_SESSION_COLUMNS} FROM sessions {rest}", values)]
+            return [session_of(row) for row in connection.execute(f"SELECT {SESSION_COLUMNS} FROM sessions {rest}", values)]
 
 
 def records_path() -> Path:
@@ -292,7 +290,8 @@ def _insert_task(connection: sqlite3.Connection, t: Task) -> None:
     )
 
 
-def _task_of(row: tuple[Any, ...]) -> Task:
+def task_of(row: tuple[Any, ...]) -> Task:
+    """The task of a row of TASK_COLUMNS."""
     program, machine, fingerprint, threads, constants = row
     return Task(program, machine, fingerprint, threads, tuple(json.loads(constants)))
 
@@ -304,7 +303,8 @@ def _record_row(r: Record) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _record_of(row: tuple[Any, ...], task: Task) -> Record:
+def record_of(row: tuple[Any, ...], task: Task) -> Record:
+    """The record of a row of RECORD_COLUMNS."""
     (uid, _, session, role, status, _, samples, trace, point, message, estimate, features, author, seed, host, versions, date) = row
     return Record(
         task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, features, role, author, seed,
@@ -319,7 +319,8 @@ def _session_row(s: Session) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _session_of(row: tuple[Any, ...]) -> Session:
+def session_of(row: tuple[Any, ...]) -> Session:
+    """The session of a row of SESSION_COLUMNS."""
     id_, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated = row
     tasks, options = json.loads(tasks), json.loads(options)
     return Session(subject, tasks, author, seed, trials, seconds, options, state, id_, host, created, updated)
