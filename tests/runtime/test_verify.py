@@ -94,12 +94,12 @@ def test_random_arrays_cover_the_type() -> None:
 
 def test_indices_stay_in_range() -> None:
     """A gather is given indices its table has."""
-    from tilewright.runtime.verify import _index_limit
+    from tilewright.runtime.verify import index_limit
 
     table, where, out = buffer("t", ty.f32, (7,)), buffer("w", ty.i64, (9,)), buffer("o", ty.f32, (9,))
     kernel = Kernel("gather", (table, where, out), Block((loop("i", 0, 9, store(out[I], table[cast(where[I], ty.index)])),)))
-    assert _index_limit(kernel, where, {}) == 7
-    assert _index_limit(kernel, table, {}) is None
+    assert index_limit(kernel, where, {}) == 7
+    assert index_limit(kernel, table, {}) is None
 
 
 def test_other_arguments_are_refused(hand: SimpleNamespace) -> None:
