@@ -16,9 +16,10 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Layout
 from tilewright.ir.stmt import For, Kernel
+from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.default import _Default, _holds_tile, _is_copy
-from tilewright.space.levels import cut, trips
+from tilewright.space.default import _Default, _is_copy
+from tilewright.space.levels import cut
 from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling, reduction_order
 from tilewright.space.stages import Stage, stages
@@ -61,9 +62,10 @@ def prepared(kernel: Kernel, machine: Machine, threads: int, constants: frozense
 
 @dataclass(slots=True)
 class Application(_Default):
-    """One point being applied: ``choices`` by the buffer that a reduction computes."""
+    """One point being applied: ``choices`` by the buffer that a reduction computes, ``vectors`` side by side elsewhere."""
 
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    vectors: int = pointwise.UNROLLED_VECTORS
 
     def run(self) -> None:
         """Apply all choices to the prepared kernel; ``refused`` says which could not be."""
@@ -73,11 +75,34 @@ class Application(_Default):
                 self.attempt(f"tiles {choice.space.structure} of {s.output.name}", partial(self.tiled, s.output.name, choice))
         along = [c for c in self.choices.values() if isinstance(c, ByRows)]
         if along:
-            self.attempt("rows", self.rows)
+            self.attempt("rows", partial(self.along_rows, along[0]))
         for s in stages(self.sch.kernel):
             if not s.opaque and s.loops and not s.is_reduction and not s.is_scheduled:
-                self.attempt(f"vectors of {s.output.name}", partial(pointwise.apply, self.sch, s, self.core(s), self.threads))
+                self.attempt(f"vectors of {s.output.name}", partial(self.elementwise, s, self.threads))
         self.sch.simplify(keep_loops=False)
+
+    def elementwise(self, s: Stage, threads: int) -> None:
+        """Vectors along memory, the outermost loop divided among cores."""
+        pointwise.apply(self.sch, s, self.core(s), threads, vectors=self.vectors)
+
+    def along_rows(self, choice: ByRows) -> None:
+        """Nests that reduce along memory, and what can share their rows."""
+        if choice.merged:
+            rows.merge_rows(self.sch)
+            rows.localize_rows(self.sch)
+        for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
+            inner = list(tile.nests(root))
+            if not any(rows.horizontal_loop(n) for n in inner if n.is_reduction):
+                continue
+            for n in inner:
+                if n.is_reduction:
+                    reduce = partial(rows.reduce_row, self.sch, n, self.core(n), choice.partials)
+                    self.attempt(f"lanes of {n.output.name}", reduce)
+                else:
+                    self.attempt(f"vectors of {n.output.name}", partial(self.elementwise, n, 1))
+            long = sum(n.volume for n in inner) * (trip_count(root) or 1) >= pointwise.PARALLEL_ELEMENTS
+            if self.threads > 1 and rows.is_row(root) and long:
+                self.sch.parallel(root.name)
 
     def tiled(self, name: str, choice: Tiled) -> None:
         """Tile the reduction that computes buffer ``name`` together with its initialisation and epilogue."""

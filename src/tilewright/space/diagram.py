@@ -63,6 +63,24 @@ class Diagram:
             state = layer.target[edge]
         return np.stack(columns, axis=1) if columns else np.zeros((n, 0), np.int64)
 
+    def nearest(self, wanted: np.ndarray) -> np.ndarray:
+        """The assignment whose values are, summed over the knobs, the fewest factors away from ``wanted``: int64 [knobs]."""
+        far = [np.abs(np.log(np.maximum(layer.value, 1)) - np.log(max(w, 1))) for layer, w in zip(self._layers, wanted, strict=True)]
+        ahead = np.zeros(1)
+        for layer, own in zip(reversed(self._layers), reversed(far), strict=True):
+            own += ahead[layer.target]
+            ahead = np.full(len(layer.first) - 1, np.inf)
+            alive = layer.first[:-1] < layer.first[1:]
+            if alive.any():
+                ahead[alive] = np.minimum.reduceat(own, layer.first[:-1][alive])
+        state, out = 0, []
+        for layer, own in zip(self._layers, far, strict=True):
+            first = layer.first[state]
+            edge = first + int(np.argmin(own[first : layer.first[state + 1]]))
+            out.append(layer.value[edge])
+            state = int(layer.target[edge])
+        return np.array(out, np.int64)
+
     def enumerate(self, limit: int) -> np.ndarray:
         """The first ``limit`` assignments in lexicographic order: int64 [at most limit, knobs]."""
         table, state = np.zeros((1, 0), np.int64), np.zeros(1, np.int64)

@@ -14,8 +14,10 @@ PARALLEL_ELEMENTS = 1 << 14
 UNROLLED_VECTORS = 4
 
 
-def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel: bool = True) -> None:
-    """Schedule ``stage``: the loop that walks memory becomes a vector loop, innermost; the outermost loop parallel."""
+def apply(
+    sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel: bool = True, vectors: int = UNROLLED_VECTORS
+) -> None:
+    """Schedule ``stage``: the loop that walks memory becomes a loop of ``vectors`` registers, innermost; the outermost loop parallel."""
     order = loop_order(stage)
     if not order:
         return
@@ -28,7 +30,7 @@ def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel:
             split_over_cores(sch, order)
         return
     run = min((a.runs[order[-1]] for a in (stage.target(), *stage.reads()) if order[-1] in a.runs), default=None)
-    chunks = vectorize_inner(sch, order[-1], stage.loops[order[-1]], core.lanes, run)
+    chunks = vectorize_inner(sch, order[-1], stage.loops[order[-1]], core.lanes * vectors, run)
     if chunks and run is not None and order[-1] in stage.target().runs and len(order) > 1:
         # The result is blocked along the vector loop: whole blocks outside, so that they are written in order.
         sch.reorder(chunks, *order[:-1])
@@ -64,7 +66,7 @@ def block_transposition(sch: Schedule, order: list[str], across: str, core: Vect
     sch.vectorize(lanes)
     for name in rest:
         last = [f.name for f in loops(find_loop(sch.kernel, name).body)][-1]
-        vectorize_inner(sch, last, extent, core.lanes)
+        vectorize_inner(sch, last, extent, core.lanes * UNROLLED_VECTORS)
     return [*around, outer, chunks]
 
 
@@ -76,13 +78,12 @@ def split_over_cores(sch: Schedule, loops: list[str]) -> None:
             return
 
 
-def vectorize_inner(sch: Schedule, loop: str, extent: int, lanes: int, run: int | None = None) -> str | None:
-    """Make ``loop`` a vector loop; a long one is split into chunks of several registers, its tail peeled.
+def vectorize_inner(sch: Schedule, loop: str, extent: int, width: int, run: int | None = None) -> str | None:
+    """Make ``loop`` a vector loop; a long one is split into chunks of ``width``, its tail peeled.
 
     ``run`` is the number of iterations after which some access jumps: chunks do not cross it.
     Returns the loop over chunks when the split left no tail.
     """
-    width = lanes * UNROLLED_VECTORS
     if run is not None:
         # A whole block where registers allow: then the address within it is plainly contiguous.
         width = run if run <= 2 * width else max(w for w in range(1, width + 1) if run % w == 0)

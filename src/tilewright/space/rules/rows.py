@@ -99,12 +99,12 @@ def localize_rows(sch: Schedule) -> None:
                     continue  # used outside this loop, or shared between its iterations: try one further out
 
 
-def reduce_row(sch: Schedule, stage: Stage, core: VectorCore) -> None:
-    """Vectorise the reduction of one row: partial results in registers, combined once at the end."""
+def reduce_row(sch: Schedule, stage: Stage, core: VectorCore, partials: int = PARTIALS) -> None:
+    """Vectorise the reduction of one row: partial results in ``partials`` registers, combined once at the end."""
     name = horizontal_loop(stage)
     if name is None:
         return
-    width = min(PARTIALS * core.lanes, stage.loops[name] // core.lanes * core.lanes)
+    width = min(partials * core.lanes, stage.loops[name] // core.lanes * core.lanes)
     if width == 0 or stage.loops[name] <= core.lanes:
         sch.vectorize(name)
         return

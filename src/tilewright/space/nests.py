@@ -1,0 +1,101 @@
+"""Symbolic programs of everything but tiles: element-wise nests, and nests merged row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Expr, Load, Var
+from tilewright.ir.stmt import Alloc, For, Kernel, LoopKind, Stmt, Store
+from tilewright.schedule.primitives.rfactor import neutral
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.levels import ceil_div, wrap
+from tilewright.space.rules import pointwise, rows, tile
+from tilewright.space.stages import Stage, stage_of
+
+Loop = tuple[str, Expr, LoopKind]
+
+
+def elementwise(stage: Stage, core: VectorCore, threads: int, vectors: Expr) -> Stmt:
+    """``stage`` vectorised along memory in chunks of ``vectors`` registers, its outermost loop parallel when long."""
+    assert stage.store is not None  # callers check ``opaque``
+    order = pointwise.loop_order(stage)
+    if not order:
+        return stage.root
+    chunk = vectors * core.lanes
+    across = pointwise.transposed(stage, order[-1], core)
+    if across is not None:
+        order = [*(n for n in order if n not in (across, order[-1])), across, order[-1]]
+        chunk = ex.idx(core.lanes)
+    split = [n for n in order[-2 if across else -1 :] if not _fits(stage.loops[n], chunk)]
+    outer: list[Loop] = [
+        (f"{n}_chunk", ceil_div(ex.idx(stage.loops[n]), chunk), LoopKind.SERIAL) if n in split else (n, ex.idx(stage.loops[n]), LoopKind.SERIAL)
+        for n in order
+        if n in split or n != order[-1]
+    ]
+    inner: list[Loop] = [(n, chunk, LoopKind.SERIAL) for n in split if n != order[-1]]
+    inner.append((order[-1], chunk if order[-1] in split else ex.idx(stage.loops[order[-1]]), LoopKind.VECTOR))
+    if threads > 1 and stage.volume >= pointwise.PARALLEL_ELEMENTS and outer:
+        outer[0] = (*outer[0][:2], LoopKind.PARALLEL)
+    env: dict[str, Expr] = {n: Var(f"{n}_chunk") * chunk + Var(n) for n in split}
+    return wrap([*outer, *inner], st.substitute(stage.store, env))
+
+
+def _fits(extent: int, chunk: Expr) -> bool:
+    return isinstance(chunk, ex.Const) and extent <= int(chunk.value)
+
+
+def by_rows(kernel: Kernel, merged: bool) -> Kernel:
+    """``kernel`` with nests over the same rows merged, local buffers shrunk to a row."""
+    sch = Schedule(kernel)
+    if merged:
+        rows.merge_rows(sch)
+        rows.localize_rows(sch)
+    return sch.kernel
+
+
+def row_nest(root: For, cores: Mapping[str, VectorCore], threads: int, partials: Expr, vectors: Expr, taken: set[str]) -> Stmt:
+    """One merged nest: reductions along memory in ``partials`` registers, element-wise parts in vectors."""
+    inner = {n.name: n for n in tile.nests(root) if n.loops and not n.opaque}
+
+    def rewrite(s: Stmt) -> Stmt | None:
+        if not isinstance(s, For) or s.name not in inner:
+            return None
+        stage = stage_of(s)
+        core = cores[str(stage.output.dtype)]
+        if not stage.is_reduction:
+            return elementwise(stage, core, 1, vectors)
+        loop = rows.horizontal_loop(stage)
+        return s if loop is None else _in_partials(stage, loop, partials * core.lanes, taken)
+
+    out = st.map_stmts(root, rewrite)
+    work = sum(n.volume for n in inner.values()) * (pointwise.trip_count(root) or 1)
+    if isinstance(out, For) and threads > 1 and rows.is_row(root) and work >= pointwise.PARALLEL_ELEMENTS:
+        return replace(out, kind=LoopKind.PARALLEL)
+    return out
+
+
+def _in_partials(stage: Stage, loop: str, width: Expr, taken: set[str]) -> Stmt:
+    """The reduction over ``loop`` with ``width`` partial results: initialised, updated, combined."""
+    store = stage.store
+    assert store is not None and store.op is not None  # callers pass reductions
+    name = f"{store.buffer.name}_partial"
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    partial = Buffer(name, store.buffer.dtype, (width,), "reg")
+    first, last = Var(f"{loop}_first"), Var(f"{loop}_last")
+    around, chunk = ([(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in names if n != loop] for names in (stage.spatial, stage.reduction))
+    chunk += [(f"{loop}_chunk", ceil_div(ex.idx(stage.loops[loop]), width), LoopKind.SERIAL), (loop, width, LoopKind.VECTOR)]
+    value = ex.substitute(store.value, {loop: Var(f"{loop}_chunk") * width + Var(loop)})
+    return wrap(
+        around,
+        Alloc(partial),
+        wrap([(first.name, width, LoopKind.VECTOR)], Store(partial, (first,), neutral(store.op, partial.dtype))),
+        wrap(chunk, Store(partial, (Var(loop),), value, store.op)),
+        wrap([(last.name, width, LoopKind.VECTOR)], Store(store.buffer, store.indices, Load(partial, (last,)), store.op)),
+    )

@@ -1,0 +1,246 @@
+"""Machines with vector registers: each reduction in register tiles, or row by row along memory.
+
+A sketch is one structure for every reduction of the kernel. What a structure can be is read off the
+machine: lanes and registers bound the tile, threads ask for an outermost loop with work for each,
+and an operand that is not contiguous along the lanes has to be brought into vector order somewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from tilewright.cost import contraction as estimate
+from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Expr
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt
+from tilewright.schedule.schedule import Schedule
+from tilewright.space import nests
+from tilewright.space.apply import Application, ByRows, Choice, Tiled
+from tilewright.space.context import Context
+from tilewright.space.knob import Knob
+from tilewright.space.program import Surroundings, TiledProgram, tiled_program
+from tilewright.space.rule import rule
+from tilewright.space.rules import contraction, rows, writeback
+from tilewright.space.sketch import Sketch
+from tilewright.space.stages import Stage
+from tilewright.space.strides import Access
+from tilewright.space.tiling import Structure, TilingSpace, structures, tiling_space, value_of
+
+#: Structures whose best tile is estimated slower than the best of all by this factor are left out.
+HOPELESS = 3.0
+#: Tiles (pairs of a vector loop and row loops) and sketches of a kernel at most.
+MOST_TILES, MOST_SKETCHES = 6, 48
+#: Rows shorter than this get a second row loop in the tile.
+FEW_ROWS = 16
+#: Vectors worked on side by side where there is no tile.
+SIDE_BY_SIDE = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to do one reduction; ``cycles`` is what its best point is roughly estimated at.
+
+    ``tiling`` is None for a reduction done by rows.
+    """
+
+    stage: Stage
+    tiling: TilingSpace | None
+    cycles: float
+    merged: bool = True
+
+    @property
+    def name(self) -> str:
+        if self.tiling:
+            return f"{self.stage.output.name}: {self.tiling.structure}"
+        return f"{self.stage.output.name}: along {rows.horizontal_loop(self.stage)}" + ("" if self.merged else ", apart")
+
+
+@rule
+def vector_nests(context: Context) -> Iterator[Sketch]:
+    """Every combination of the options of the kernel's reductions, most promising first."""
+    if context.machine.vector_bits == 0:
+        return
+    reductions = [s for s in context.stages if s.is_reduction]
+    several = len(reductions) > 1
+    options = [list(_options(context, s, f"{s.output.name}_" if several else "")) for s in reductions]
+    for chosen in _combinations([o for o in options if o]):
+        yield _sketch(context, chosen)
+
+
+def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
+    """All combinations; where there are too many, costly reductions keep more of their options than cheap ones."""
+    options = [sorted(o, key=lambda x: x.cycles) for o in options]
+    while prod(map(len, options)) > MOST_SKETCHES:
+        weight = [o[0].cycles / len(o) if len(o) > 1 else float("inf") for o in options]
+        options[int(np.argmin(weight))].pop()
+    return sorted(product(*options), key=lambda c: sum(o.cycles for o in c))
+
+
+def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
+    core = context.core(stage)
+    along = rows.cycles(stage, core)
+    tiles = _tiles(context, stage, core)
+    least = min([along, *(c for _, c in tiles)], default=float("inf"))
+    if along <= HOPELESS * least:
+        yield Option(stage, None, along)
+    tiles = [(t, c) for t, c in tiles if c <= HOPELESS * least]
+    packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
+    inner = stage.reduction[-1] if stage.reduction else None
+    for tile, cycles in tiles:
+        for structure in structures(stage, [tile], packings, context.threads, core):
+            order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
+            inner = order[-1] if order else None
+            yield Option(stage, tiling_space(stage, structure, core, prefix, inner), cycles)
+
+
+def _last_vector_operand(stage: Stage, vector: str) -> str:
+    moved = [a.buffer.name for a in stage.reads() if a.moved_by(vector)]
+    return moved[-1] if moved else ""
+
+
+def _tiles(context: Context, stage: Stage, core: VectorCore) -> list[tuple[tuple[str, tuple[str, ...]], float]]:
+    """Pairs of a vector loop and the row loops of a tile, with the estimate of the best sizes."""
+    problem = contraction.problem_of(stage, context.constants)
+    if not problem.spatial:
+        return []
+    ranked = estimate.best(problem, core)
+    found: dict[tuple[str, tuple[str, ...]], float] = {}
+    for v, r, cycles in zip(ranked.vector, ranked.row, ranked.cycles, strict=True):
+        loops = (problem.spatial[int(v)], (problem.spatial[int(r)],) if r >= 0 else ())
+        found.setdefault(loops, float(cycles))
+    best = sorted(found.items(), key=lambda x: x[1])[:MOST_TILES]
+    second = [((v, (o, *r)), c) for (v, r), c in best if r and stage.loops[r[0]] <= FEW_ROWS for o in _beside(stage, v, r[0])]
+    return best + second[:MOST_TILES]
+
+
+def _beside(stage: Stage, vector: str, row: str) -> list[str]:
+    """The loop next to ``row`` in the result, as a second row loop."""
+    own = abs(stage.target().stride(row) or 0)
+    others = [n for n in stage.spatial if n not in (vector, row) and stage.loops[n] > 1]
+    return sorted(others, key=lambda n: abs(abs(stage.target().stride(n) or 0) - own))[:1]
+
+
+def _packings(context: Context, stage: Stage, vector: str) -> list[tuple[tuple[str, str], ...]]:
+    """Where each operand of the vector loop may be brought into vector order."""
+    choices = [_placements(context, a, stage, vector) for a in stage.reads() if a.moved_by(vector)]
+    return [tuple(p for p in combination if p[1] != "as it is") for combination in product(*choices)]
+
+
+def _placements(context: Context, a: Access, stage: Stage, vector: str) -> list[tuple[str, str]]:
+    name = a.buffer.name
+    dims = contraction.dimension_loops(a, stage)
+    if dims is None or not any(vector in d for d in dims):
+        return [(name, "as it is")]
+    if name in context.constants:
+        return [(name, "ahead")]
+    written = any(name in st.written_buffers(s.root) for s in context.stages if s.root is stage.root)
+    how = [] if written else ["copy", "panel"]
+    if abs(a.stride(vector) or estimate.IRREGULAR) <= estimate.SHUFFLED_STRIDE or not how:
+        how.append("as it is")
+    return [(name, h) for h in how]
+
+
+# --- sketches -------------------------------------------------------------------------------
+
+
+def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
+    tiled = [o.tiling for o in options if o.tiling]
+    by_rows = [o for o in options if not o.tiling]
+    partials = _partials(context, by_rows)
+    vectors = Knob("vectors", SIDE_BY_SIDE if not tiled else (4,))
+    knobs = [*(k for t in tiled for k in t.knobs), *(k for k in (partials, vectors) if k and len(k.values) > 1)]
+    name = "; ".join(o.name for o in options) or "element by element"
+    program = _program(context, options, partials, vectors).with_(sizes=tuple(k.var for k in knobs))
+    constraints = tuple(c for t in tiled for c in t.constraints)
+    return Sketch(name, tuple(knobs), constraints, program, partial(_steps, context, options, partials, vectors))
+
+
+def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
+    """Registers of partial results of the reductions along memory."""
+    if not by_rows:
+        return None
+    longest = max(o.stage.loops[rows.horizontal_loop(o.stage) or ""] // context.core(o.stage).lanes for o in by_rows)
+    return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
+
+
+def _steps(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Schedule:
+    def number(knob: Knob) -> int:
+        return int(ex.evaluate(value_of(knob), values))
+
+    choices: dict[str, Choice] = {}
+    for o in options:
+        along = ByRows(number(partials) if partials else 1, o.merged)
+        choices[o.stage.output.name] = Tiled(o.tiling, values) if o.tiling else along
+    application = Application(
+        context.base.copy(), context.machine, context.threads, context.constants, choices=choices, vectors=number(vectors)
+    )
+    application.run()
+    return application.sch
+
+
+def _program(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob) -> Kernel:
+    """The whole kernel: tiles where there are tilings, the other nests by rows or element by element."""
+    kernel, taken = context.base.kernel, context.names()
+    tiles: dict[int, TiledProgram] = {}
+    covered: set[int] = set()
+    for o in options:
+        if o.tiling:
+            at, used, around = _surroundings(context, o.stage)
+            tiles[at] = tiled_program(o.tiling, around, taken)
+            covered |= used
+    arguments = {n: b for t in tiles.values() for n, b in t.arguments.items()}
+    rest = tuple(s for s in kernel.body.stmts if isinstance(s, Alloc) or not any(s is context.stages[n].root for n in covered))
+    merged = nests.by_rows(kernel.with_(body=Block(rest)), any(not o.tiling for o in options))
+    others = {s.name: s for s in merged.body.stmts if isinstance(s, For)}
+    cores = {str(s.output.dtype): context.core(s) for s in context.stages if not s.opaque}
+    body: list[Stmt] = []
+    for n, stage in enumerate(context.stages):
+        if n in tiles:
+            body += [*tiles[n].before, *tiles[n].nest]
+        elif n not in covered and isinstance(stage.root, For) and stage.root.name in others:
+            body.append(_other(context, others[stage.root.name], cores, partials, vectors, taken))
+        elif n not in covered and not isinstance(stage.root, For):
+            body.append(stage.root)
+    used_names = {n for s in body for n in st.read_buffers(s) | st.written_buffers(s)}
+    allocs = [s for s in merged.body.stmts if isinstance(s, Alloc) and s.buffer.name in used_names]
+    args = tuple(arguments.get(b.name, b) for b in kernel.args)
+    return kernel.with_(args=args, body=Block((*allocs, *body)))
+
+
+def _other(context: Context, root: For, cores: Mapping[str, VectorCore], partials: Knob | None, vectors: Knob, taken: set[str]) -> Stmt:
+    """A nest without tiles."""
+    from tilewright.space.stages import stage_of
+
+    stage, width = stage_of(root), value_of(vectors)
+    if not stage.opaque and not stage.is_reduction:
+        return nests.elementwise(stage, cores[str(stage.output.dtype)], context.threads, width)
+    count: Expr = value_of(partials) if partials else ex.idx(rows.PARTIALS)
+    return nests.row_nest(root, cores, context.threads, count, width, taken)
+
+
+def _surroundings(context: Context, stage: Stage) -> tuple[int, set[int], Surroundings]:
+    """Where the tiles of ``stage`` stand, which stages they take in, and what those are."""
+    every = list(context.stages)
+    own = next(n for n, s in enumerate(every) if s is stage)
+    name = stage.output.name
+    inits = [n for n in range(own) if every[n].is_init and every[n].output.name == name]
+    init = inits[-1] if inits else None
+    found = writeback.epilogue(context.base, name)
+    last = next((n for n, s in enumerate(every) if found and s.root is found[0].root), None)
+    used = {own, *([init] if init is not None else []), *([last] if last is not None else [])}
+    around = Surroundings(
+        every[init].store if init is not None else None,
+        found[0] if found else None,
+        found[1] if found else {n: n for n in stage.spatial},
+    )
+    return (last if last is not None else own), used, around
+
+
