@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from tests.cli.command import tilewright, words
@@ -22,12 +22,13 @@ def test_help_starts_fast_and_imports_nothing_heavy() -> None:
     )
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        times.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert all(entry.name in done.stdout for entry in ENTRIES)
-    assert min(times) < 0.5
+    assert min(times) < 0.5  # seconds of processor time: other load on the computer does not count
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
