@@ -82,10 +82,9 @@ class GemmSpace:
     def schedule(self, point: np.ndarray) -> Schedule:
         rows, lanes, depth, unroll = (int(v) for v in point[1:])
         sch = Schedule(self.kernel, self.machine)
-        i, j, k = [name for name in ("i_1", "j_1", "k")]
-        io, ii = sch.split(i, rows)
-        jo, ji = sch.split(j, lanes)
-        ko, ki = sch.split(k, depth)
+        io, ii = sch.split("i_1", rows)
+        jo, ji = sch.split("j_1", lanes)
+        ko, ki = sch.split("k", depth)
         sch.reorder(io, jo, ko, ki, ii, ji)
         sch.vectorize(ji)
         if rows <= 4 * unroll:

@@ -120,10 +120,13 @@ def run(job: Job, blob: bytes, data: trial.Data) -> tuple[float, ...] | Outcome:
     return trial.sample(trial.bind(module, data), job.bar)
 
 
-def compare(jobs: list[Job], blobs: list[bytes], rounds: int) -> list[tuple[float, ...]]:
-    """Samples of each job from the same rounds."""
+def compare(jobs: list[Job], blobs: list[bytes], rounds: int) -> list[tuple[float, ...]] | Outcome:
+    """Samples of each job from the same rounds; the outcome "wrong" when one of them is."""
     modules = [trial.load(pickle.loads(b), trial.machine_of(j), j.threads) for j, b in zip(jobs, blobs, strict=True)]
-    return trial.compare(jobs[0].kernel, modules, rounds, jobs[0].seed + 1)
+    try:
+        return trial.compare(jobs[0].kernel, modules, rounds, jobs[0].seed + 1)
+    except RuntimeFailure as error:
+        return Outcome("wrong", message=error.message)
 
 
 def in_child(connection: Connection, work: Callable[[], Any], limits: Limits, patience: int = 1) -> Any:

@@ -160,11 +160,11 @@ class Search:
 
     def _run(self, points: np.ndarray, role: str) -> list[Trial]:
         estimates = self.space.estimate(points)
-        found: list[Trial] = []
+        found: dict[int, Trial] = {}
 
         def done(index: int, outcome: Outcome) -> None:
             trial = Trial(_key(points[index]), outcome, float(estimates[index]))
-            found.append(trial)
+            found[index] = trial
             if role == "baseline":
                 self.start = trial
             else:
@@ -174,7 +174,7 @@ class Search:
                 self.on_trial(trial)
 
         self.executor.run([self._job(p) for p in points], done)
-        return found
+        return [found[n] for n in range(len(points))]
 
     def _tell(self, trials: Sequence[Trial]) -> None:
         if trials:
