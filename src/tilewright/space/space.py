@@ -47,6 +47,7 @@ class Space:
     ):
         self.kernel = kernel
         self.machine = machine or Machine.host()
+        self.rules = None if rules is None else tuple(rules)
         self.context = Context.of(kernel, self.machine, threads or self.machine.cores, constants)
         self.sketches: tuple[Sketch, ...] = tuple(s for r in (rule.discover() if rules is None else rules) for s in r(self.context))
         #: Share of drawn points that had to be thrown away: sampling draws valid points only.
@@ -72,6 +73,11 @@ class Space:
     @property
     def threads(self) -> int:
         return self.context.threads
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Arguments known before the kernel runs, sorted."""
+        return tuple(sorted(self.context.constants))
 
     @property
     def size(self) -> int:
