@@ -186,6 +186,19 @@ def test_lanes_of_a_row_hold_partial_results(avx512: Machine) -> None:
     assert len(partial) == 2 and all(s.buffer.memory == "reg" for s in partial)
 
 
+def test_element_wise_nests_that_share_rows_have_lanes(avx512: Machine) -> None:
+    """Beside a softmax, two nests without reductions are merged row by row too: both must still run in lanes."""
+    x = tensor("x", ty.f32, (6, 100))
+    z = tensor("z", ty.f32, (8, 10, 60))
+    a = reduce_axis(0, 100, "a")
+    s = compute("s", (6,), lambda i: total(x[i, a], a))
+    u = compute("u", (8, 10, 60), lambda n, p, q: z[n, p, q] * 2.0)
+    v = compute("v", (8, 10, 60), lambda n, p, q: u[n, p, q] + z[n, p, 59 - q])
+    k = default_schedule(build("beside", [x, z], [s, u, v]), avx512).kernel
+    innermost = [f for f in walk(k.body) if isinstance(f, For) and not any(isinstance(t, For) for t in walk(f.body))]
+    assert all(f.kind is LoopKind.VECTOR for f in innermost)
+
+
 # --- the plan -----------------------------------------------------------------------------------
 
 

@@ -173,9 +173,9 @@ class _Default:
         rows.merge_rows(self.sch)
         rows.localize_rows(self.sch)
         for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
-            inner = list(tile.nests(root))
-            if not any(rows.horizontal_loop(n) for n in inner if n.is_reduction):
-                continue
+            inner = [n for n in tile.nests(root) if not n.is_scheduled]
+            if stage_of(root).is_scheduled or not (len(inner) > 1 or any(n.is_reduction for n in inner)):
+                continue  # tiles, and single element-wise nests, which are treated as a whole
             for n in inner:
                 if n.is_reduction:
                     self.attempt(f"lanes of {n.output.name}", partial(rows.reduce_row, self.sch, n, self.core(n)))
