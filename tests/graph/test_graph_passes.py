@@ -10,6 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 
 from tilewright.graph import Graph, Network, compile, load
+from tilewright.graph.fusion import Fusion, fuse
 from tilewright.graph.memory import ALIGNMENT, plan_memory
 from tilewright.graph.network import plan_steps
 from tilewright.ir.stmt import For
@@ -32,8 +33,8 @@ def node(kind: str, inputs: str, outputs: str, **attributes: object) -> object:
     return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
 
 
-def kinds(graph: Graph, **options: bool) -> list[str]:
-    return ["+".join(s.operators) for s in plan_steps(graph, **options)]
+def kinds(graph: Graph, fusion: Fusion = "greedy") -> list[str]:
+    return ["+".join(s.operators) for s in plan_steps(graph, fuse(graph, fusion).groups)]
 
 
 def agree(model: ModelProto, seed: int = 0, tolerance: float = 1e-5) -> Network:
@@ -87,7 +88,7 @@ def test_residual_joins_the_later_producer() -> None:
     nodes = [node("MatMul", "x a", "p"), node("MatMul", "x b", "q"), node("Add", "p q", "s"), node("Relu", "s", "y")]
     network = agree(build(nodes, {"x": [4, 8]}, ["y"], w))
     assert kinds(network.graph) == ["MatMul", "MatMul+Add+Relu"]
-    assert kinds(network.graph, fusion=False) == ["MatMul", "MatMul", "Add", "Relu"]
+    assert kinds(network.graph, "none") == ["MatMul", "MatMul", "Add", "Relu"]
 
 
 def test_fusion_refuses_what_would_close_a_cycle() -> None:
@@ -141,7 +142,7 @@ def test_random_networks_keep_their_meaning_when_fused(data: st.DataObject) -> N
     constants = {"one": np.asarray([1]), "three": np.asarray([4]), "flat": np.asarray([9]), "square": np.asarray([3, 3])}
     graph = load(build(nodes, {"x": [3, 3]}, outputs, constants))
     x = {"x": data.draw(st.integers(0, 1000).map(lambda s: np.random.default_rng(s).uniform(-1, 1, (3, 3)).astype(np.float32)))}
-    fused, plain = Network.interpreted(graph).reference(x), Network.interpreted(graph, fusion=False).reference(x)
+    fused, plain = Network.interpreted(graph).reference(x), Network.interpreted(graph, fusion="none").reference(x)
     assert all(np.allclose(fused[n], plain[n], rtol=1e-5, atol=1e-6) for n in outputs)
 
 
@@ -212,7 +213,7 @@ def test_memory_plan_never_overlaps_live_values(data: st.DataObject) -> None:
         scalars.append(f"m{k}")
     outputs = [f"m{length - 1}", *(f"t{k}" for k in range(2, length, 3))]
     graph = load(build(nodes, {"x": [1]}, outputs, sizes))
-    steps = plan_steps(graph, fusion=data.draw(st.booleans()))
+    steps = plan_steps(graph, fuse(graph, data.draw(st.sampled_from(["none", "greedy", "dp"]))).groups)
     plan = plan_memory(graph, [s.call.arguments for s in steps], [s.call.writes for s in steps])
     live = _lifetimes(graph, steps)
     for a, (first, last) in live.items():

@@ -45,9 +45,7 @@ def connected(problem: Problem, group: int) -> bool:
 
 def allowed(problem: Problem, group: int) -> bool:
     edges = [(i, j) for i in bits(group) for j in bits(problem.successors[i] & group)]
-    return group.bit_count() == 1 or (
-        problem.admits(group) and all(problem.joins(i, j) for i, j in edges) and connected(problem, group)
-    )
+    return group.bit_count() == 1 or (problem.admits(group) and all(problem.joins(i, j) for i, j in edges) and connected(problem, group))
 
 
 @st.composite

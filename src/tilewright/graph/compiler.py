@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tilewright.graph.fusion import Fusion, fuse
 from tilewright.graph.importer import load
 from tilewright.graph.layout import choose_layouts
 from tilewright.graph.loading import ModelSource
@@ -30,7 +31,7 @@ def compile(
     dims: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
-    fusion: bool = True,
+    fusion: Fusion = "greedy",
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Network:
@@ -38,6 +39,7 @@ def compile(
 
     ``dims``, ``shapes`` and ``constants`` bind what the model leaves open (see
     :func:`tilewright.graph.importer.load`, also for the errors). ``threads`` is fixed now;
+    ``fusion`` says how operations are divided into kernels (:data:`tilewright.graph.fusion.Fusion`);
     ``cache=False`` compiles everything afresh.
     """
     graph = load(source, dims=dims, shapes=shapes, constants=constants)
@@ -49,7 +51,7 @@ def compile_graph(
     machine: Machine | None = None,
     *,
     threads: int | None = None,
-    fusion: bool = True,
+    fusion: Fusion = "greedy",
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Network:
@@ -57,7 +59,8 @@ def compile_graph(
     machine = machine or Machine.host()
     threads = threads or default_threads()
     graph = choose_layouts(graph, machine)
-    steps = plan_steps(graph, fusion=fusion)
+    division = fuse(graph, fusion, machine=machine, threads=threads)
+    steps = plan_steps(graph, division.groups)
     wanted = [(s.call.kernel, _constant_arguments(graph, s)) for s in steps]
     made: dict[tuple[Kernel, frozenset[str]], CompiledKernel] = {}
     distinct = list(dict.fromkeys(wanted))
@@ -65,7 +68,7 @@ def compile_graph(
         made[key] = _compiled(*key, machine, threads, cache)
         if progress:
             progress(number, len(distinct), key[0].name)
-    return Network(graph, steps, [made[key] for key in wanted], threads=threads)
+    return Network(graph, steps, [made[key] for key in wanted], threads=threads, fusion=division)
 
 
 def _constant_arguments(graph: Graph, step: Step) -> frozenset[str]:

@@ -1,140 +1,183 @@
-"""Greedy fusion: element-wise consumers join the kernel that produces their operand.
-
-What an operation is (element-wise, reduction, data movement) is read off its nests, so an operator
-added later needs no annotation. A consumer joins when it reads the producer's result element by
-element, at the same index, and is the only one that reads it; convolutions, products, reductions
-and normalisations thus take bias, residual, activation and scaling along.
-"""
+"""Which operations become one kernel: not at all, by greedy rules, or by dynamic programming over costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from tilewright.graph.kernels import element_wise
+from tilewright.graph.greedy import LARGEST_GROUP, greedy
+from tilewright.graph.kernels import group_kernel
 from tilewright.graph.model import Graph, Operation
-from tilewright.ir.expr import loads
+from tilewright.graph.partition import WIDTH, Problem, bits, partition
+from tilewright.graph.patterns import Pattern, may_join, patterns
+from tilewright.graph.roofline import estimate, on_chip_bytes, row_bytes
+from tilewright.hw import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.util.errors import ScheduleError, TilewrightError
 
-#: Operations in one kernel at most: keeps compile time of a kernel bounded.
-_LARGEST_GROUP = 24
+#: "none": every operation its own kernel; "greedy": element-wise consumers join their producer;
+#: "dp": the division of least estimated cost; "measured": the same, with groups built and timed.
+Fusion = Literal["none", "greedy", "dp", "measured"]
+
+#: Seconds of a kernel whose named arguments are constants.
+Cost = Callable[[Kernel, frozenset[str]], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Positions (in execution order) of the operations that become one kernel."""
+class FusionPlan:
+    """Groups of positions of operations, in execution order, and how they were found.
 
-    operations: tuple[int, ...]
-
-
-def fuse(graph: Graph, *, enabled: bool = True) -> list[Group]:
-    """Groups in execution order; with ``enabled=False`` every operation is its own kernel."""
-    if not enabled:
-        return [Group((i,)) for i in range(len(graph.operations))]
-    plan = _Plan(graph)
-    for i in range(len(graph.operations)):
-        plan.place(i)
-    plan.absorb()
-    return plan.ordered()
-
-
-def element_wise_operands(operation: Operation) -> set[str]:
-    """Operands an element-wise operation reads at exactly the index it writes, everywhere.
-
-    Empty unless the operation is a single perfect nest that stores each element once.
+    ``seconds`` is what they should take together (None where nothing was estimated); ``exact`` is False
+    when the dynamic program had to drop states (``states`` were visited); ``priced`` kernels of different structure were priced.
     """
-    found = element_wise(operation.nests[0]) if _is_element_wise(operation) else None
-    if found is None:
-        return set()
-    store = found[1]
-    aligned: dict[str, bool] = {}
-    for ld in loads(store.value):
-        aligned[ld.buffer.name] = (
-            aligned.get(ld.buffer.name, True) and ld.indices == store.indices and ld.buffer.shape == store.buffer.shape
-        )
-    return {n for n, same in aligned.items() if same}
+
+    method: Fusion
+    groups: tuple[tuple[int, ...], ...]
+    seconds: float | None = None
+    states: int = 0
+    priced: int = 0
+    exact: bool = True
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"{self.method}: {len(self.groups)} kernels"
+        limit = "" if self.exact else ", width limit reached: a beam was searched"
+        return f"{self.method}: {len(self.groups)} kernels, {self.states} states, {self.priced} kinds of groups priced{limit}"
 
 
-class _Plan:
-    """Groups under construction, each named by its first operation."""
+def fuse(
+    graph: Graph,
+    method: Fusion = "greedy",
+    *,
+    machine: Machine | None = None,
+    threads: int = 1,
+    cost: Cost | None = None,
+    width: int = WIDTH,
+) -> FusionPlan:
+    """Divide ``graph`` by ``method``; ``cost`` replaces the roofline of :mod:`tilewright.graph.roofline`.
 
-    def __init__(self, graph: Graph):
-        self._graph = graph
-        self._consumers = graph.consumers()
-        self._outputs = {graph.storage(v.buffer.name) for v in graph.outputs}
-        self._producer: dict[str, int] = {}
-        self._group_of: dict[int, int] = {}
-        self._members: dict[int, list[int]] = {}
+    ``width`` bounds the states the dynamic program keeps of one size. TilewrightError for an unknown method.
+    """
+    if method not in get_args(Fusion):
+        raise TilewrightError(f"unknown fusion {method!r}", hint=f"there are: {', '.join(get_args(Fusion))}")
+    if method == "none":
+        return FusionPlan(method, tuple((i,) for i in range(len(graph.operations))))
+    if method == "greedy":
+        return FusionPlan(method, tuple(greedy(graph)))
+    machine = machine or Machine.host()
+    if cost is None and method == "measured":
+        from tilewright.graph.measured import measured_cost
 
-    def place(self, i: int) -> None:
-        """Put operation ``i`` into the group of one of its producers (the latest that can take it), or into a new one."""
-        target = next((g for g in self._producing_groups([i]) if self._may_join(g, [i])), i)
-        self._group_of[i] = target
-        self._members.setdefault(target, []).append(i)
-        self._producer.update(dict.fromkeys(self._graph.operations[i].outputs, i))
-
-    def absorb(self) -> None:
-        """Let groups that are element-wise throughout join a producer: a value all their members share goes along."""
-        for g, members in list(self._members.items()):
-            if not all(_is_element_wise(self._graph.operations[m]) for m in members):
-                continue
-            target = next((p for p in self._producing_groups(members) if self._may_join(p, members)), None)
-            if target is not None:
-                self._members[target] = sorted(self._members[target] + members)
-                self._group_of.update(dict.fromkeys(members, target))
-                del self._members[g]
-
-    def _producing_groups(self, operations: list[int]) -> list[int]:
-        """Groups that compute operands of ``operations``, the one whose operand is computed last first."""
-        found = {self._producer.get(self._graph.storage(n)) for i in operations for n in self._graph.operations[i].inputs}
-        latest = sorted((p for p in found if p is not None and p not in operations), reverse=True)
-        return list(dict.fromkeys(self._group_of[p] for p in latest))
-
-    def _may_join(self, g: int, operations: list[int]) -> bool:
-        """Whether ``operations`` may run inside the kernel of group ``g``."""
-        if len(self._members[g]) + len(operations) > _LARGEST_GROUP:
-            return False
-        inside = {n for m in self._members[g] for n in self._graph.operations[m].outputs}
-        shared: set[str] = set()
-        for i in operations:
-            operation = self._graph.operations[i]
-            reads = {n for n in operation.inputs if self._graph.storage(n) in inside}
-            if not reads <= element_wise_operands(operation) or not reads <= inside:
-                return False  # reads elsewhere than it writes, or through a reshaped view of private memory
-            shared |= reads
-        exclusive = [n for n in shared if n not in self._outputs and set(self._consumers[n]) <= {*operations, *self._members[g]}]
-        # The kernel runs once: no other operand may wait for a part of it.
-        others = [p for p in self._producing_groups(operations) if p != g]
-        return bool(exclusive) and not self._reaches(others, g)
-
-    def _reaches(self, groups: list[int], target: int) -> bool:
-        """Whether any of ``groups`` depends on ``target``, directly or through other groups."""
-        seen: set[int] = set()
-        pending = list(groups)
-        while pending:
-            g = pending.pop()
-            if g == target:
-                return True
-            if g not in seen:
-                seen.add(g)
-                pending.extend(self._depends(g))
-        return False
-
-    def _depends(self, g: int) -> list[int]:
-        return [p for p in self._producing_groups(self._members[g]) if p != g]
-
-    def ordered(self) -> list[Group]:
-        """The groups in an order that respects every dependence."""
-        out: list[Group] = []
-        done: set[int] = set()
-        pending = {g: set(self._depends(g)) for g in sorted(self._members, key=lambda g: self._members[g][-1])}
-        while pending:
-            ready = [g for g, needs in pending.items() if needs <= done]
-            for g in ready:
-                out.append(Group(tuple(self._members[g])))
-                done.add(g)
-                del pending[g]
-        return out
+        cost = measured_cost(machine, threads)
+    groups = _Groups(graph, machine, cost or (lambda kernel, constants: estimate(kernel, machine, threads, constants)))
+    found = partition(groups.problem(), width=width)
+    return FusionPlan(method, found.groups, found.cost, found.states, len(groups.prices), found.exact)
 
 
-def _is_element_wise(operation: Operation) -> bool:
-    """Whether the operation is one nest that stores each element once, at its own index."""
-    return len(operation.nests) == 1 and not operation.temps and element_wise(operation.nests[0]) is not None
+def visible(graph: Graph, members: Sequence[int], consumers: dict[str, list[int]], kept: set[str]) -> frozenset[str]:
+    """Results of ``members`` that are needed outside: by other operations, or as outputs of the network.
+
+    A group none of whose results are needed (dead code) keeps them all.
+    """
+    inside = set(members)
+    written = [n for i in members for n in graph.operations[i].outputs]
+    needed = frozenset(n for n in written if n in kept or any(c not in inside for c in consumers.get(n, ())))
+    return needed or frozenset(written)
+
+
+@dataclass(slots=True)
+class _Groups:
+    """Legality and price of the groups of one graph.
+
+    A group is priced once for each structure: the operations' nests, how they feed one another, what is constant
+    and what stays inside. Blocks of a network that repeat cost nothing the second time.
+    """
+
+    graph: Graph
+    machine: Machine
+    cost: Cost
+    prices: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _patterns: list[Pattern] = field(default_factory=list)
+    _signatures: list[int] = field(default_factory=list)
+    _consumers: dict[str, list[int]] = field(default_factory=dict)
+    _producer: dict[str, int] = field(default_factory=dict)
+    _kept: set[str] = field(default_factory=set)
+    _by_mask: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        operations = self.graph.operations
+        self._patterns = patterns(self.graph)
+        numbers: dict[object, int] = {}
+        for o in operations:
+            kernel = group_kernel([o], self.graph.buffers, frozenset(o.outputs)).kernel
+            self._signatures.append(numbers.setdefault(kernel, len(numbers)))
+        self._consumers = self.graph.consumers()
+        self._producer = {n: i for i, o in enumerate(operations) for n in o.outputs}
+        self._kept = {self.graph.storage(v.buffer.name) for v in self.graph.outputs}
+
+    def problem(self) -> Problem:
+        successors = [0] * len(self.graph.operations)
+        for name, readers in self._consumers.items():
+            if name in self._producer:
+                successors[self._producer[name]] |= sum(1 << r for r in readers)
+        contractions = sum(1 << i for i, p in enumerate(self._patterns) if p is Pattern.CONTRACTION)
+        opaque = sum(1 << i for i, p in enumerate(self._patterns) if p is Pattern.OPAQUE)
+
+        def admits(group: int) -> bool:
+            return group.bit_count() <= LARGEST_GROUP and (group & contractions).bit_count() <= 2 and not group & opaque
+
+        return Problem(successors, self._joins, admits, self._price)
+
+    def _joins(self, producer: int, consumer: int) -> bool:
+        """Whether everything ``consumer`` reads of ``producer`` may stay inside a kernel."""
+        reads = [n for n in self.graph.operations[consumer].inputs if self._producer.get(self.graph.storage(n)) == producer]
+        # Private memory has one shape: what is read through a reshaped view has to be a value of the graph.
+        plain = all(n not in self.graph.views for n in reads)
+        alone = all(len(self._consumers[n]) == 1 and n not in self._kept for n in reads if n in self._consumers)
+        return plain and may_join(self._patterns[producer], self._patterns[consumer], only_reader=alone)
+
+    def _price(self, mask: int) -> float:
+        if mask not in self._by_mask:
+            self._by_mask[mask] = self._priced(tuple(bits(mask)))
+        return self._by_mask[mask]
+
+    def _priced(self, members: tuple[int, ...]) -> float:
+        found = [self._patterns[i] for i in members]
+        if found.count(Pattern.CONTRACTION) > 1 and Pattern.REDUCTION not in found:
+            return math.inf
+        operations = [self.graph.operations[i] for i in members]
+        shown = visible(self.graph, members, self._consumers, self._kept)
+        inside = [self.graph.buffers[n] for o in operations for n in o.outputs if n not in shown]
+        if len(members) > 1 and row_bytes(inside) > on_chip_bytes(self.machine):
+            return math.inf
+        key = self._structure(members, operations, shown)
+        if key not in self.prices:
+            self.prices[key] = self._kernel_price(operations, shown)
+        return self.prices[key]
+
+    def _structure(self, members: tuple[int, ...], operations: list[Operation], shown: frozenset[str]) -> tuple[object, ...]:
+        place = {n: (k, m) for k, o in enumerate(operations) for m, n in enumerate(o.outputs)}
+        outside: dict[str, int] = {}
+        key: list[object] = []
+        for i, o in zip(members, operations, strict=True):
+            wires: list[object] = []
+            for n in o.inputs:
+                if n in place:
+                    wires.append(place[n])
+                else:
+                    constant = self.graph.storage(n) in self.graph.constants
+                    wires.append((outside.setdefault(n, len(outside)), constant, str(self.graph.buffers[n].layout)))
+            key.append((self._signatures[i], tuple(wires), tuple(n in shown for n in o.outputs)))
+        return tuple(key)
+
+    def _kernel_price(self, operations: list[Operation], shown: frozenset[str]) -> float:
+        call = group_kernel(operations, self.graph.buffers, shown)
+        pairs = zip(call.kernel.args, call.arguments, strict=True)
+        constants = frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants)
+        try:
+            return self.cost(call.kernel, constants)
+        except ScheduleError:
+            # Opaque nests run as written and alone: what that takes does not matter to the division.
+            return 0.0 if len(operations) == 1 else math.inf

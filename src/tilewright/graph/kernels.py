@@ -63,12 +63,36 @@ def group_kernel(operations: Sequence[Operation], buffers: Mapping[str, Buffer],
             body.append(nest)
     arguments = (*reads, *results)
     name = "_".join(op.kind.lower() for op in operations)[:_NAME_LENGTH].rstrip("_")
-    nests = inline_chains(body, frozenset(private_names))
+    nests = inline_chains(_needed(body, visible), frozenset(private_names))
     kernel = canonical(Kernel(name, tuple(buffers[n] for n in arguments), Block(tuple(nests))), frozenset(reads))
     return KernelCall(kernel, arguments, tuple(results))
 
 
-def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
+@dataclass(slots=True)
+class _Line:
+    """A statement of the body with the buffers it reads and writes (an allocation writes its buffer)."""
+
+    stmt: Stmt
+    reads: set[str]
+    writes: set[str]
+
+    @staticmethod
+    def of(s: Stmt) -> _Line:
+        return _Line(s, read_buffers(s), {s.buffer.name} if isinstance(s, Alloc) else written_buffers(s))
+
+
+def _needed(body: Sequence[Stmt], visible: frozenset[str]) -> list[_Line]:
+    """``body`` without the nests whose results nobody reads (a normalisation's statistics, say)."""
+    wanted = set(visible)
+    out: list[_Line] = []
+    for line in map(_Line.of, reversed(body)):
+        if line.writes & wanted:
+            wanted |= line.reads | line.writes
+            out.append(line)
+    return out[::-1]
+
+
+def inline_chains(body: Sequence[_Line], private: frozenset[str]) -> list[Stmt]:
     """``body`` with private element-wise results computed where they are read.
 
     A chain of element-wise nests (bias, residual, activation) becomes one nest. Only readers that
@@ -76,20 +100,20 @@ def inline_chains(body: Sequence[Stmt], private: frozenset[str]) -> list[Stmt]:
     computed twice, nor is a value with function calls that is read more than once.
     """
     out = list(body)
-    for s in reversed(body):  # a chain's later results first: they may become the only reader of earlier ones
-        producer = element_wise(s)
+    for line in reversed(body):  # a chain's later results first: they may become the only reader of earlier ones
+        producer = None if isinstance(line.stmt, Alloc) else element_wise(line.stmt)
         if producer is not None and producer[1].buffer.name in private:
             out = _inlined(out, producer[1].buffer.name)
-    return out
+    return [line.stmt for line in out]
 
 
-def _inlined(body: list[Stmt], name: str) -> list[Stmt]:
+def _inlined(body: list[_Line], name: str) -> list[_Line]:
     """``body`` with ``name`` computed in its only reader, or as it was if the conditions do not hold."""
-    writers = [k for k, t in enumerate(body) if name in written_buffers(t)]
-    readers = [k for k, t in enumerate(body) if name in read_buffers(t)]
+    writers = [k for k, t in enumerate(body) if name in t.writes and not isinstance(t.stmt, Alloc)]
+    readers = [k for k, t in enumerate(body) if name in t.reads]
     if len(writers) != 1 or len(readers) != 1:
         return body
-    producer, consumer = element_wise(body[writers[0]]), element_wise(body[readers[0]])
+    producer, consumer = element_wise(body[writers[0]].stmt), element_wise(body[readers[0]].stmt)
     if producer is None or consumer is None:
         return body
     uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
@@ -103,8 +127,8 @@ def _inlined(body: list[Stmt], name: str) -> list[Stmt]:
         return value if isinstance(e, Load) and e.buffer.name == name else None
 
     out = list(body)
-    out[readers[0]] = map_exprs(out[readers[0]], lambda e: ex.transform(e, replaced))
-    return [t for k, t in enumerate(out) if k != writers[0] and not (isinstance(t, Alloc) and t.buffer.name == name)]
+    out[readers[0]] = _Line.of(map_exprs(out[readers[0]].stmt, lambda e: ex.transform(e, replaced)))
+    return [t for t in out if name not in t.writes]
 
 
 def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:

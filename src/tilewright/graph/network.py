@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilewright.graph.elements import storage_array, user_array
-from tilewright.graph.fusion import fuse
+from tilewright.graph.fusion import Fusion, FusionPlan, fuse, visible
 from tilewright.graph.kernels import KernelCall, arithmetic_operations, group_kernel
 from tilewright.graph.memory import MemoryPlan, plan_memory
 from tilewright.graph.model import Graph, Value
@@ -31,19 +31,15 @@ class Step:
     call: KernelCall
 
 
-def plan_steps(graph: Graph, *, fusion: bool = True) -> list[Step]:
-    """The kernel calls of ``graph`` in execution order."""
-    groups = fuse(graph, enabled=fusion)
+def plan_steps(graph: Graph, groups: Iterable[Sequence[int]] | None = None) -> list[Step]:
+    """The kernel calls of ``graph``, one for each of ``groups`` (default: as greedy fusion makes them)."""
     consumers = graph.consumers()
     kept = {graph.storage(v.buffer.name) for v in graph.outputs}
     steps = []
-    for g in groups:
-        members = set(g.operations)
-        operations = [graph.operations[i] for i in g.operations]
-        visible = frozenset(
-            n for op in operations for n in op.outputs if n in kept or not consumers.get(n) or any(c not in members for c in consumers[n])
-        )
-        steps.append(Step(tuple(op.kind for op in operations), group_kernel(operations, graph.buffers, visible)))
+    for members in fuse(graph).groups if groups is None else groups:
+        operations = [graph.operations[i] for i in members]
+        call = group_kernel(operations, graph.buffers, visible(graph, members, consumers, kept))
+        steps.append(Step(tuple(op.kind for op in operations), call))
     return steps
 
 
@@ -74,8 +70,17 @@ class Network:
     ``compiled`` kernels (one for each step) only :meth:`reference` can run.
     """
 
-    def __init__(self, graph: Graph, steps: Sequence[Step], compiled: Sequence[CompiledKernel] = (), *, threads: int | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        steps: Sequence[Step],
+        compiled: Sequence[CompiledKernel] = (),
+        *,
+        threads: int | None = None,
+        fusion: FusionPlan | None = None,
+    ):
         self.graph = graph
+        self.fusion = fusion
         self.steps = tuple(steps)
         self.compiled = tuple(compiled)
         self._arrays = frozenset(self._external())
@@ -84,9 +89,10 @@ class Network:
         self._sequence = self._assemble(threads) if compiled or not steps else None
 
     @classmethod
-    def interpreted(cls, graph: Graph, *, fusion: bool = True) -> Network:
+    def interpreted(cls, graph: Graph, *, fusion: Fusion = "greedy") -> Network:
         """A network that only :meth:`reference` can run: nothing is scheduled or compiled."""
-        return cls(graph, plan_steps(graph, fusion=fusion))
+        plan = fuse(graph, fusion)
+        return cls(graph, plan_steps(graph, plan.groups), fusion=plan)
 
     @property
     def input_names(self) -> list[str]:
