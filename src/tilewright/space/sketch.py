@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from tilewright.ir.expr import Expr
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.knob import Knob
+from tilewright.space.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sketch:
     """A family of schedules that differ only in numbers.
 
-    ``constraints`` are bool expressions over the knobs; a point is valid when all hold. ``program``
-    is the scheduled kernel with knobs in its loop extents (they are its ``sizes``): what cost models
-    walk. Remainders of tiles are rounded up in it, so that it has one copy of each loop. ``steps``
-    applies the schedule for given knob values through primitives.
+    ``constraints`` are bool expressions over the knobs; a point is valid when all hold. ``source`` is the
+    symbolic :attr:`program`, or a function that makes it when it is first asked for. ``steps`` applies the
+    schedule for given knob values through primitives; ``plan`` does the same and says what was decided.
     """
 
     name: str
     knobs: tuple[Knob, ...]
     constraints: tuple[Expr, ...]
-    program: Kernel
+    source: Kernel | Callable[[], Kernel]
     steps: Callable[[Mapping[str, int]], Schedule]
+    plan: Callable[[Mapping[str, int]], Plan] | None = None
+
+    @cached_property
+    def program(self) -> Kernel:
+        """The scheduled kernel with knobs in its loop extents (they are its ``sizes``): what cost models walk.
+
+        Remainders of tiles are rounded up in it, so that it has one copy of each loop.
+        """
+        return self.source if isinstance(self.source, Kernel) else self.source()
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(k.name for k in self.knobs)})"

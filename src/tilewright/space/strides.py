@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -60,6 +61,13 @@ def offset(buffer: Buffer, indices: tuple[Expr, ...]) -> Expr:
 
 def access(buffer: Buffer, indices: tuple[Expr, ...], extents: Mapping[str, int]) -> Access:
     """The strides of ``buffer[indices]`` for loops with the given extents (assumed to start at 0)."""
+    return _access(buffer, indices, tuple(extents.items()))
+
+
+@lru_cache(maxsize=1024)
+def _access(buffer: Buffer, indices: tuple[Expr, ...], loops: tuple[tuple[str, int], ...]) -> Access:
+    # Rules ask for the same accesses again and again, for each structure they consider.
+    extents = dict(loops)
     address = offset(buffer, indices)
     names = sorted(ex.free_vars(address))
     if ex.loads(address):

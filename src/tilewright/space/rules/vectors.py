@@ -21,14 +21,14 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt
-from tilewright.schedule.schedule import Schedule
 from tilewright.space import nests
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
 from tilewright.space.knob import Knob
+from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
 from tilewright.space.rule import rule
-from tilewright.space.rules import contraction, rows, writeback
+from tilewright.space.rules import contraction, instructions, rows, writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
@@ -158,9 +158,10 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     vectors = Knob("vectors", SIDE_BY_SIDE if not tiled else (4,))
     knobs = [*(k for t in tiled for k in t.knobs), *(k for k in (partials, vectors) if k and len(k.values) > 1)]
     name = "; ".join(o.name for o in options) or "element by element"
-    program = _program(context, options, partials, vectors).with_(sizes=tuple(k.var for k in knobs))
     constraints = tuple(c for t in tiled for c in t.constraints)
-    return Sketch(name, tuple(knobs), constraints, program, partial(_steps, context, options, partials, vectors))
+    plan = partial(_plan, context, options, partials, vectors)
+    program = partial(_program, context, options, partials, vectors, tuple(knobs))
+    return Sketch(name, tuple(knobs), constraints, program, lambda values: plan(values).schedule, plan)
 
 
 def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
@@ -171,7 +172,7 @@ def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
     return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
 
 
-def _steps(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Schedule:
+def _plan(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Plan:
     def number(knob: Knob) -> int:
         return int(ex.evaluate(value_of(knob), values))
 
@@ -183,10 +184,22 @@ def _steps(context: Context, options: tuple[Option, ...], partials: Knob | None,
         context.base.copy(), context.machine, context.threads, context.constants, choices=choices, vectors=number(vectors)
     )
     application.run()
-    return application.sch
+    return Plan(application.sch, tuple(_decision(context, o, values) for o in options), tuple(application.refused))
 
 
-def _program(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob) -> Kernel:
+def _decision(context: Context, option: Option, values: Mapping[str, int]) -> Decision:
+    """What people are told about one reduction."""
+    name, tiling = option.stage.output.name, option.tiling
+    if tiling is None:
+        return Decision(name, "", f"lanes along {rows.horizontal_loop(option.stage)}", option.cycles)
+    structure = tiling.structure
+    row = structure.rows[-1] if structure.rows else None
+    on = instructions.vector_mapping(context.base.kernel, context.machine, name, structure.vector, row)
+    size = {n: int(ex.evaluate(tiling.size[n].var, values)) for n in structure.tiled}
+    return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()), option.cycles)
+
+
+def _program(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, knobs: tuple[Knob, ...]) -> Kernel:
     """The whole kernel: tiles where there are tilings, the other nests by rows or element by element."""
     kernel, taken = context.base.kernel, context.names()
     tiles: dict[int, TiledProgram] = {}
@@ -212,7 +225,7 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
     used_names = {n for s in body for n in st.read_buffers(s) | st.written_buffers(s)}
     allocs = [s for s in merged.body.stmts if isinstance(s, Alloc) and s.buffer.name in used_names]
     args = tuple(arguments.get(b.name, b) for b in kernel.args)
-    return kernel.with_(args=args, body=Block((*allocs, *body)))
+    return kernel.with_(args=args, body=Block((*allocs, *body)), sizes=tuple(k.var for k in knobs))
 
 
 def _other(context: Context, root: For, cores: Mapping[str, VectorCore], partials: Knob | None, vectors: Knob, taken: set[str]) -> Stmt:

@@ -1,0 +1,33 @@
+"""A schedule together with the decisions behind it, for people to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.schedule.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was chosen for one reduction of the program.
+
+    ``mapping`` is the instruction and which loops ride on its axes ("" where plain loops do),
+    ``tile`` the register tile, ``cycles`` the estimate for one core.
+    """
+
+    output: str
+    mapping: str
+    tile: str
+    cycles: float
+
+    def __str__(self) -> str:
+        return f"{self.output}: {', '.join(t for t in (self.mapping, self.tile) if t)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A schedule, the decisions behind it, and which of them a primitive refused (those stages run as written)."""
+
+    schedule: Schedule
+    decisions: tuple[Decision, ...] = ()
+    refused: tuple[str, ...] = ()
