@@ -156,7 +156,7 @@ def test_queries(store: RecordStore) -> None:
     summary = {s.task.key: s for s in store.tasks()}
     assert (summary[a.key].records, summary[a.key].timed, summary[a.key].seconds) == (3, 2, 2e-3)
     assert (summary[b.key].records, summary[b.key].timed, summary[b.key].seconds) == (1, 0, None)
-    assert store.task(a.key[:10]) == a and store.find(store.records(a)[1].uid).samples == (2e-3,)
+    assert store.task(a.key[:10]) == a and [r.samples for r in store.matching(store.records(a)[1].uid[:12])] == [(2e-3,)]
     with pytest.raises(RuntimeFailure, match="no tasks begin with 'zz'"):
         store.task("zz")
     with pytest.raises(RuntimeFailure, match="2 tasks begin with ''"):

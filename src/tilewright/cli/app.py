@@ -38,6 +38,8 @@ ENTRIES = (
     Entry("explain", "explain:explain", "Explain a schedule: what was done to a kernel, or why a step or mapping is refused."),
     Entry("machine", "machine:app", "Show declared machines: this computer, the library's, your own."),
     Entry("doctor", "doctor:doctor", "Check what works on this computer and say what to do about the rest."),
+    Entry("records", "records:app", "Show, export and import what tuning measured."),
+    Entry("worker", "worker:worker", "Build and measure trials for `tilewright tune --cluster ADDRESS` on other computers."),
     Entry("cache", "cache:app", "Show or clear the build cache."),
 )
 

@@ -128,9 +128,9 @@ class RecordStore:
         with self._reading() as connection:
             return int(connection.execute(f"SELECT count(*) FROM records {where}", values).fetchone()[0])
 
-    def find(self, uid: str) -> Record | None:
-        """The record of this ``uid``."""
-        return next(iter(self._select("WHERE uid = ?", (uid,))), None)
+    def matching(self, uid: str) -> list[Record]:
+        """Records whose ``uid`` begins with these characters."""
+        return self._select("WHERE substr(uid, 1, ?) = ?", (len(uid), uid))
 
     def similar(self, task: Task, limit: int = 8) -> list[Record]:
         """The best record of each task that differs from ``task`` in its shapes only, nearest shapes first."""
