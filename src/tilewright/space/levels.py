@@ -92,14 +92,15 @@ def _outermost(sch: Schedule, names: Sequence[str]) -> str:
 def _cut(
     sch: Schedule, loops: dict[str, str], levels: list[tuple[str, int]], depth: int, inside: list[str], keep: frozenset[int], out: Cut
 ) -> None:
-    if depth == len(levels):
-        return
     loop, chunk = levels[depth]
     extent = trips(st.find_loop(sch.kernel, loops[loop]))
     last = depth == len(levels) - 1
     if chunk >= extent and not last and depth not in keep:
         _arrange(sch, [loops[n] for n in _by_next_use(loops, levels[depth + 1 :])], inside)
         _cut(sch, loops, levels, depth + 1, inside, keep, out)
+        return
+    if chunk == 1 and all(n != loop for n, _ in levels[depth + 1 :]):
+        _descend(sch, loops[loop], {n: own for n, own in loops.items() if n != loop}, levels, depth, inside, keep, out)
         return
     chunk = min(chunk, extent)
     below = [n for n in _by_next_use(loops, levels[depth:]) if n != loop]
@@ -111,12 +112,26 @@ def _cut(
         renamed = dict(zip(below, copies[: len(below)], strict=True))
         variants.append((tail_outer, {**renamed, loop: tail_inner}, copies[len(below) :]))
     for around, names, kept in variants:
-        out.at_level.setdefault(depth, []).append(around)
-        _arrange(sch, [names[n] for n in _by_next_use(names, levels[depth + 1 :])], kept)
-        if last:
-            out.around.append(around)
-        else:
-            _cut(sch, names, levels, depth + 1, kept, keep, out)
+        _descend(sch, around, names, levels, depth, kept, keep, out)
+
+
+def _descend(
+    sch: Schedule,
+    around: str,
+    loops: dict[str, str],
+    levels: list[tuple[str, int]],
+    depth: int,
+    inside: list[str],
+    keep: frozenset[int],
+    out: Cut,
+) -> None:
+    """Go on inside the loop ``around`` that level ``depth`` became."""
+    out.at_level.setdefault(depth, []).append(around)
+    _arrange(sch, [loops[n] for n in _by_next_use(loops, levels[depth + 1 :])], inside)
+    if depth == len(levels) - 1:
+        out.around.append(around)
+    else:
+        _cut(sch, loops, levels, depth + 1, inside, keep, out)
 
 
 def trips(f: For) -> int:

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 12
 #: Chance that a step changes the structure instead of a number.
 OTHER_STRUCTURE = 0.15
-#: Candidates among which the nearest valid point is looked for.
-CANDIDATES = 4096
 
 
 def neighbours(space: Space, points: Points, rng: np.random.Generator) -> Points:
     """See :meth:`tilewright.space.space.Space.neighbours`."""
-    return _until_valid(space, points, rng, lambda p: _step(space, p, rng))
+    return _until_valid(space, points, rng)
 
 
 def crossover(space: Space, a: Points, b: Points, rng: np.random.Generator) -> Points:
@@ -54,7 +52,7 @@ def crossover(space: Space, a: Points, b: Points, rng: np.random.Generator) -> P
     return result
 
 
-def _until_valid(space: Space, points: Points, rng: np.random.Generator, step: object) -> Points:
+def _until_valid(space: Space, points: Points, rng: np.random.Generator) -> Points:
     out = points.copy()
     todo = np.arange(len(points))
     for _ in range(ATTEMPTS):
@@ -121,14 +119,15 @@ def _carried(space: Space, s: int, t: int, points: Points, rng: np.random.Genera
 
 def nearest(space: Space, number: int, knobs: Mapping[str, int]) -> np.ndarray:
     """A valid point of sketch ``number`` with values as near as possible to ``knobs`` (by their logarithms)."""
-    sketch, diagram = space.sketches[number], space.diagrams[number]
-    if diagram is None:
-        raise SpaceError(f"{space.kernel.name}: {sketch.name} has no valid point", hint="decode into another sketch")
+    sketch = space.sketches[number]
     out = np.zeros(space.columns, np.int64)
     out[0] = number
     wanted = np.array([knobs.get(k.name, k.values[0]) for k in sketch.knobs], np.int64)
     out[1 : 1 + len(wanted)] = wanted
     if space.valid(out[None])[0] or not len(wanted):
         return out
+    diagram = space.diagrams[number]
+    if diagram is None:
+        raise SpaceError(f"{space.kernel.name}: {sketch.name} has no valid point", hint="decode into another sketch")
     out[1 : 1 + len(wanted)] = diagram.nearest(wanted)
     return out

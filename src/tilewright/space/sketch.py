@@ -20,6 +20,7 @@ class Sketch:
     ``constraints`` are bool expressions over the knobs; a point is valid when all hold. ``source`` is the
     symbolic :attr:`program`, or a function that makes it when it is first asked for. ``steps`` applies the
     schedule for given knob values through primitives; ``plan`` does the same and says what was decided.
+    ``preferred`` are the values for a kernel that is not tuned, where the rule knows them.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Sketch:
     source: Kernel | Callable[[], Kernel]
     steps: Callable[[Mapping[str, int]], Schedule]
     plan: Callable[[Mapping[str, int]], Plan] | None = None
+    preferred: Mapping[str, int] | None = None
 
     @cached_property
     def program(self) -> Kernel:

@@ -20,9 +20,12 @@ from tilewright.schedule.trace import Trace
 from tilewright.space import moves, rule
 from tilewright.space.context import Context
 from tilewright.space.diagram import Diagram
+from tilewright.space.plan import Plan
 from tilewright.space.sketch import Sketch
 from tilewright.util.errors import SpaceError
 
+#: Points among which a default is looked for where no rule prefers one.
+DRAWN = 1024
 #: int64 [n, 1 + most knobs of a sketch]: the sketch's number, then values of its knobs in order, then zeros.
 Points = np.ndarray
 
@@ -153,6 +156,43 @@ class Space:
         """Values of the knobs of a sketch by name, one array entry a point."""
         return {k.name: points[:, c] for c, k in enumerate(self.sketches[sketch].knobs, 1)}
 
+    # --- cost -------------------------------------------------------------------------------
+
+    def estimate(self, points: Points) -> np.ndarray:
+        """Analytical latency of each point: seconds, float64 [n]."""
+        from tilewright.cost.estimate import estimate
+
+        out = np.zeros(len(points))
+        for s, rows in self.groups(points):
+            out[rows] = estimate(self.sketches[s].program, self.machine, self.environment(s, points[rows]), self.threads)
+        return out
+
+    def features(self, points: Points) -> np.ndarray:
+        """Features of each point for learned models: float32 [n, statements, 194], zeros where a sketch has fewer statements."""
+        from tilewright.cost.features import features
+
+        parts = [
+            (rows, features(self.sketches[s].program, self.machine, self.environment(s, points[rows]))) for s, rows in self.groups(points)
+        ]
+        if not parts:
+            return np.zeros((0, 0, 0), np.float32)
+        out = np.zeros((len(points), max(f.shape[1] for _, f in parts), parts[0][1].shape[2]), np.float32)
+        for rows, f in parts:
+            out[rows, : f.shape[1]] = f
+        return out
+
+    def default(self) -> np.ndarray:
+        """The point for a kernel that is not tuned: int64 [columns].
+
+        Rules that have an estimate of their own say which point it finds best; of other sketches it is the best
+        of a sample by :meth:`estimate`.
+        """
+        for number, sketch in enumerate(self.sketches):
+            if sketch.preferred is not None:
+                return moves.nearest(self, number, sketch.preferred)
+        points = self.sample(DRAWN, np.random.default_rng(0))
+        return points[int(np.argmin(self.estimate(points)))]
+
     # --- one point --------------------------------------------------------------------------
 
     def sketch(self, point: Any) -> Sketch:
@@ -168,9 +208,19 @@ class Space:
 
     def schedule(self, point: Any) -> Schedule:
         """The schedule of a point, made by primitives. SpaceError when the point is not of the space."""
+        self.require(point)
+        return self.sketch(point).steps(self.values(point))
+
+    def plan(self, point: Any) -> Plan:
+        """The schedule of a point with the decisions behind it."""
+        self.require(point)
+        sketch = self.sketch(point)
+        return sketch.plan(self.values(point)) if sketch.plan else Plan(sketch.steps(self.values(point)))
+
+    def require(self, point: Any) -> None:
+        """SpaceError unless ``point`` is of the space."""
         if not self.valid(np.asarray(point, np.int64).reshape(1, -1))[0]:
             raise SpaceError(f"point {list(map(int, point))} is not of the space of {self.kernel.name}", hint="use sample, neighbours or decode")
-        return self.sketch(point).steps(self.values(point))
 
     def trace(self, point: Any) -> Trace:
         """The primitives that make the schedule of a point."""

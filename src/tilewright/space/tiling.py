@@ -21,7 +21,7 @@ from tilewright.space.stages import Stage
 
 #: Work lost to a last block that is not full, at most 1 / SLACK of the whole.
 SLACK = 8
-#: Vectors side by side in a tile.
+#: Vectors side by side in a tile of several rows.
 MOST_VECTORS = 8
 #: Values of "steps of the innermost reduction loop in one go".
 UNROLLS = (1, 2, 4)
@@ -82,7 +82,7 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
     size, blocks = {}, {}
     for number, loop in enumerate(structure.tiled):
         label = _label(structure, number)
-        size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector))
+        size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector, bool(structure.rows)))
         blocks[loop] = Knob(f"{prefix}{label}_blocks", _block_counts(stage.loops[loop], size[loop].values))
     unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
     order = [structure.vector, *reversed(structure.rows)]
@@ -91,7 +91,9 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
     rows: Expr = ex.idx(1)
     for n in structure.rows:
         rows = rows * size[n].var
-    fits = compare("<=", vectors * (rows + 1) + 1, ex.idx(core.registers))
+    # Beside the tile: a vector for each of its columns (one is enough where it is used once), and a broadcast.
+    beside = ex.binary("min", vectors, (rows - 1) * vectors + 1) if structure.rows else ex.idx(1)
+    fits = compare("<=", vectors * rows + beside + 1, ex.idx(core.registers))
     tiles = {n: ceil_div(ex.idx(stage.loops[n]), size[n].var) for n in order}
     each = {n: ceil_div(tiles[n], value_of(blocks[n])) for n in order}
     grouped = [c for n in order if len(blocks[n].values) > 1 for c in _balanced(tiles[n], each[n], blocks[n].var)]
@@ -115,9 +117,10 @@ def _label(structure: Structure, number: int) -> str:
     return "width" if from_inside == 0 else "rows" if from_inside == 1 else f"rows{from_inside}"
 
 
-def _sizes(extent: int, core: VectorCore, lanes: bool) -> tuple[int, ...]:
+def _sizes(extent: int, core: VectorCore, lanes: bool, rows: bool) -> tuple[int, ...]:
     if lanes:
-        return tuple(sorted({min(u * core.lanes, extent) for u in range(1, MOST_VECTORS + 1)}))
+        most = MOST_VECTORS if rows else core.registers - 2
+        return tuple(sorted({min(u * core.lanes, extent) for u in range(1, most + 1)}))
     return tuple(range(1, min(extent, core.registers - 2) + 1))
 
 
@@ -193,3 +196,29 @@ def leading(stage: Stage, vector: str, rows: tuple[str, ...], threads: int, core
     units = {vector: core.lanes}
     wide = [n for n in stage.spatial if stage.loops[n] // units.get(n, 1) >= threads]
     return list(wide) or [None]
+
+
+def tile_values(space: TilingSpace, width: int, rows: int, order: tuple[str, ...]) -> dict[str, int]:
+    """Knob values for a tile of ``width`` by ``rows`` whose loops run in ``order``, outermost first, without further blocking."""
+    structure = space.structure
+    size = {structure.vector: width, **dict.fromkeys(structure.rows, 1)}
+    if structure.rows:
+        size[structure.rows[-1]] = rows
+    values = {space.size[n].name: s for n, s in size.items()}
+    position = {n: order.index(n) if n in order else len(order) for n in structure.tiled}
+    first = min((order.index(n) for n in order if n not in structure.tiled and position[structure.vector] > order.index(n)), default=None)
+    for n in structure.tiled:
+        tiles = -(-space.stage.loops[n] // size[n])
+        if n == structure.vector:
+            # A panel is finished before the next one unless loops that do not move it come first.
+            alone = all(position[n] < position[r] for r in structure.rows) and (first is None or _shared(space, order[first]))
+        else:
+            alone = position[n] < position[structure.vector]
+        values[space.blocks[n].name] = tiles if alone else 1
+    if space.unroll:
+        values[space.unroll.name] = 1
+    return values
+
+
+def _shared(space: TilingSpace, loop: str) -> bool:
+    return all(a.moved_by(loop) for a in space.stage.reads())

@@ -32,7 +32,7 @@ from tilewright.space.rules import contraction, instructions, rows, writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
-from tilewright.space.tiling import Structure, TilingSpace, structures, tiling_space, value_of
+from tilewright.space.tiling import Structure, TilingSpace, structures, tile_values, tiling_space, value_of
 
 #: Structures whose best tile is estimated slower than the best of all by this factor are left out.
 HOPELESS = 3.0
@@ -48,12 +48,14 @@ SIDE_BY_SIDE = (1, 2, 4, 8)
 class Option:
     """One way to do one reduction; ``cycles`` is what its best point is roughly estimated at.
 
-    ``tiling`` is None for a reduction done by rows.
+    ``tiling`` is None for a reduction done by rows. ``preferred`` are knob values if this is the option for a
+    kernel that is not tuned.
     """
 
     stage: Stage
     tiling: TilingSpace | None
     cycles: float
+    preferred: Mapping[str, int] | None = None
     merged: bool = True
 
     @property
@@ -77,11 +79,11 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
 
 def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
     """All combinations; where there are too many, costly reductions keep more of their options than cheap ones."""
-    options = [sorted(o, key=lambda x: x.cycles) for o in options]
+    options = [sorted(o, key=lambda x: (x.preferred is None, x.cycles)) for o in options]
     while prod(map(len, options)) > MOST_SKETCHES:
         weight = [o[0].cycles / len(o) if len(o) > 1 else float("inf") for o in options]
         options[int(np.argmin(weight))].pop()
-    return sorted(product(*options), key=lambda c: sum(o.cycles for o in c))
+    return sorted(product(*options), key=lambda c: (sum(o.preferred is None for o in c), sum(o.cycles for o in c)))
 
 
 def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
@@ -89,16 +91,33 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     along = rows.cycles(stage, core)
     tiles = _tiles(context, stage, core)
     least = min([along, *(c for _, c in tiles)], default=float("inf"))
+    choice = contraction.choose(stage, core, context.threads, context.constants)
+    rowwise = along < (choice.cycles if choice else float("inf"))
     if along <= HOPELESS * least:
-        yield Option(stage, None, along)
+        yield Option(stage, None, along, {} if rowwise else None)
     tiles = [(t, c) for t, c in tiles if c <= HOPELESS * least]
     packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
-    inner = stage.reduction[-1] if stage.reduction else None
+    wanted = _structure(context, stage, choice) if choice and not rowwise else None
     for tile, cycles in tiles:
         for structure in structures(stage, [tile], packings, context.threads, core):
             order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
-            inner = order[-1] if order else None
-            yield Option(stage, tiling_space(stage, structure, core, prefix, inner), cycles)
+            space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
+            preferred = tile_values(space, choice.width, choice.rows, choice.outer) if choice and structure == wanted else None
+            yield Option(stage, space, cycles, preferred)
+
+
+def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> Structure:
+    """The structure that the estimate's choice has."""
+    packing = []
+    for a in stage.reads():
+        if a.moved_by(choice.vector) and contraction.panel_layout(a, stage, choice) is not None:
+            if a.buffer.name in context.constants:
+                packing.append((a.buffer.name, "ahead"))
+            elif contraction.wants_packing(a, stage, choice):
+                packing.append((a.buffer.name, "copy"))
+    threads = context.threads > 1 and choice.parallel is not None
+    rows = (choice.row,) if choice.row else ()
+    return Structure(choice.vector, rows, tuple(packing), choice.parallel if threads else None, threads)
 
 
 def _last_vector_operand(stage: Stage, vector: str) -> str:
@@ -161,7 +180,10 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     constraints = tuple(c for t in tiled for c in t.constraints)
     plan = partial(_plan, context, options, partials, vectors)
     program = partial(_program, context, options, partials, vectors, tuple(knobs))
-    return Sketch(name, tuple(knobs), constraints, program, lambda values: plan(values).schedule, plan)
+    preferred: dict[str, int] | None = {"partials": rows.PARTIALS, "vectors": 4}
+    for o in options:
+        preferred = {**preferred, **o.preferred} if preferred is not None and o.preferred is not None else None
+    return Sketch(name, tuple(knobs), constraints, program, lambda values: plan(values).schedule, plan, preferred)
 
 
 def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
