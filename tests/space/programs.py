@@ -15,13 +15,16 @@ from random import Random
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Block, Kernel
 from tilewright.ir.types import DType
 from tilewright.lang import Tensor, build, compute, einsum, reduce_axis, tensor
+from tilewright.lang import any as some
 from tilewright.lang import max as largest
 from tilewright.lang import min as smallest
+from tilewright.lang import prod as product_of
 from tilewright.lang import sum as total
 from tilewright.schedule import Schedule
+from tilewright.space.stages import stage_of
 
 #: Extents below, at and above vector widths, and odd ones.
 EXTENTS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 24, 27, 31, 32, 33, 48, 49, 64, 65, 96, 130)
@@ -61,6 +64,7 @@ class Generator:
         self.pool: list[Tensor] = []
         self.count = 0
         self.dtype: DType = ty.f32
+        self.most_work = MOST_WORK if self.rng.random() < 0.97 else 10 * MOST_WORK
 
     def program(self) -> Program:
         rng = self.rng
@@ -74,6 +78,8 @@ class Generator:
         used = _sources(outputs)
         kernel = build("program", [t for t in self.inputs if t in used], outputs)
         constants = tuple(t.name for t in self.inputs if t in used and rng.random() < 0.3)
+        if rng.random() < 0.1:
+            kernel = _accumulating(kernel)
         return Program(self.laid_out(kernel), constants, rng.choice((1, 1, 2)))
 
     def laid_out(self, kernel: Kernel) -> Kernel:
@@ -102,11 +108,11 @@ class Generator:
             return 0
         return self.rng.choice([e for e in EXTENTS if e <= most])
 
-    def extents(self, n: int, most: int = MOST_WORK) -> list[int]:
-        """``n`` extents whose product is at most ``most``."""
+    def extents(self, n: int, most: int | None = None) -> list[int]:
+        """``n`` extents whose product is at most ``most`` (default: the work of one reduction)."""
         while True:
             out = [self.extent(130 if n < 5 else 17) for _ in range(n)]
-            if prod(out) <= most:
+            if prod(out) <= (most or self.most_work):
                 return out
 
     def input(self, shape: tuple[int, ...] | list[int], dtype: DType | None = None) -> Tensor:
@@ -136,6 +142,13 @@ class Generator:
 
     def axis(self, n: int) -> ex.Var:
         return reduce_axis(0, n, self.fresh("r"))
+
+
+def _accumulating(kernel: Kernel) -> Kernel:
+    """``kernel`` without the nests that start its output reductions: they add to what the caller passes."""
+    outputs = {b.name for b in kernel.args}
+    kept = [s for s in kernel.body.stmts if not ((stage := stage_of(s)).is_init and stage.output.name in outputs)]
+    return kernel.with_(body=Block(tuple(kept)))
 
 
 def _sources(tensors: list[Tensor]) -> set[Tensor]:
@@ -295,7 +308,7 @@ def reduction(g: Generator) -> Tensor:
     over = [d for d in range(len(shape)) if rng.random() < 0.5] or [rng.randrange(len(shape))]
     kept = [d for d in range(len(shape)) if d not in over]
     axes = {d: g.axis(shape[d]) for d in over}
-    how = rng.choice((total, total, largest, smallest))
+    how = rng.choice((total, total, total, total, largest, largest, smallest, smallest, product_of))
 
     def body(*index: Var) -> object:
         at = {**dict(zip(kept, index, strict=True)), **axes}
@@ -364,6 +377,37 @@ def _position(g: Generator, x: Tensor, shape: tuple[int, ...], d: int) -> Tensor
     return _along(g, "arg", shape, d, smallest, at)
 
 
+def grouped(g: Generator) -> Tensor:
+    """Products in groups, stored side by side in one dimension: ``y[i, group * n + j]``."""
+    groups, m, n, k = g.rng.choice((1, 2, 3, 8)), *g.extents(3, MOST_WORK // 8)
+    a, b = g.operand([m, groups * k]), g.operand([groups * n, k])
+    axis = g.axis(k)
+    name = g.fresh("y")
+    each = max(n, 1)
+
+    def body(i: Var, j: Var) -> object:
+        return total(widened(a[i, j // each * k + axis]) * widened(b[j, axis]), axis)
+
+    return compute(name, (m, groups * n), body, axes=[f"{name}_i", f"{name}_j"], dtype=g.accumulator(a))
+
+
+def flags(g: Generator) -> Tensor:
+    """Which rows hold an element beyond a limit, and how many elements do."""
+    rng = g.rng
+    shape = g.extents(2, MOST_ELEMENTS)
+    x = g.input(shape)
+    limit = ex.const(0.25 if x.dtype.is_float else 3, x.dtype)
+    mask = g.add(_elements(g, "mask", tuple(shape), lambda i, j: ex.compare(">", x[i, j], limit)))
+    r = g.axis(shape[1])
+    name = g.fresh("flag")
+    if rng.random() < 0.5:
+        found = compute(name, (shape[0],), lambda i: some(mask[i, r], r), axes=[f"{name}_i"])
+    else:
+        found = compute(name, (shape[0],), lambda i: total(ex.cast(mask[i, r], ty.i32), r), axes=[f"{name}_i"])
+    g.pool.remove(mask)  # truth values are no numbers to compute with
+    return found
+
+
 def attention(g: Generator) -> Tensor:
     """matmul -> softmax -> matmul."""
     rng = g.rng
@@ -409,12 +453,12 @@ def _same(a: Expr, b: Expr, op: str) -> Expr:
     """``a op b`` in the type of ``a``; floats never become integers."""
     if b.dtype.is_float and not a.dtype.is_float:
         a = ex.cast(a, b.dtype)
-    return ex.binary(op, a, ex.cast(b, a.dtype))
+    return ex.cast(ex.binary(op, a, ex.cast(b, a.dtype)), a.dtype)
 
 
 def _unary(rng: Random, e: Expr) -> Expr:
     if not e.dtype.is_float:
-        one = ex.const(1, e.dtype)
+        one = ex.const(1, ty.i8)
         return rng.choice(
             (lambda: e + one, lambda: ex.binary("max", e, one), lambda: ex.binary("%", e, ex.const(7, e.dtype)), lambda: e * one)
         )()
@@ -507,7 +551,22 @@ def product(g: Generator) -> Tensor | None:
     return compute(name, (*lead, n), lambda *i: total(widened(x[(*i[:-1], a)]) * widened(w[a, i[-1]]), a), axes=axes)
 
 
-STARTS = (contraction, contraction, matmul, matmul, matmul, convolution, convolution, convolution, pooling, reduction, rows, attention)
+STARTS = (
+    contraction,
+    contraction,
+    matmul,
+    matmul,
+    matmul,
+    convolution,
+    convolution,
+    convolution,
+    pooling,
+    reduction,
+    rows,
+    attention,
+    grouped,
+    flags,
+)
 STEPS = (
     elementwise,
     elementwise,
