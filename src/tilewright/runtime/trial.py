@@ -32,7 +32,7 @@ from tilewright.util.errors import RuntimeFailure
 HOPELESS = 2.0
 MIN_SAMPLES, MAX_SAMPLES = 5, 40
 #: Seconds: one sample lasts at least SAMPLE_TIME, all of them together about TOTAL_TIME.
-SAMPLE_TIME, TOTAL_TIME = 0.001, 0.06
+SAMPLE_TIME, TOTAL_TIME = 0.001, 0.04
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,291 @@
+"""Tuning a network: one search for each distinct kernel, rounds divided among them by the scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from math import inf
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from tilewright.graph.compiler import Prepared, prepare
+from tilewright.graph.fusion import Fusion
+from tilewright.graph.importer import load
+from tilewright.graph.kernels import arithmetic_operations
+from tilewright.graph.loading import ModelSource
+from tilewright.graph.network import Network
+from tilewright.hw import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.runtime.jobs import Executor
+from tilewright.runtime.pool import default_threads
+from tilewright.runtime.records import RecordStore, Session, Task
+from tilewright.runtime.workers import Workers
+from tilewright.tune.authors import make_author
+from tilewright.tune.budget import BATCH
+from tilewright.tune.ledger import Ledger
+from tilewright.tune.scheduler import PATIENCE, Scheduler, TaskState
+from tilewright.tune.search import Search, TunableSpace
+from tilewright.util.errors import SpaceError, TuneError
+
+#: Trials for each distinct kernel, on average, when no budget is given.
+TRIALS = 64
+#: Seconds that the final comparison of one kernel's best candidates takes, roughly.
+_COMPARISON = 6.0
+
+#: Makes the space of a kernel: (kernel, machine, threads, constants).
+MakeSpace = Callable[[Kernel, Machine, int, tuple[str, ...]], TunableSpace]
+
+
+@dataclass(frozen=True, slots=True)
+class TunedTask:
+    """A distinct kernel of the network: ``weight`` calls per run, seconds of one call without and with tuning, trials spent."""
+
+    task: Task
+    operators: str
+    weight: int
+    baseline: float
+    seconds: float
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkProgress:
+    """Where the tuning of a network stands after a round of task ``latest``; seconds per run of the network, summed over its kernels."""
+
+    latest: str
+    trials: int
+    elapsed: float
+    baseline: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTuning:
+    """The compiled network, and what tuning did to its kernels. ``session`` names the session in the records."""
+
+    network: Network
+    tasks: tuple[TunedTask, ...]
+    session: str
+    elapsed: float
+
+    @property
+    def baseline(self) -> float:
+        """Seconds per run without tuning, summed over the kernels."""
+        return sum(t.weight * t.baseline for t in self.tasks)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds per run with the best schedules."""
+        return sum(t.weight * t.seconds for t in self.tasks)
+
+
+def tune_network(
+    source: ModelSource,
+    machine: Machine | None = None,
+    *,
+    records: RecordStore | str | PathLike[str],
+    trials: int | None = None,
+    seconds: float | None = None,
+    threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, np.ndarray] | None = None,
+    fusion: Fusion = "greedy",
+    author: str = "xgb",
+    seed: int = 0,
+    goal: float = 0.0,
+    patience: int = PATIENCE,
+    executor: Executor | None = None,
+    progress: Callable[[NetworkProgress], None] | None = None,
+    make_space: MakeSpace | None = None,
+) -> NetworkTuning:
+    """Search schedules for the kernels of a model and compile it with the best.
+
+    The budget is ``trials`` in all, ``seconds`` of wall clock, or both (default: 64 trials for each distinct kernel). Every
+    trial goes to ``records``; trials found there count as done, so a killed session goes on when started again, and
+    :func:`tilewright.graph.compile` uses the best of them later. ``goal`` is the latency (seconds) at which to stop.
+    Ctrl-C ends the search with the best so far. TuneError for a budget in which nothing can be measured.
+    """
+    if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
+        raise TuneError("a budget without a trial or a second cannot measure anything", hint="give trials >= 1 or seconds > 0")
+    machine = machine or Machine.host()
+    threads = threads or default_threads()
+    graph = load(source, dims=dims, shapes=shapes, constants=constants)
+    with ExitStack() as stack:
+        store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
+        workers = executor if executor is not None else stack.enter_context(Workers())
+        prepared = prepare(graph, machine, threads=threads, fusion=fusion)
+        tuner = _Tuner(_entries(prepared), machine, threads, make_space or _space, workers, store, author, seed)
+        session = tuner.open(graph.name, trials, seconds)
+        allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
+        state = "failed"
+        try:
+            state = tuner.run(_Limit(allowed, seconds), goal, patience, progress)
+        finally:
+            tuner.close(state)
+        network = prepared.compile(records=store)
+        return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed())
+
+
+def _space(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
+    from tilewright.space.space import Space
+
+    return Space(kernel, machine, threads=threads, constants=constants)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    trials: int | None
+    seconds: float | None
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A distinct kernel; ``search`` exists once it has had its first turn."""
+
+    kernel: Kernel
+    constants: tuple[str, ...]
+    weight: int
+    operators: str
+    task: Task
+    search: Search | None = None
+    final: float = inf
+    base: float = inf
+
+
+def _entries(prepared: Prepared) -> list[_Entry]:
+    """The distinct kernels of a network, those with most arithmetic per run of the network first."""
+    counts = Counter(prepared.task(s) for s in prepared.steps)
+    names = {s.call.kernel: "+".join(s.operators) for s in prepared.steps}
+    found = []
+    for t, n in counts.items():
+        task = Task.of(t.kernel, prepared.machine, prepared.threads, t.constants)
+        found.append(_Entry(t.kernel, tuple(sorted(t.constants)), n, names[t.kernel], task))
+    return sorted(found, key=lambda e: -e.weight * arithmetic_operations(e.kernel))
+
+
+class _Tuner:
+    """The searches of one network and what they may still spend."""
+
+    def __init__(
+        self,
+        entries: Sequence[_Entry],
+        machine: Machine,
+        threads: int,
+        make_space: MakeSpace,
+        executor: Executor,
+        store: RecordStore,
+        author: str,
+        seed: int,
+    ):
+        self.entries = list(entries)
+        self._machine, self._threads, self._make_space = machine, threads, make_space
+        self._executor, self._store, self._author, self._seed = executor, store, author, seed
+        self._start = time.monotonic()
+        self._session: Session | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the tuner was made."""
+        return time.monotonic() - self._start
+
+    def open(self, subject: str, trials: int | None, seconds: float | None) -> str:
+        """Begin a session in the records, or go on with the one that was killed or stopped; returns its name."""
+        weights = {e.task.key: float(e.weight) for e in self.entries}
+        self._store.add_tasks([e.task for e in self.entries])
+        for s in self._store.sessions(subject=subject):
+            if s.state in ("running", "stopped") and (dict(s.tasks), s.author, s.seed) == (weights, self._author, self._seed):
+                self._session = self._store.save(replace(s, trials=trials, seconds=seconds, state="running"))
+                return self._session.id
+        self._session = self._store.save(Session(subject, weights, self._author, self._seed, trials, seconds))
+        return self._session.id
+
+    def close(self, state: str) -> None:
+        """The session is over."""
+        if self._session is not None:
+            self._store.save(replace(self._session, state=state))
+
+    def run(self, limit: _Limit, goal: float, patience: int, progress: Callable[[NetworkProgress], None] | None) -> str:
+        """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns how it ended."""
+        states = [TaskState(e.weight, arithmetic_operations(e.kernel), e.operators) for e in self.entries]
+        scheduler = Scheduler(states, goal=goal, patience=patience, seed=self._seed)
+        state = "done"
+        try:
+            while (n := self._batch(limit)) and (chosen := scheduler.next()) is not None:
+                exhausted = not self._round(self.entries[chosen], n)
+                search = self.entries[chosen].search
+                scheduler.observe(chosen, search.bar if search is not None else 0.0, exhausted=exhausted)
+                if progress is not None:
+                    progress(self._progress(self.entries[chosen], scheduler))
+            if not any(e.search is not None and e.search.best is not None for e in self.entries):
+                raise TuneError(
+                    f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
+                )
+        except KeyboardInterrupt:
+            state = "stopped"
+        if state == "done":
+            self._compare()
+        return state
+
+    def results(self) -> list[TunedTask]:
+        """Every kernel that was searched, the most expensive first."""
+        out = []
+        for e in self.entries:
+            if e.search is None or e.search.best is None:
+                continue
+            start = e.search.start.seconds if e.search.start else inf
+            base, best = (e.base, e.final) if e.final < inf else (start, e.search.bar)
+            out.append(TunedTask(e.task, e.operators, e.weight, base, min(best, base), len(e.search.trials)))
+        return sorted(out, key=lambda t: -t.weight * t.baseline)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _batch(self, limit: _Limit) -> int:
+        """Trials of the next round; 0 when the budget is spent."""
+        if limit.seconds is not None and self.elapsed() + self._reserve() >= limit.seconds:
+            return 0
+        return BATCH if limit.trials is None else max(0, min(BATCH, limit.trials - self._spent()))
+
+    def _spent(self) -> int:
+        return sum(len(e.search.trials) for e in self.entries if e.search is not None)
+
+    def _reserve(self) -> float:
+        return _COMPARISON * len(self._improved())
+
+    def _round(self, e: _Entry, n: int) -> bool:
+        """Measure the kernel without tuning the first time, ``n`` more candidates after that; False when there are none."""
+        if e.search is None:
+            try:
+                space = self._make_space(e.kernel, self._machine, self._threads, e.constants)
+                author = make_author(self._author, space, self._seed)
+            except SpaceError:
+                return False  # a program without a schedule space runs as the default has it
+            ledger = Ledger(self._store, e.task, self._session) if self._session is not None else None
+            e.search = Search(space, author, self._executor, seed=self._seed, ledger=ledger)
+            e.search.resume()
+            e.search.baseline()
+            return True
+        return bool(e.search.step(n))
+
+    def _improved(self) -> list[_Entry]:
+        """Kernels for which some trial was faster than no tuning."""
+        return [
+            e for e in self.entries if e.search is not None and e.search.trials and e.search.start and e.search.bar < e.search.start.seconds
+        ]
+
+    def _compare(self) -> None:
+        """Re-measure the best candidates of each kernel in turns with its baseline: records of these decide."""
+        for e in self._improved():
+            assert e.search is not None  # improved kernels were searched
+            standing = e.search.finish()
+            e.base, e.final = standing.baseline, standing.seconds
+
+    def _progress(self, e: _Entry, scheduler: Scheduler) -> NetworkProgress:
+        known = [x for x in self.entries if x.search is not None and x.search.start is not None]
+        baseline = sum(x.weight * x.search.start.seconds for x in known if x.search is not None and x.search.start is not None)
+        best = sum(x.weight * x.search.bar for x in known if x.search is not None)
+        return NetworkProgress(e.operators, self._spent(), self.elapsed(), baseline, best)

@@ -1,0 +1,121 @@
+"""Rounds of tuning on synthetic curves: they go where the network's latency falls fastest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright.tune.scheduler import Scheduler, TaskState
+
+Curve = Callable[[int], float]
+
+
+def decaying(start: float, floor: float, rate: float) -> Curve:
+    return lambda t: floor + (start - floor) * rate**t
+
+
+def give_out(scheduler: Scheduler, curves: Sequence[Curve], rounds: int) -> Counter[int]:
+    """Rounds each task got."""
+    spent: Counter[int] = Counter()
+    for _ in range(rounds):
+        chosen = scheduler.next()
+        if chosen is None:
+            break
+        scheduler.observe(chosen, curves[chosen](spent[chosen]))
+        spent[chosen] += 1
+    return spent
+
+
+def test_warm_up_takes_turns() -> None:
+    s = Scheduler([TaskState(1, 1e9), TaskState(50, 1e9), TaskState(1, 1e9)])
+    order = []
+    for _ in range(6):
+        i = s.next()
+        assert i is not None
+        order.append(i)
+        s.observe(i, 1e-3)
+    assert sorted(order[:3]) == [0, 1, 2]
+    assert sorted(order[3:]) == [0, 1, 2]
+
+
+def test_rounds_follow_the_steepest_curve() -> None:
+    flat, steep = decaying(1e-3, 0.9e-3, 0.5), decaying(1e-3, 0.1e-3, 0.95)
+    spent = give_out(Scheduler([TaskState(1, 1e6, "a"), TaskState(1, 1e6, "b")], epsilon=0.0), [flat, steep], 40)
+    assert spent[1] > 2 * spent[0]
+
+
+def test_rounds_follow_the_weight() -> None:
+    curve = decaying(1e-3, 0.2e-3, 0.97)
+    spent = give_out(Scheduler([TaskState(1, 1e6, "a"), TaskState(12, 1e6, "b")], epsilon=0.0), [curve, curve], 40)
+    assert spent[1] > 3 * spent[0]
+
+
+def test_a_kind_that_runs_faster_elsewhere_is_expected_to_catch_up() -> None:
+    # Equal times and weights after equal rounds; the first is 10 times slower per operation than its sibling, the second not.
+    tasks = [TaskState(1, 1e6, "conv", best=[1e-3, 1e-3, 1e-3]), TaskState(1, 1e6, "pool", best=[1e-3, 1e-3, 1e-3])]
+    sibling = TaskState(0, 1e7, "conv", best=[1e-3, 1e-3, 1e-3])
+    s = Scheduler([*tasks, sibling], epsilon=0.0)
+    assert abs(s.slope(0)) > abs(s.slope(1))
+    # forward: 2 * 1e6 / (1e7 / 1e-3) - 1e-3 = -0.8e-3 against -g / t = -1e-3 / 3; backward is 0; alpha 0.2
+    assert s.slope(0) == pytest.approx(0.8 * -0.8e-3)
+    assert s.slope(1) == pytest.approx(0.8 * -1e-3 / 3)
+
+
+def test_backward_difference_counts_a_fifth() -> None:
+    s = Scheduler([TaskState(3, 1.0, best=[4e-3, 3e-3, 2e-3, 1e-3])], epsilon=0.0)
+    assert s.slope(0) == pytest.approx(3 * (0.2 * -1e-3 + 0.8 * -1e-3 / 4))
+
+
+def test_tasks_that_stopped_improving_get_nothing_more() -> None:
+    spent = give_out(Scheduler([TaskState(100, 1e6), TaskState(1, 1e6)], patience=4), [lambda t: 1e-3, decaying(1e-3, 1e-4, 0.9)], 40)
+    assert spent[0] == 5
+    assert spent[1] > 20
+
+
+def test_everything_stagnant_ends_it() -> None:
+    s = Scheduler([TaskState(1, 1e6), TaskState(1, 1e6)], patience=3)
+    assert sum(give_out(s, [lambda t: 1e-3] * 2, 100).values()) == 8
+    assert s.next() is None
+
+
+def test_goals_of_the_network_and_of_a_task_are_honoured() -> None:
+    curve = decaying(1e-3, 1e-5, 0.9)
+    network = Scheduler([TaskState(2, 1e6), TaskState(1, 1e6)], goal=1.5e-3)
+    give_out(network, [curve] * 2, 200)
+    assert 1.3e-3 < network.latency <= 1.5e-3
+    single = Scheduler([TaskState(1, 1e6, goal=0.5e-3), TaskState(1, 1e6)])
+    spent = give_out(single, [curve] * 2, 30)
+    assert curve(spent[0] - 1) <= 0.5e-3 < curve(spent[0] - 2)
+    assert spent[1] > spent[0]
+
+
+def test_failures_do_not_count_as_times() -> None:
+    s = Scheduler([TaskState(1, 1e6)])
+    s.observe(0, inf)
+    assert s.latency == inf
+    assert s.next() == 0
+    s.observe(0, 1e-3)
+    s.observe(0, 2e-3)
+    assert s.tasks[0].best == [inf, 1e-3, 1e-3]
+
+
+def test_exhausted_tasks_get_nothing_more() -> None:
+    s = Scheduler([TaskState(1, 1e6)])
+    s.observe(0, 1e-3, exhausted=True)
+    assert s.next() is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 12), st.floats(0.05, 0.9), st.floats(0.5, 0.97)), min_size=2, max_size=6), st.integers(0, 99))
+def test_never_worse_than_turns_on_curves_that_flatten(tasks: list[tuple[int, float, float]], seed: int) -> None:
+    curves = [decaying(1e-3, 1e-3 * floor, rate) for _, floor, rate in tasks]
+    rounds = 12 * len(tasks)
+    s = Scheduler([TaskState(w, 1e6, str(k)) for k, (w, _, _) in enumerate(tasks)], epsilon=0.0, patience=1000, seed=seed)
+    give_out(s, curves, rounds)
+    in_turns = sum(w * c(11) for (w, _, _), c in zip(tasks, curves, strict=True))
+    assert s.latency <= 1.05 * in_turns
