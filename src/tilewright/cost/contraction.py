@@ -19,6 +19,8 @@ import numpy as np
 
 from tilewright.cost.core import VectorCore
 
+#: Bytes of a page, and cycles to begin reading a new one in a stream without reuse.
+PAGE, NEW_PAGE = 4096, 8.0
 #: Elements at most this far apart are loaded as whole vectors and shuffled: a load and a shuffle each.
 SHUFFLED_STRIDE = 4
 #: Vector loads that one lane of a gather costs.
@@ -84,14 +86,14 @@ def candidates(problem: Contraction, core: VectorCore) -> Population:
     """Every (vector loop, row loop, vectors, rows) whose tile and operands fit the registers."""
     columns: list[tuple[int, int, int, int]] = []
     for v, name in enumerate(problem.spatial):
-        most_vectors = min(8, -(-problem.loops[name] // core.lanes))
+        most_vectors = -(-problem.loops[name] // core.lanes)
         for r in range(-1, len(problem.spatial)):
             if r == v or (r >= 0 and problem.loops[problem.spatial[r]] == 1):
                 continue
             most_rows = 1 if r < 0 else min(problem.loops[problem.spatial[r]], core.registers)
-            for u in range(1, most_vectors + 1):
+            for u in range(1, min(8 if most_rows > 1 else core.registers, most_vectors) + 1):
                 for m in range(1, most_rows + 1):
-                    if m * u + u + 1 <= core.registers:
+                    if m * u + (u if m > 1 else 1) + 1 <= core.registers:
                         columns.append((v, r, u, m))
     table = np.array(columns, dtype=np.int64).reshape(-1, 4)
     return Population(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
@@ -121,21 +123,21 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
     A tenth of the traffic is added on top: streams overlap with arithmetic, but never perfectly.
     """
     arithmetic = m * u / core.fma_per_cycle
-    vector_loads, broadcasts, traffic = np.zeros(len(pop)), np.zeros(len(pop)), np.zeros(len(pop))
+    vector_loads, broadcasts, traffic, jumps = (np.zeros(len(pop)) for _ in range(4))
     for x in problem.inputs:
         along_row = _stride(x, problem.spatial, pop.row) != 0
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
         stride = np.abs(_stride(x, problem.spatial, pop.vector))
-        apart = np.where(stride <= SHUFFLED_STRIDE, 2.0 * stride, GATHER_LOADS * core.lanes)
-        per_vector = np.where((stride > 1) & (not x.packable), apart, 1.0)
+        per_vector = 1.0 if x.packable else _loads_per_vector(core, stride)
         vector_loads += np.where(along_vector, count * u * per_vector, 0.0)
+        jumps += np.where(along_vector & (m == 1) & (_nearest(problem, x) * x.itemsize >= PAGE), NEW_PAGE, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
         traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
         evicted = along_row & (m >= _lines_side_by_side(core, _stride(x, problem.spatial, pop.row) * x.itemsize))
         broadcasts += np.where(along_vector, 0.0, count * np.where(evicted, EVICTED_BROADCAST, 1.0))
     loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
-    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency), traffic]) + 0.1 * traffic + 0.5
+    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency), traffic]) + 0.1 * traffic + jumps + 0.5
 
 
 def _loads_per_vector(core: VectorCore, stride: np.ndarray) -> np.ndarray:
@@ -193,9 +195,13 @@ def needs_panel(problem: Contraction, x: Operand, width: Any) -> Any:
     """Whether a vector operand is worth copying into panels of ``width`` elements: it is reused often,
     and its reduction steps are so far apart that each one touches other cache lines and pages."""
     reuse = np.prod([float(problem.loops[n]) for n in problem.spatial if x.stride(n) == 0] or [1.0])
+    return (_nearest(problem, x) > 2 * width) & (reuse >= 8)
+
+
+def _nearest(problem: Contraction, x: Operand) -> int:
+    """The smallest distance between two reduction steps of ``x``, in elements (0: it does not move)."""
     strides = [abs(s) if (s := x.stride(n)) is not None else IRREGULAR for n in problem.reduction if problem.loops[n] > 1]
-    nearest = min((s for s in strides if s), default=0)
-    return (nearest > 2 * width) & (reuse >= 8)
+    return min((s for s in strides if s), default=0)
 
 
 def best(problem: Contraction, core: VectorCore) -> Population:

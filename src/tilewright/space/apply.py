@@ -18,6 +18,7 @@ from tilewright.ir.buffer import Layout
 from tilewright.ir.stmt import For, Kernel
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
+from tilewright.space import normal
 from tilewright.space.default import _Default, _is_copy
 from tilewright.space.levels import cut
 from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
@@ -54,6 +55,8 @@ def prepared(kernel: Kernel, machine: Machine, threads: int, constants: frozense
     """``kernel`` in the form that rules expect."""
     rules = _Default(Schedule(kernel, machine), machine, threads, constants)
     rules.sch.simplify(keep_loops=False)
+    rules.attempt("separating nests", partial(normal.separate_nests, rules.sch))
+    rules.attempt("accumulating", partial(normal.accumulate_apart, rules.sch))
     rules.attempt("inlining", rules.inline_pointwise)
     rules.attempt("splitting", rules.split_divided)
     rules.spread_layouts()

@@ -23,6 +23,7 @@ from tilewright.ir.expr import Binary, Const, Var
 from tilewright.ir.stmt import Alloc, For, Kernel, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
+from tilewright.space import normal
 from tilewright.space.rules import contraction, instructions, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stage_of, stages
@@ -106,6 +107,8 @@ class _Default:
 
     def run(self) -> None:
         self.sch.simplify(keep_loops=False)
+        self.attempt("separating nests", partial(normal.separate_nests, self.sch))
+        self.attempt("accumulating", partial(normal.accumulate_apart, self.sch))
         self.attempt("inlining", self.inline_pointwise)
         self.attempt("splitting", self.split_divided)
         self.spread_layouts()

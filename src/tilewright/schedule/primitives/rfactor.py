@@ -28,22 +28,30 @@ def rfactor(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
     in a perfect nest around one reduction store, addresses the result, has bounds that are not constants,
     or the value reads the result.
     """
-    chain, store = _reduction_nest(kernel, loop)
+    chain, store = reduction_nest(kernel, loop, f"rfactor {loop}")
     f = next(c for c in chain if c.name == loop)
     if any(loop in ex.free_vars(i) for i in store.indices):
         raise ScheduleError(f"rfactor {loop}: {store.buffer.name} is indexed by it, so it is not a reduction loop", location=f.loc)
-    if store.buffer.name in {ld.buffer.name for ld in ex.loads(store.value)}:
-        raise ScheduleError(f"rfactor {loop}: the value added to {store.buffer.name} reads {store.buffer.name}", location=f.loc)
+    return apart(kernel, chain, store, {n for i in store.indices for n in ex.free_vars(i)} | {loop}, f"rfactor {loop}")
+
+
+def apart(kernel: Kernel, chain: list[For], store: Store, variables: set[str], subject: str) -> tuple[Kernel, tuple[str, ...]]:
+    """The reduction nest ``chain`` around ``store`` with one partial result for each value of the loops ``variables``.
+
+    Returns what :func:`rfactor` returns. ScheduleError in the name of ``subject``.
+    """
+    name, loc = store.buffer.name, store.loc
+    if name in {ld.buffer.name for ld in ex.loads(store.value)}:
+        raise ScheduleError(f"{subject}: the value added to {name} reads {name}", location=loc)
     if not reassociable(store):
         raise ScheduleError(
-            f"rfactor {loop}: the order of the updates of {store.buffer.name} matters, each is narrowed to {store.buffer.dtype}",
+            f"{subject}: the order of the updates of {name} matters, each is narrowed to {store.buffer.dtype}",
             hint="accumulate in the type of the value",
-            location=f.loc,
+            location=loc,
         )
     taken = names(kernel)
-    spatial = {n for i in store.indices for n in ex.free_vars(i)} | {loop}
-    kept = _needed(chain, spatial)
-    partial = Buffer(fresh(taken, store.buffer.name + "_part"), store.buffer.dtype, _extents(kept), store.buffer.memory)
+    kept = _needed(chain, variables)
+    partial = Buffer(fresh(taken, name + "_part"), store.buffer.dtype, _extents(kept), store.buffer.memory)
     element = tuple((c.var - c.lo) // c.step for c in kept)
     update = _rebuild(chain, replace(store, buffer=partial, indices=element))
     start = _rebuild(kept, Store(partial, element, neutral(store.op or "+", partial.dtype)))
@@ -72,9 +80,9 @@ def neutral(op: str, dtype: DType) -> Const:
     return ex.const(1 if op == "*" else 0, dtype)
 
 
-def _reduction_nest(kernel: Kernel, loop: str) -> tuple[list[For], Store]:
+def reduction_nest(kernel: Kernel, loop: str, subject: str) -> tuple[list[For], Store]:
     """The perfect nest around ``loop``, outermost first, and its store."""
-    place = loop_place(kernel, loop, "rfactor")
+    place = loop_place(kernel, loop, subject)
     chain: list[For] = [place.node]  # type: ignore[list-item]
     for a in reversed(place.ancestors):
         if isinstance(a, Block):
@@ -92,7 +100,7 @@ def _reduction_nest(kernel: Kernel, loop: str) -> tuple[list[For], Store]:
             break
         inner = inner.body.stmts[0]
     if not isinstance(inner, Store) or inner.op is None:
-        raise ScheduleError(f"rfactor {loop}: it is not in a perfect nest around one reduction", hint="use fission to separate statements")
+        raise ScheduleError(f"{subject}: it is not in a perfect nest around one reduction", hint="use fission to separate statements")
     return chain, inner
 
 

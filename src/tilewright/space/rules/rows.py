@@ -68,8 +68,9 @@ def _merge_block(sch: Schedule, loop: str | None) -> None:
 
 
 def is_row(f: For) -> bool:
-    """Whether the loop addresses everything written below it: it is spatial for each of its nests."""
-    return all(f.name in _index_names(s) for s in st.walk(f) if isinstance(s, st.Store))
+    """Whether the loop addresses everything written below it (but buffers of its own): it is spatial for each of its nests."""
+    own = {s.buffer.name for s in st.walk(f) if isinstance(s, st.Alloc)}
+    return all(f.name in _index_names(s) for s in st.walk(f) if isinstance(s, st.Store) and s.buffer.name not in own)
 
 
 def _index_names(s: st.Store) -> set[str]:
