@@ -23,9 +23,9 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gets_a_register_tile(form: str) -> None:
-    kernel = kernel_of(
-        f"def mm(a: f32[37, 9], b: f32[9, 40], c: f32[37, 40]):\n    for i in range(37):\n        for j in range(40):\n{FORMS[form]}"
-    )
+    body = "\n".join(" " * 12 + line for line in FORMS[form])
+    head = "def mm(a: f32[37, 9], b: f32[9, 40], c: f32[37, 40]):\n    for i in range(37):\n        for j in range(40):\n"
+    kernel = kernel_of(head + body)
     made = plan(kernel, load_machine("x86.avx512"), threads=1)
     assert made.decisions and not made.refused
     assert '"reg"' in str(made.schedule.kernel)
