@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilewright.graph.fusion import Fusion, fuse
+from tilewright.graph.fusion import Fusion, FusionPlan, fuse
 from tilewright.graph.importer import load
 from tilewright.graph.layout import choose_layouts
 from tilewright.graph.loading import ModelSource
@@ -14,10 +19,14 @@ from tilewright.graph.model import Graph
 from tilewright.graph.network import CompiledKernel, Network, Step, plan_steps
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
-from tilewright.runtime.module import build
+from tilewright.runtime.module import Module, build
 from tilewright.runtime.pool import default_threads
+from tilewright.schedule.schedule import Schedule
 from tilewright.space.default import plan
 from tilewright.util.errors import ScheduleError
+
+if TYPE_CHECKING:
+    from tilewright.runtime.records import RecordStore
 
 #: Called with (kernels done, kernels in all, name of the one just compiled).
 Progress = Callable[[int, int, str], None]
@@ -32,6 +41,7 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
     fusion: Fusion = "greedy",
+    records: RecordStore | str | PathLike[str] | None = None,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Network:
@@ -40,10 +50,11 @@ def compile(
     ``dims``, ``shapes`` and ``constants`` bind what the model leaves open (see
     :func:`tilewright.graph.importer.load`, also for the errors). ``threads`` is fixed now;
     ``fusion`` says how operations are divided into kernels (:data:`tilewright.graph.fusion.Fusion`);
+    kernels with tuning ``records`` get the best schedule recorded for this machine and number of threads;
     ``cache=False`` compiles everything afresh.
     """
     graph = load(source, dims=dims, shapes=shapes, constants=constants)
-    return compile_graph(graph, machine, threads=threads, fusion=fusion, cache=cache, progress=progress)
+    return compile_graph(graph, machine, threads=threads, fusion=fusion, records=records, cache=cache, progress=progress)
 
 
 def compile_graph(
@@ -52,36 +63,97 @@ def compile_graph(
     *,
     threads: int | None = None,
     fusion: Fusion = "greedy",
+    records: RecordStore | str | PathLike[str] | None = None,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Network:
     """Schedule and build every kernel of ``graph``, equal kernels once."""
+    return prepare(graph, machine, threads=threads, fusion=fusion).compile(records=records, cache=cache, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A distinct kernel of a network; the layouts of the arguments in ``constants`` are free to choose."""
+
+    kernel: Kernel
+    constants: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network divided into kernels, of which none is scheduled yet."""
+
+    graph: Graph
+    fusion: FusionPlan
+    steps: tuple[Step, ...]
+    machine: Machine
+    threads: int
+
+    def task(self, step: Step) -> Task:
+        """The kernel of ``step`` as something to schedule."""
+        pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
+        return Task(step.call.kernel, frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants))
+
+    def compile(
+        self, *, records: RecordStore | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
+    ) -> Network:
+        """Schedule and build every distinct kernel: as recorded where ``records`` know it, by the default rules elsewhere."""
+        wanted = [self.task(s) for s in self.steps]
+        made: dict[Task, CompiledKernel] = {}
+        distinct = list(dict.fromkeys(wanted))
+        with ExitStack() as stack:
+            store = _opened(records, stack)
+            for number, task in enumerate(distinct, 1):
+                made[task] = self._recorded(task, store, cache) or self._default(task, cache)
+                if progress:
+                    progress(number, len(distinct), task.kernel.name)
+        return Network(self.graph, self.steps, [made[t] for t in wanted], threads=self.threads, fusion=self.fusion)
+
+    def _default(self, task: Task, cache: bool) -> CompiledKernel:
+        try:
+            chosen = plan(task.kernel, self.machine, threads=self.threads, constants=task.constants)
+        except ScheduleError as error:
+            # Some programs (data-dependent stores, recurrences) are outside what the rules know: they run as written.
+            return CompiledKernel(self._built(task.kernel, cache), note=f"unscheduled: {error.message}")
+        text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
+        return CompiledKernel(self._built(chosen.schedule.kernel, cache), trace=text)
+
+    def _recorded(self, task: Task, store: RecordStore | None, cache: bool) -> CompiledKernel | None:
+        """The kernel with the best recorded schedule; None when nothing that still applies is recorded."""
+        from tilewright.runtime.records import Task as Key
+
+        found = store.best(Key.of(task.kernel, self.machine, self.threads, task.constants)) if store is not None else None
+        if found is None or not found.trace or found.seconds is None:
+            return None
+        try:
+            schedule = _replayed(task.kernel, found.trace, self.machine)
+        except ScheduleError:
+            return None  # recorded by a version whose primitives allowed more: the default is right if not fast
+        return CompiledKernel(self._built(schedule.kernel, cache), trace=f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}")
+
+    def _built(self, kernel: Kernel, cache: bool) -> Module:
+        return build(kernel, self.machine, threads=self.threads, cache=cache)
+
+
+def prepare(graph: Graph, machine: Machine | None = None, *, threads: int | None = None, fusion: Fusion = "greedy") -> Prepared:
+    """Choose layouts and divide ``graph`` into kernels."""
     machine = machine or Machine.host()
     threads = threads or default_threads()
     graph = choose_layouts(graph, machine)
     division = fuse(graph, fusion, machine=machine, threads=threads)
-    steps = plan_steps(graph, division.groups)
-    wanted = [(s.call.kernel, _constant_arguments(graph, s)) for s in steps]
-    made: dict[tuple[Kernel, frozenset[str]], CompiledKernel] = {}
-    distinct = list(dict.fromkeys(wanted))
-    for number, key in enumerate(distinct, 1):
-        made[key] = _compiled(*key, machine, threads, cache)
-        if progress:
-            progress(number, len(distinct), key[0].name)
-    return Network(graph, steps, [made[key] for key in wanted], threads=threads, fusion=division)
+    return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
 
 
-def _constant_arguments(graph: Graph, step: Step) -> frozenset[str]:
-    """Kernel arguments whose contents are known now: their layout is free to choose."""
-    pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
-    return frozenset(b.name for b, name in pairs if graph.storage(name) in graph.constants)
+def _opened(records: RecordStore | str | PathLike[str] | None, stack: ExitStack) -> RecordStore | None:
+    from tilewright.runtime.records import RecordStore
+
+    if records is None or isinstance(records, RecordStore):
+        return records
+    return stack.enter_context(RecordStore(Path(records)))
 
 
-def _compiled(kernel: Kernel, constants: frozenset[str], machine: Machine, threads: int, cache: bool) -> CompiledKernel:
-    try:
-        chosen = plan(kernel, machine, threads=threads, constants=constants)
-    except ScheduleError as error:
-        # Some programs (data-dependent stores, recurrences) are outside what the rules know: they run as written.
-        return CompiledKernel(build(kernel, machine, threads=threads, cache=cache), note=f"unscheduled: {error.message}")
-    text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
-    return CompiledKernel(build(chosen.schedule.kernel, machine, threads=threads, cache=cache), trace=text)
+def _replayed(kernel: Kernel, trace: str, machine: Machine) -> Schedule:
+    from tilewright.schedule.replay import replay
+    from tilewright.schedule.trace import Trace
+
+    return replay(kernel, Trace.from_json(trace), machine)

@@ -24,6 +24,8 @@ EPSILON = 0.05
 #: Rounds without an improvement of IMPROVED after which a task gets nothing more.
 PATIENCE = 5
 IMPROVED = 0.998
+#: Share of the network's latency below which a task is not worth a round: it could not bring more than that.
+NEGLIGIBLE = 0.002
 
 
 @dataclass(slots=True)
@@ -112,4 +114,6 @@ class Scheduler:
         return max((t.flops / t.seconds for t in self.tasks if t.kind == kind and 0 < t.seconds < inf), default=0.0)
 
     def _open(self, t: TaskState) -> bool:
-        return not (t.exhausted or t.stagnant(self.patience) or t.seconds <= t.goal)
+        if t.exhausted or t.stagnant(self.patience) or t.seconds <= t.goal:
+            return False
+        return not t.weight * t.seconds < NEGLIGIBLE * self.latency < inf

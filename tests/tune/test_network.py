@@ -1,0 +1,148 @@
+"""Tuning networks against a stub that knows how long each point takes: rounds, records, budgets, the compiled result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from tests.graph.oracle import onnxruntime_outputs
+
+from tilewright.graph import compile
+from tilewright.hw import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.runtime.jobs import Done, Job, Outcome
+from tilewright.runtime.records import RecordStore
+from tilewright.tune.network import NetworkProgress, tune_network
+from tilewright.tune.search import TunableSpace
+from tilewright.util.errors import SpaceError, TuneError
+
+
+class Stub:
+    """An executor that schedules, but takes times from a formula: the point's columns decide, big kernels take longer."""
+
+    width = 1
+
+    def __init__(self, stop_after: int | None = None):
+        self.jobs: list[Job] = []
+        self.stop_after = stop_after
+
+    def run(self, jobs: Sequence[Job], done: Done | None = None) -> list[Outcome]:
+        out = []
+        for n, job in enumerate(jobs):
+            if self.stop_after is not None and len(self.jobs) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.jobs.append(job)
+            out.append(self.outcome(job))
+            if done:
+                done(n, out[-1])
+        return out
+
+    def outcome(self, job: Job) -> Outcome:
+        assert not isinstance(job.trace, str)
+        assert isinstance(job.machine, Machine)
+        point = job.trace.point  # type: ignore[union-attr]
+        seconds = 1e-9 * sum(b.nbytes for b in job.kernel.args) * (1 + sum(v * (k + 1) for k, v in enumerate(point)) % 17)
+        return Outcome("ok", (seconds, seconds), trace=job.trace(job.kernel, job.machine).trace)  # type: ignore[operator]
+
+    def compare(self, jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
+        return [self.outcome(j) for j in jobs]
+
+    def close(self) -> None:
+        pass
+
+
+def network(layers: int = 3, width: int = 24) -> ModelProto:
+    """Equal dense layers with a wider one at the end: two distinct kernels, the first ``layers`` times."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((width, width)).astype(np.float32) for _ in range(layers)]
+    weights.append(rng.standard_normal((width, 3 * width)).astype(np.float32))
+    nodes, x = [], "x"
+    for k in range(layers + 1):
+        nodes += [helper.make_node("MatMul", [x, f"w{k}"], [f"m{k}"]), helper.make_node("Relu", [f"m{k}"], [f"r{k}"])]
+        x = f"r{k}"
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "layers", [value("x", TensorProto.FLOAT, [8, width])], [value(x, TensorProto.FLOAT, [8, 3 * width])],
+        [numpy_helper.from_array(w, f"w{k}") for k, w in enumerate(weights)],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_kernels_are_tuned_once_and_the_network_runs_with_the_best(tmp_path: Path) -> None:
+    seen: list[NetworkProgress] = []
+    stub, model = Stub(), network()
+    found = tune_network(
+        model, records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=stub, progress=seen.append, patience=99
+    )
+    assert sorted((t.operators, t.weight) for t in found.tasks) == [("MatMul+Relu", 1), ("MatMul+Relu", 3)]
+    assert sum(t.trials for t in found.tasks) == 40
+    assert all(t.seconds <= t.baseline for t in found.tasks)
+    assert found.seconds == pytest.approx(sum(t.weight * t.seconds for t in found.tasks))
+    assert [p.trials for p in seen] == sorted(p.trials for p in seen)
+    assert seen[-1].seconds <= seen[-1].baseline
+    x = np.random.default_rng(1).standard_normal((8, 24)).astype(np.float32)
+    for compiled in (found.network, compile(model, threads=1, records=tmp_path / "r.db")):
+        assert all(row.schedule.startswith("tuned") for row in compiled.summary())
+        (got,), (want,) = compiled({"x": x}).values(), onnxruntime_outputs(model, {"x": x}).values()
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+    assert not any(row.schedule.startswith("tuned") for row in compile(model, threads=1).summary())
+
+
+def test_best_record_is_what_is_compiled(tmp_path: Path) -> None:
+    with RecordStore(tmp_path / "r.db") as store:
+        found = tune_network(network(), records=store, trials=30, threads=1, author="random", executor=Stub())
+        for t in found.tasks:
+            best = store.best(t.task)
+            assert best is not None
+            assert best.seconds == pytest.approx(t.seconds)
+            assert f"{t.seconds * 1e6:.0f} us" in " ".join(r.schedule for r in found.network.summary())
+        (session,) = store.sessions(subject="layers")
+        assert session.id == found.session
+        assert session.state == "done"
+        assert dict(session.tasks) == {t.task.key: float(t.weight) for t in found.tasks}
+
+
+def test_interrupted_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "r.db", Stub(stop_after=18), Stub()
+    stopped = tune_network(network(), records=path, trials=40, threads=1, author="random", executor=first)
+    assert 0 < sum(t.trials for t in stopped.tasks) < 40
+    resumed = tune_network(network(), records=path, trials=40, threads=1, author="random", executor=second, patience=99)
+    assert resumed.session == stopped.session
+    assert sum(t.trials for t in resumed.tasks) == 40
+    trials = [j for j in second.jobs if j.trace.point]  # type: ignore[union-attr]
+    assert len(trials) <= 40 - sum(t.trials for t in stopped.tasks) + 2  # baselines are measured again
+    with RecordStore(path) as store:
+        assert [s.state for s in store.sessions(subject="layers")] == ["done"]
+
+
+def test_goal_ends_the_search(tmp_path: Path) -> None:
+    stub = Stub()
+    found = tune_network(network(), records=tmp_path / "r.db", trials=500, threads=1, author="random", executor=stub, goal=1.0)
+    assert sum(t.trials for t in found.tasks) == 0
+
+
+def test_budgets_too_small_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match="cannot measure anything"):
+        tune_network(network(), records=tmp_path / "r.db", trials=0, executor=Stub())
+    with pytest.raises(TuneError, match="nothing was measured within the budget"):
+        tune_network(network(), records=tmp_path / "r.db", seconds=1e-9, executor=Stub())
+
+
+def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> None:
+    from tilewright.space.space import Space
+
+    def only_small(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
+        if kernel.args[-1].static_shape[-1] > 24:
+            raise SpaceError("no rule fits")
+        return Space(kernel, machine, threads, constants)
+
+    found = tune_network(
+        network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), make_space=only_small
+    )
+    assert [t.weight for t in found.tasks] == [3]
+    schedules = [r.schedule for r in found.network.summary()]
+    assert all(s.startswith("tuned") for s in schedules[:3])
+    assert not schedules[3].startswith("tuned")
