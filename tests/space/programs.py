@@ -24,6 +24,7 @@ from tilewright.lang import min as smallest
 from tilewright.lang import prod as product_of
 from tilewright.lang import sum as total
 from tilewright.schedule import Schedule
+from tilewright.space.rules import rows as rows_rule
 from tilewright.space.stages import stage_of
 
 #: Extents below, at and above vector widths, and odd ones.
@@ -83,8 +84,12 @@ class Generator:
         return Program(self.laid_out(kernel), constants, rng.choice((1, 1, 2)))
 
     def laid_out(self, kernel: Kernel) -> Kernel:
-        """``kernel`` with some arguments stored in another order."""
+        """``kernel`` as it may be written by hand: some arguments in another order, nests around several statements."""
         sch = Schedule(kernel)
+        if self.rng.random() < 0.15:
+            rows_rule.merge_rows(sch)
+            if self.rng.random() < 0.5:
+                rows_rule.localize_rows(sch)
         for b in kernel.args:
             if b.rank > 1 and self.rng.random() < 0.08:
                 order = list(range(b.rank))
