@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -95,11 +96,16 @@ class Cluster:
         """The workers that are there now."""
         from tilewright.runtime.cluster_worker import PROCESSORS
 
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        with self._talking():
+            found = self._client.scheduler_info(n_workers=-1)["workers"]
         return [
             ClusterWorker(address, frozenset(k for k in w["resources"] if k != PROCESSORS), int(w["resources"].get(PROCESSORS, 1)))
             for address, w in found.items()
         ]
+
+    def local_processes(self) -> list[int]:
+        """Process ids of the workers that were started here."""
+        return [p.pid for p in self._local.processes] if self._local is not None else []
 
     def run(self, jobs: Sequence[Job], done: Done | None = None) -> list[Outcome]:
         """Outcomes in the order of ``jobs``; ``done`` hears of each when its worker has sent it."""
@@ -146,7 +152,7 @@ class Cluster:
 
     def submit(self, function: Callable[..., list[Outcome]], needs: _Needs, jobs: Sequence[Job], *arguments: Any) -> Future:
         """Have a worker that meets ``needs`` do ``jobs``; it does nothing else meanwhile."""
-        from tilewright.runtime.cluster_worker import identity
+        from tilewright.runtime.cluster_worker import PROCESSORS, identity
 
         try:
             blob = pickle.dumps(list(jobs), pickle.HIGHEST_PROTOCOL)
@@ -155,26 +161,52 @@ class Cluster:
                 f"a job cannot be sent to another computer: {error}",
                 hint="recipes, rules and machines are sent by name: define them in a module that the workers have too",
             ) from error
-        return self._client.submit(function, identity(), self.limits, blob, *arguments, resources={needs.machine: 1}, pure=False)
-
-    def able(self, needs: _Needs) -> int:
-        """How many workers meet ``needs`` now."""
-        return sum(map(needs.met_by, self.workers()))
+        wanted = {needs.machine: 1, PROCESSORS: needs.threads}
+        return self._client.submit(function, identity(), self.limits, blob, *arguments, resources=wanted, pure=False)
 
     def ready(self, futures: Iterable[Future]) -> set[Future]:
         """Those of ``futures`` that have ended, waiting a moment for the first."""
         from distributed import wait
 
-        with self._client.as_current():
+        if not (pending := list(futures)):
+            time.sleep(LOOK)
+            return set()
+        with self._talking(), self._client.as_current():
             try:
-                ended: set[Future] = wait(list(futures), timeout=LOOK, return_when="FIRST_COMPLETED").done
+                ended: set[Future] = wait(pending, timeout=LOOK, return_when="FIRST_COMPLETED").done
                 return ended
             except TimeoutError:
                 return set()
 
+    def result(self, future: Future) -> list[Outcome]:
+        """What a worker answered; _WorkersLost when all that were asked died."""
+        from distributed import KilledWorker
+
+        with self._talking():
+            try:
+                outcomes: list[Outcome] = future.result()
+                return outcomes
+            except KilledWorker as error:
+                raise _WorkersLost(str(error)) from error
+
     def cancel(self, futures: Iterable[Future]) -> None:
         """Forget jobs that nobody waits for any more."""
-        self._client.cancel(list(futures), force=True)
+        with suppress(RuntimeFailure), self._talking():
+            self._client.cancel(list(futures), force=True)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Errors of the connection, and of workers that are not like us, in words."""
+        try:
+            yield
+        except (TilewrightError, _WorkersLost):
+            raise
+        except (CancelledError, OSError) as error:
+            raise RuntimeFailure(f"the scheduler {self.address} was lost", hint="start it again, then resume the session") from error
+        except Exception as error:  # whatever a worker of another installation makes of our message
+            raise RuntimeFailure(
+                f"{self.address} cannot do the job: {_what(error)}", hint="tilewright doctor, on the computers of its workers"
+            ) from error
 
     def _check_versions(self) -> None:
         from tilewright.runtime.cluster_worker import identity
@@ -186,6 +218,10 @@ class Cluster:
             raise RuntimeFailure(
                 f"workers of {self.address} do not fit this tuner ({mine}): {listed}", hint="install the same versions and start them again"
             )
+
+
+class _WorkersLost(Exception):
+    """Jobs were given to several workers, and all of them died."""
 
 
 class _Round:
@@ -206,29 +242,36 @@ class _Round:
         self.function = function
         self.arguments = arguments
         self.divisible = divisible
-        self.flying: dict[Future, list[int]] = {}
+        self.flying: dict[Future, tuple[list[int], bool]] = {}  # bundles under way, and whether nothing else was
         self.seen = time.monotonic()  # when a worker that meets the needs was last there
 
     def run(self, indices: Sequence[int], finish: Callable[[Sequence[int], Sequence[Outcome]], None]) -> None:
         """Do the jobs ``indices``; ``finish`` gets each bundle with its outcomes."""
-        waiting = self._bundles(indices)
+        waiting, suspects = self._bundles(indices), deque[int]()
         try:
-            while waiting or self.flying:
+            while waiting or self.flying or suspects:
                 able = self._able()
-                while waiting and len(self.flying) < AHEAD * max(able, 1):
-                    bundle = waiting.popleft()
-                    jobs = [self.jobs[n] for n in bundle]
-                    self.flying[self.cluster.submit(self.function, self.needs, jobs, *self.arguments)] = bundle
+                while waiting and len(self.flying) < AHEAD * able:
+                    self._send(waiting.popleft())
+                # A lost worker takes all it was given with it. So those it had are tried again with nobody to blame beside them.
+                if able and not self.flying:
+                    self._send([suspects.popleft()], alone=True)
                 for future in self.cluster.ready(self.flying):
-                    bundle = self.flying.pop(future)
-                    found = self._result(future, bundle)
-                    if found is None:
-                        waiting.extendleft([n] for n in bundle)
-                    else:
-                        finish(bundle, found)
+                    bundle, alone = self.flying.pop(future)
+                    try:
+                        finish(bundle, self.cluster.result(future))
+                    except _WorkersLost as lost:
+                        if alone or not self.divisible:
+                            finish(bundle, [Outcome("crash", message=f"every worker that ran it was lost: {lost}")] * len(bundle))
+                        else:
+                            suspects.extend(bundle)
         finally:
             if self.flying:
                 self.cluster.cancel(self.flying)
+
+    def _send(self, bundle: list[int], alone: bool = False) -> None:
+        jobs = [self.jobs[n] for n in bundle]
+        self.flying[self.cluster.submit(self.function, self.needs, jobs, *self.arguments)] = (bundle, alone)
 
     def _bundles(self, indices: Sequence[int]) -> deque[list[int]]:
         """The jobs in bundles: as many as a worker builds at once, fewer when that would leave others idle."""
@@ -240,7 +283,7 @@ class _Round:
 
     def _able(self) -> int:
         """Workers that can do the jobs now; RuntimeFailure when there have been none for too long."""
-        count = self.cluster.able(self.needs)
+        count = sum(map(self.needs.met_by, self.cluster.workers()))
         if count:
             self.seen = time.monotonic()
         elif time.monotonic() - self.seen > self.cluster.patience:
@@ -251,28 +294,6 @@ class _Round:
                 hint=f"start one: tilewright worker {self.cluster.address}",
             )
         return count
-
-    def _result(self, future: Future, bundle: Sequence[int]) -> list[Outcome] | None:
-        """Outcomes of a bundle; None when its jobs are to be tried one by one."""
-        from distributed import KilledWorker
-
-        try:
-            outcomes: list[Outcome] = future.result()
-            return outcomes
-        except KilledWorker as error:
-            if self.divisible and len(bundle) > 1:
-                return None
-            return [Outcome("crash", message=f"every worker that ran it was lost: {error}") for _ in bundle]
-        except TilewrightError:
-            raise
-        except CancelledError as error:
-            raise RuntimeFailure(
-                f"the scheduler {self.cluster.address} was lost", hint="start it again, then resume the session"
-            ) from error
-        except Exception as error:  # whatever a worker of another installation makes of our message
-            raise RuntimeFailure(
-                f"a worker of {self.cluster.address} cannot do the job: {_what(error)}", hint="tilewright doctor, on that worker"
-            ) from error
 
 
 class _LocalCluster:
