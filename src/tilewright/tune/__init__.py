@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilewright.tune.author import Author, History
     from tilewright.tune.authors import AUTHORS, make_author
-    from tilewright.tune.session import Trial, TuneResult, tune
+    from tilewright.tune.search import Search, Trial
+    from tilewright.tune.session import Progress, TuneResult, tune
 
 _HOME = {
     "AUTHORS": "authors",
     "Author": "author",
     "History": "author",
-    "Trial": "session",
+    "Progress": "session",
+    "Search": "search",
+    "Trial": "search",
     "TuneResult": "session",
     "make_author": "authors",
     "tune": "session",
 }
 
-__all__ = ["AUTHORS", "Author", "History", "Trial", "TuneResult", "make_author", "tune"]
+__all__ = ["AUTHORS", "Author", "History", "Progress", "Search", "Trial", "TuneResult", "make_author", "tune"]
 
 
 def __getattr__(name: str) -> Any:
