@@ -24,10 +24,21 @@ from tilewright.util.errors import TuneError
 class TunableSpace(SearchSpace, Protocol):
     """A space whose points can be built: :class:`tilewright.space.Space`."""
 
-    kernel: Kernel
-    machine: Machine
-    threads: int
-    constants: tuple[str, ...]
+    @property
+    def kernel(self) -> Kernel:
+        """The program as it was written."""
+
+    @property
+    def machine(self) -> Machine:
+        """What it is scheduled for."""
+
+    @property
+    def threads(self) -> int:
+        """On how many threads it runs."""
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Arguments known before it runs."""
 
     def schedule(self, point: np.ndarray) -> Schedule:
         """The schedule of a point, through primitives."""
