@@ -21,12 +21,10 @@ from tilewright.cost.core import VectorCore
 
 #: Bytes of a page, and cycles to begin reading a new one in a stream without reuse.
 PAGE, NEW_PAGE = 4096, 8.0
-#: Elements at most this far apart are loaded as whole vectors and shuffled: a load and a shuffle each.
-SHUFFLED_STRIDE = 4
 #: Vector loads that one lane of a gather costs.
 GATHER_LOADS = 3.0
 #: Widest stride of lanes for which code generators load whole vectors and shuffle instead of gathering.
-SHUFFLED_STRIDE = 4
+SHUFFLED_STRIDE = 8
 #: Typical geometry of an innermost cache.
 CACHE_WAYS, CACHE_LINE = 8, 64
 #: A broadcast whose line was evicted since the last step, relative to one that hits.
@@ -129,7 +127,7 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
         stride = np.abs(_stride(x, problem.spatial, pop.vector))
-        per_vector = 1.0 if x.packable else _loads_per_vector(core, stride)
+        per_vector = np.where(x.packable & transposes(problem, x, stride), 1.0, _loads_per_vector(core, stride))
         vector_loads += np.where(along_vector, count * u * per_vector, 0.0)
         jumps += np.where(along_vector & (m == 1) & (_nearest(problem, x) * x.itemsize >= PAGE), NEW_PAGE, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
@@ -182,7 +180,7 @@ def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> 
         if x.free or not x.packable:
             continue
         along_vector = np.abs(_stride(x, problem.spatial, pop.vector))
-        transposed = along_vector > 1
+        transposed = (along_vector > 1) & transposes(problem, x, along_vector)
         panel = (along_vector == 1) & needs_panel(problem, x, pop.vectors * core.lanes)
         per_element = np.where(
             transposed, 1.0 / core.scalar_moves_per_cycle, np.where(panel, 2.0 * x.itemsize / core.load_bytes_per_cycle, 0.0)
@@ -194,8 +192,18 @@ def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> 
 def needs_panel(problem: Contraction, x: Operand, width: Any) -> Any:
     """Whether a vector operand is worth copying into panels of ``width`` elements: it is reused often,
     and its reduction steps are so far apart that each one touches other cache lines and pages."""
-    reuse = np.prod([float(problem.loops[n]) for n in problem.spatial if x.stride(n) == 0] or [1.0])
-    return (_nearest(problem, x) > 2 * width) & (reuse >= 8)
+    return (_nearest(problem, x) > 2 * width) & (_reuse(problem, x) >= 8)
+
+
+def transposes(problem: Contraction, x: Operand, stride: Any) -> Any:
+    """Whether a vector operand whose lanes are ``stride`` elements apart is worth laying out anew: a wide stride, or
+    many uses of each element, would cost more in shuffles than moving every element once. (A constant is moved ahead of time.)"""
+    return x.free | (stride * _reuse(problem, x) > SHUFFLED_STRIDE)
+
+
+def _reuse(problem: Contraction, x: Operand) -> float:
+    """How often each element of ``x`` is used."""
+    return float(np.prod([float(problem.loops[n]) for n in problem.spatial if x.stride(n) == 0] or [1.0]))
 
 
 def _nearest(problem: Contraction, x: Operand) -> int:

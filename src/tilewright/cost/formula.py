@@ -274,11 +274,6 @@ class Graph:
             return a
         return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
 
-    def log2(self, a: Formula | Number) -> Formula:
-        """Binary logarithm of 1 + a (a >= 0): the scale of features."""
-        a = self.lift(a)
-        return self.const(math.log2(1 + a.value)) if a.is_const else self._node("log2", (a,), bounds=(0, math.inf))
-
     def sum(self, terms: Iterable[Formula | Number]) -> Formula:
         total = self.const(0)
         for t in terms:
@@ -423,14 +418,6 @@ def _not(a: Any) -> Any:
     return (not a) if isinstance(a, (bool, int)) else ~a
 
 
-def _log2(a: Any) -> Any:
-    if isinstance(a, np.ndarray):
-        return np.log2(1.0 + a)
-    if _is_tensor(a):
-        return (a + 1).log2()
-    return math.log2(1 + a)
-
-
 _APPLY: dict[str, Any] = {
     "add": lambda a, b: a + b,
     "mul": lambda a, b: a * b,
@@ -442,5 +429,4 @@ _APPLY: dict[str, Any] = {
     "and": lambda a, b: a & b,
     "not": _not,
     "where": _where,
-    "log2": _log2,
 }

@@ -1,0 +1,323 @@
+"""Analytical latency of a scheduled program on a machine with vector cores, for a whole population at once.
+
+One walk over the symbolic program serves every schedule. A statement's innermost vector and
+unrolled loops are one *step*; a step costs the largest of what a performance engineer would write
+on paper: arithmetic issued, loads and stores issued, the latency of dependent additions. Steps
+compete with the traffic of each cache level (:mod:`tilewright.cost.traffic`); streams overlap with
+arithmetic, but never perfectly. Starting and draining loops, remainders, imbalance between threads
+and waking them come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tilewright.cost.contraction import CACHE_WAYS, EVICTED_BROADCAST, SHUFFLED_STRIDE
+from tilewright.cost.core import VectorCore, vector_core
+from tilewright.cost.footprint import reach, stride
+from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.program import Loop, Statement, expressions, read
+from tilewright.cost.traffic import Analysis, Use, line_bytes, registers
+from tilewright.hw import Machine
+from tilewright.hw.memory import CACHE
+from tilewright.ir import expr as ex
+from tilewright.ir.stmt import Kernel, LoopKind
+
+#: Part of a cache that a working set may fill before it loses lines to conflicts and to other data.
+USABLE = 0.9
+#: Part of a memory's declared bandwidth that loops reach.
+SUSTAINED = 0.7
+#: Part of a stream's time that arithmetic does not hide.
+EXPOSED = 0.15
+#: Streams that the hardware's prefetchers follow, and how many bytes apart their lines may be. Other lines are waited for,
+#: a few at a time; that much of the wait shows.
+PREFETCHED, NEAR, OVERLAPPED, WAITED = 12, 1024, 5.0, 0.5
+#: Accesses of a vector that straddles two lines.
+UNALIGNED = 1.6
+#: Vector loads that one lane of a gather costs.
+GATHERED = 2.0
+#: Cycles to enter and leave an innermost loop (short ones are unrolled by code generators), and until a finished sum can be used.
+ENTRY, DRAIN = 1.0, 12.0
+#: Cycles of loop control of a step.
+CONTROL = 0.5
+#: Operations that a core decodes a cycle.
+ISSUE_WIDTH = 6.0
+#: Cycles until all threads run and are joined again.
+FORK = 6000.0
+#: Cycles to add up the lanes of a register.
+HORIZONTAL = 12.0
+#: Vector operations that stand for a division or a mathematical function.
+DIVISION, FUNCTION = 10.0, 18.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Cycles of one statement, as formulas: ``compute`` (steps and loop entries), ``streams`` from each cache's parent, and ``waits`` for lines."""
+
+    compute: Formula
+    streams: tuple[Formula, ...]
+    waits: Formula
+    total: Formula
+
+
+def estimate(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = None, threads: int = 1) -> Any:
+    """Seconds one call takes, caches as the previous call left them.
+
+    ``env`` binds the knobs of ``program`` to numbers, int arrays of one length (a population: float64 array), or
+    tensors (differentiable). The tape of formulas is built on the first call for a program.
+    """
+    tape = _tape(program, machine, threads)
+    (cycles,) = tape(env or {})
+    arrays = [v for v in (env or {}).values() if isinstance(v, np.ndarray)]
+    return machine.seconds(np.broadcast_to(cycles, arrays[0].shape) if arrays and np.ndim(cycles) == 0 else cycles)
+
+
+@lru_cache(maxsize=256)
+def _tape(program: Kernel, machine: Machine, threads: int) -> Tape:
+    return Tape([program_cycles(analysis_of(program, machine), machine, threads)])
+
+
+def analysis_of(program: Kernel, machine: Machine) -> Analysis:
+    """The program's footprints in the machine's cache lines."""
+    return Analysis(read(program), line_bytes(machine), registers(machine))
+
+
+def program_cycles(a: Analysis, machine: Machine, threads: int) -> Formula:
+    """Cycles of the whole program: statements one after the other, parallel loops divided among ``threads``."""
+    g = a.graph
+    total = g.const(0)
+    forks: dict[tuple[Loop, ...], Formula] = {}
+    for s in a.program.statements:
+        total = total + statement_costs(a, s, machine).total * _share(a, s.loops, threads)
+        if (n := next((n for n, x in enumerate(s.loops) if _divided(x)), None)) is not None and threads > 1:
+            forks[s.loops[: n + 1]] = a.iterations(s.loops[:n]) * FORK
+    return total + g.sum(forks.values())
+
+
+def _divided(x: Loop) -> bool:
+    return x.kind in (LoopKind.PARALLEL, LoopKind.BIND)
+
+
+def _share(a: Analysis, loops: Sequence[Loop], threads: int) -> Formula:
+    """Part of the work that the busiest thread does: the outermost parallel loop is divided evenly."""
+    g = a.graph
+    for x in loops:
+        if _divided(x):
+            return g.div(g.ceildiv(x.trips, threads), x.trips)
+    return g.const(1)
+
+
+def statement_costs(a: Analysis, s: Statement, machine: Machine) -> Costs:
+    """What statement ``s`` costs one core over all its iterations."""
+    g = a.graph
+    step = _Step(a, s, vector_core(machine, s.target.buffer.dtype), machine)
+    compute = (step.cycles() * step.steps + step.entries()) * step.filled()
+    streams, waits = _streams(a, step, machine)
+    slowest = g.largest([compute, *streams])
+    return Costs(compute, streams, waits, slowest + g.sum(streams) * EXPOSED + waits * WAITED)
+
+
+def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula, ...], Formula]:
+    """Cycles to move the statement's lines into each cache, and cycles spent waiting for lines that no prefetcher foresees.
+
+    Nothing moves into a cache in which the whole program stays.
+    """
+    g, streams, waits = a.graph, [], a.graph.const(0)
+    for m in machine.memories:
+        if m.kind != CACHE or not m.bytes or m.parent is None:
+            continue
+        source = machine.memory(m.parent)
+        streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * SUSTAINED)
+        waited = max(source.latency / OVERLAPPED - streamed, 0.0)
+        usable = m.bytes * USABLE
+        cold = g.where(g.le(a.working_set(None), usable), 0, 1)
+        lines = g.const(0)
+        for u in step.uses:
+            if u.access.buffer.memory not in a.inner:
+                moved = a.fetched(u, usable) * cold * (1 if u.access.reads else 0) + a.fetched(u, usable) * cold * (
+                    1 if u.access.writes else 0
+                )
+                lines = lines + moved
+                waits = waits + g.where(step.followed(u), 0, moved * waited)
+        streams.append(lines * streamed)
+    return tuple(streams), waits
+
+
+class _Step:
+    """One execution of a statement's innermost vector and unrolled loops."""
+
+    def __init__(self, a: Analysis, s: Statement, core: VectorCore, machine: Machine):
+        self.a, self.s, self.core, self.machine, self.g = a, s, core, machine, a.graph
+        self.uses = a.of(s)
+        n = len(s.loops)
+        while n and s.loops[n - 1].kind in (LoopKind.VECTOR, LoopKind.UNROLL):
+            n -= 1
+        self.outside, inside = s.loops[:n], s.loops[n:]
+        self.vector = next((x for x in reversed(inside) if x.kind is LoopKind.VECTOR), None)
+        self.unrolled = tuple(x for x in inside if x is not self.vector)
+        self.steps = a.iterations(self.outside)
+        lanes = core.lanes if self.vector else 1
+        self.registers_wide = self.g.ceildiv(self.vector.trips, lanes) if self.vector else self.g.const(1)
+
+    def cycles(self) -> Formula:
+        """Cycles of one step."""
+        g, core = self.g, self.core
+        loads, stores = g.const(0), g.const(0)
+        for u in self.uses:
+            if u.access.buffer.memory not in self.a.inner:
+                loads = loads + (self.loads(u) if u.access.reads else 0)
+                stores = stores + (self.stores(u) if u.access.writes else 0)
+        loads = loads + self.spills() * 2
+        operations = self.operations()
+        issued = (operations + loads + stores) * (1 / ISSUE_WIDTH)
+        bounds = [operations * (1 / core.fma_per_cycle), loads, stores, self.latency(), issued]
+        return g.largest(bounds) + CONTROL + self.horizontal()
+
+    def many(self, u: Use) -> Formula:
+        """Distinct elements (or vectors of them) of an access in one step."""
+        moving = frozenset(x for x in self.unrolled if x in u.access.loops)
+        many = self.g.product(reach(self.g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
+        return many
+
+    def loads(self, u: Use) -> Formula:
+        """Cycles to load what one step reads: vectors, or elements to broadcast."""
+        g, core = self.g, self.core
+        if self.vector is None or self.vector not in u.access.loops:
+            count = self.many(u)
+            return count * self.evicted(u) * (1 / core.broadcasts_per_cycle)
+        apart = stride(g, u.access, self.vector)
+        gathered = (core.lanes / core.scalar_moves_per_cycle) if self.copies() else GATHERED * core.lanes
+        strided = g.where(g.le(apart, SHUFFLED_STRIDE), apart * 3.0, gathered)
+        slots = g.where(g.le(apart, 1), self.crossing(u), strided)
+        return self.many(u) * self.registers_wide * slots * (core.register_bytes / core.load_bytes_per_cycle)
+
+    def copies(self) -> bool:
+        """Whether elements only move: code generators then move them one by one instead of gathering."""
+        return all(isinstance(e, (ex.Load, ex.Cast)) for e in expressions(self.s.store.value))
+
+    def crossing(self, u: Use) -> Formula:
+        """Accesses that a vector of neighbours costs: two where it starts anywhere in a line."""
+        g, aligned = self.g, self.g.const(1)
+        per_line = max(self.a.line // u.access.itemsize, 1)
+        for x in u.access.loops:
+            if x is not self.vector:
+                starts = g.mod(stride(g, u.access, x), min(per_line, self.core.lanes))
+                aligned = g.both(aligned, g.le(starts, 0))
+        return g.where(aligned, 1.0, UNALIGNED)
+
+    def followed(self, u: Use) -> Formula:
+        """Whether prefetchers foresee the lines of an access: few places at a time, each moving on by little."""
+        g, places = self.g, self.g.const(1)
+        for x in (*self.unrolled, *([self.vector] if self.vector else [])):
+            if x in u.access.loops:
+                far = g.le(self.a.line, stride(g, u.access, x) * u.access.itemsize)
+                places = places * g.where(far, x.trips, 1)
+        few = g.le(places, PREFETCHED)
+        if self.outside and self.outside[-1] in u.access.loops:
+            return g.both(few, g.le(stride(g, u.access, self.outside[-1]) * u.access.itemsize, NEAR))
+        return few
+
+    def stores(self, u: Use) -> Formula:
+        """Cycles to store what one step writes."""
+        g, core = self.g, self.core
+        if self.vector is None or self.vector not in u.access.loops:
+            return self.many(u)
+        apart = stride(g, u.access, self.vector)
+        scattered = self.vector.trips * (1 / core.scalar_moves_per_cycle)
+        return self.many(u) * g.where(g.le(apart, 1), self.registers_wide * self.crossing(u), scattered)
+
+    def evicted(self, u: Use) -> Formula:
+        """How much slower elements of rows load that evict one another: a power-of-two distance uses few sets of the cache.
+
+        Only known where the distance of the rows does not depend on knobs.
+        """
+        rows = next((x for x in reversed(self.unrolled) if x in u.access.loops and x in self.s.target.loops), None)
+        apart = stride(self.g, u.access, rows) * u.access.itemsize if rows else None
+        if rows is None or apart is None or not apart.is_const or apart.value < self.a.line:
+            return self.g.const(1)
+        way = self.core.l1_bytes // CACHE_WAYS
+        side_by_side = CACHE_WAYS * min(way // int(np.gcd(int(apart.value), way)), way // self.a.line)
+        return self.g.where(self.g.le(side_by_side, rows.trips), EVICTED_BROADCAST, 1.0)
+
+    def operations(self) -> Formula:
+        """Vector operations of a step; a product that is added counts once."""
+        value = self.s.store.value
+        nodes = list(expressions(value))
+        count = sum(map(_weight, nodes))
+        fused = self.s.store.op == "+" and any(isinstance(n, ex.Binary) and n.op == "*" for n in nodes)
+        count += 0 if self.s.store.op is None or fused else 1
+        if count == 0 and self.s.target.buffer.memory in self.a.inner:
+            count = 1  # a register is set
+        return self.registers_wide * self.g.product(x.trips for x in self.unrolled) * count
+
+    def latency(self) -> Formula:
+        """Cycles until the step's sums are ready for the next step, when it needs them."""
+        if not self.s.store.op or not self.outside or self.outside[-1] in self.s.target.loops:
+            return self.g.const(0)
+        chain = self.g.product(x.trips for x in self.unrolled if x not in self.s.target.loops)
+        return chain * self.core.fma_latency
+
+    def horizontal(self) -> Formula:
+        """Cycles to add up lanes, when the vector loop is itself summed."""
+        summed = self.s.store.op is not None and self.vector is not None and self.vector not in self.s.target.loops
+        return self.many_targets() * (HORIZONTAL if summed else 0.0)
+
+    def many_targets(self) -> Formula:
+        return self.many(next(u for u in self.uses if u.access.writes))
+
+    def spills(self) -> Formula:
+        """Registers a step needs beyond those there are: sums, a row of vectors, one element."""
+        target = self.s.target
+        if target.buffer.memory not in self.a.inner or self.vector is None:
+            return self.g.const(0)
+        needed = self.many_targets() * self.registers_wide + self.registers_wide + 1
+        return self.g.max(needed - self.core.registers, 0)
+
+    def entries(self) -> Formula:
+        """Cycles to start and finish the innermost serial loops, and to drain sums into what reads them."""
+        entered = self.a.iterations(self.outside[:-1]) * ENTRY
+        if not self.s.store.op or not self.outside or self.outside[-1] in self.s.target.loops:
+            return entered
+        return entered + self.a.iterations([x for x in self.outside if x in self.s.target.loops]) * DRAIN
+
+    def filled(self) -> Formula:
+        """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""
+        seen = self.s
+        if seen.target.buffer.memory in self.a.inner:
+            # The tile has no edge; the statement that takes it out of the registers has.
+            name = seen.target.buffer.name
+            readers = (
+                t for t in self.a.program.statements if t.target.buffer.name != name and any(x.buffer.name == name for x in t.accesses)
+            )
+            seen = next(readers, seen)
+        return _filled(self.g, seen, self.core.lanes)
+
+
+def _filled(g: Graph, s: Statement, lanes: int) -> Formula:
+    """Real elements over counted ones of what ``s`` stores. Along the lanes a remainder still takes whole registers."""
+    part, active = g.const(1), frozenset(s.loops)
+    vector = next((x for x in reversed(s.loops) if x.kind is LoopKind.VECTOR), None)
+    for index, extent in zip(s.target.logical, s.target.shape, strict=True):
+        rounded = g.product(x.trips for x in s.loops if x in index.coefficients)
+        real = reach(g, index, active, extent).many
+        if vector is not None and vector in index.coefficients:
+            real = g.min(g.ceildiv(real, lanes) * lanes, rounded)
+        part = part * g.div(real, rounded)
+    return part
+
+
+def _weight(e: ex.Expr) -> float:
+    """Vector operations of one node of an expression."""
+    match e:
+        case ex.Binary(op="/" | "//" | "%"):
+            return DIVISION
+        case ex.Intrinsic():
+            return 1.0 if e.name in ("abs", "fma", "floor", "ceil", "round", "trunc") else FUNCTION
+        case ex.Binary() | ex.Compare() | ex.Where() | ex.Logical():
+            return 1.0
+    return 0.0
