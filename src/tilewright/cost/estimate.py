@@ -71,10 +71,10 @@ def estimate(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = 
     ``env`` binds the knobs of ``program`` to numbers, int arrays of one length (a population: float64 array), or
     tensors (differentiable). The tape of formulas is built on the first call for a program.
     """
-    tape = _tape(program, machine, threads)
-    (cycles,) = tape(env or {})
-    arrays = [v for v in (env or {}).values() if isinstance(v, np.ndarray)]
-    return machine.seconds(np.broadcast_to(cycles, arrays[0].shape) if arrays and np.ndim(cycles) == 0 else cycles)
+    (cycles,) = _tape(program, machine, threads)(env or {})
+    shape = next((v.shape for v in (env or {}).values() if isinstance(v, np.ndarray)), None)
+    seconds: Any = cycles / machine.clock_hz
+    return np.full(shape, seconds) if shape is not None and np.ndim(seconds) == 0 else seconds
 
 
 @lru_cache(maxsize=256)
@@ -181,8 +181,7 @@ class _Step:
     def many(self, u: Use) -> Formula:
         """Distinct elements (or vectors of them) of an access in one step."""
         moving = frozenset(x for x in self.unrolled if x in u.access.loops)
-        many = self.g.product(reach(self.g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
-        return many
+        return self.g.product(reach(self.g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
 
     def loads(self, u: Use) -> Formula:
         """Cycles to load what one step reads: vectors, or elements to broadcast."""

@@ -2,7 +2,8 @@
 
 The cache model is fully associative and all-or-nothing: what one iteration of a loop touches (all
 accesses together) either fits a memory, and then stays for the next iteration, or does not, and
-then every iteration fetches again. Reuse across a run of loops that do not move an access spans
+then every iteration fetches again. Reuse is between neighbouring iterations (a window walked inside out, whose data returns two iterations
+later, counts as reused earlier than it is). Reuse across a run of loops that do not move an access spans
 only the innermost of them: the data is touched all the time (stationarity). For one access,
 with F(l) the lines fetched while loops l and inwards run and U(l) its distinct lines,
 
@@ -258,5 +259,5 @@ def _report(u: Use, sizes: Iterable[str], values: list[Any]) -> AccessReport:
         tuple(e * u.access.itemsize for e in elements),
         tuple(lines),
         *rest[:4],
-        traffic=dict(zip(sizes, rest[4:], strict=True)),
+        dict(zip(sizes, rest[4:], strict=True)),
     )

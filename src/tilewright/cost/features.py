@@ -1,0 +1,120 @@
+"""Features of scheduled programs: one row of 194 columns for each innermost statement, for a whole population at once.
+
+:mod:`tilewright.cost.columns` says what each column holds. Columns are formulas over the knobs; they
+share one tape with each other (and with the analytical estimate), so each distinct sub-expression is
+evaluated once, and a population costs no Python per candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tilewright.cost.columns import COLUMN, COLUMNS, PLAIN
+from tilewright.cost.estimate import analysis_of, program_cycles
+from tilewright.cost.formula import Formula, Tape
+from tilewright.cost.statement_features import statement_columns
+from tilewright.hw import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.util.errors import IRTypeError
+
+#: Candidates evaluated together: their values stay in the processor's second-level cache.
+CHUNK = 1024
+
+
+class Extractor:
+    """Features and estimated seconds of one symbolic program, compiled once.
+
+    Call it with the knobs' values: ``features, seconds = extractor({"m": array, "n": array})``.
+    """
+
+    def __init__(self, program: Kernel, machine: Machine, threads: int = 1):
+        analysis = analysis_of(program, machine)
+        self.machine = machine
+        self.statements = len(analysis.program.statements)
+        self.knobs = tuple(v.name for v in program.sizes)
+        rows = [statement_columns(analysis, s, machine) for s in analysis.program.statements]
+        outputs: list[Formula] = []
+        magnitudes: list[tuple[int, Formula]] = []
+        plain: list[tuple[int, Formula]] = []
+        for n, row in enumerate(rows):
+            for name, f in row.items():
+                (plain if name in PLAIN else magnitudes).append((n * len(COLUMNS) + COLUMN[name], f))
+        # Constants are filled in once; what varies is written in place, magnitudes first (they share the logarithm).
+        constant = [(c, f, log) for group, log in ((magnitudes, True), (plain, False)) for c, f in group if f.is_const]
+        self._template = np.zeros(self.statements * len(COLUMNS), np.float32)
+        for c, f, log in constant:
+            self._template[c] = np.log2(1 + f.value) if log else f.value
+        varying = [[(c, f) for c, f in group if not f.is_const] for group in (magnitudes, plain)]
+        self._logged = len({f.number for _, f in varying[0]})
+        sources: list[int] = []
+        targets: list[int] = []
+        for group in varying:
+            known: dict[int, int] = {}
+            for c, f in group:
+                if f.number not in known:
+                    known[f.number] = len(outputs)
+                    outputs.append(f)
+                sources.append(known[f.number])
+                targets.append(c)
+        order = np.argsort(targets)
+        self._sources, self._targets = np.array(sources, np.intp)[order], np.array(targets, np.intp)[order]
+        self._tape = Tape([*outputs, program_cycles(analysis, machine, threads)])
+        self._varying = len(outputs)
+
+    def __call__(self, env: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [n, statements, 194] and seconds float64 [n] for n assignments (arrays of one length; numbers count as n = 1).
+
+        IRTypeError when a knob has no value or lengths differ.
+        """
+        arrays = {k: np.atleast_1d(np.asarray(v, np.float64)) for k, v in env.items()}
+        lengths = {len(v) for v in arrays.values()} or {1}
+        if len(lengths) > 1:
+            raise IRTypeError(f"knobs have different numbers of values: {sorted(lengths)}", hint="pass arrays of one length")
+        n = lengths.pop()
+        features = np.empty((n, self.statements * len(COLUMNS)), np.float32)
+        cycles = np.empty(n, np.float64)
+        block = np.empty((self._varying, min(CHUNK, n)), np.float32)
+        for lo in range(0, n, CHUNK):
+            hi = min(lo + CHUNK, n)
+            self._fill(features[lo:hi], cycles[lo:hi], block[:, : hi - lo], {k: v[lo:hi] for k, v in arrays.items()})
+        return features.reshape(n, self.statements, len(COLUMNS)), cycles / self.machine.clock_hz
+
+    def _fill(self, features: np.ndarray, cycles: np.ndarray, block: np.ndarray, env: Mapping[str, np.ndarray]) -> None:
+        *values, total = self._tape(env)
+        for row, value in zip(block, values, strict=True):
+            row[...] = value
+        logged = block[: self._logged]
+        logged += 1
+        np.log2(logged, out=logged)
+        cycles[...] = total
+        features[...] = self._template
+        features[:, self._targets] = block[self._sources].T
+
+
+@lru_cache(maxsize=256)
+def extractor(program: Kernel, machine: Machine, threads: int = 1) -> Extractor:
+    """The :class:`Extractor` of a program, kept for the next call."""
+    return Extractor(program, machine, threads)
+
+
+def features(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = None) -> np.ndarray:
+    """float32 [n, statements, 194]: features of ``program`` for n assignments of its knobs (see :data:`COLUMNS`).
+
+    Statements are in program order. IRTypeError when a knob has no value.
+    """
+    return extractor(program, machine)(env or {})[0]
+
+
+def padded(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Feature arrays of programs with different numbers of statements as one array, short ones padded with zero rows."""
+    most = max((p.shape[1] for p in parts), default=0)
+    out = np.zeros((sum(len(p) for p in parts), most, len(COLUMNS)), np.float32)
+    row = 0
+    for p in parts:
+        out[row : row + len(p), : p.shape[1]] = p
+        row += len(p)
+    return out
