@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from tilewright.cost.contraction import Contraction, Operand, Population, best, candidates, estimate
+from tilewright.cost.contraction import Contraction, Operand, Population, best, candidates, estimate, transposes
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import load_machine
 from tilewright.ir import types as ty
@@ -115,3 +115,18 @@ def test_windows_that_cannot_be_packed_are_read_along_memory(core: VectorCore) -
 def test_no_spatial_loop_no_candidate(core: VectorCore) -> None:
     x = Operand("x", 4, 100, {"k": 1})
     assert len(candidates(Contraction({"k": 100}, (), (x,), Operand("s", 4, 1, {})), core)) == 0
+
+
+@pytest.mark.parametrize(("columns", "transposed"), [(3, False), (8, False), (9, True), (50, True)])
+def test_narrow_rows_are_shuffled_not_transposed(columns: int, transposed: bool) -> None:
+    """The sum of short rows, lanes across rows: loading whole vectors and shuffling beats moving every element."""
+    x = Operand("x", 4, 1000 * columns, {"i": columns, "k": 1})
+    rows = Contraction({"i": 1000, "k": columns}, ("i",), (x,), Operand("y", 4, 1000, {"i": 1}))
+    assert bool(transposes(rows, x, columns)) is transposed
+
+
+def test_often_used_operands_are_transposed_once() -> None:
+    b = Operand("b", 4, 64 * 4, {"j": 4, "k": 1})
+    a = Operand("a", 4, 500 * 4, {"i": 4, "k": 1})
+    problem = Contraction({"i": 500, "j": 64, "k": 4}, ("i", "j"), (a, b), Operand("c", 4, 500 * 64, {"i": 64, "j": 1}))
+    assert transposes(problem, b, 4)

@@ -11,7 +11,7 @@ from tilewright.ir import types as ty
 from tilewright.ir.types import DType
 
 #: Widest constant stride for which whole vectors are loaded and shuffled instead of gathered.
-SHUFFLED_STRIDE = 4
+SHUFFLED_STRIDE = 8
 
 
 # --- index arithmetic -------------------------------------------------------------------------

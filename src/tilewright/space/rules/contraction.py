@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.cost.contraction import Contraction, Operand, Population, best, needs_panel
+from tilewright.cost.contraction import Contraction, Operand, Population, best, needs_panel, transposes
 from tilewright.cost.core import VectorCore
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Layout
@@ -161,10 +161,12 @@ def panel_layout(access: Access, stage: Stage, tiling: Tiling) -> Layout | None:
 
 def wants_packing(access: Access, stage: Stage, tiling: Tiling) -> bool:
     """Whether to copy an operand of the vector loop into panels before the reduction (its contents are not constant)."""
-    if access.stride(tiling.vector) not in (1, -1):
-        return True
     operand = _operand(access, stage, frozenset())
-    return bool(needs_panel(Contraction(stage.loops, stage.spatial, (operand,), operand), operand, tiling.width))
+    problem = Contraction(stage.loops, stage.spatial, (operand,), operand)
+    stride = access.stride(tiling.vector)
+    if stride not in (1, -1):
+        return stride is None or bool(transposes(problem, operand, abs(stride)))
+    return bool(needs_panel(problem, operand, tiling.width))
 
 
 def reduction_order(stage: Stage, packed: str) -> list[str]:
