@@ -79,7 +79,7 @@ def _by_next_use(loops: Mapping[str, str], levels: Sequence[tuple[str, int]]) ->
 
 def _arrange(sch: Schedule, order: Sequence[str], inside: Sequence[str]) -> None:
     if len(order) + len(inside) > 1:
-        present = [f.name for f in st.loops(st.find_loop(sch.kernel, _outermost(sch, order)))]
+        present = [f.name for f in st.loops(st.find_loop(sch.kernel, _outermost(sch, [*order, *inside])))]
         wanted = [*order, *inside]
         if [n for n in present if n in wanted] != wanted:
             sch.reorder(*wanted)
