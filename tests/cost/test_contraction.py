@@ -130,3 +130,18 @@ def test_often_used_operands_are_transposed_once() -> None:
     a = Operand("a", 4, 500 * 4, {"i": 4, "k": 1})
     problem = Contraction({"i": 500, "j": 64, "k": 4}, ("i", "j"), (a, b), Operand("c", 4, 500 * 64, {"i": 64, "j": 1}))
     assert transposes(problem, b, 4)
+
+
+def test_widening_is_paid_for_every_broadcast(core: VectorCore) -> None:
+    """Bytes that are widened as they are read: wide tiles with few broadcasts beat tall ones."""
+
+    def product(itemsize: int) -> Contraction:
+        a = Operand("a", itemsize, 512 * 512, {"i": 512, "k": 1})
+        b = Operand("b", itemsize, 512 * 512, {"k": 512, "j": 1}, True)
+        loops = {"i": 512, "j": 512, "k": 512}
+        return Contraction(loops, ("i", "j"), (a, b), Operand("c", 4, 512 * 512, {"i": 512, "j": 1}))
+
+    narrow = best(product(1), core)
+    assert narrow.vectors[0] >= narrow.rows[0] / 2
+    tall = Population(*(np.array([v]) for v in (1, 0, 1, 29)))
+    assert estimate(product(1), core, tall)[0] > 1.5 * 512**3 / core.lanes / core.fma_per_cycle

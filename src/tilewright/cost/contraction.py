@@ -118,7 +118,8 @@ def estimate(problem: Contraction, core: VectorCore, pop: Population) -> np.ndar
 def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
     """Cycles of one reduction step of an m x u tile: the largest of arithmetic, loads, latency, cache traffic.
 
-    A tenth of the traffic is added on top: streams overlap with arithmetic, but never perfectly.
+    A tenth of the traffic is added on top: streams overlap with arithmetic, but never perfectly. Operands narrower
+    than the result are widened by an instruction for each register or broadcast.
     """
     arithmetic = m * u / core.fma_per_cycle
     vector_loads, broadcasts, traffic, jumps = (np.zeros(len(pop)) for _ in range(4))
@@ -132,6 +133,8 @@ def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any
         jumps += np.where(along_vector & (m == 1) & (_nearest(problem, x) * x.itemsize >= PAGE), NEW_PAGE, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
         traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
+        if x.itemsize < problem.output.itemsize:
+            arithmetic = arithmetic + np.where(along_vector, count * u, count) / core.fma_per_cycle
         evicted = along_row & (m >= _lines_side_by_side(core, _stride(x, problem.spatial, pop.row) * x.itemsize))
         broadcasts += np.where(along_vector, 0.0, count * np.where(evicted, EVICTED_BROADCAST, 1.0))
     loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
