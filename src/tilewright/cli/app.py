@@ -32,6 +32,7 @@ class Entry:
 ENTRIES = (
     Entry("run", "run:run", "Run an ONNX network on random or given inputs."),
     Entry("compile", "compile:compile_command", "Compile an ONNX network and show what it becomes."),
+    Entry("tune", "tune:tune", "Search schedules for a network, an operator or a kernel of your own."),
     Entry("bench", "bench:bench", "Time a network or an operator against ONNX Runtime and PyTorch."),
     Entry("build", "build:build", "Write a kernel or a network's kernels as object files, assembly, LLVM IR or C headers."),
     Entry("map", "map:map_command", "List the mappings of an operator onto an instruction, least padded work first."),

@@ -8,7 +8,7 @@ import typer
 
 from tilewright.cli.console import busy, bytes_text, count_text, seconds_text, stdout
 from tilewright.cli.networks import compile_network, layer_table, layers, random_inputs
-from tilewright.cli.options import Dims, MachineName, Model, Threads, integers, machine_named
+from tilewright.cli.options import Dims, FusionName, MachineName, Model, Threads, UseRecords, fusion_named, integers, machine_named
 from tilewright.runtime.peak import measure_peak
 from tilewright.runtime.pool import default_threads
 
@@ -18,6 +18,8 @@ def compile_command(
     dims: Dims = [],  # noqa: B006 (typer copies it)
     threads: Threads = None,
     machine: MachineName = "host",
+    fusion: FusionName = "greedy",
+    records: UseRecords = None,
     profile: Annotated[
         int, typer.Option(min=0, help="Also run it N times and show each kernel's time and share of the measured peak.")
     ] = 0,
@@ -34,10 +36,20 @@ def compile_command(
 
       tilewright compile model.onnx --threads 1 --profile 20
 
-      tilewright compile vit.onnx --dim batch=4 --no-cache
+      tilewright compile vit.onnx --dim batch=4 --fusion dp
+
+      tilewright compile model.onnx --records tuned.db
     """
     console = stdout()
-    network, spent = compile_network(model, machine_named(machine), threads=threads, dims=integers(dims, "--dim"), cache=cache)
+    network, spent = compile_network(
+        model,
+        machine_named(machine),
+        threads=threads,
+        dims=integers(dims, "--dim"),
+        fusion=fusion_named(fusion),
+        records=records,
+        cache=cache,
+    )
     peak = None
     if profile:
         with busy("measuring"):
@@ -49,6 +61,7 @@ def compile_command(
     lines = [
         f"{len(network.steps)} kernel calls, {len(found)} distinct kernels, {count_text(sum(x.calls * x.flops for x in found))} operations",
         f"memory {bytes_text(plan.size)} for intermediate values ({bytes_text(plan.unshared)} without reuse)",
+        f"fusion {network.fusion}",
         f"compiled in {seconds_text(spent)}",
     ]
     if peak is not None:

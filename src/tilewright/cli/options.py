@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tilewright.graph.fusion import Fusion
     from tilewright.hw import Machine
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
@@ -19,6 +20,17 @@ Dims = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads to use (default: TILEWRIGHT_THREADS or all processors).", show_default=False)
+]
+FusionName = Annotated[
+    str, typer.Option("--fusion", help="How operations become kernels: none, greedy, dp (least estimated cost), measured (least time).")
+]
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option("--records", metavar="FILE", help="Tuning records (default: TILEWRIGHT_RECORDS, or the user's own).", show_default=False),
+]
+UseRecords = Annotated[
+    Path | None,
+    typer.Option("--records", metavar="FILE", help="Use the best schedules that tilewright tune recorded.", show_default=False),
 ]
 MachineName = Annotated[str, typer.Option("--machine", help="host, a machine of the library (tilewright machine list), or a Python file.")]
 Shape = Annotated[
@@ -67,6 +79,16 @@ def arrays(texts: Sequence[str], option: str) -> dict[str, np.ndarray]:
         if not isinstance(out[name], np.ndarray):
             raise RuntimeFailure(f"input {name!r}: {path} holds several arrays", hint="save one with numpy.save")
     return out
+
+
+def fusion_named(name: str) -> Fusion:
+    """The way of fusion an option names; a usage error lists those there are."""
+    from tilewright.graph.fusion import Fusion
+
+    for known in get_args(Fusion):
+        if name == known:
+            return known
+    raise typer.BadParameter(f"{name!r} is none of {', '.join(get_args(Fusion))}", param_hint="--fusion")
 
 
 def machine_named(name: str) -> Machine:

@@ -113,6 +113,7 @@ def tune_network(
     """
     if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
         raise TuneError("a budget without a trial or a second cannot measure anything", hint="give trials >= 1 or seconds > 0")
+    start = time.monotonic()
     machine = machine or Machine.host()
     threads = threads or default_threads()
     graph = load(source, dims=dims, shapes=shapes, constants=constants)
@@ -120,7 +121,7 @@ def tune_network(
         store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
         prepared = prepare(graph, machine, threads=threads, fusion=fusion)
-        tuner = _Tuner(_entries(prepared), machine, threads, make_space or _space, workers, store, author, seed)
+        tuner = _Tuner(_entries(prepared), machine, threads, make_space or _space, workers, store, author, seed, start)
         session = tuner.open(graph.name, trials, seconds)
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
         state = "failed"
@@ -182,15 +183,16 @@ class _Tuner:
         store: RecordStore,
         author: str,
         seed: int,
+        start: float,
     ):
         self.entries = list(entries)
         self._machine, self._threads, self._make_space = machine, threads, make_space
         self._executor, self._store, self._author, self._seed = executor, store, author, seed
-        self._start = time.monotonic()
+        self._start = start
         self._session: Session | None = None
 
     def elapsed(self) -> float:
-        """Seconds since the tuner was made."""
+        """Seconds since tuning began."""
         return time.monotonic() - self._start
 
     def open(self, subject: str, trials: int | None, seconds: float | None) -> str:

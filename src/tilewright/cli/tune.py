@@ -1,0 +1,157 @@
+"""``tilewright tune``: search schedules for a network, an operator or a kernel of your own."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tilewright.cli.console import seconds_text, stdout, table
+from tilewright.cli.operator_models import one_node
+from tilewright.cli.options import Dims, FusionName, MachineName, RecordsFile, Shape, Threads, fusion_named, integers, machine_named
+from tilewright.cli.programs import extents_of, kernel_of, load_program
+from tilewright.runtime.records import RecordStore, records_path
+from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
+from tilewright.tune.session import TuneResult
+from tilewright.tune.session import tune as tune_kernel
+from tilewright.util.errors import TuneError
+
+if TYPE_CHECKING:
+    from tilewright.runtime.jobs import Executor
+    from tilewright.tune.session import Progress as KernelProgress
+
+
+def tune(
+    program: Annotated[
+        str, typer.Argument(metavar="MODEL.onnx|OPERATOR|FILE.py:KERNEL", help="A network; an operator (matmul, conv2d ..); your kernel.")
+    ],
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates to measure in all (default: 64 per kernel; 200 of one).", show_default=False),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Wall clock to spend.", show_default=False)] = None,
+    shape: Shape = "",
+    dims: Dims = [],  # noqa: B006 (typer copies it)
+    threads: Threads = None,
+    machine: MachineName = "host",
+    fusion: FusionName = "greedy",
+    author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    goal: Annotated[float, typer.Option(metavar="MS", help="Stop when a network's kernels take this many milliseconds together.")] = 0.0,
+    records: RecordsFile = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Measure on the workers of a Dask scheduler.", show_default=False)
+    ] = None,
+) -> None:
+    """Search schedules for a network, an operator or a kernel of your own.
+
+    Every trial is recorded; started again after a kill or Ctrl-C, the search goes on where it was. The best
+    schedules are then used by [bold]tilewright compile[/] and [bold]run[/] with --records.
+
+    [bold]Examples[/]
+
+      tilewright tune model.onnx --seconds 600 --threads 1
+
+      tilewright tune matmul --shape i=197,j=768,k=3072 --trials 100
+
+      tilewright tune vit.onnx --dim batch=1 --fusion dp --records vit.db
+
+      tilewright tune kernels.py:gemm --seconds 30
+    """
+    console = stdout()
+    target = machine_named(machine)
+    own = ".py" in program
+    with ExitStack() as stack:
+        store = stack.enter_context(RecordStore(records or records_path()))
+        executor = _cluster(cluster, stack)
+        show = stack.enter_context(_Bar(trials, seconds))
+        if own:
+            kernel = kernel_of(load_program(program))
+            found = tune_kernel(
+                kernel, machine=target, threads=threads, trials=trials, seconds=seconds, author=author, seed=seed, records=store,
+                executor=executor, progress=show.kernel, subject=program,
+            )  # fmt: skip
+        else:
+            model = program if program.endswith(".onnx") else _operator(program, shape)
+            network = tune_network(
+                model, target, records=store, trials=trials, seconds=seconds, threads=threads, dims=integers(dims, "--dim"),
+                fusion=fusion_named(fusion), author=author, seed=seed, goal=goal / 1e3, executor=executor, progress=show.network,
+            )  # fmt: skip
+    if own:
+        _print_kernel(console, found)
+    else:
+        _print_network(console, network, store.path)
+
+
+def _operator(name: str, shape: str) -> bytes:
+    """The operator as a network of one node whose second operand is known, as weights are."""
+    node = one_node(name, extents_of(shape))
+    return node.model(node.operands()["w"]).SerializeToString()
+
+
+def _cluster(address: str | None, stack: ExitStack) -> Executor | None:
+    if address is None:
+        return None
+    from tilewright.runtime.cluster import Cluster
+
+    cluster = Cluster(address)
+    stack.callback(cluster.close)
+    return cluster
+
+
+class _Bar:
+    """Progress on stderr while tuning: trials, time, best against no tuning."""
+
+    def __init__(self, trials: int | None, seconds: float | None):
+        console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[text]}")
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._trials, self._seconds = trials, seconds
+        self._task = self._bar.add_task("tuning", total=trials if seconds is None else seconds, text="")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._bar.stop()
+
+    def kernel(self, p: KernelProgress) -> None:
+        self._show(p.trials, p.elapsed, p.best, p.baseline, f"{p.failed} failed" if p.failed else "")
+
+    def network(self, p: NetworkProgress) -> None:
+        self._show(p.trials, p.elapsed, p.seconds, p.baseline, p.latest)
+
+    def _show(self, trials: int, elapsed: float, best: float, baseline: float, note: str) -> None:
+        text = f"{trials} trials, {seconds_text(best)} (untuned {seconds_text(baseline)}) {note}"
+        self._bar.update(self._task, completed=trials if self._seconds is None else elapsed, text=text)
+
+
+def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
+    if not found.tasks:
+        raise TuneError("nothing was measured", hint="give more --seconds or --trials")
+    out = table("calls", "operators", "untuned", "tuned", "gain", "trials", numbers=("calls", "untuned", "tuned", "gain", "trials"))
+    for t in found.tasks:
+        gain = f"{t.baseline / t.seconds:.2f}"
+        out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), gain, str(t.trials))
+    console.print(out)
+    console.print(
+        f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "
+        f"({found.baseline / found.seconds:.2f} times as fast), after {seconds_text(found.elapsed)}\n"
+        f"session {found.session} in {path}: use it with --records {path}",
+        highlight=False,
+    )
+
+
+def _print_kernel(console: Console, found: TuneResult) -> None:
+    sure = "" if found.confirmed else " (not confirmed by a final comparison)"
+    console.print(
+        f"{seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned ({found.gain:.2f} times as fast){sure}, "
+        f"{len(found.history) - 1} trials in {seconds_text(found.elapsed)}, ended by {found.reason}",
+        highlight=False,
+    )
+    console.print(str(found.trace), highlight=False)

@@ -1,0 +1,53 @@
+"""tune and what its records are good for, end to end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.cli.command import tilewright, words
+
+
+def test_tuned_operator_is_recorded_and_found_again(tmp_path: Path) -> None:
+    args = ("tune", "matmul", "--shape", "i=16,j=32,k=24", "--trials", "6", "--threads", "1", "--author", "random")
+    first = tilewright(*args, "--records", str(tmp_path / "r.db"))
+    assert first.exit_code == 0, first.output
+    assert "MatMul" in first.output and "times as fast" in first.output
+    again = tilewright(*args, "--records", str(tmp_path / "r.db"))
+    assert re.search(r"MatMul .* 6\b", again.output), again.output
+    listed = tilewright("records", "list", "--records", str(tmp_path / "r.db"))
+    assert "matmul" in listed.output
+
+
+def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path) -> None:
+    records = str(tmp_path / "r.db")
+    how = ("--dim", "batch=1", "--threads", "1", "--records", records)
+    tuned = tilewright("tune", str(model), *how, "--trials", "12", "--author", "random", "--fusion", "dp")
+    assert tuned.exit_code == 0, tuned.output
+    for way, expected in (("dp", "tuned:"), ("none", "fusion none")):
+        result = tilewright("compile", str(model), *how, "--fusion", way)
+        assert result.exit_code == 0, result.output
+        assert expected in result.output and f"fusion {way}" in result.output
+
+
+@pytest.mark.parametrize("way", ["none", "greedy", "dp", "measured"])
+def test_every_fusion_agrees_with_onnxruntime(model: Path, way: str) -> None:
+    result = tilewright("run", str(model), "--dim", "batch=1", "--threads", "1", "--compare", "--fusion", way)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("nosuch",), 1, "no operator 'nosuch'"),
+        (("matmul", "--trials", "0"), 2, "greater than or equal to 1|>=1"),
+        (("matmul", "--author", "nobody", "--trials", "2"), 1, "no author 'nobody'"),
+        (("matmul", "--fusion", "all"), 2, "none of none, greedy, dp, measured"),
+        (("matmul", "--seconds", "0.001"), 1, "nothing was measured within the budget"),
+    ],
+)
+def test_tune_says_what_is_wrong(tmp_path: Path, args: tuple[str, ...], code: int, message: str) -> None:
+    result = tilewright("tune", *args, "--records", str(tmp_path / "r.db"))
+    assert result.exit_code == code, result.output
+    assert re.search(message, words(result.output))
