@@ -10,9 +10,9 @@ from __future__ import annotations
 VERSION = 1
 
 #: Operations executed by the statement over all iterations, by kind (a product that is added counts as mad).
-OPERATIONS = tuple(f"{t}_{k}" for t in ("float", "int") for k in ("mad", "addsub", "mul", "divmod", "cmp", "math", "other")) + (
-    "bool_op",
-    "select_op",
+OPERATIONS = (
+    *(f"{t}_{k}" for t in ("float", "int") for k in ("mad", "addsub", "mul", "divmod", "cmp", "math", "other")),
+    *("bool_op", "select_op"),
 )
 #: Where in the nest the innermost loop of an annotation stands. "mixed": it marks both result and summed loops.
 POSITIONS = ("none", "inner_spatial", "middle_spatial", "outer_spatial", "inner_reduce", "middle_reduce", "outer_reduce", "mixed")

@@ -57,7 +57,7 @@ DIVISION, FUNCTION = 10.0, 18.0
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Cycles of one statement, as formulas: ``compute`` (steps and loop entries), ``streams`` from each cache's parent, and ``waits`` for lines."""
+    """Cycles of one statement: ``compute`` (steps and loop entries), ``streams`` into each cache, ``waits`` for lines."""
 
     compute: Formula
     streams: tuple[Formula, ...]

@@ -258,6 +258,9 @@ def _report(u: Use, sizes: Iterable[str], values: list[Any]) -> AccessReport:
         tuple(elements),
         tuple(e * u.access.itemsize for e in elements),
         tuple(lines),
-        *rest[:4],
+        rest[0],
+        rest[1],
+        rest[2],
+        rest[3],
         dict(zip(sizes, rest[4:], strict=True)),
     )
