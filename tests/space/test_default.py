@@ -199,6 +199,25 @@ def test_element_wise_nests_that_share_rows_have_lanes(avx512: Machine) -> None:
     assert all(f.kind is LoopKind.VECTOR for f in innermost)
 
 
+def test_attention_runs_in_lanes_throughout(avx512: Machine) -> None:
+    """Two products in tiles with a softmax between them: heads are merged, nothing in them stays scalar."""
+    q, k, v = (tensor(n, ty.f32, (2, 49, 32)) for n in "qkv")
+    d, t, u, w = (reduce_axis(0, n, name) for n, name in ((32, "d"), (49, "t"), (49, "u"), (49, "w")))
+    scores = compute("scores", (2, 49, 49), lambda h, i, j: total(q[h, i, d] * k[h, j, d], d))
+    top = compute("top", (2, 49), lambda h, i: largest(scores[h, i, t], t))
+    e = compute("e", (2, 49, 49), lambda h, i, j: ex.intrinsic("exp", scores[h, i, j] - top[h, i]))
+    s = compute("s", (2, 49), lambda h, i: total(e[h, i, u], u))
+    p = compute("p", (2, 49, 49), lambda h, i, j: e[h, i, j] / s[h, i])
+    o = compute("o", (2, 49, 32), lambda h, i, j: total(p[h, i, w] * v[h, w, j], w))
+    for threads in (1, 2):
+        found = plan(build("attention", [q, k, v], [o]), avx512, threads=threads)
+        assert found.refused == ()
+        innermost = [
+            f for f in walk(found.schedule.kernel.body) if isinstance(f, For) and not any(isinstance(x, For) for x in walk(f.body))
+        ]
+        assert [f.name for f in innermost if f.kind is not LoopKind.VECTOR] == []
+
+
 # --- the plan -----------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Binary, Const, Var
-from tilewright.ir.stmt import Alloc, For, Kernel, Stmt
+from tilewright.ir.stmt import Alloc, For, Kernel, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import normal
@@ -177,14 +177,20 @@ class _Default:
         rows.localize_rows(self.sch)
         for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
             inner = [n for n in tile.nests(root) if not n.is_scheduled]
-            if stage_of(root).is_scheduled or not (len(inner) > 1 or any(n.is_reduction for n in inner)):
-                continue  # tiles, and single element-wise nests, which are treated as a whole
+            if len(inner) < 2 and not any(n.is_reduction for n in inner):
+                continue  # a single element-wise nest is treated as a whole
             for n in inner:
                 if n.is_reduction:
                     self.attempt(f"lanes of {n.output.name}", partial(rows.reduce_row, self.sch, n, self.core(n)))
                 else:
                     self.attempt(f"vectors of {n.output.name}", partial(pointwise.apply, self.sch, n, self.core(n), 1))
-            if self.threads > 1 and rows.is_row(root) and sum(n.volume for n in inner) * root_trips(root) >= pointwise.PARALLEL_ELEMENTS:
+            serial = not any(f.kind is LoopKind.PARALLEL for f in st.loops(root))
+            if (
+                self.threads > 1
+                and serial
+                and rows.is_row(root)
+                and sum(n.volume for n in inner) * root_trips(root) >= pointwise.PARALLEL_ELEMENTS
+            ):
                 self.sch.parallel(root.name)
 
     def core(self, s: Stage) -> VectorCore:
