@@ -226,6 +226,31 @@ def gelu(rows: int, columns: int) -> Workload:
     return Workload(f"gelu {rows}x{columns}", "elements", kernel, (shape,), shape, 5 * rows * columns, torch, OnnxNode("Gelu"))
 
 
+def attention(heads: int, tokens: int, width: int) -> Workload:
+    """softmax(Q K^T / sqrt(width)) V for each head of one sequence."""
+    shape = (1, heads, tokens, width)
+
+    def kernel() -> Kernel:
+        q, k, v = (lang.tensor(n, f32, shape) for n in "qkv")
+        d, m, s, r = (lang.reduce_axis(0, n, name) for name, n in (("d", width), ("m", tokens), ("s", tokens), ("r", tokens)))
+        rows, square = (1, heads, tokens), (1, heads, tokens, tokens)
+        dots = lang.compute("dots", square, lambda b, h, i, j: lang.sum(q[b, h, i, d] * k[b, h, j, d], d))
+        scores = lang.compute("scores", square, lambda b, h, i, j: dots[b, h, i, j] * width**-0.5)
+        peak = lang.compute("peak", rows, lambda b, h, i: lang.max(scores[b, h, i, m], m))
+        powers = lang.compute("powers", square, lambda b, h, i, j: intrinsic("exp", scores[b, h, i, j] - peak[b, h, i]))
+        total = lang.compute("total", rows, lambda b, h, i: lang.sum(powers[b, h, i, s], s))
+        mixed = lang.compute("mixed", shape, lambda b, h, i, e: lang.sum(powers[b, h, i, r] * v[b, h, r, e], r))
+        return lang.build("attention", [q, k, v], [lang.compute("y", shape, lambda b, h, i, e: mixed[b, h, i, e] / total[b, h, i])])
+
+    def torch(t: Any, q: Any, k: Any, v: Any, out: Any) -> Any:
+        return t.nn.functional.scaled_dot_product_attention(q, k, v)
+
+    flops = heads * tokens * tokens * (4 * width + 5)
+    return Workload(
+        f"attention {heads}x{tokens}x{width}", "attention", kernel, (shape,) * 3, shape, flops, torch, OnnxNode("Attention", opset=23)
+    )
+
+
 #: What benchmarks/operators.py measures.
 WORKLOADS: tuple[Workload, ...] = (
     gemm(512, 512, 512),
@@ -250,3 +275,6 @@ WORKLOADS: tuple[Workload, ...] = (
     gelu(197, 3072),
     einsum("acd,db->abc", (64, 80, 128), (128, 96)),
 )
+
+#: What benchmarks/tune_operators.py tunes.
+TUNED: tuple[Workload, ...] = (*WORKLOADS, attention(12, 197, 64), attention(12, 512, 64))

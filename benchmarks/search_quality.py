@@ -1,0 +1,80 @@
+"""How many trials a search needs: best-in-k curves of all authors on completely measured spaces.
+
+    python -m benchmarks.search_quality [--seeds 10] [--json FILE] [--markdown FILE]
+
+Each author searches each space of benchmarks/data with every seed; the figures are the best seconds
+of all points over the best found in the first k trials, in percent: mean over the seeds, and the worst
+seed. Nothing is measured here: outcomes come from the files (made by benchmarks.search_spaces).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.report import Table, conditions, parser, publish
+from benchmarks.search_spaces import DATA, KERNELS, Measured
+
+from tilewright.tune.authors import make_author
+from tilewright.tune.budget import BATCH
+
+SECTION = "search quality"
+AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "xgb")
+TRIALS = (1, 10, 20, 50, 100)
+
+
+def curve(space: Measured, author: str, seed: int, trials: int) -> np.ndarray:
+    """Best seconds of the space over the best found after 1, 2, ... trials."""
+    writer, found = make_author(author, space, seed), np.empty(0)
+    while len(found) < trials and len(points := writer.propose(min(BATCH, trials - len(found)))):
+        seconds = space.measure(points)
+        writer.observe(points, seconds)
+        found = np.concatenate([found, seconds])
+    return space.best / np.minimum.accumulate(found)
+
+
+def table(space: Measured, curves: dict[str, np.ndarray]) -> Table:
+    """One line for each author; ``curves`` are [seeds, trials]."""
+    rows = []
+    for author, c in curves.items():
+        at = [c[:, min(k, c.shape[1]) - 1] for k in TRIALS]
+        rows.append((author, *(f"{100 * v.mean():.1f} ({100 * v.min():.1f})" for v in at)))
+    finite = space.seconds[np.isfinite(space.seconds)]
+    ranks = [np.argsort(np.argsort(v)) for v in (space.estimates, space.seconds)]
+    note = (
+        f"{space.size} points, {space.best * 1e3:.3f} ms to {finite.max() * 1e3:.1f} ms, median {np.median(finite) * 1e3:.2f} ms; "
+        f"rank correlation of estimate and time {np.corrcoef(*ranks)[0, 1]:.2f}."
+    )
+    return Table(
+        f"{space.name}: percent of the best after k trials, mean (worst seed)", ("author", *map(str, TRIALS)), tuple(rows), (note,)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, SECTION)
+    p.add_argument("--seeds", type=int, default=10, help="searches of each kind (default: %(default)s)")
+    p.add_argument("--folder", type=Path, default=DATA, help="where the spaces are (default: %(default)s)")
+    options: argparse.Namespace = p.parse_args(arguments)
+    names = [n for n in KERNELS if (options.folder / f"{n}.npz").exists() and re.search(options.only, n)]
+    if not names:
+        p.error(f"no measured space in {options.folder}: run python -m benchmarks.search_spaces")
+    tables: list[Table] = []
+    results: list[dict[str, Any]] = []
+    for name in names:
+        space, curves = Measured.load(name, options.folder), {}
+        for author in AUTHORS:
+            curves[author] = np.array([curve(space, author, seed, max(TRIALS)) for seed in range(options.seeds)])
+            results.append({"space": name, "author": author, "curves": curves[author].round(5).tolist()})
+            print(f"{name}, {author}: {100 * curves[author][:, 9].mean():.1f} % after 10", file=sys.stderr)
+        tables.append(table(space, curves))
+    publish(options, SECTION, tables, conditions(), results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
