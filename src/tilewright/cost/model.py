@@ -47,17 +47,18 @@ class TreeModel:
         self.training = training or Training()
         self._first: Any = None
         self._trees: Any = None
+        self._trust = 1.0
 
     @property
     def ready(self) -> bool:
         """Whether it has learned anything."""
-        return self._trees is not None
+        return self._trees is not None or self._first is not None
 
     def pretrain(self, features: Sequence[np.ndarray], estimates: Sequence[np.ndarray]) -> None:
         """Learn the analytical estimate: for each task an array of features and the estimated seconds [n]."""
-        throughput = [1.0 / np.asarray(e) for e in estimates]
-        self._first = self._grow(features, throughput, None, self.training.first)
-        self._trees = self._first
+        rows, owner, target = _table(features, [1.0 / np.asarray(e) for e in estimates])
+        self._first = self._grow(rows, owner, target, np.zeros(len(target)), self.training.first)
+        self._trees = None
 
     def fit(
         self, features: Sequence[np.ndarray] | np.ndarray, throughput: Sequence[np.ndarray] | np.ndarray, tasks: np.ndarray | None = None
@@ -69,28 +70,49 @@ class TreeModel:
         """
         if isinstance(features, np.ndarray):
             ids = np.zeros(len(features), np.int64) if tasks is None else np.asarray(tasks)
-            rows = [np.flatnonzero(ids == t) for t in np.unique(ids)]
-            features, throughput = [features[r] for r in rows], [np.asarray(throughput)[r] for r in rows]
-        self._trees = self._grow(features, list(throughput), self._first, self.training.rounds)
+            groups = [np.flatnonzero(ids == t) for t in np.unique(ids)]
+            features, throughput = [features[g] for g in groups], [np.asarray(throughput)[g] for g in groups]
+        rows, owner, target = _table(features, throughput)
+        margin = np.zeros(len(target))
+        if self._first is not None:
+            rows, first = self._with_first(rows, owner, len(target))
+            # The estimate's order is trusted as far as it agrees with the measurements.
+            square = np.average(first**2, weights=target)
+            self._trust = float(np.clip(np.average(first * target, weights=target) / max(square, 1e-12), 0, 2))
+            margin = first * self._trust
+        self._trees = self._grow(rows, owner, target, margin, self.training.rounds)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Predicted throughput of each candidate relative to the best of its task: float64 [n].
 
         TilewrightError before anything was learned.
         """
-        if self._trees is None:
+        if not self.ready:
             raise TilewrightError("the model has not learned anything", hint="call pretrain or fit first")
         rows, owner = _statements(features)
-        return np.bincount(owner, self._trees.inplace_predict(rows), minlength=len(features)).astype(np.float64)
+        total = np.zeros(len(features))
+        if self._first is not None:
+            rows, first = self._with_first(rows, owner, len(features))
+            total += first * (1.0 if self._trees is None else self._trust)
+        if self._trees is not None:
+            total += np.bincount(owner, self._trees.inplace_predict(rows), minlength=len(features))
+        return total
+
+    def _with_first(self, rows: np.ndarray, owner: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """``rows`` with what the first trees say as two more columns (of the statement, of the candidate), and the latter by candidate."""
+        scores = self._first.inplace_predict(rows)
+        total = np.bincount(owner, scores, minlength=n)
+        return np.column_stack([rows, scores, total[owner]]).astype(np.float32), total
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the trees and how they were grown to one JSON file."""
-        if self._trees is None:
+        if not self.ready:
             raise TilewrightError("the model has not learned anything", hint="call pretrain or fit before save")
         stages = {"first": self._first, "trees": self._trees}
         data = {
             "features": VERSION,
             "training": asdict(self.training),
+            "trust": self._trust,
             **{name: json.loads(bytes(b.save_raw("json"))) for name, b in stages.items() if b is not None},
         }
         Path(path).write_text(json.dumps(data))
@@ -101,6 +123,7 @@ class TreeModel:
         try:
             data = json.loads(Path(path).read_text())
             version, model = data["features"], cls(Training(**data["training"]))
+            model._trust = float(data["trust"])
         except (ValueError, KeyError, TypeError) as error:
             raise TilewrightError(f"{path} is not a saved tree model: {error!r}") from error
         if version != VERSION:
@@ -115,15 +138,9 @@ class TreeModel:
         model._first, model._trees = booster("first"), booster("trees")
         return model
 
-    def _grow(self, features: Sequence[np.ndarray], throughput: Sequence[np.ndarray], start: Any, rounds: int) -> Any:
+    def _grow(self, rows: np.ndarray, owner: np.ndarray, target: np.ndarray, margin: np.ndarray, rounds: int) -> Any:
         xgb = library()
-        parts = [_statements(f) for f in features]
-        offsets = np.cumsum([0, *(len(f) for f in features)])
-        owner = np.concatenate([o + at for (_, o), at in zip(parts, offsets, strict=False)])
-        target = np.concatenate([_normalised(t) for t in throughput])
-        if len(target) == 0 or not target.any():
-            raise TilewrightError("nothing to learn from: no candidate has a throughput", hint="measure at least one that works")
-        data = xgb.DMatrix(np.concatenate([r for r, _ in parts]))
+        data = xgb.DMatrix(rows)
         t = self.training
         parameters = {
             "max_depth": t.depth,
@@ -137,7 +154,7 @@ class TreeModel:
             "seed": t.seed,
             "verbosity": 0,
         }
-        return xgb.train(parameters, data, rounds, obj=_weighted_squares(owner, target), xgb_model=start)
+        return xgb.train(parameters, data, rounds, obj=_weighted_squares(owner, target, margin))
 
 
 def _statements(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,22 +164,34 @@ def _statements(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(rows[real]), real // max(features.shape[1], 1)
 
 
+def _table(features: Sequence[np.ndarray], throughput: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tasks together: statement rows, the candidate each belongs to, and normalised throughputs."""
+    parts = [_statements(f) for f in features]
+    offsets = np.cumsum([0, *(len(f) for f in features)])
+    target = np.concatenate([_normalised(t) for t in throughput])
+    if not target.any():
+        raise TilewrightError("nothing to learn from: no candidate has a throughput", hint="measure at least one that works")
+    owner = np.concatenate([o + at for (_, o), at in zip(parts, offsets, strict=False)])
+    return np.concatenate([r for r, _ in parts]), owner, target
+
+
 def _normalised(throughput: np.ndarray) -> np.ndarray:
     """Throughput relative to the task's best."""
     t = np.asarray(throughput, np.float64)
     return t / t.max() if len(t) and t.max() > 0 else t
 
 
-def _weighted_squares(owner: np.ndarray, target: np.ndarray) -> Any:
+def _weighted_squares(owner: np.ndarray, target: np.ndarray, margin: np.ndarray) -> Any:
     """The objective: sum of y * (sum of scores - y)^2, failed candidates (y = 0) with a small weight.
 
     The second derivative counts the statements that move together, so that a step does not overshoot.
     """
     weight = np.maximum(target, 0.05)
+    residual = target - margin
     together = np.bincount(owner, minlength=len(target))
 
     def objective(scores: np.ndarray, _: Any) -> tuple[np.ndarray, np.ndarray]:
-        error = np.bincount(owner, scores, minlength=len(target)) - target
+        error = np.bincount(owner, scores, minlength=len(target)) - residual
         return (weight * error)[owner], (weight * together)[owner]
 
     return objective
