@@ -10,11 +10,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.runtime.deadly import kill_the_worker
+from tests.runtime.recipes import Busy, kill_the_worker
 
 from tilewright.hw import load_machine
 from tilewright.hw.machine import Machine
@@ -48,7 +49,7 @@ def jobs(count: int, kernel: Kernel = KERNEL) -> list[Job]:
     return [Job(kernel, trace, "host", 1, seed) for seed in range(-(-count // 4)) for trace in traces()][:count]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two_workers() -> Iterator[Cluster]:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
@@ -76,7 +77,7 @@ def scheduler(allowed_failures: int = 3) -> Iterator[tuple[str, subprocess.Popen
         import asyncio, dask, distributed
 
         async def serve():
-            async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+            async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
                 print(scheduler.address, flush=True)
                 await scheduler.finished()
 
@@ -124,23 +125,6 @@ def test_results_are_those_of_the_local_executor(two_workers: Cluster) -> None:
     assert two_workers.width == len(os.sched_getaffinity(0)) // 2 * 2
 
 
-def test_a_lost_worker_loses_no_trial(two_workers: Cluster) -> None:
-    """One of two workers is killed while both have jobs: everything is done, once, and as if nothing had happened."""
-    asked, heard = jobs(24), []
-    processes = two_workers.local_processes()
-
-    def done(index: int, outcome: Outcome) -> None:
-        heard.append(index)
-        if len(heard) == 4:
-            os.kill(processes[0], signal.SIGKILL)
-
-    found = two_workers.run(asked, done)
-    assert sorted(heard) == list(range(len(asked)))
-    assert [o.status for o in found] == ["ok", "ok", "ok", "build_error"] * 6
-    assert len(two_workers.workers()) == 1
-    assert [o.ok for o in two_workers.compare(asked[:2], rounds=2)] == [True, True]
-
-
 def test_no_worker_outlives_its_tuner(tmp_path: Path) -> None:
     """Scheduler, workers, builders and measurers are gone when the tuner is killed."""
     code = """
@@ -170,7 +154,7 @@ def children(pid: int) -> list[int]:
 
 def test_workers_come_go_and_offer_machines() -> None:
     """Jobs go to workers that offer their machine; one that joins late is used; none at all is an error that says who is there."""
-    with scheduler() as (address, _), Cluster(address, patience=2.0) as cluster:
+    with scheduler() as (address, _), Cluster(address, patience=0.7) as cluster:
         with pytest.raises(
             RuntimeFailure, match=rf"has the machine {HOST} and 1 processors; workers there: none\n.*tilewright worker {address}"
         ):
@@ -199,15 +183,34 @@ def test_other_versions_are_refused() -> None:
             early.run(jobs(1))
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started again by their nannies, and the job's neighbours are not blamed for it."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # recipes are in tests
     asked = [Job(KERNEL, trace, "host") for trace in (Trace(), kill_the_worker, Trace())]
     with scheduler(allowed_failures=0) as (address, _), worker(address, restart=True), Cluster(address) as cluster:
         found = cluster.run(asked)
         assert [o.status for o in found] == ["ok", "crash", "ok"]
         assert "every worker that ran it was lost" in found[1].message
         assert cluster.compare(asked[1:2])[0].status == "crash"
+
+
+@pytest.mark.slow
+def test_a_worker_does_one_thing_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tuners share a worker: while it builds or measures for one, it does nothing for the other."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")  # recipes are in tests
+    log = tmp_path / "log"
+
+    def tune(cluster: Cluster, name: str) -> list[Outcome]:
+        return cluster.run([Job(KERNEL, Busy(str(log), name), "host") for _ in range(6)])
+
+    with scheduler() as (address, _), worker(address), Cluster(address) as a, Cluster(address) as b, ThreadPoolExecutor(2) as threads:
+        until(lambda: len(a.workers()) == 1)
+        results = list(threads.map(tune, (a, b), "ab"))
+    assert [o.status for found in results for o in found] == ["ok"] * 12
+    spans = [(name, float(start), float(end)) for name, start, end in map(str.split, log.read_text().splitlines())]
+    assert {name for name, _, _ in spans} == {"a", "b"}
+    assert not [(x, y) for x in spans for y in spans if x[0] != y[0] and x[1] < y[2] and y[1] < x[2]]
 
 
 def test_the_scheduler_is_lost() -> None:
@@ -246,3 +249,23 @@ def test_limits_reach_the_workers() -> None:
     slow = build_operator("matmul", FLOAT, i=700, j=700, k=700)
     with Cluster(limits=Limits(run=0.05)) as cluster:
         assert cluster.run([Job(slow, Trace(), "host")])[0].status == "timeout"
+
+
+def test_a_lost_worker_loses_no_trial(two_workers: Cluster) -> None:
+    """One of two workers is killed while both have jobs: everything is done, once, and as if nothing had happened.
+
+    The last test here: the others share the workers.
+    """
+    asked, heard = jobs(24), []
+    processes = two_workers.local_processes()
+
+    def done(index: int, outcome: Outcome) -> None:
+        heard.append(index)
+        if len(heard) == 4:
+            os.kill(processes[0], signal.SIGKILL)
+
+    found = two_workers.run(asked, done)
+    assert sorted(heard) == list(range(len(asked)))
+    assert [o.status for o in found] == ["ok", "ok", "ok", "build_error"] * 6
+    assert len(two_workers.workers()) == 1
+    assert [o.ok for o in two_workers.compare(asked[:2], rounds=2)] == [True, True]

@@ -307,7 +307,7 @@ class _LocalCluster:
             raise RuntimeFailure(
                 f"a local cluster of {workers} workers on {len(cpus)} processors", hint="each needs a processor of its own"
             )
-        self._cluster = LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1", silence_logs=logging.ERROR)
+        self._cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR)
         self.address = str(self._cluster.scheduler_address)
         share = len(cpus) // workers
         self.processes = [self._start(cpus[n * share : (n + 1) * share]) for n in range(workers)]
