@@ -23,7 +23,7 @@ from tilewright.space.default import _Default, _is_copy
 from tilewright.space.levels import cut
 from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling, reduction_order
-from tilewright.space.stages import Stage, stages
+from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.tiling import TilingSpace
 from tilewright.util.errors import ScheduleError
 
@@ -150,8 +150,9 @@ class Application(_Default):
             return
         for loop in loops:
             _, *copy = self.sch.apply("cache_read", operand, loop, access.buffer.memory, str(layout))
-            nest = next(n for n in tile.nests(st.find_loop(self.sch.kernel, copy[0])))
-            pointwise.apply(self.sch, nest, self.core(nest), 1)
+            nest = stage_of(st.find_loop(self.sch.kernel, copy[0])) if copy else None
+            if nest is not None and not nest.opaque:
+                pointwise.apply(self.sch, nest, self.core(nest), 1)
 
     def sizes(self, choice: Tiled) -> Tiling:
         """The tile as the layout rules see it."""
@@ -212,5 +213,3 @@ def _tile_loops(nest: Stage, dims: Mapping[str, tuple[int, int]], local: Set[str
             if own:
                 found.setdefault(loop, own[0])
     return found
-
-

@@ -41,7 +41,7 @@ class Diagram:
     def __init__(self, knobs: Sequence[Knob], constraints: Sequence[Expr]):
         self._layers: list[_Layer] = []
         edges = _forward(knobs, constraints)
-        ahead = np.ones(1)
+        ahead: np.ndarray = np.ones(1)
         for origin, value, target, states in reversed(edges):
             weight = ahead[target]
             self._layers.append(_layer(origin, value, target, weight, states))
@@ -105,6 +105,9 @@ def _forward(knobs: Sequence[Knob], constraints: Sequence[Expr]) -> list[tuple[n
     """For each knob its edges (state, value, next state), sorted by state, and the number of states."""
     position = {k.name: n for n, k in enumerate(knobs)}
     needed = [sorted((position[v] for v in ex.free_vars(c)), reverse=True) for c in constraints]
+    for constraint, names in zip(constraints, needed, strict=True):
+        if not names and not ex.evaluate(constraint, {}):
+            raise SpaceError(f"{constraint} does not hold, whatever the knobs", hint="the kernel or the machine rules this sketch out")
     kept: list[int] = []  # the knobs whose values make up the state
     states = np.zeros((1, 0), np.int64)
     out = []

@@ -32,11 +32,13 @@ def elementwise(stage: Stage, core: VectorCore, threads: int, vectors: Expr) -> 
         order = [*(n for n in order if n not in (across, order[-1])), across, order[-1]]
         chunk = ex.idx(core.lanes)
     split = [n for n in order[-2 if across else -1 :] if not _fits(stage.loops[n], chunk)]
-    outer: list[Loop] = [
-        (f"{n}_chunk", ceil_div(ex.idx(stage.loops[n]), chunk), LoopKind.SERIAL) if n in split else (n, ex.idx(stage.loops[n]), LoopKind.SERIAL)
-        for n in order
-        if n in split or n != order[-1]
-    ]
+    outer: list[Loop] = []
+    for n in order:
+        extent = ex.idx(stage.loops[n])
+        if n in split:
+            outer.append((f"{n}_chunk", ceil_div(extent, chunk), LoopKind.SERIAL))
+        elif n != order[-1]:
+            outer.append((n, extent, LoopKind.SERIAL))
     inner: list[Loop] = [(n, chunk, LoopKind.SERIAL) for n in split if n != order[-1]]
     inner.append((order[-1], chunk if order[-1] in split else ex.idx(stage.loops[order[-1]]), LoopKind.VECTOR))
     if threads > 1 and stage.volume >= pointwise.PARALLEL_ELEMENTS and outer:
@@ -89,7 +91,8 @@ def _in_partials(stage: Stage, loop: str, width: Expr, taken: set[str]) -> Stmt:
     taken.add(name)
     partial = Buffer(name, store.buffer.dtype, (width,), "reg")
     first, last = Var(f"{loop}_first"), Var(f"{loop}_last")
-    around, chunk = ([(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in names if n != loop] for names in (stage.spatial, stage.reduction))
+    around: list[Loop] = [(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in stage.spatial]
+    chunk: list[Loop] = [(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in stage.reduction if n != loop]
     chunk += [(f"{loop}_chunk", ceil_div(ex.idx(stage.loops[loop]), width), LoopKind.SERIAL), (loop, width, LoopKind.VECTOR)]
     value = ex.substitute(store.value, {loop: Var(f"{loop}_chunk") * width + Var(loop)})
     return wrap(

@@ -81,7 +81,8 @@ class _Builder:
         env = self.environment("")
         value = self.read_panels(ex.substitute(store.value, env), env)
         update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
-        first = Store(tile, own, self.around.init.value if self.around.init else Load(target, tuple(ex.substitute(i, env) for i in store.indices)))
+        before = Load(target, tuple(ex.substitute(i, env) for i in store.indices))
+        first = Store(tile, own, self.around.init.value if self.around.init else before)
         body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
         inside = [p for p in self.panels if p.placement == "panel"]
         loops = self.kinds()
@@ -89,9 +90,9 @@ class _Builder:
         nest: Stmt = wrap(loops[position:], *body) if loops[position:] else st.block(*body)
         copies: list[Stmt] = [s for p in inside for s in (Alloc(p.buffer), self.copy(p))]
         whole = wrap(loops[:position], *copies, nest)
-        before = [s for p in self.panels if p.placement == "copy" for s in (Alloc(p.buffer), self.copy(p))]
+        copied = [s for p in self.panels if p.placement == "copy" for s in (Alloc(p.buffer), self.copy(p))]
         arguments = {p.source.buffer.name: p.buffer for p in self.panels if p.placement == "ahead"}
-        return TiledProgram(tuple(before), (whole,), arguments)
+        return TiledProgram(tuple(copied), (whole,), arguments)
 
     # --- loops ------------------------------------------------------------------------------
 
@@ -170,7 +171,8 @@ class _Builder:
         inside = sorted((d for d, n in enumerate(dims) if set(n) & set(order)), key=lambda d: order.index(next(iter(dims[d]))))
         beside = [d for d in range(len(dims)) if d != v and d not in inside]
         shared = sorted((n for n in dims[v] if n != vector), key=lambda n: -dims[v][n])
-        roles = [*(("index", str(d)) for d in beside), *(("loop", n) for n in shared), ("panel", ""), *(("index", str(d)) for d in inside), ("lane", "")]
+        roles = [("index", str(d)) for d in beside] + [("loop", n) for n in shared] + [("panel", "")]
+        roles += [*(("index", str(d)) for d in inside), ("lane", "")]
         name = a.buffer.name if placement == "ahead" else self.fresh(f"{a.buffer.name}_panels")
         shape = tuple(self.panel_extent(role, a, placement, dims) for role in roles)
         return _Panel(a, Buffer(name, a.buffer.dtype, shape, a.buffer.memory), tuple(roles), placement)

@@ -70,7 +70,8 @@ class Space:
                 found.append(None)
                 reasons.append(f"{s.name}: {error.message}")
         if not any(found):
-            raise SpaceError(f"{self.kernel.name} has no valid schedule on {self.machine.name}: {reasons[0]}", hint="; ".join(reasons[1:4]) or None)
+            where = f"{self.kernel.name} has no valid schedule on {self.machine.name}"
+            raise SpaceError(f"{where}: {reasons[0]}", hint="; ".join(reasons[1:4]) or None)
         return tuple(found)
 
     @property
@@ -220,7 +221,8 @@ class Space:
     def require(self, point: Any) -> None:
         """SpaceError unless ``point`` is of the space."""
         if not self.valid(np.asarray(point, np.int64).reshape(1, -1))[0]:
-            raise SpaceError(f"point {list(map(int, point))} is not of the space of {self.kernel.name}", hint="use sample, neighbours or decode")
+            shown = list(map(int, point))
+            raise SpaceError(f"point {shown} is not of the space of {self.kernel.name}", hint="use sample, neighbours or decode")
 
     def trace(self, point: Any) -> Trace:
         """The primitives that make the schedule of a point."""

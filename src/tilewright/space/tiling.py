@@ -101,7 +101,7 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         stage,
         structure,
         tuple(k for k in knobs if len(k.values) > 1 or k in size.values()),
-        (fits, *grouped),
+        (fits, *grouped, *_divided(structure, blocks)),
         size,
         blocks,
         tiles,
@@ -134,6 +134,12 @@ def _block_counts(extent: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 def _balanced(tiles: Expr, each: Expr, blocks: Var) -> tuple[Expr, Expr]:
     """No block is empty, and the last one is not much smaller than the others."""
     return compare("<", (blocks - 1) * each, tiles), compare("<=", blocks * each * SLACK, tiles * (SLACK + 1))
+
+
+def _divided(structure: Structure, blocks: Mapping[str, Knob]) -> list[Expr]:
+    """A parallel loop has more than one iteration."""
+    lead = blocks.get(structure.lead or "") if structure.parallel else None
+    return [compare(">=", lead.var, 2)] if lead and len(lead.values) > 1 else []
 
 
 def _levels(

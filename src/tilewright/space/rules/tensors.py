@@ -112,7 +112,7 @@ def _nest(context: Context, kernel: Kernel, mapping: Placed) -> Nest:
     """Where the tiles are in the packed kernel."""
     tile = mapping.steps(context.machine, context.base.kernel)[-1]["arguments"]["loop"]
     path = _path(kernel.body, tile)
-    own = [f for f in st.loops(st.find_loop(kernel, tile))]
+    own = st.loops(st.find_loop(kernel, tile))
     store = next(s for s in st.walk(own[-1]) if isinstance(s, Store))
     used = {n for i in store.indices for n in ex.free_vars(i)}
     around = {f.name: trips(f) for f in path}
@@ -297,11 +297,10 @@ def _apply(context: Context, output: str, mapping: Placed, values: Mapping[str, 
     levels, inside = _levels(nest, groups, knobs)
     chunks = [(level.loop, int(ex.evaluate(level.chunk, env))) for level in levels]
     result = len(groups) * len(nest.spatial) - 1
-    around = {n: [] for n in (result, *inside)} if not levels else None
+    around: dict[int, list[str]] = {}
     loops = {n: n for n in {**nest.spatial, **nest.reduction}}
     if levels:
         around = cut(sch, loops, chunks, [f.name for f in nest.tile], frozenset(n for n in (result, *inside) if n >= 0)).at_level
-    assert around is not None  # one of the two branches above set it
     name = nest.store.buffer.name
     if any(name in level.operands for group in groups for level in group):
         sch.apply("cache_write", name, _first(around, result), where[name])
@@ -388,6 +387,6 @@ def _copy(to: Buffer, source: Buffer, origin: Sequence[Expr], shape: Sequence[Ex
 
 def _kind(number: int, nest: Nest, groups: Sequence[Sequence[MemoryLevel]]) -> tuple[LoopKind, str | None]:
     """Blocks of the result run on the unit of their memory."""
-    level, position = divmod(number, max(len(nest.spatial), 1))
+    level = number // max(len(nest.spatial), 1)
     unit = groups[level][0].unit if level < len(groups) and nest.spatial else None
     return (LoopKind.BIND, unit.name) if unit is not None else (LoopKind.SERIAL, None)

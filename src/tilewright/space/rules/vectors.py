@@ -232,8 +232,12 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
             tiles[at] = tiled_program(o.tiling, around, taken)
             covered |= used
     arguments = {n: b for t in tiles.values() for n, b in t.arguments.items()}
-    rest = tuple(s for s in kernel.body.stmts if isinstance(s, Alloc) or not any(s is context.stages[n].root for n in covered))
-    merged = nests.by_rows(kernel.with_(body=Block(rest)), any(not o.tiling for o in options))
+    # Merging sees the other nests only; what tiles read and write are arguments to them.
+    touched = {n for c in covered for n in st.read_buffers(context.stages[c].root) | st.written_buffers(context.stages[c].root)}
+    outer = [s for s in kernel.body.stmts if isinstance(s, Alloc) and s.buffer.name in touched]
+    rest = tuple(s for s in kernel.body.stmts if s not in outer and not any(s is context.stages[n].root for n in covered))
+    seen = kernel.with_(args=(*kernel.args, *(s.buffer for s in outer)), body=Block(rest))
+    merged = nests.by_rows(seen, any(not o.tiling for o in options))
     others = {s.name: s for s in merged.body.stmts if isinstance(s, For)}
     cores = {str(s.output.dtype): context.core(s) for s in context.stages if not s.opaque}
     body: list[Stmt] = []
@@ -245,7 +249,7 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
         elif n not in covered and not isinstance(stage.root, For):
             body.append(stage.root)
     used_names = {n for s in body for n in st.read_buffers(s) | st.written_buffers(s)}
-    allocs = [s for s in merged.body.stmts if isinstance(s, Alloc) and s.buffer.name in used_names]
+    allocs = [s for s in (*outer, *merged.body.stmts) if isinstance(s, Alloc) and s.buffer.name in used_names]
     args = tuple(arguments.get(b.name, b) for b in kernel.args)
     return kernel.with_(args=args, body=Block((*allocs, *body)), sizes=tuple(k.var for k in knobs))
 
@@ -277,5 +281,3 @@ def _surroundings(context: Context, stage: Stage) -> tuple[int, set[int], Surrou
         found[1] if found else {n: n for n in stage.spatial},
     )
     return (last if last is not None else own), used, around
-
-
