@@ -52,12 +52,26 @@ def _float_binary(w: Writer, op: str, a: Value, b: Value, flags: str) -> Value:
 
 
 def float_extremum(w: Writer, op: str, a: Value, b: Value) -> Value:
-    """min or max; NaN if either is NaN."""
-    less = "olt" if op == "min" else "ogt"
-    if b.is_literal and b.ref != literal(float("nan"), b.dtype, b.lanes).ref:  # one instruction: a when unordered
-        return w.select(Value(w.pure(f"fcmp {less} {b.operand}, {a.ref}"), ty.boolean, a.lanes), b, a)
-    best = w.select(Value(w.pure(f"fcmp {less} {a.operand}, {b.ref}"), ty.boolean, a.lanes), a, b)
-    return w.select(_is_nan(w, a), a, best)
+    """min or max; NaN if either is NaN; either of two zeros.
+
+    LLVM's minimum and maximum become the target's instruction and, where that drops a NaN of its first operand, a
+    test of that operand: so ``b``, in a reduction the new element, comes first, and the chain of partial results is
+    one instruction and a masked move. (As selects in IR both are merged into a slow chain of masks.)
+    """
+    if a.is_literal and _is_number(a):
+        a, b = b, a
+    if b.is_literal and _is_number(b):  # one instruction: a when unordered
+        return ordered_extremum(w, op, b, a)
+    return w.intrinsic(f"{op}imum", [b, a], a.dtype, "nsz ")
+
+
+def ordered_extremum(w: Writer, op: str, a: Value, b: Value) -> Value:
+    """min or max of numbers; ``b`` if either is NaN. x86 has it as one instruction."""
+    return w.select(Value(w.pure(f"fcmp {'olt' if op == 'min' else 'ogt'} {a.operand}, {b.ref}"), ty.boolean, a.lanes), a, b)
+
+
+def _is_number(v: Value) -> bool:
+    return v.ref != literal(float("nan"), v.dtype, v.lanes).ref
 
 
 def _float_floor_division(w: Writer, op: str, a: Value, b: Value) -> Value:

@@ -19,6 +19,7 @@ from tilewright.codegen.llvm.expression import converted, poly, value
 from tilewright.codegen.llvm.frame import Accumulator, Frame, Storage
 from tilewright.codegen.llvm.index import Poly
 from tilewright.codegen.llvm.values import Value, container_bits, suffix, value_type
+from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr
@@ -112,7 +113,7 @@ def _across(f: Frame, op: str, v: Value) -> Value:
     scalar, name = value_type(v.dtype), suffix(v.type)
     if v.dtype.is_float:
         if op in ("min", "max"):
-            return f.w.value(f"call {scalar} @llvm.vector.reduce.f{op}imum.{name}({v.operand})", v.dtype)
+            return _extremum_across(f.w, op, v)
         start = neutral(op, v.dtype, 0)
         return f.w.value(f"call reassoc {scalar} @llvm.vector.reduce.f{_LANES[op]}.{name}({start.operand}, {v.operand})", v.dtype)
     if v.dtype.kind == ty.BOOL:
@@ -120,6 +121,27 @@ def _across(f: Frame, op: str, v: Value) -> Value:
     else:
         kind = _LANES.get(op) or ("s" if v.dtype.signed else "u") + op
     return f.w.value(f"call {scalar} @llvm.vector.reduce.{kind}.{name}({v.operand})", v.dtype)
+
+
+def _extremum_across(w: Writer, op: str, v: Value) -> Value:
+    """min or max of the lanes by halving; NaN if there is one, which is looked for beside the chain of halves."""
+    cond = value_type(ty.boolean, v.lanes)
+    unordered = w.pure(f"fcmp uno {v.operand}, {v.ref}")
+    some = Value(w.pure(f"call i1 @llvm.vector.reduce.or.{suffix(cond)}({cond} {unordered})"), ty.boolean)
+    while v.lanes > 1:
+        v = _halved(w, op, v)
+    best = Value(w.pure(f"extractelement {v.operand}, i64 0"), v.dtype)
+    return w.select(some, literal(float("nan"), v.dtype), best)
+
+
+def _halved(w: Writer, op: str, v: Value) -> Value:
+    """The first half of the lanes combined with the second (of an odd number the last lane meets itself)."""
+    half = (v.lanes + 1) // 2
+    parts = []
+    for start in (0, v.lanes - half):
+        lanes = "<" + ", ".join(f"i32 {start + i}" for i in range(half)) + ">"
+        parts.append(w.value(f"shufflevector {v.operand}, {v.type} poison, <{half} x i32> {lanes}", v.dtype, half))
+    return arithmetic.ordered_extremum(w, op, parts[0], parts[1])
 
 
 def update_each_lane(f: Frame, s: Store, target: Storage, offset: Poly) -> None:
