@@ -11,14 +11,22 @@ from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
 
 F, I, B = ty.f32, ty.i32, ty.boolean
+#: Adding 1.5 * 2**23 leaves an integer in the low bits of the mantissa.
+ROUNDER, _ROUNDER_BITS = 12582912.0, 1262485504
+_SCALEF = (4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Algebra:
-    """Writes operations on vectors of ``lanes`` (0: scalars). No operation is reassociated."""
+    """Writes operations on vectors of ``lanes`` (0: scalars). No operation is reassociated.
+
+    ``scalef``: the target has AVX-512's instruction that multiplies by a power of two, for all vectors of up to
+    512 bits.
+    """
 
     w: Writer
     lanes: int
+    scalef: bool = False
 
     def c(self, x: float) -> Value:
         return literal(x, F, self.lanes)
@@ -74,6 +82,50 @@ class Algebra:
         """x within [lo, hi]; NaN stays."""
         x = self.select(self.test("olt", x, self.c(lo)), self.c(lo), x)
         return self.select(self.test("ogt", x, self.c(hi)), self.c(hi), x)
+
+    def times_power_of_two(self, y: Value, n: Value, normal: bool = False) -> Value:
+        """y * 2**n for an integral float n within +-252; ``normal``: y and the result are normal numbers for
+        sure (what comes of NaN is undefined then).
+
+        Without the instruction it takes two factors, so that denormal results round once and overflow gives infinity.
+        """
+        if self.scalef and self.lanes in _SCALEF:
+            return self._in_hardware(y, n)
+        shifted = self.bits(self.add(n, self.c(ROUNDER)))  # the low bits are those of n
+        if normal:
+            return self.of_bits(self.add(self.bits(y), self.shift("shl", shifted, 23)))
+        whole = self.sub(shifted, self.i(_ROUNDER_BITS))
+        first = self.shift("ashr", whole, 1)
+        for part in (first, self.sub(whole, first)):
+            y = self.mul(y, self.of_bits(self.shift("shl", self.add(part, self.i(127)), 23)))
+        return y
+
+    def _in_hardware(self, y: Value, n: Value) -> Value:
+        lanes = min(self.lanes, 16)
+        vec, mask = f"<{lanes} x float>", f"i{max(lanes, 8)}"
+        name, rounding = f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}", ", i32 4" if lanes == 16 else ""
+        pieces = []
+        for at in range(0, self.lanes, lanes):
+            a, b = (self._piece(v, at, lanes) for v in (y, n))
+            pieces.append(self.w.pure(f"call {vec} @{name}({vec} {a}, {vec} {b}, {vec} zeroinitializer, {mask} -1{rounding})"))
+        while len(pieces) > 1:
+            pieces = [self._joined(a, b, lanes) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+            lanes *= 2
+        return Value(pieces[0], F, self.lanes)
+
+    def _piece(self, v: Value, start: int, lanes: int) -> str:
+        if lanes == self.lanes:
+            return v.ref
+        pick = ", ".join(f"i32 {start + i}" for i in range(lanes))
+        return self.w.pure(f"shufflevector {v.operand}, {v.type} poison, <{lanes} x i32> <{pick}>")
+
+    def _joined(self, a: str, b: str, lanes: int) -> str:
+        vec, pick = f"<{lanes} x float>", ", ".join(f"i32 {i}" for i in range(2 * lanes))
+        return self.w.pure(f"shufflevector {vec} {a}, {vec} {b}, <{2 * lanes} x i32> <{pick}>")
+
+    def whole(self, x: Value) -> Value:
+        """x rounded to an integer, |x| < 2**22 (others: something). Two additions; the target need not have the instruction."""
+        return self.sub(self.add(x, self.c(ROUNDER)), self.c(ROUNDER))
 
     def poly(self, x: Value, coefficients: Sequence[float]) -> Value:
         """Horner's rule; coefficients from the constant upwards."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tilewright.codegen.llvm.conversion import convert, literal, rounded
 from tilewright.codegen.llvm.frame import Frame
+from tilewright.codegen.llvm.math.algebra import Algebra
 from tilewright.codegen.llvm.values import Value, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
@@ -28,7 +29,9 @@ EXACT = {
 }
 _LIBM = {"asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2", "fmod": "fmod", "pow": "pow"}
 
-Expansion = Callable[[Writer, Value], Value]
+Expansion = Callable[[Algebra, Value], Value]
+#: Features of a target whose vectors of every width can be multiplied by powers of two in one instruction.
+_SCALEF = {"avx512f", "avx512vl"}
 
 
 def call(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
@@ -43,10 +46,14 @@ def call(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
         one = literal(1.0, ty.f64, root.lanes)
         return convert(w, w.value(f"fdiv {one.operand}, {root.ref}", ty.f64, root.lanes), dtype)
     if dtype.bits < 64 and (expand := _expansion(name)):
-        return rounded(w, expand(w, args[0])._replace(dtype=dtype))
+        return rounded(w, expand(_algebra(f, args[0].lanes), args[0])._replace(dtype=dtype))
     if name == "sigmoid":
         return _sigmoid_by_libm(f, args[0])
     return _libm(f, name, args, dtype)
+
+
+def _algebra(f: Frame, lanes: int) -> Algebra:
+    return Algebra(f.w, lanes, scalef=_SCALEF.issubset(f.module.machine.target.features))
 
 
 def _expansion(name: str) -> Expansion | None:

@@ -10,20 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tilewright.codegen.llvm.math.algebra import Algebra, F
+from tilewright.codegen.llvm.math.algebra import ROUNDER, Algebra, F
 from tilewright.codegen.llvm.values import Value
-from tilewright.codegen.llvm.writer import Writer
 
 _LN2 = math.log(2.0)
 #: ln 2 split so that small integers times the first part are exact.
 _LN2_HIGH, _LN2_LOW = 0.6923828125, 0.0007643680599452862
 _LOG2E_HIGH, _LOG2E_LOW = 1.4426950216293335, 1.92596298909109e-08
-_ROUNDER = 12582912.0  # 1.5 * 2**23
-_ROUNDER_BITS = 1262485504
 _SQRT_HALF_BITS = 1060439283
 
 #: (e**r - 1 - r) / r**2 on |r| <= 0.35
-_EXP = (0.5, 0.1666666716337204, 0.04166625440120697, 0.008333262987434864, 0.0013947224942967296, 0.00019919377518817782)
+_EXP = (0.4999999403953552, 0.16666515171527863, 0.04166845604777336, 0.008369410410523415, 0.0013813161058351398)
 #: (log(1+f) - f + f**2/2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG = (
     0.3333331048488617,
@@ -64,63 +61,50 @@ _TAIL = (
 # --- exponentials -----------------------------------------------------------------------------
 
 
-def exp(w: Writer, x: Value) -> Value:
+def exp(a: Algebra, x: Value) -> Value:
     """e**x: at most 1 ulp."""
-    a = Algebra(w, x.lanes)
     n, r = _reduced(a, a.clamp(x._replace(dtype=F), -105.0, 90.0))
-    return _scaled(a, a.add(_exp_of_small(a, r), a.c(1.0)), n)
+    return a.times_power_of_two(_exp_of_small(a, r), n)
 
 
-def exp2(w: Writer, x: Value) -> Value:
+def _exp_within(a: Algebra, x: Value) -> Value:
+    """e**x where -87 <= x <= 88; of others, NaN included, something."""
+    n, r = _reduced(a, x)
+    return a.times_power_of_two(_exp_of_small(a, r), n, normal=True)
+
+
+def exp2(a: Algebra, x: Value) -> Value:
     """2**x: at most 1 ulp."""
-    a = Algebra(w, x.lanes)
     x = a.clamp(x._replace(dtype=F), -152.0, 130.0)
-    shifted = a.add(x, a.c(_ROUNDER))
-    r = a.mul(a.sub(x, a.sub(shifted, a.c(_ROUNDER))), a.c(_LN2))
-    return _scaled(a, a.add(_exp_of_small(a, r), a.c(1.0)), a.sub(a.bits(shifted), a.i(_ROUNDER_BITS)))
+    n = a.whole(x)
+    return a.times_power_of_two(_exp_of_small(a, a.mul(a.sub(x, n), a.c(_LN2))), n)
 
 
-def expm1(w: Writer, x: Value) -> Value:
+def expm1(a: Algebra, x: Value) -> Value:
     """e**x - 1: at most 2 ulp, also near 0."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     n, r = _reduced(a, a.clamp(x, -30.0, 88.75))
-    half = a.of_bits(a.shift("shl", a.add(n, a.i(126)), 23))  # 2**(n-1), which does not overflow at n = 128
-    y = a.fma(half, _exp_of_small(a, r), a.sub(half, a.c(0.5)))
+    half = a.times_power_of_two(a.c(0.5), n, normal=True)  # does not overflow at n = 128
+    y = a.fma(half, a.fma(a.mul(r, r), a.poly(r, _EXP), r), a.sub(half, a.c(0.5)))
     return a.select(a.test("oeq", x, a.c(0.0)), x, a.add(y, y))
 
 
 def _reduced(a: Algebra, x: Value) -> tuple[Value, Value]:
-    """(n, r) with x = n ln 2 + r and |r| at most about ln 2 / 2; n as i32.
-
-    Adding 1.5 * 2**23 leaves the rounded multiple in the low mantissa bits: no conversion, and
-    no undefined result for NaN.
-    """
-    shifted = a.fma(x, a.c(1 / _LN2), a.c(_ROUNDER))
-    whole = a.sub(shifted, a.c(_ROUNDER))
-    r = a.fma(whole, a.c(-_LN2_HIGH), x)
-    return a.sub(a.bits(shifted), a.i(_ROUNDER_BITS)), a.fma(whole, a.c(-_LN2_LOW), r)
+    """(n, r) with x = n ln 2 + r and |r| at most about ln 2 / 2; n is an integral float."""
+    n = a.sub(a.fma(x, a.c(1 / _LN2), a.c(ROUNDER)), a.c(ROUNDER))
+    return n, a.fma(n, a.c(-_LN2_LOW), a.fma(n, a.c(-_LN2_HIGH), x))
 
 
 def _exp_of_small(a: Algebra, r: Value) -> Value:
-    """e**r - 1."""
-    return a.fma(a.mul(r, r), a.poly(r, _EXP), r)
-
-
-def _scaled(a: Algebra, y: Value, n: Value) -> Value:
-    """y * 2**n in two steps, so that denormal results round once and overflow gives infinity."""
-    first = a.shift("ashr", n, 1)
-    for part in (first, a.sub(n, first)):
-        y = a.mul(y, a.of_bits(a.shift("shl", a.add(part, a.i(127)), 23)))
-    return y
+    """e**r: the steps of Horner's rule are exact enough that the last one decides the error."""
+    return a.poly(r, (1.0, 1.0, *_EXP))
 
 
 # --- logarithms -------------------------------------------------------------------------------
 
 
-def log(w: Writer, x: Value) -> Value:
+def log(a: Algebra, x: Value) -> Value:
     """Natural logarithm: at most 1 ulp."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     e, f = _decomposed(a, x)
     y = _log_tail(a, f)
@@ -128,22 +112,20 @@ def log(w: Writer, x: Value) -> Value:
     return _log_special(a, x, a.fma(e, a.c(_LN2_HIGH), y))
 
 
-def log2(w: Writer, x: Value) -> Value:
+def log2(a: Algebra, x: Value) -> Value:
     """Logarithm to base 2: at most 2 ulp."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     e, f = _decomposed(a, x)
     low = a.fma(_log_tail(a, f), a.c(1 / _LN2), a.mul(f, a.c(_LOG2E_LOW)))
     return _log_special(a, x, a.add(a.fma(f, a.c(_LOG2E_HIGH), low), e))
 
 
-def log1p(w: Writer, x: Value) -> Value:
+def log1p(a: Algebra, x: Value) -> Value:
     """log(1 + x): at most 2 ulp, also near 0."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     u = a.add(x, a.c(1.0))
     lost = a.sub(x, a.sub(u, a.c(1.0)))
-    y = a.add(log(w, u), a.div(lost, u))
+    y = a.add(log(a, u), a.div(lost, u))
     y = a.select(a.test("oeq", u, a.c(0.0)), a.c(-math.inf), y)
     unchanged = a.test("oeq", u, a.c(1.0))
     return a.select(a.test("oeq", x, a.c(math.inf)), x, a.select(unchanged, x, y))
@@ -174,40 +156,37 @@ def _log_special(a: Algebra, x: Value, y: Value) -> Value:
 # --- sigmoids ---------------------------------------------------------------------------------
 
 
-def tanh(w: Writer, x: Value) -> Value:
+def tanh(a: Algebra, x: Value) -> Value:
     """Hyperbolic tangent: at most 2 ulp."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     size = a.abs(x)
     square = a.mul(x, x)
     small = a.fma(a.mul(square, a.poly(square, _TANH)), x, x)
     capped = a.clamp(size, 0.0, 10.0)
-    grown = exp(w, a.add(capped, capped))
+    grown = _exp_within(a, a.add(capped, capped))
     large = a.sub(a.c(1.0), a.div(a.c(2.0), a.add(grown, a.c(1.0))))
-    return a.select(a.test("olt", size, a.c(0.575)), small, a.sign_of(large, x))
+    return a.select(a.test("oge", size, a.c(0.575)), a.sign_of(large, x), small)
 
 
-def sigmoid(w: Writer, x: Value) -> Value:
+def sigmoid(a: Algebra, x: Value) -> Value:
     """1 / (1 + e**-x): at most 3 ulp, denormal results included."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
-    small = exp(w, a.neg(a.abs(x)))
+    small = exp(a, a.neg(a.abs(x)))
     inverse = a.div(a.c(1.0), a.add(a.c(1.0), small))
     return a.select(a.test("olt", x, a.c(0.0)), a.mul(small, inverse), inverse)
 
 
-def erf(w: Writer, x: Value) -> Value:
+def erf(a: Algebra, x: Value) -> Value:
     """Error function: at most 2 ulp."""
-    a = Algebra(w, x.lanes)
     x = x._replace(dtype=F)
     size = a.abs(x)
     small = a.fma(a.poly(a.mul(x, x), _ERF), x, x)
-    tail = exp(w, a.poly(a.clamp(size, 0.0, 3.95), _TAIL))  # erfc
+    tail = _exp_within(a, a.poly(a.clamp(size, 0.0, 3.95), _TAIL))  # erfc
     large = a.sign_of(a.sub(a.c(1.0), tail), x)
     return a.select(a.test("ogt", size, a.c(0.92)), large, small)
 
 
-EXPANSIONS: dict[str, Callable[[Writer, Value], Value]] = {
+EXPANSIONS: dict[str, Callable[[Algebra, Value], Value]] = {
     "exp": exp,
     "exp2": exp2,
     "expm1": expm1,
