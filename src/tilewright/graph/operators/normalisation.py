@@ -34,7 +34,7 @@ def softmax(op: Lowering, x: Tensor) -> Tensor:
 
 
 def softmax_along(op: Lowering, x: Tensor, axes: Sequence[int], logarithm: bool = False) -> Tensor:
-    """exp(x - max) / sum, or its logarithm, over ``axes``."""
+    """exp(x - max) * (1 / sum), or its logarithm, over ``axes``."""
     wide = ty.f32 if x.dtype.bits < 32 else x.dtype
     peak = fold_axes(op, x, axes, lambda v: v, "max", stem="peak")
     powers = op.compute(x.shape, lambda *i: intrinsic("exp", cast(x[i], wide) - peak[flattened(i, axes)]), wide, "powers")
@@ -43,7 +43,8 @@ def softmax_along(op: Lowering, x: Tensor, axes: Sequence[int], logarithm: bool 
         return op.compute(
             x.shape, lambda *i: cast(x[i], wide) - peak[flattened(i, axes)] - intrinsic("log", total[flattened(i, axes)]), x.dtype
         )
-    return op.compute(x.shape, lambda *i: powers[i] / total[flattened(i, axes)], x.dtype)
+    share = pointwise(op, lambda v: 1 / v, total)  # one division for each row
+    return op.compute(x.shape, lambda *i: powers[i] * share[flattened(i, axes)], x.dtype)
 
 
 @operator("Hardmax")
