@@ -1,0 +1,128 @@
+"""The levels, knobs and constraints that declared machines induce, and blocked instruction tiles against the interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tilewright import lang
+from tilewright.hw import Machine, load_machine
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.interpreter import interpret
+from tilewright.ir.stmt import Call, For, Kernel, LoopKind
+from tilewright.ir.types import DType, f16, f32, i8, i32
+from tilewright.space.rules.tensors import memory_levels
+from tilewright.space.space import Space
+
+
+def matmul(m: int, n: int, k: int, dtype: DType, wide: DType) -> Kernel:
+    a, b, r = lang.tensor("a", dtype, (m, k)), lang.tensor("b", dtype, (k, n)), lang.reduce_axis(0, k, "k")
+    c = lang.compute("c", (m, n), lambda i, j: lang.sum(ex.cast(a[i, r], wide) * ex.cast(b[r, j], wide), [r]), dtype=wide)
+    return lang.build("matmul", [a, b], [c])
+
+
+@pytest.fixture(scope="module")
+def gemmini() -> Space:
+    return Space(matmul(128, 128, 128, i8, i32), load_machine("gemmini"))
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Space:
+    return Space(matmul(256, 128, 192, f16, f32), load_machine("cuda.sm80"))
+
+
+def levels(machine: Machine, operands: dict[str, str]) -> list[tuple[str, tuple[str, ...], str | None]]:
+    return [(x.memory.name, x.operands, x.unit and x.unit.name) for x in memory_levels(machine, operands, "c")]
+
+
+def test_levels_are_read_off_the_machine() -> None:
+    """Managed memories from outside in; the result stays in its own; blocks go to the unit that owns the memory."""
+    assert levels(load_machine("gemmini"), {"c": "acc", "a": "spad", "b": "spad"}) == [("acc", ("c",), None), ("spad", ("a", "b"), None)]
+    assert levels(load_machine("cuda.sm80"), {"c": "reg", "a": "reg", "b": "reg"}) == [
+        ("smem", ("a", "b"), "sm"),
+        ("reg", ("c", "a", "b"), "warp"),
+    ]
+    assert levels(load_machine("virtual.pointwise"), {"c": "local", "a": "local", "b": "local"}) == [("local", ("c", "a", "b"), "core")]
+
+
+def test_a_systolic_array_has_one_level_of_blocks(gemmini: Space) -> None:
+    """Tiles of 16x16: 8 along each axis; as many as scratchpad (256 KiB) and accumulator (64 KiB) hold."""
+    (sketch,) = gemmini.sketches
+    assert [k.values for k in sketch.knobs] == [(1, 2, 4, 8)] * 3
+    points = gemmini.enumerate(1000)
+    i, j, k = points[:, 1], points[:, 2], points[:, 3]
+    every = np.array(np.meshgrid(*[[1, 2, 4, 8]] * 3)).reshape(3, -1)
+    fits = (every[0] * every[1] * 1024 <= 64 << 10) & ((every[0] + every[1]) * every[2] * 256 <= 256 << 10)
+    assert len(points) == fits.sum()
+    assert (i * j * 1024 <= 64 << 10).all() and ((i + j) * k * 256 <= 256 << 10).all()
+
+
+def test_a_gpu_has_blocks_warps_and_fragments(gpu: Space) -> None:
+    """Two levels: blocks of an SM divide into blocks of warps; shared memory, registers and 64 warps bound them."""
+    sketch = gpu.sketches[0]
+    assert len(sketch.knobs) == 6
+    for point in gpu.sample(300, np.random.default_rng(0)):
+        s = gpu.sketch(point)
+        values = list(gpu.values(point).values())
+        if len(values) == 6:
+            (bi, bj, bk), (wi, wj, wk) = values[:3], values[3:]
+            assert bi % wi == bj % wj == bk % wk == 0, s.name
+            assert (bi // wi) * (bj // wj) <= 64
+    units = [f.unit for f in st.loops(sketch.program) if f.kind is LoopKind.BIND]
+    assert units == ["sm", "sm", "warp", "warp"]
+    memories = {b.memory for b in st.allocated(sketch.program)}
+    assert {"smem", "reg"} <= memories
+
+
+def test_mappings_are_alternatives(gpu: Space) -> None:
+    """Each fragment shape is a sketch of its own."""
+    assert len(gpu.sketches) > 3
+    assert len({s.name for s in gpu.sketches}) == len(gpu.sketches)
+    assert any("m16n16k16" in s.name for s in gpu.sketches) and any("m32n8k16" in s.name for s in gpu.sketches)
+
+
+def trips(kernel: Kernel, env: dict[str, int], call: bool) -> list[int]:
+    """Iterations of the loops around the instruction (or around its loops in the program), without those of one."""
+
+    def visit(s: st.Stmt, around: list[For]) -> list[For] | None:
+        if isinstance(s, Call) if call else isinstance(s, For) and s.kind is LoopKind.UNROLL:
+            return around
+        inside = [*around, s] if isinstance(s, For) else around
+        return next((f for t in st.substmts(s) if (f := visit(t, inside)) is not None), None)
+
+    found = visit(kernel.body, [])
+    assert found is not None
+    return [n for f in found if (n := int(ex.evaluate(f.extent, env))) > 1]
+
+
+def test_the_program_has_the_loops_of_the_schedule(gemmini: Space) -> None:
+    for point in gemmini.sample(10, np.random.default_rng(4)):
+        scheduled = trips(gemmini.schedule(point).kernel, {}, call=True)
+        assert trips(gemmini.sketch(point).program, gemmini.values(point), call=False) == scheduled, gemmini.describe(point)
+
+
+@pytest.mark.parametrize(("machine", "dtype", "wide"), [("gemmini", i8, i32), ("virtual.pointwise", f32, f32)])
+def test_blocked_tiles_compute_the_product(machine: str, dtype: DType, wide: DType) -> None:
+    space = Space(matmul(32, 32, 32, dtype, wide), load_machine(machine))
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-4, 5, (32, 32)) for _ in range(2))
+    for point in space.sample(3, rng):
+        c = np.zeros((32, 32), np.int32 if wide == i32 else np.float32)
+        narrow = np.int8 if dtype == i8 else np.float32
+        interpret(space.schedule(point).kernel, [a.astype(narrow), b.astype(narrow), c])
+        np.testing.assert_array_equal(c, a @ b)
+
+
+def test_the_default_point_is_the_mapped_kernel(gemmini: Space) -> None:
+    plan = gemmini.plan(gemmini.default())
+    assert plan.decisions[0].mapping.startswith("matmul: ")
+    assert any(isinstance(s, Call) for s in st.walk(plan.schedule.kernel.body))
+
+
+def test_a_kernel_without_contraction_stays_as_written() -> None:
+    x = lang.tensor("x", f32, (16, 16))
+    kernel = lang.build("double", [x], [lang.compute("y", (16, 16), lambda i, j: x[i, j] * 2.0)])
+    space = Space(kernel, load_machine("gemmini"))
+    assert space.size == 1
+    assert space.schedule(space.default()).kernel.body == kernel.body
