@@ -40,6 +40,7 @@ ENTRIES = (
     Entry("machine", "machine:app", "Show declared machines: this computer, the library's, your own."),
     Entry("doctor", "doctor:doctor", "Check what works on this computer and say what to do about the rest."),
     Entry("records", "records:app", "Show, export and import what tuning measured."),
+    Entry("report", "report:report", "Write an HTML page about tuning: curves, winners, roofline, time split, fusion plan."),
     Entry("worker", "worker:worker", "Build and measure trials for `tilewright tune --cluster ADDRESS` on other computers."),
     Entry("cache", "cache:app", "Show or clear the build cache."),
 )

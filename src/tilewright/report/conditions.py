@@ -1,0 +1,79 @@
+"""Where, when and how the figures came about, and what did not go well."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from tilewright.report.cells import section, table
+from tilewright.report.findings import Findings
+from tilewright.report.markup import Content, Markup, join, tag
+from tilewright.runtime.measurement import processor_name
+from tilewright.runtime.records import Session
+from tilewright.runtime.records.record import host_name, now
+
+
+def conditions(findings: Findings) -> Markup:
+    """Hosts, versions, threads, dates, load; sessions with their budgets."""
+    records = findings.records
+    hosts = Counter(r.host for r in records)
+    versions = Counter(", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records)
+    dates = sorted(r.date for r in records)
+    rows: list[tuple[Content, Content]] = [
+        ("computers", _counted(hosts)),
+        ("machines", ", ".join(dict.fromkeys(t.task.machine for t in findings.tasks))),
+        ("threads", ", ".join(map(str, sorted({t.task.threads for t in findings.tasks})))),
+        ("versions", _counted(versions)),
+        ("first and last record", f"{dates[0][:19]} to {dates[-1][:19]} UTC"),
+        ("this page", f"written {now()[:19]} UTC on {host_name()}, load {os.getloadavg()[0]:.2f}"),
+    ]
+    if set(hosts) == {host_name()}:
+        rows.insert(1, ("processor", processor_name()))
+    parts = [table("Conditions", ("what", "value"), rows)]
+    if findings.sessions:
+        columns = ("session", "subject", "state", "author", "seed", "budget", "begun", "last change", "computer", "options")
+        parts.append(table("Sessions", columns, map(_session, findings.sessions), ("seed",)))
+    return section("Conditions", "conditions", *parts)
+
+
+def notes(findings: Findings) -> Markup:
+    """What a reader has to know to judge the figures; verdicts of everything that was tried."""
+    verdicts = sum((t.verdicts for t in findings.tasks), Counter[str]())
+    said: list[Content] = [
+        "Time is the fastest sample of a call: other programs on the computer only ever add time.",
+        "Winners are decided by a final comparison, in turns with the schedule without tuning, where the table says so; "
+        "otherwise the time is that of a single trial, and the fastest of many single trials was also the luckiest.",
+    ]
+    if single := sum(t.winner is not None and t.winner.role != "final" for t in findings.tasks):
+        said.append(f"{single} of {len(findings.tasks)} winners have no final comparison.")
+    if kept := sum(t.kept_default for t in findings.tasks):
+        said.append(f"For {kept} of {len(findings.tasks)} tasks nothing faster than the schedule without tuning was found.")
+    if nothing := [t.task.name for t in findings.tasks if t.winner is None]:
+        said.append(f"Nothing worked for: {', '.join(nothing)}.")
+    if findings.untried:
+        said.append(f"{len(findings.untried)} kernels were never tried: {', '.join(t.name for t in findings.untried)}.")
+    if open_ := [s.id for s in findings.sessions if s.state == "running"]:
+        said.append(f"Still running, or killed: {', '.join(open_)}.")
+    if elsewhere := sum(t.discovery is None and t.winner is not None and not t.kept_default for t in findings.tasks):
+        said.append(f"{elsewhere} winners were found by sessions that are not shown: known trials are not repeated.")
+    rows = [(status, str(n)) for status, n in verdicts.most_common()]
+    total = ("all", str(verdicts.total()))
+    return section(
+        "Notes", "notes", tag("ul", *(tag("li", s) for s in said)),
+        table("Trials and baselines by verdict", ("verdict", "count"), [*rows, total], ("count",)),
+    )  # fmt: skip
+
+
+def _counted(found: Counter[str]) -> str:
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{name} ({n} records)" for name, n in found.most_common())
+
+
+def _session(s: Session) -> tuple[Content, ...]:
+    limits = [f"{s.trials} trials" if s.trials is not None else "", f"{s.seconds:g} s" if s.seconds is not None else ""]
+    options = ", ".join(f"{k}={v}" for k, v in s.options.items())
+    return (
+        s.id, s.subject, s.state, s.author, str(s.seed), " and ".join(x for x in limits if x) or "no limit",
+        s.created[:19], s.updated[:19], s.host, join(options),
+    )  # fmt: skip
