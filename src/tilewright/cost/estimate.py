@@ -28,6 +28,8 @@ from tilewright.hw.memory import CACHE
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel, LoopKind
 
+#: Candidates evaluated together: their values stay in the processor's second-level cache.
+CHUNK = 1024
 #: Part of a cache that a working set may fill before it loses lines to conflicts and to other data.
 USABLE = 0.9
 #: Part of a memory's declared bandwidth that loops reach.
@@ -71,10 +73,14 @@ def estimate(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = 
     ``env`` binds the knobs of ``program`` to numbers, int arrays of one length (a population: float64 array), or
     tensors (differentiable). The tape of formulas is built on the first call for a program.
     """
-    (cycles,) = _tape(program, machine, threads)(env or {})
-    shape = next((v.shape for v in (env or {}).values() if isinstance(v, np.ndarray)), None)
-    seconds: Any = cycles / machine.clock_hz
-    return np.full(shape, seconds) if shape is not None and np.ndim(seconds) == 0 else seconds
+    tape, env = _tape(program, machine, threads), env or {}
+    arrays = {k: v for k, v in env.items() if isinstance(v, np.ndarray)}
+    if not arrays:
+        return tape(env)[0] / machine.clock_hz
+    cycles = np.empty(next(iter(arrays.values())).shape)
+    for lo in range(0, len(cycles), CHUNK):
+        (cycles[lo : lo + CHUNK],) = tape({**env, **{k: v[lo : lo + CHUNK] for k, v in arrays.items()}})
+    return cycles / machine.clock_hz
 
 
 @lru_cache(maxsize=256)

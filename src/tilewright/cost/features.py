@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 
 from tilewright.cost.columns import COLUMN, COLUMNS, PLAIN
-from tilewright.cost.estimate import analysis_of, program_cycles
+from tilewright.cost.estimate import CHUNK, analysis_of, program_cycles
 from tilewright.cost.formula import Formula, Tape
 from tilewright.cost.statement_features import statement_columns
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import IRTypeError
-
-#: Candidates evaluated together: their values stay in the processor's second-level cache.
-CHUNK = 1024
 
 
 class Extractor:

@@ -204,17 +204,36 @@ class Graph:
             return q
         if a.lo >= 0 and (a.hi < b.lo or (a.op == "add" and a.args[0] is b and a.args[1].is_const and a.args[1].value < 0)):
             return self.const(0)
+        if (x := self._rounded_up(a, b)) is not None:
+            return self.ceildiv(x, b)
         hi = math.floor(a.hi / b.lo) if b.lo > 0 and math.isfinite(a.hi) else math.inf
         lo = math.floor(a.lo / b.hi) if a.lo >= 0 and math.isfinite(b.hi) else (0.0 if a.lo >= 0 else -math.inf)
         return self._node("floordiv", (a, b), bounds=(lo, hi))
 
+    def _rounded_up(self, a: Formula, b: Formula) -> Formula | None:
+        """``x`` where a is x + (b - 1): its floored quotient is x / b rounded up."""
+        if a.op != "add":
+            return None
+        first, second = a.args
+        if b.is_const:
+            return first if second.is_const and second.value == b.value - 1 else None
+        if first is b and second.is_const:
+            return self.const(second.value + 1)
+        less = self.add(b, -1)
+        return second if first is less else first if second is less else None
+
     def ceildiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """Quotient rounded up."""
         a, b = self.lift(a), self.lift(b)
         if (q := self.quotient(a, b)) is not None:
             return q
         if a.is_const and b.is_const:
             return self.const(-(-a.value // b.value))
-        return self.floordiv(a + (b - 1), b)
+        if a.lo > 0 and a.hi <= b.lo:
+            return self.const(1)
+        lo = math.ceil(a.lo / b.hi) if a.lo > 0 and math.isfinite(b.hi) else (1.0 if a.lo > 0 else 0.0 if a.lo >= 0 else -math.inf)
+        hi = math.ceil(a.hi / b.lo) if b.lo > 0 and math.isfinite(a.hi) else math.inf
+        return self._node("ceildiv", (a, b), bounds=(lo, hi))
 
     def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
         a, b = self.lift(a), self.lift(b)
@@ -245,11 +264,15 @@ class Graph:
     def le(self, a: Formula | Number, b: Formula | Number) -> Formula:
         """Condition a <= b."""
         a, b = self.lift(a), self.lift(b)
-        if a is b or a.hi <= b.lo:
+        if a is b or a.hi <= b.lo or self._covers(b, a):
             return self.const(1)
         if a.lo > b.hi:
             return self.const(0)
         return self._node("le", (a, b), bounds=(0, 1))
+
+    def _covers(self, b: Formula, a: Formula) -> bool:
+        """Whether b is ceil(a / t) * t."""
+        return any(f.op == "ceildiv" and f.args[0] is a and self.quotient(b, f) is f.args[1] for f in b.factors[1])
 
     def equal(self, a: Formula | Number, b: Formula | Number) -> Formula:
         """Condition a == b."""
@@ -385,6 +408,17 @@ def _floordiv(a: Any, b: Any) -> Any:
     return np.floor(a / b)
 
 
+def _ceildiv(a: Any, b: Any) -> Any:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return -(-a // b)
+    if _is_tensor(a) or _is_tensor(b):
+        import torch
+
+        exact = torch.as_tensor(a / b)
+        return exact + (torch.ceil(exact.detach() - 1e-9) - exact).detach()
+    return np.ceil(a / b)
+
+
 def _min(a: Any, b: Any) -> Any:
     return _either(a, b, min, np.minimum, "minimum")
 
@@ -423,6 +457,7 @@ _APPLY: dict[str, Any] = {
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
     "floordiv": _floordiv,
+    "ceildiv": _ceildiv,
     "min": _min,
     "max": _max,
     "le": lambda a, b: a <= b,

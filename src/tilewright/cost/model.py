@@ -72,7 +72,7 @@ class TreeModel:
             ids = np.zeros(len(features), np.int64) if tasks is None else np.asarray(tasks)
             groups = [np.flatnonzero(ids == t) for t in np.unique(ids)]
             features, throughput = [features[g] for g in groups], [np.asarray(throughput)[g] for g in groups]
-        rows, owner, target = _table(features, throughput)
+        rows, owner, target = _table(features, list(throughput))
         margin = np.zeros(len(target))
         if self._first is not None:
             rows, first = self._with_first(rows, owner, len(target))
