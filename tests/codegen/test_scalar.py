@@ -166,3 +166,13 @@ def test_bitcasts(check):
         )
         finite = np.random.default_rng(0).integers(0, 0x7BFF, 20).astype(np.uint16)
         check(Kernel("k", (x, y, h, a, b, c, d), Block((For(i, ex.idx(0), ex.idx(20), body, kind),))), h=finite)
+
+
+@pytest.mark.parametrize("kind", [LoopKind.SERIAL, LoopKind.VECTOR])
+def test_quotients_beyond_64_bits_in_every_lane(check, kind):
+    n = 19  # chunks of eight lanes, and a tail of four of which one is off
+    x, y, q, r = buffer("x", ty.u64, (n,)), buffer("y", ty.i32, (n,)), buffer("q", ty.i8, (n,)), buffer("r", ty.i64, (n,))
+    i = ex.Var("i")
+    body = Block((store(q[i], x[i] // y[i]), store(r[i], ex.cast(x[i] % y[i], ty.i64))))
+    for seed in range(4):
+        check(Kernel("k", (x, y, q, r), Block((For(i, ex.idx(0), ex.idx(n), body, kind),))), seed=seed)

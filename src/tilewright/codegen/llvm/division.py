@@ -16,6 +16,8 @@ def floor_division(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, 
 
     The quotient of the smallest number and -1 wraps.
     """
+    if lanes and bits > 64:
+        return _each_lane(w, op, x, y, bits, signed, lanes)
     ints, conds = integer_type(bits, lanes), integer_type(1, lanes)
 
     def c(v: int) -> str:
@@ -42,44 +44,40 @@ def floor_division(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, 
     return w.pure(f"select {conds} {minus}, {ints} {w.pure(f'sub {ints} {c(0)}, {x}')}, {ints} {quo}")
 
 
+def _each_lane(w: Writer, op: str, x: str, y: str, bits: int, signed: bool, lanes: int) -> str:
+    """One lane after the other: nothing is gained by vectors of wide integers, which LLVM cuts up itself."""
+    vec, one = integer_type(bits, lanes), integer_type(bits)
+    out = "poison"
+    for i in range(lanes):
+        a, b = (w.pure(f"extractelement {vec} {v}, i64 {i}") for v in (x, y))
+        out = w.pure(f"insertelement {vec} {out}, {one} {floor_division(w, op, a, b, bits, signed, 0)}, i64 {i}")
+    return out
+
+
 def _truncating(w: Writer, x: str, y: str, bits: int, signed: bool, lanes: int) -> tuple[str, str]:
-    """(quotient, remainder) rounding towards zero."""
+    """(quotient, remainder) rounding towards zero; more than 64 bits only without lanes."""
     ints = integer_type(bits, lanes)
     if bits <= 64:
         kind = "s" if signed else "u"
         return w.pure(f"{kind}div {ints} {x}, {y}"), w.pure(f"{kind}rem {ints} {x}, {y}")
-    quo = _wide_quotient(w, x, y, bits, signed, lanes)
+    quo = _wide_quotient(w, x, y, bits, signed)
     return quo, w.pure(f"sub {ints} {x}, {w.pure(f'mul {ints} {quo}, {y}')}")
 
 
-def _wide_quotient(w: Writer, x: str, y: str, bits: int, signed: bool, lanes: int) -> str:
-    ints, conds = integer_type(bits, lanes), integer_type(1, lanes)
-    zero = splat_text(f"i{bits}", "0", lanes)
-    if not signed:
-        return _each_lane(w, x, y, bits, lanes)
+def _wide_quotient(w: Writer, x: str, y: str, bits: int, signed: bool) -> str:
+    """By long division of the magnitudes."""
+    symbol, ints = f"tw.udiv.i{bits}", integer_type(bits)
+    w.definitions[symbol] = _DIVISION.format(n=bits, top=bits - 1, symbol=symbol)
 
     def size(v: str) -> str:
-        negative = w.pure(f"icmp slt {ints} {v}, {zero}")
-        return w.pure(f"select {conds} {negative}, {ints} {w.pure(f'sub {ints} {zero}, {v}')}, {ints} {v}")
+        negative = w.pure(f"icmp slt {ints} {v}, 0")
+        return w.pure(f"select i1 {negative}, {ints} {w.pure(f'sub {ints} 0, {v}')}, {ints} {v}") if signed else v
 
-    quo = _each_lane(w, size(x), size(y), bits, lanes)
-    differ = w.pure(f"icmp slt {ints} {w.pure(f'xor {ints} {x}, {y}')}, {zero}")
-    return w.pure(f"select {conds} {differ}, {ints} {w.pure(f'sub {ints} {zero}, {quo}')}, {ints} {quo}")
-
-
-def _each_lane(w: Writer, x: str, y: str, bits: int, lanes: int) -> str:
-    """Calls of the division function."""
-    symbol = f"tw.udiv.i{bits}"
-    w.definitions[symbol] = _DIVISION.format(n=bits, top=bits - 1, symbol=symbol)
-    one = f"i{bits}"
-    if not lanes:
-        return w.pure(f"call {one} @{symbol}({one} {x}, {one} {y})")
-    vec = integer_type(bits, lanes)
-    out = "poison"
-    for i in range(lanes):
-        operands = ", ".join(f"{one} " + w.pure(f"extractelement {vec} {v}, i64 {i}") for v in (x, y))
-        out = w.pure(f"insertelement {vec} {out}, {one} {w.pure(f'call {one} @{symbol}({operands})')}, i64 {i}")
-    return out
+    quo = w.pure(f"call {ints} @{symbol}({ints} {size(x)}, {ints} {size(y)})")
+    if not signed:
+        return quo
+    differ = w.pure(f"icmp slt {ints} {w.pure(f'xor {ints} {x}, {y}')}, 0")
+    return w.pure(f"select i1 {differ}, {ints} {w.pure(f'sub {ints} 0, {quo}')}, {ints} {quo}")
 
 
 #: Long division, one bit at a time; operands below 2**(n-1).
