@@ -22,6 +22,7 @@ from tilewright.hw.machine import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.mapping.operators import FLOAT, build_operator
 from tilewright.runtime.jobs import Job, Limits, Outcome
+from tilewright.runtime.records.record import host_name
 from tilewright.runtime.records.task import machine_key
 from tilewright.runtime.workers import Workers
 from tilewright.schedule import Schedule
@@ -116,6 +117,7 @@ def test_results_are_those_of_the_local_executor(two_workers: Cluster) -> None:
     found = two_workers.run(asked, heard.__setitem__)
     assert [heard[n] for n in range(len(asked))] == found
     assert [o.status for o in found] == ["ok", "ok", "ok", "build_error"] * 2
+    assert {o.host for o in found} == {host_name()}
     together = two_workers.compare(asked[:3], rounds=3)
     with Workers(1) as local:
         assert essence(local.run(asked)) == essence(found)

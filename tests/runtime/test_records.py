@@ -335,6 +335,29 @@ def test_readonly_disk(small_disk: Path) -> None:
             store.add(full_record())
 
 
+def test_readonly_disk_with_a_log_that_was_left_behind(small_disk: Path) -> None:
+    """What is only in the log is not silently left out."""
+    path = small_disk / "records.db"
+    child = os.fork()
+    if child == 0:
+        store = RecordStore(path)
+        store.add(full_record())
+        os._exit(0)
+    os.waitpid(child, 0)
+    path.with_name("records.db-shm").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(RuntimeFailure, match=r"left by a process that was killed[\s\S]*copy records.db and records.db-wal"):
+        RecordStore(path, readonly=True)
+
+
+def test_an_empty_file_has_no_records_yet(tmp_path: Path) -> None:
+    (tmp_path / "records.db").touch()
+    with pytest.raises(RuntimeFailure, match="no records in"):
+        RecordStore(tmp_path / "records.db", readonly=True)
+    with RecordStore(tmp_path / "records.db") as store:
+        assert store.add(full_record()) == 1
+
+
 def test_errors_of_the_disk_while_writing(store: RecordStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that fails half way leaves nothing of itself."""
     store.add(full_record())

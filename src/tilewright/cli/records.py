@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from tilewright.cli.console import seconds_text, stdout, table
+from tilewright.cli.options import RecordsFile
 from tilewright.runtime.records import Record, RecordStore, Session, Task, records_path
 from tilewright.util.errors import RuntimeFailure
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
 
-File = Annotated[
-    Path | None,
-    typer.Option("--records", metavar="FILE", help="The records (default: TILEWRIGHT_RECORDS, or the user's own).", show_default=False),
-]
 Limit = Annotated[int, typer.Option(min=1, help="Rows to show at most.")]
 #: Characters of a key that are shown, and as a rule enough to name it.
 _SHORT = 10
@@ -54,7 +51,7 @@ def records() -> None:
 
 @app.command("list")
 def list_command(
-    file: File = None,
+    file: RecordsFile = None,
     sessions: Annotated[bool, typer.Option("--sessions", help="List tuning sessions instead of tasks.")] = False,
     limit: Limit = 50,
 ) -> None:
@@ -70,7 +67,7 @@ def list_command(
 @app.command()
 def show(
     key: Annotated[str, typer.Argument(help="First characters of a task's, session's or record's key.")],
-    file: File = None,
+    file: RecordsFile = None,
     limit: Limit = 20,
 ) -> None:
     """A task with its fastest records, a session with its tasks, or a record with its schedule."""
@@ -89,7 +86,7 @@ def show(
 @app.command()
 def best(
     key: Annotated[str, typer.Argument(help="First characters of a task's key; all tasks without it.", show_default=False)] = "",
-    file: File = None,
+    file: RecordsFile = None,
     json: Annotated[bool, typer.Option("--json", help="Only the schedule's trace, as JSON that `replay` takes.")] = False,
 ) -> None:
     """The fastest record of a task with its schedule, or of every task."""
@@ -112,7 +109,7 @@ def best(
 @app.command()
 def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write (default: stdout).", show_default=False)] = None,
-    file: File = None,
+    file: RecordsFile = None,
     task: Annotated[str, typer.Option(help="Only records of this task.", show_default=False)] = "",
     session: Annotated[str, typer.Option(help="Only records of this session.", show_default=False)] = "",
     salvage: Annotated[bool, typer.Option("--salvage", help="Write what is readable of a damaged file.")] = False,
@@ -135,7 +132,7 @@ def export(
 @app.command("import")
 def import_command(
     lines: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What `export` wrote; - is stdin.")],
-    file: File = None,
+    file: RecordsFile = None,
 ) -> None:
     """Add records from JSON lines; those that are there already stay as they are."""
     from tilewright.runtime.records.exchange import import_lines

@@ -13,6 +13,7 @@ import os
 import pickle
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ from tilewright.hw.load import load_machine
 from tilewright.runtime.cache import toolchain
 from tilewright.runtime.jobs import Job, Limits, Outcome
 from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.records.record import host_name
 from tilewright.runtime.records.task import machine_key
 from tilewright.runtime.workers import Workers
 from tilewright.util.errors import RuntimeFailure
@@ -69,12 +71,16 @@ class Bench(WorkerPlugin):
 
 def run_jobs(asked_by: str, limits: Limits, blob: bytes) -> list[Outcome]:
     """Outcomes of the pickled jobs ``blob``. Runs in a Dask worker."""
-    return _bench(asked_by).workers(limits).run(_jobs(blob))
+    return _here(_bench(asked_by).workers(limits).run(_jobs(blob)))
 
 
 def compare_jobs(asked_by: str, limits: Limits, blob: bytes, rounds: int) -> list[Outcome]:
     """Outcomes of the pickled jobs ``blob``, timed in turns. Runs in a Dask worker."""
-    return _bench(asked_by).workers(limits).compare(_jobs(blob), rounds)
+    return _here(_bench(asked_by).workers(limits).compare(_jobs(blob), rounds))
+
+
+def _here(outcomes: list[Outcome]) -> list[Outcome]:
+    return [replace(o, host=host_name()) for o in outcomes]
 
 
 def _bench(asked_by: str) -> Bench:

@@ -55,7 +55,8 @@ class Outcome:
     """How a trial ended: seconds per call (one sample each), and the steps that were applied.
 
     ``samples`` is empty unless ``status`` is "ok", ``message`` says what went wrong. ``build_seconds``
-    is for scheduling and compiling, ``run_seconds`` for loading, verifying and measuring.
+    is for scheduling and compiling, ``run_seconds`` for loading, verifying and measuring. ``host`` is the
+    computer it ran on ("": this one).
     """
 
     status: Status
@@ -64,6 +65,7 @@ class Outcome:
     trace: Trace | None = None
     build_seconds: float = 0.0
     run_seconds: float = 0.0
+    host: str = ""
 
     @property
     def ok(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tilewright.runtime.jobs import Outcome, Status
 from tilewright.runtime.records import Record, RecordStore, Session, Task
+from tilewright.runtime.records.record import host_name
 from tilewright.schedule.trace import Trace
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
@@ -53,7 +54,7 @@ class Ledger:
             lambda: self._store.add(
                 Record(
                     self.task, outcome.status, outcome.samples, outcome.trace.to_json() if outcome.trace else "", point, outcome.message,
-                    estimate, role=role, author=s.author, seed=s.seed, session=s.id,
+                    estimate, role=role, author=s.author, seed=s.seed, session=s.id, host=outcome.host or host_name(),
                 )
             )
         )  # fmt: skip

@@ -53,6 +53,8 @@ def connect(path: Path, *, readonly: bool, timeout: float) -> sqlite3.Connection
         connection = _open(path, readonly, timeout)
         try:
             _check(connection, path)
+            if readonly and version_of(connection) == 0:
+                raise RuntimeFailure(f"there are no records in {path} yet", hint=_NOTHING)
             if not readonly:
                 _prepare(connection, timeout)
                 _migrate(connection)
@@ -77,6 +79,7 @@ def translated(path: Path, action: str) -> Iterator[None]:
         raise _failure(path, action, code, str(error)) from error
 
 
+_NOTHING = "`tilewright tune` makes them; --records names another file"
 _ADVICE: dict[int, tuple[str, str | None]] = {
     sqlite3.SQLITE_FULL: ("the disk is full", "earlier records are intact: free some space and run the same command again to go on"),
     sqlite3.SQLITE_BUSY: ("another process has kept it locked for too long", "wait for it or end it, then run the same command again"),
@@ -101,7 +104,7 @@ def _failure(path: Path, action: str, code: int, details: str = "") -> RuntimeFa
 
 def _open(path: Path, readonly: bool, timeout: float) -> sqlite3.Connection:
     if readonly and not path.is_file():
-        raise RuntimeFailure(f"there are no records at {path}", hint="`tilewright tune` makes them; --records names another file")
+        raise RuntimeFailure(f"there are no records at {path}", hint=_NOTHING)
     if not readonly:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +124,12 @@ def _open(path: Path, readonly: bool, timeout: float) -> sqlite3.Connection:
             # Readers of a write-ahead log keep an index beside the file. Where they may not (a read-only
             # directory) and nobody else can be writing, the file alone is all there is.
             connection.close()
+            log = path.with_name(path.name + "-wal")
+            if log.is_file() and log.stat().st_size:
+                raise RuntimeFailure(
+                    f"the records {path} were left by a process that was killed, and cannot be put in order where they are",
+                    hint=f"copy {path.name} and {log.name} to a directory that can be written",
+                ) from None
             connection = _connection(path, "mode=ro&immutable=1", timeout)
     return connection
 
