@@ -11,6 +11,9 @@ from tilewright.tune.author import History, draw
 from tilewright.tune.authors import AUTHORS, make_author
 from tilewright.util.errors import TuneError
 
+#: Those that search on their own.
+SEARCHING = [name for name in AUTHORS if name != "replay"]
+
 
 @pytest.fixture(scope="module")
 def space() -> GemmSpace:
@@ -32,7 +35,7 @@ def play(space: GemmSpace, name: str, seed: int, trials: int, batch: int = 10, f
     return np.concatenate(found)
 
 
-@pytest.mark.parametrize("name", AUTHORS)
+@pytest.mark.parametrize("name", SEARCHING)
 def test_proposals_are_new_valid_and_reach_every_point(space: GemmSpace, name: str) -> None:
     every = space.enumerate(space.size)
     tried = play(space, name, 1, 10_000, batch=16, fail=True)
@@ -40,14 +43,14 @@ def test_proposals_are_new_valid_and_reach_every_point(space: GemmSpace, name: s
     assert len(np.unique(tried, axis=0)) == len(tried) == len(every)
 
 
-@pytest.mark.parametrize("name", AUTHORS)
+@pytest.mark.parametrize("name", SEARCHING)
 def test_equal_seeds_and_outcomes_give_equal_proposals(space: GemmSpace, name: str) -> None:
     a, b, c = (play(space, name, seed, 40) for seed in (3, 3, 4))
     assert np.array_equal(a, b)
     assert name in ("exhaustive", "analytical") or not np.array_equal(a, c)
 
 
-@pytest.mark.parametrize("name", AUTHORS)
+@pytest.mark.parametrize("name", SEARCHING)
 def test_points_somebody_else_tried_are_not_proposed(space: GemmSpace, name: str) -> None:
     author = make_author(name, space, 0)
     known = space.enumerate(space.size)[::2]
@@ -114,6 +117,14 @@ def test_history_keeps_the_shorter_time_and_forgets_failures() -> None:
     assert times.tolist() == [2.0, 1.0] and np.array_equal(measured, points[[0, 2]])
     assert np.array_equal(h.best(5), points[[2, 0]]) and len(h) == 3
     assert not len(h.new(points)) and not len(h.propose(points))
+
+
+def test_replay_gives_what_it_was_given(space: GemmSpace) -> None:
+    known = space.enumerate(space.size)[[5, 9, 5, 7]]
+    author = make_author("replay", space, 0, points=known)
+    assert np.array_equal(author.propose(2), known[:2]) and np.array_equal(author.propose(5), known[3:]) and not len(author.propose(5))
+    with pytest.raises(TuneError, match="nothing to replay"):
+        make_author("replay", space)
 
 
 def test_unknown_authors_and_spaces_too_large_are_refused(space: GemmSpace) -> None:

@@ -169,6 +169,16 @@ def test_the_best_of_other_shapes_is_tried_first(space: GemmSpace, tmp_path: Pat
     assert executor.asked[1] == BEST
 
 
+def test_replay_measures_again_what_the_records_know(space: GemmSpace, tmp_path: Path) -> None:
+    first = tune(space, trials=60, executor=Simulated(), records=tmp_path / "r.db")
+    executor = Simulated()
+    again = tune(space, trials=8, author="replay", executor=executor, records=tmp_path / "r.db")
+    fastest = sorted(first.history[1:], key=lambda t: t.seconds)[:8]
+    assert executor.asked[1:] == [t.point for t in fastest] and again.point == BEST
+    with pytest.raises(TuneError, match="nothing to replay"):
+        tune(space, trials=8, author="replay", executor=executor)
+
+
 def test_a_full_disk_costs_the_records_and_not_the_result(space: GemmSpace, tmp_path: Path) -> None:
     with RecordStore(tmp_path / "r.db") as store:
         connection = store._connection()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Tasks of other shapes whose best point is tried first.
 SUGGESTIONS = 4
+#: Points that are tried again when records are replayed.
+REPLAYED = 20
 
 
 class Ledger:
@@ -78,6 +80,12 @@ class Ledger:
         """The best points of the same program on other shapes, as they are in ``space``."""
         points = [_decoded(space, r) for r in self._store.similar(self.task, SUGGESTIONS)]
         return list({p.tobytes(): p for p in points if p is not None}.values())
+
+    def known(self, space: TunableSpace) -> list[np.ndarray]:
+        """The fastest recorded points of the task, then the best of other shapes: what is worth trying again."""
+        tried = sorted((t for t in self.trials(space) if t[1].ok), key=lambda t: t[1].seconds)
+        points = [p for p, _, _ in tried] + self.suggestions(space)
+        return list({p.tobytes(): p for p in points}.values())[:REPLAYED]
 
     def _try(self, write: Any) -> None:
         if not self._writable:

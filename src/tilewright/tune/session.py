@@ -28,6 +28,8 @@ from tilewright.util.errors import TuneError
 TRIALS = 200
 #: Trials without an improvement end a session.
 PATIENCE = 200
+#: The author whose points come from the records.
+REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,14 @@ def tune(
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) or records is None else stack.enter_context(RecordStore(Path(records)))
         ledger = Ledger.open(store, space, subject or space.kernel.name, name, seed, trials, seconds) if store is not None else None
-        writer = make_author(author, space, seed) if isinstance(author, str) else author
+        writer = _author(author, space, seed, ledger)
         workers = executor if executor is not None else stack.enter_context(Workers())
         search = Search(space, writer, workers, seed=seed, ledger=ledger)
         if progress is not None:
             search.on_trial = lambda trial: progress(_progress(search, budget, trial))
         state = "failed"
         try:
-            standing, reason = _searched(search, budget)
+            standing, reason = _searched(search, budget, resume=author != REPLAY)
             state = "stopped" if reason == "interrupted" else "done"
         finally:
             if ledger is not None:
@@ -135,16 +137,23 @@ def _space(program: Kernel | TunableSpace, machine: Machine | None, threads: int
     return Space(program, machine, threads=threads, constants=constants)
 
 
+def _author(author: str | Author, space: TunableSpace, seed: int, ledger: Ledger | None) -> Author:
+    if author == REPLAY:
+        return make_author(author, space, seed, points=ledger.known(space) if ledger is not None else ())
+    return make_author(author, space, seed) if isinstance(author, str) else author
+
+
 def _progress(search: Search, budget: Budget, latest: Trial) -> Progress:
     failed = sum(not t.outcome.ok for t in search.trials)
     baseline = search.start.seconds if search.start else inf
     return Progress(len(search.trials), budget.trials, budget.elapsed(), budget.seconds, search.bar, baseline, failed, latest)
 
 
-def _searched(search: Search, budget: Budget) -> tuple[Standing, str]:
+def _searched(search: Search, budget: Budget, *, resume: bool) -> tuple[Standing, str]:
     """Baseline, batches, final comparison; Ctrl-C cuts it short."""
     try:
-        search.resume()
+        if resume:
+            search.resume()
         search.baseline()
         budget.begin(search)
         reason = ""

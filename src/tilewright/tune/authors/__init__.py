@@ -17,6 +17,7 @@ AUTHORS: dict[str, tuple[str, str]] = {
     "annealing": ("annealing:AnnealingAuthor", "simulated annealing, several chains at once"),
     "random": ("random:RandomAuthor", "valid points drawn at random"),
     "exhaustive": ("exhaustive:ExhaustiveAuthor", "every point of a small space"),
+    "replay": ("replay:ReplayAuthor", "what records know to be good, here or on other shapes, measured again"),
 }
 
 
