@@ -30,7 +30,7 @@ from tilewright.schedule.trace import Trace
 from tilewright.util.errors import RuntimeFailure
 
 pytest.importorskip("distributed")
-from tilewright.runtime.cluster import Cluster
+from tilewright.runtime.cluster import Cluster, open_cluster
 
 ROOT = Path(__file__).parents[2]
 HOST = machine_key(Machine.host())
@@ -131,7 +131,7 @@ def test_no_worker_outlives_its_tuner(tmp_path: Path) -> None:
     """Scheduler, workers, builders and measurers are gone when the tuner is killed."""
     code = """
         import sys
-        from tilewright.runtime.cluster import Cluster
+        from tilewright.runtime.cluster import Cluster, open_cluster
         from tests.runtime.test_cluster import jobs
         cluster = Cluster(workers=1)
         cluster.run(jobs(1))
@@ -240,6 +240,15 @@ def test_dask_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_many_local_workers() -> None:
     with pytest.raises(RuntimeFailure, match="each needs a processor of its own"):
         Cluster(workers=10_000)
+
+
+def test_clusters_by_name() -> None:
+    with open_cluster("local") as cluster:
+        assert len(cluster.workers()) == len(cluster.local_processes()) == 1
+    with pytest.raises(RuntimeFailure, match="'local:two' names no cluster"):
+        open_cluster("local:two")
+    with pytest.raises(RuntimeFailure, match="a local cluster of 0 workers"):
+        open_cluster("local:0")
 
 
 def test_jobs_that_cannot_be_sent(two_workers: Cluster) -> None:

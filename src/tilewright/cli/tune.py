@@ -44,7 +44,10 @@ def tune(
     goal: Annotated[float, typer.Option(metavar="MS", help="Stop when a network's kernels take this many milliseconds together.")] = 0.0,
     records: RecordsFile = None,
     cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Measure on the workers of a Dask scheduler.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Measure on the workers of a Dask scheduler; local or local:N starts one here.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Search schedules for a network, an operator or a kernel of your own.
@@ -96,9 +99,9 @@ def _operator(name: str, shape: str) -> bytes:
 def _cluster(address: str | None, stack: ExitStack) -> Executor | None:
     if address is None:
         return None
-    from tilewright.runtime.cluster import Cluster
+    from tilewright.runtime.cluster import open_cluster
 
-    cluster = Cluster(address)
+    cluster = open_cluster(address)
     stack.callback(cluster.close)
     return cluster
 

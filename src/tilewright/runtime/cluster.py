@@ -220,6 +220,16 @@ class Cluster:
             )
 
 
+def open_cluster(where: str, limits: Limits | None = None) -> Cluster:
+    """The cluster a command line names: a scheduler's address, ``local``, or ``local:N`` for N workers here."""
+    kind, _, count = where.partition(":")
+    if kind != "local":
+        return Cluster(where, limits=limits)
+    if count and not count.isdigit():
+        raise RuntimeFailure(f"{where!r} names no cluster", hint="tcp://HOST:8786, local, or local:2")
+    return Cluster(workers=int(count or 1), limits=limits)
+
+
 class _WorkersLost(Exception):
     """Jobs were given to several workers, and all of them died."""
 
