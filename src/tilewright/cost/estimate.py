@@ -262,14 +262,14 @@ class _Step:
 
     def latency(self) -> Formula:
         """Cycles until the step's sums are ready for the next step, when it needs them."""
-        if not self.s.store.op or not self.outside or self.outside[-1] in self.s.target.loops:
+        if not self.outside or self.outside[-1] not in self.s.reduction:
             return self.g.const(0)
-        chain = self.g.product(x.trips for x in self.unrolled if x not in self.s.target.loops)
+        chain = self.g.product(x.trips for x in self.unrolled if x in self.s.reduction)
         return chain * self.core.fma_latency
 
     def horizontal(self) -> Formula:
         """Cycles to add up lanes, when the vector loop is itself summed."""
-        summed = self.s.store.op is not None and self.vector is not None and self.vector not in self.s.target.loops
+        summed = self.vector in self.s.reduction
         return self.many_targets() * (HORIZONTAL if summed else 0.0)
 
     def many_targets(self) -> Formula:
@@ -286,9 +286,9 @@ class _Step:
     def entries(self) -> Formula:
         """Cycles to start and finish the innermost serial loops, and to drain sums into what reads them."""
         entered = self.a.iterations(self.outside[:-1]) * ENTRY
-        if not self.s.store.op or not self.outside or self.outside[-1] in self.s.target.loops:
+        if not self.outside or self.outside[-1] not in self.s.reduction:
             return entered
-        return entered + self.a.iterations([x for x in self.outside if x in self.s.target.loops]) * DRAIN
+        return entered + self.a.iterations([x for x in self.outside if x not in self.s.reduction]) * DRAIN
 
     def filled(self) -> Formula:
         """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""

@@ -186,7 +186,7 @@ def _weighted_squares(owner: np.ndarray, target: np.ndarray, margin: np.ndarray)
 
     The second derivative counts the statements that move together, so that a step does not overshoot.
     """
-    weight = np.maximum(target, 0.05)
+    weight = np.maximum(target, 0.1)
     residual = target - margin
     together = np.bincount(owner, minlength=len(target))
 

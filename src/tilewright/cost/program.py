@@ -79,13 +79,15 @@ class Access:
 class Statement:
     """An innermost statement: a store, or one store of an instruction's semantics.
 
-    ``loops`` are all loops around it, outermost first. ``guarded`` when an ``if`` may skip it.
+    ``loops`` are all loops around it, outermost first, ``fresh`` of which are around the allocation of what it
+    stores to. ``guarded`` when an ``if`` may skip it.
     """
 
     store: Store
     loops: tuple[Loop, ...]
     accesses: tuple[Access, ...]
     position: int
+    fresh: int = 0
     guarded: bool = False
     instruction: str | None = None
 
@@ -96,9 +98,9 @@ class Statement:
 
     @property
     def reduction(self) -> tuple[Loop, ...]:
-        """Loops that do not move the result of a reduction."""
+        """Loops over which a reduction is summed: they do not move its result, nor make a new one."""
         moving = self.target.loops
-        return tuple(x for x in self.loops if x not in moving) if self.store.op else ()
+        return tuple(x for x in self.loops[self.fresh :] if x not in moving) if self.store.op else ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +176,8 @@ class _Reader:
         if s.op:
             found[target[0].name, target[1]][0] += 1
         accesses = tuple(self.access(buffers[n], i, scope.loops, *c) for (n, i), c in found.items())
-        return Statement(s, around, accesses, len(self.statements), guarded, instruction)
+        fresh = len(self.allocations.get(target[0].name, ()))
+        return Statement(s, around, accesses, len(self.statements), fresh, guarded, instruction)
 
     def loads(self, s: Store, scope: _Scope) -> Iterator[tuple[Buffer, tuple[Expr, ...]]]:
         for e in st.own_exprs(s):
