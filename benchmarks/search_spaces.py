@@ -181,7 +181,7 @@ def collect(name: str, limit: int, folder: Path) -> None:
     kernel = KERNELS[name]()
     space = Space(kernel, threads=1)
     points = regular_part(space, limit)
-    default = space.default()
+    default, estimates, features = space.default(), space.estimate(points), space.features(points)
     seconds, control, failed = np.full(len(points), np.inf), [], 0
     with Workers() as workers, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(name, total=len(points))
@@ -189,18 +189,20 @@ def collect(name: str, limit: int, folder: Path) -> None:
             chunk = points[start : start + BATCH]
             jobs = [Job(kernel, recipe(space, p), space.machine) for p in (default, *chunk)]
             first, *outcomes = workers.run(jobs)
+            if not first.ok:
+                raise SystemExit(f"{name}: the default schedule fails: {first.status}: {first.message}")
             control.append(first.seconds)
             seconds[start : start + len(chunk)] = [o.seconds for o in outcomes]
-            failed += sum(not o.ok for o in outcomes)
-            for o in outcomes:
-                if not o.ok:
+            for o in (o for o in outcomes if not o.ok):
+                failed += 1
+                if failed <= 5:
                     print(f"{name}: {o.status}: {o.message[:200]}", file=sys.stderr)
             bar.advance(task, len(chunk))
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         folder / f"{name}.npz",
-        points=points.astype(np.int32), seconds=seconds.astype(np.float32), estimates=space.estimate(points).astype(np.float32),
-        features=space.features(points).astype(np.float32), control=np.array(control, np.float32),
+        points=points.astype(np.int32), seconds=seconds.astype(np.float32), estimates=estimates.astype(np.float32),
+        features=features.astype(np.float32), control=np.array(control, np.float32),
         program=str(kernel), sketches=[s.name for s in space.sketches], conditions=conditions_text(conditions()),
     )  # fmt: skip
     drift = np.percentile(control, [0, 50, 100]) * 1e3
