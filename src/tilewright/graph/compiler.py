@@ -16,6 +16,7 @@ from tilewright.graph.importer import load
 from tilewright.graph.layout import choose_layouts
 from tilewright.graph.loading import ModelSource
 from tilewright.graph.model import Graph
+from tilewright.graph.movement import compose_movements
 from tilewright.graph.network import CompiledKernel, Network, Step, plan_steps
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
@@ -139,7 +140,7 @@ def prepare(graph: Graph, machine: Machine | None = None, *, threads: int | None
     """Choose layouts and divide ``graph`` into kernels."""
     machine = machine or Machine.host()
     threads = threads or default_threads()
-    graph = choose_layouts(graph, machine)
+    graph = choose_layouts(compose_movements(graph), machine)
     division = fuse(graph, fusion, machine=machine, threads=threads)
     return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
 

@@ -21,6 +21,9 @@ from tilewright.util.errors import ScheduleError, TilewrightError
 #: "dp": the division of least estimated cost; "measured": the same, with groups built and timed.
 Fusion = Literal["none", "greedy", "dp", "measured"]
 
+#: Prices are counted in picoseconds.
+_UNIT = 1e12
+
 #: Seconds of a kernel whose named arguments are constants.
 Cost = Callable[[Kernel, frozenset[str]], float]
 
@@ -73,7 +76,7 @@ def fuse(
         cost = measured_cost(machine, threads)
     groups = _Groups(graph, machine, cost or (lambda kernel, constants: estimate(kernel, machine, threads, constants)))
     found = partition(groups.problem(), width=width)
-    return FusionPlan(method, found.groups, found.cost, found.states, len(groups.prices), found.exact)
+    return FusionPlan(method, found.groups, found.cost / _UNIT, found.states, len(groups.prices), found.exact)
 
 
 def visible(graph: Graph, members: Sequence[int], consumers: dict[str, list[int]], kept: set[str]) -> frozenset[str]:
@@ -105,6 +108,7 @@ class _Groups:
     _producer: dict[str, int] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
     _by_mask: dict[int, float] = field(default_factory=dict)
+    _descendants: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         operations = self.graph.operations
@@ -128,7 +132,9 @@ class _Groups:
         def admits(group: int) -> bool:
             return group.bit_count() <= LARGEST_GROUP and (group & contractions).bit_count() <= 2 and not group & opaque
 
-        return Problem(successors, self._joins, admits, self._price)
+        problem = Problem(successors, self._joins, admits, self._price)
+        self._descendants = problem.descendants
+        return problem
 
     def _joins(self, producer: int, consumer: int) -> bool:
         """Whether everything ``consumer`` reads of ``producer`` may stay inside a kernel."""
@@ -144,8 +150,7 @@ class _Groups:
         return self._by_mask[mask]
 
     def _priced(self, members: tuple[int, ...]) -> float:
-        found = [self._patterns[i] for i in members]
-        if found.count(Pattern.CONTRACTION) > 1 and Pattern.REDUCTION not in found:
+        if not self._chained(members):
             return math.inf
         operations = [self.graph.operations[i] for i in members]
         shown = visible(self.graph, members, self._consumers, self._kept)
@@ -154,8 +159,17 @@ class _Groups:
             return math.inf
         key = self._structure(members, operations, shown)
         if key not in self.prices:
-            self.prices[key] = self._kernel_price(operations, shown)
+            self.prices[key] = self._kernel_price(operations, shown) * _UNIT // 1  # whole picoseconds: sums are exact, so ties are ties
         return self.prices[key]
+
+    def _chained(self, members: tuple[int, ...]) -> bool:
+        """Whether a reduction stands between any two contractions, as the softmax of an attention does."""
+        contractions = [i for i in members if self._patterns[i] is Pattern.CONTRACTION]
+        if len(contractions) < 2:
+            return True
+        first, second = contractions
+        after = self._descendants[first]
+        return any(after >> i & 1 and self._descendants[i] >> second & 1 for i in members if self._patterns[i] is Pattern.REDUCTION)
 
     def _structure(self, members: tuple[int, ...], operations: list[Operation], shown: frozenset[str]) -> tuple[object, ...]:
         place = {n: (k, m) for k, o in enumerate(operations) for m, n in enumerate(o.outputs)}

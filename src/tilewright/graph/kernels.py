@@ -25,6 +25,7 @@ from tilewright.ir.stmt import (
     substmts,
     written_buffers,
 )
+from tilewright.space.stages import stage_of
 
 _NAME_LENGTH = 48
 #: Stems of the names of buffers: constants, and whatever else a kernel reads.
@@ -97,7 +98,8 @@ def inline_chains(body: Sequence[_Line], private: frozenset[str]) -> list[Stmt]:
 
     A chain of element-wise nests (bias, residual, activation) becomes one nest. Only readers that
     are element-wise at the same index take part: a padded or otherwise reused value is not
-    computed twice, nor is a value with function calls that is read more than once.
+    computed twice, nor is a value with function calls that is read more than once. Contractions
+    read values that were only moved where they came from.
     """
     out = list(body)
     for line in reversed(body):  # a chain's later results first: they may become the only reader of earlier ones
@@ -113,22 +115,51 @@ def _inlined(body: list[_Line], name: str) -> list[_Line]:
     readers = [k for k, t in enumerate(body) if name in t.reads]
     if len(writers) != 1 or len(readers) != 1:
         return body
-    producer, consumer = element_wise(body[writers[0]].stmt), element_wise(body[readers[0]].stmt)
-    if producer is None or consumer is None:
+    producer, reader = element_wise(body[writers[0]].stmt), body[readers[0]]
+    if producer is None or not (_at_the_same_index(producer[1], reader.stmt) or _only_moved(producer, reader)):
         return body
-    uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == name]
-    costly = any(isinstance(e, Intrinsic) for e in ex.walk(producer[1].value))
-    if any(ld.indices != consumer[1].indices for ld in uses) or (costly and len(uses) > 1):
-        return body
-    env: dict[str, Expr] = {v.name: w for v, w in zip(producer[0], consumer[0], strict=True)}
-    value = ex.cast(ex.substitute(producer[1].value, env), producer[1].buffer.dtype)
+    iterators, made = producer
 
     def replaced(e: Expr) -> Expr | None:
-        return value if isinstance(e, Load) and e.buffer.name == name else None
+        if not (isinstance(e, Load) and e.buffer.name == name):
+            return None
+        env: dict[str, Expr] = {v.name: i for v, i in zip(iterators, e.indices, strict=True)}
+        return ex.cast(ex.substitute(made.value, env), made.buffer.dtype)
 
     out = list(body)
-    out[readers[0]] = _Line.of(map_exprs(out[readers[0]].stmt, lambda e: ex.transform(e, replaced)))
+    out[readers[0]] = _Line.of(map_exprs(reader.stmt, lambda e: ex.transform(e, replaced)))
     return [t for t in out if name not in t.writes]
+
+
+def _at_the_same_index(made: Store, reader: Stmt) -> bool:
+    """Whether ``reader`` is element-wise and uses what ``made`` stores where it stores itself, function calls once."""
+    consumer = element_wise(reader)
+    if consumer is None:
+        return False
+    uses = [ld for ld in ex.loads(consumer[1].value) if ld.buffer.name == made.buffer.name]
+    costly = any(isinstance(e, Intrinsic) for e in ex.walk(made.value))
+    return all(ld.indices == consumer[1].indices for ld in uses) and not (costly and len(uses) > 1)
+
+
+def _only_moved(producer: tuple[list[Var], Store], reader: _Line) -> bool:
+    """Whether a contraction may read what was moved at its source.
+
+    Rows of memory have to stay rows, and lie along a loop of the result, which then runs in lanes: a row that is
+    reduced is read many times over, and pays for lying farther from the next one. The source is read nowhere else.
+    """
+    iterators, made = producer
+    source, stage = made.value, stage_of(reader.stmt)
+    if not isinstance(source, Load) or source.buffer.name in reader.reads or not iterators or stage.factors() is None:
+        return False
+    assert stage.store is not None  # it has factors
+    others = {n for i in source.indices[:-1] for n in ex.free_vars(i)}
+    rows = (
+        all(isinstance(i, (Var, Const)) for i in source.indices)
+        and source.indices[-1:] == (iterators[-1],)
+        and iterators[-1].name not in others
+    )
+    uses = [ld for ld in ex.loads(stage.store.value) if ld.buffer.name == made.buffer.name]
+    return rows and all(isinstance(ld.indices[-1], Var) and ld.indices[-1].name in stage.spatial for ld in uses)
 
 
 def element_wise(nest: Stmt) -> tuple[list[Var], Store] | None:

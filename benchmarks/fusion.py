@@ -1,0 +1,119 @@
+"""Kernels and latency of networks under each way of fusion: none, greedy rules, dynamic programming.
+
+    python -m benchmarks.fusion [--threads 1] [--only REGEX] [--measured] [--layers N] [--json FILE] [--markdown FILE]
+
+Columns as in table 3.2 of the GTCO thesis: kernel calls, and distinct kernels with how often each is called
+("{[6 * 7], [12 * 2]}": seven kernels called 6 times, two called 12 times). Latencies are from runs in turns, untuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+from benchmarks.models import MODELS, bert_base, detr_transformer, random_inputs, vit_base
+from benchmarks.report import Table, conditions, parser, publish
+from onnx import ModelProto
+
+from tilewright.graph import Network, load
+from tilewright.graph.compiler import prepare
+from tilewright.graph.fusion import Fusion
+from tilewright.runtime.measurement import Measurement, measure
+
+SECTION = "fusion"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One network divided in one way; ``weights`` maps numbers of calls to how many kernels are called so often."""
+
+    name: str
+    way: str
+    kernels: int
+    weights: dict[int, int]
+    seconds: float
+    states: int
+    exact: bool
+
+    def weights_text(self) -> str:
+        return "{" + ", ".join(f"[{calls} * {kinds}]" for calls, kinds in sorted(self.weights.items())) + "}"
+
+
+def model(name: str, layers: int | None) -> ModelProto:
+    """The network; ``layers`` shortens transformers."""
+    if layers is not None:
+        shortened = {
+            "vit_b16": lambda: vit_base(layers), "bert_base": lambda: bert_base(layers=layers), "detr": lambda: detr_transformer(layers, layers)
+        }  # fmt: skip
+        if name in shortened:
+            return shortened[name]()
+    return MODELS[name]()
+
+
+def run(name: str, ways: Sequence[Fusion], threads: int, layers: int | None, repeats: int) -> tuple[list[Row], Measurement]:
+    """Divide, compile and time ``name`` in every way; SystemExit when two ways disagree about the result."""
+    graph = load(model(name, layers), dims={"batch": 1} if name == "vit_b16" else None)
+    inputs = random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in graph.inputs})
+    rows, networks = [], {}
+    for way in ways:
+        start = time.perf_counter()
+        prepared = prepare(graph, threads=threads, fusion=way)
+        seconds = time.perf_counter() - start
+        calls = Counter(prepared.task(s) for s in prepared.steps)
+        plan = prepared.fusion
+        rows.append(Row(name, way, len(prepared.steps), dict(Counter(calls.values())), seconds, plan.states, plan.exact))
+        networks[way] = prepared.compile()
+    _agree(name, networks, inputs)
+    return rows, measure({w: lambda n=n: n(inputs) for w, n in networks.items()}, repeats=repeats, min_time=0.0, threads=threads)
+
+
+def _agree(name: str, networks: dict[Fusion, Network], inputs: dict[str, np.ndarray]) -> None:
+    first, *others = (list(n(inputs).values()) for n in networks.values())
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            if not np.allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max()):
+                raise SystemExit(f"{name}: two ways of fusion give results that differ by {np.abs(a - b).max():.1e}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, SECTION)
+    p.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    p.add_argument("--repeats", type=int, default=9, help="rounds (default: %(default)s)")
+    p.add_argument("--layers", type=int, help="encoder (and decoder) layers of the transformers (default: all)")
+    p.add_argument("--measured", action="store_true", help="also divide by measured cost: builds and times every kind of group")
+    options: argparse.Namespace = p.parse_args(arguments)
+    ways = [w for w in get_args(Fusion) if w != "measured" or options.measured]
+    names = [n for n in MODELS if re.search(options.only, n)]
+    if not names:
+        p.error(f"no network matches {options.only!r}; there are: {', '.join(MODELS)}")
+    lines, results = [], []
+    for name in names:
+        rows, measured = run(name, ways, options.threads, options.layers, options.repeats)
+        for r in rows:
+            gain = measured.ratio(r.way, over="none")
+            lines.append((
+                name, r.way, str(r.kernels), str(sum(r.weights.values())), r.weights_text(), f"{measured[r.way].median * 1e3:.3g}",
+                f"{gain:.3f}", f"{r.seconds:.1f}", str(r.states or "") + ("" if r.exact else " (beam)"),
+            ))  # fmt: skip
+        results.append(_json(rows, measured))
+        print(f"{name}: {', '.join(f'{r.way} {r.kernels}' for r in rows)}", file=sys.stderr)
+    columns = ("network", "fusion", "kernels", "distinct", "weights", "ms", "gain", "division s", "states")
+    title = f"Fusion, untuned, {options.threads} thread{'s' if options.threads > 1 else ''}"
+    notes = ("Gain: time without fusion over the time, median over the rounds.",)
+    publish(options, SECTION, [Table(title, columns, tuple(lines), notes)], conditions(), results)
+    return 0
+
+
+def _json(rows: Sequence[Row], measured: Measurement) -> dict[str, Any]:
+    return {"ways": [asdict(r) for r in rows], **asdict(measured)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
