@@ -93,7 +93,13 @@ def test_threads_divide_parallel_loops_as_far_as_they_go() -> None:
 
 
 def test_slower_memories_never_make_a_program_faster() -> None:
-    text = "@kernel\ndef copy(x: f32[{n}], y: f32[{n}]):\n    for i in range({n} // 16):\n        for j in vector(16):\n            y[i * 16 + j] = x[i * 16 + j]\n"
+    text = """
+@kernel
+def copy(x: f32[{n}], y: f32[{n}]):
+    for i in range({n} // 16):
+        for j in vector(16):
+            y[i * 16 + j] = x[i * 16 + j]
+"""
     small, large = parse(text.format(n=1024)), parse(text.format(n=64 << 20))
     slow = MACHINE.derive(memories={"dram": {"bandwidth": MACHINE.memory("dram").bandwidth / 4}})
     assert seconds(large, slow) > 2 * seconds(large)

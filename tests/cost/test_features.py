@@ -29,10 +29,10 @@ def gemm(a: f32[96, 64], b: f32[64, 128], c: f32[96, 128]):
                 for k in range(64):
                     for i_1 in unroll(m):
                         for j_1 in vector(n):
-                            t[i_1, j_1] += a[io * ((((96 + (m - 1)) // m + (blocks - 1)) // blocks) * m) + ii * m + i_1, k] * b[k, jo * n + j_1]
+                            t[i_1, j_1] += a[(io * (((96 + (m - 1)) // m + (blocks - 1)) // blocks) + ii) * m + i_1, k] * b[k, jo * n + j_1]
                 for i_2 in unroll(m):
                     for j_2 in vector(n):
-                        c[io * ((((96 + (m - 1)) // m + (blocks - 1)) // blocks) * m) + ii * m + i_2, jo * n + j_2] = max(t[i_2, j_2], 0.0)
+                        c[(io * (((96 + (m - 1)) // m + (blocks - 1)) // blocks) + ii) * m + i_2, jo * n + j_2] = max(t[i_2, j_2], 0.0)
 """)
 
 
@@ -126,7 +126,13 @@ def test_operators_are_told_apart(name: str, fields: dict[str, str]) -> None:
 
 
 def test_softmax_is_a_normalisation_and_a_sum_is_a_reduction() -> None:
-    text = "@kernel\ndef f(x: f32[8, 32], s: f32[8], y: f32[8, 32]):\n    for i in range(8):\n        for j in range(32):\n            s[i] += {}\n"
+    text = """
+@kernel
+def f(x: f32[8, 32], s: f32[8], y: f32[8, 32]):
+    for i in range(8):
+        for j in range(32):
+            s[i] += {}
+"""
     plain = features(parse(text.format("x[i, j]")), MACHINE)
     assert column(plain, 0, "class_reduction") == 1
     softmax = features(parse(text.format("exp(x[i, j])")), MACHINE)

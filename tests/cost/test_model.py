@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tilewright.cost.columns import COLUMNS
-from tilewright.cost.model import TreeModel, Training
+from tilewright.cost.model import Training, TreeModel
 from tilewright.util.errors import TilewrightError
 
 pytest.importorskip("xgboost")
