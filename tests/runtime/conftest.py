@@ -17,6 +17,7 @@ from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.expr import Var, binary
 from tilewright.ir.stmt import Block, Kernel, loop, store
 from tilewright.runtime.module import Module
+from tilewright.runtime.records import RecordStore
 
 N = Var("N")
 
@@ -35,6 +36,13 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def hand() -> SimpleNamespace:
     """The hand-written kernels: ``axpy_kernel()``, ``axpy(threads)``, ``scale(source, target, elements)``."""
     return SimpleNamespace(axpy_kernel=axpy_kernel, axpy=axpy, scale=scale, text=AXPY)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RecordStore]:
+    """An empty store of tuning records."""
+    with RecordStore(tmp_path / "records.db") as opened:
+        yield opened
 
 
 def axpy_kernel() -> Kernel:

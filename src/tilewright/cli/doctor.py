@@ -25,6 +25,7 @@ OPTIONAL = {
     "onnxruntime": "run --compare, bench",
     "torch": "bench against PyTorch",
     "openvino": "benchmarks against OpenVINO",
+    "distributed": "tuning on other computers (tune --cluster, worker)",
 }
 
 
