@@ -38,8 +38,8 @@ def hand() -> SimpleNamespace:
     return SimpleNamespace(axpy_kernel=axpy_kernel, axpy=axpy, scale=scale, text=AXPY)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RecordStore]:
+@pytest.fixture(name="store")
+def record_store(tmp_path: Path) -> Iterator[RecordStore]:
     """An empty store of tuning records."""
     with RecordStore(tmp_path / "records.db") as opened:
         yield opened
