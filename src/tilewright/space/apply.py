@@ -1,31 +1,33 @@
 """Applying a point of the space: the primitives, in order, for chosen structures and numbers.
 
-Element-wise producers are inlined first; each reduction gets the tiling chosen for it, with its
-epilogue fused at write-back, or is done row by row; what is left is vectorised along memory and
-divided among cores.
+Each reduction gets the tiling chosen for it, with its epilogue fused at write-back, or is done row by
+row; what is left is vectorised along memory and divided among cores. A choice that a primitive
+refuses is left out as a whole, and said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.buffer import Layout
-from tilewright.ir.stmt import For, Kernel
+from tilewright.ir.buffer import Buffer, Layout
+from tilewright.ir.stmt import Alloc, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
-from tilewright.schedule.schedule import Schedule
-from tilewright.space import normal
-from tilewright.space.default import _Default, _is_copy
 from tilewright.space.levels import cut
+from tilewright.space.prepare import Attempts
 from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
-from tilewright.space.rules.contraction import Tiling, reduction_order
+from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stage_of, stages
-from tilewright.space.tiling import TilingSpace
+from tilewright.space.tiling import TilingSpace, value_of
 from tilewright.util.errors import ScheduleError
+
+#: Overlap that is still cheaper than a second pass over memory, when a stage is computed slice by slice.
+RECOMPUTED = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +41,43 @@ class Tiled:
         """An expression of the knobs as a number."""
         return int(ex.evaluate(e, self.values))
 
+    @property
+    def unroll(self) -> int:
+        """Steps of the innermost reduction loop in one go."""
+        return self.of(value_of(self.space.unroll)) if self.space.unroll else 1
+
 
 @dataclass(frozen=True, slots=True)
 class ByRows:
-    """The reduction runs along memory, row by row, in ``partials`` registers; ``merged`` with the nests of its rows."""
+    """The reduction runs along memory, row by row, in ``partials`` registers."""
 
     partials: int = rows.PARTIALS
-    merged: bool = True
 
 
-Choice = Tiled | ByRows | None
-
-
-def prepared(kernel: Kernel, machine: Machine, threads: int, constants: frozenset[str]) -> Schedule:
-    """``kernel`` in the form that rules expect."""
-    rules = _Default(Schedule(kernel, machine), machine, threads, constants)
-    rules.sch.simplify(keep_loops=False)
-    rules.attempt("separating nests", partial(normal.separate_nests, rules.sch))
-    rules.attempt("accumulating", partial(normal.accumulate_apart, rules.sch))
-    rules.attempt("inlining", rules.inline_pointwise)
-    rules.attempt("splitting", rules.split_divided)
-    rules.spread_layouts()
-    return rules.sch
+Choice = Tiled | ByRows
 
 
 @dataclass(slots=True)
-class Application(_Default):
-    """One point being applied: ``choices`` by the buffer that a reduction computes, ``vectors`` side by side elsewhere."""
+class Application(Attempts):
+    """One point being applied: ``choices`` by the outermost loop of each reduction, ``vectors`` side by side elsewhere.
 
-    choices: Mapping[str, Choice] = field(default_factory=dict)
-    vectors: int = pointwise.UNROLLED_VECTORS
+    ``undone`` are the reductions whose choice was refused.
+    """
+
+    machine: Machine = field(kw_only=True)
+    threads: int = field(kw_only=True)
+    choices: Mapping[str, Choice] = field(kw_only=True)
+    vectors: int = field(kw_only=True, default=pointwise.UNROLLED_VECTORS)
+    undone: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Apply all choices to the prepared kernel; ``refused`` says which could not be."""
+        """Apply all choices to the prepared kernel."""
         for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
-            choice = self.choices.get(s.output.name)
+            choice = self.choices.get(s.name)
             if isinstance(choice, Tiled):
-                self.attempt(f"tiles {choice.space.structure} of {s.output.name}", partial(self.tiled, s.output.name, choice))
+                what = f"tiles {choice.space.structure} of {s.output.name}"
+                if not self.attempt(what, partial(self.tiled, s, choice)):
+                    self.undone.add(s.name)
         along = [c for c in self.choices.values() if isinstance(c, ByRows)]
         if along:
             self.attempt("rows", partial(self.along_rows, along[0]))
@@ -84,33 +86,38 @@ class Application(_Default):
                 self.attempt(f"vectors of {s.output.name}", partial(self.elementwise, s, self.threads))
         self.sch.simplify(keep_loops=False)
 
+    def core(self, s: Stage) -> VectorCore:
+        """The machine's core for the element type of ``s``."""
+        return vector_core(self.machine, s.output.dtype)
+
     def elementwise(self, s: Stage, threads: int) -> None:
         """Vectors along memory, the outermost loop divided among cores."""
         pointwise.apply(self.sch, s, self.core(s), threads, vectors=self.vectors)
 
     def along_rows(self, choice: ByRows) -> None:
         """Nests that reduce along memory, and what can share their rows."""
-        if choice.merged:
-            rows.merge_rows(self.sch)
-            rows.localize_rows(self.sch)
+        rows.merge_rows(self.sch)
+        rows.localize_rows(self.sch)
         for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
-            inner = list(tile.nests(root))
-            if not any(rows.horizontal_loop(n) for n in inner if n.is_reduction):
-                continue
+            inner = [n for n in tile.nests(root) if not n.is_scheduled]
+            if len(inner) < 2 and not any(n.is_reduction for n in inner):
+                continue  # a single element-wise nest is treated as a whole
             for n in inner:
                 if n.is_reduction:
                     reduce = partial(rows.reduce_row, self.sch, n, self.core(n), choice.partials)
                     self.attempt(f"lanes of {n.output.name}", reduce)
                 else:
                     self.attempt(f"vectors of {n.output.name}", partial(self.elementwise, n, 1))
+            serial = not any(f.kind is LoopKind.PARALLEL for f in st.loops(root))
             long = sum(n.volume for n in inner) * (trip_count(root) or 1) >= pointwise.PARALLEL_ELEMENTS
-            if self.threads > 1 and rows.is_row(root) and long:
+            if self.threads > 1 and serial and rows.is_row(root) and long:
                 self.sch.parallel(root.name)
 
-    def tiled(self, name: str, choice: Tiled) -> None:
-        """Tile the reduction that computes buffer ``name`` together with its initialisation and epilogue."""
-        stage = next(s for s in stages(self.sch.kernel) if s.is_reduction and s.output.name == name)
-        space, structure = choice.space, choice.space.structure
+    # --- tiles ------------------------------------------------------------------------------
+
+    def tiled(self, stage: Stage, choice: Tiled) -> None:
+        """Tile a reduction together with its initialisation and epilogue."""
+        space, structure, name = choice.space, choice.space.structure, stage.output.name
         self.store_packed(stage, choice)
         if writeback.epilogue(self.sch, name) is None:
             name, *_ = self.sch.apply("cache_write", name, None, stage.output.memory, later_reads=False)
@@ -142,6 +149,15 @@ class Application(_Default):
             elif layout is not None and how == "copy":
                 self.copy_into_panels(reads[operand].buffer, layout)
 
+    def copy_into_panels(self, source: Buffer, layout: Layout) -> None:
+        """Lay out an operand in panels: where its only reader is the contraction, its producer writes them; else they are copied."""
+        every = stages(self.sch.kernel)
+        readers = [s for s in every if source.name in st.read_buffers(s.root)]
+        if source in st.allocated(self.sch.kernel) and len(readers) == 1:
+            self.sch.layout(source.name, str(layout))
+        elif not any(source.name in st.written_buffers(s.root) for s in readers):
+            self.sch.cache_read(source.name, None, source.memory, str(layout))
+
     def pack_inside(self, stage: Stage, choice: Tiled, operand: str, loops: list[str]) -> None:
         """Copy the part of an operand that one block of the vector loop reads, inside that loop."""
         access = next(a for a in stage.reads() if a.buffer.name == operand)
@@ -164,52 +180,57 @@ class Application(_Default):
     def finish_tiles(self, stage: Stage, name: str, choice: Tiled) -> None:
         """Tiles into registers; each nest over a tile ordered, vectorised, unrolled."""
         structure = choice.space.structure
-        dims = {n: (d, c) for d, loops in enumerate(contraction.dimension_loops(stage.target(), stage) or ()) for n, c in loops.items()}
+        assert stage.store is not None  # only reductions are tiled
+        dims = {n: d for d, i in enumerate(stage.store.indices) for n in ex.free_vars(i)}
         tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
-        vector, _ = dims[structure.vector]
+        vector = dims[structure.vector]
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
             if vector != b.rank - 1:
                 self.sch.layout(b.name, str(Layout(tuple((d, 1) for d in [*(d for d in range(b.rank) if d != vector), vector]))))
         local = {b.name for b in tiles}
         moved = [a.buffer.name for a in stage.reads() if a.moved_by(structure.vector)]
-        unroll = choice.of(choice.space.unroll.var) if choice.space.unroll and len(choice.space.unroll.values) > 1 else 1
         for nest in list(tile.nests(self.sch.kernel.body)):
             if (st.written_buffers(nest.root) | st.read_buffers(nest.root)) & local:
-                self.finish_nest(nest, structure.tiled, dims, local, moved[-1] if moved else "", unroll)
+                tile.finish_nest(self.sch, nest, structure.tiled, dims, local, moved[-1] if moved else "", choice.unroll)
 
-    def finish_nest(
-        self, nest: Stage, tiled: tuple[str, ...], dims: Mapping[str, tuple[int, int]], local: Set[str], packed: str, unroll: int
-    ) -> None:
-        """Reductions outside, then rows, the vector loop innermost."""
-        own = _tile_loops(nest, dims, local)
-        inner = [own[n] for n in tiled if n in own]
-        reductions = reduction_order(nest, packed) if nest.reduction else []
-        others = [n for n in nest.loops if n not in inner and n not in reductions]
-        order = [*others, *reductions, *inner]
-        if order != list(nest.loops) and len(order) > 1:
-            self.sch.reorder(*order)
-        if tiled[-1] in own:
-            self.sch.vectorize(own[tiled[-1]])
-        for n in tiled[:-1]:
-            if n in own:
-                self.sch.unroll(own[n])
-        if reductions and unroll > 1:
-            _, steps = self.sch.apply("split", reductions[-1], unroll)
-            self.sch.unroll(steps)
+    # --- around tiles -----------------------------------------------------------------------
+
+    def slice_producers(self, name: str) -> None:
+        """Padding moves into the outermost loops around the tiles where their iterations use slices of their own:
+        a slice is still in cache when it is read."""
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
+        for s in stages(self.sch.kernel):
+            if s.store is None or s.is_reduction or s.is_scheduled or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
+                continue
+            readers = [t for t in self.sch.kernel.body.stmts if s.output.name in st.read_buffers(t)]
+            loops = [r for r in roots if any(r is t for t in readers)]
+            if not loops or len(loops) != len(readers):
+                continue
+            trial = self.sch.copy()
+            try:
+                moved = trial.apply("compute_at", s.output.name, [r.name for r in loops])
+            except ScheduleError:
+                continue  # used outside the loops, or not computed element by element: it stays a stage of its own
+            slices = [stage_of(st.find_loop(trial.kernel, n)) for n in moved]
+            work = sum(c.volume * (trip_count(r) or 1) for c, r in zip(slices, loops, strict=False))
+            if len(slices) == len(loops) and not any(c.opaque for c in slices) and work <= RECOMPUTED * s.volume:
+                self.sch = trial
+                for c in slices:
+                    pointwise.apply(self.sch, c, self.core(c), 1)
+        self.sch.simplify(keep_loops=False)
+
+    def parallelize(self, name: str) -> None:
+        """Divide the outermost loops around the tiles of ``name`` among cores."""
+        for s in self.sch.kernel.body.stmts:
+            if isinstance(s, For) and _holds_tile(s, name):
+                self.sch.parallel(s.name)
 
 
-def _tile_loops(nest: Stage, dims: Mapping[str, tuple[int, int]], local: Set[str]) -> dict[str, str]:
-    """The nest's loop that walks each dimension of a tile buffer it stores to or loads from, by the reduction's loops."""
-    found: dict[str, str] = {}
-    for a in (nest.target(), *nest.reads()):
-        if a.buffer.name not in local:
-            continue
-        for loop, (d, coefficient) in dims.items():
-            i = a.indices[d]
-            zero = dict.fromkeys(ex.free_vars(i), 0)
-            start = ex.evaluate(i, zero)
-            own = [n for n in zero if n in nest.loops and ex.evaluate(i, {**zero, n: 1}) - start == coefficient]
-            if own:
-                found.setdefault(loop, own[0])
-    return found
+def _is_copy(b: Buffer, name: str) -> bool:
+    return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
+
+
+def _holds_tile(s: Stmt, name: str) -> bool:
+    """Whether a tile of buffer ``name`` lives inside ``s``."""
+    return any(isinstance(t, Alloc) and _is_copy(t.buffer, name) for t in st.walk(s))

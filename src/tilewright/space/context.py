@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.hw import Machine
 from tilewright.ir import stmt as st
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.prepare import prepared
 from tilewright.space.stages import Stage, stages
 
 
@@ -19,7 +20,8 @@ class Context:
 
     ``kernel`` is the program as the user wrote it; ``base`` the schedule that every sketch starts from
     (loops of one iteration gone, element-wise producers inlined, divided loops split, layouts spread);
-    ``stages`` its nests. ``constants`` are arguments known before the kernel runs.
+    ``stages`` its nests. ``refused`` says what of that could not be done. ``constants`` are arguments known before
+    the kernel runs.
     """
 
     kernel: Kernel
@@ -27,7 +29,8 @@ class Context:
     threads: int
     constants: frozenset[str]
     base: Schedule
-    stages: tuple[Stage, ...] = field(default=())
+    stages: tuple[Stage, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def core(self, stage: Stage) -> VectorCore:
         """One core of the machine for the element type that ``stage`` computes."""
@@ -41,7 +44,5 @@ class Context:
     @staticmethod
     def of(kernel: Kernel, machine: Machine, threads: int, constants: Iterable[str]) -> Context:
         """The context of ``kernel``; IRTypeError when sizes are not bound."""
-        from tilewright.space.apply import prepared
-
-        base = prepared(kernel, machine, threads, frozenset(constants))
-        return Context(kernel, machine, threads, frozenset(constants), base, tuple(stages(base.kernel)))
+        done = prepared(kernel, machine)
+        return Context(kernel, machine, threads, frozenset(constants), done.sch, tuple(stages(done.sch.kernel)), tuple(done.refused))

@@ -77,18 +77,19 @@ class _Builder:
         target = store.buffer
         shape = tuple(self.tile_extent(i) for i in store.indices)
         tile = Buffer(self.fresh(f"{target.name}_tile"), target.dtype, shape, "reg")
-        own = tuple(Var(i.name) if isinstance(i, Var) and i.name in self.structure.tiled else ex.idx(0) for i in store.indices)
+        inside: dict[str, Expr] = {n: Var(n) if n in self.structure.tiled else ex.idx(0) for n in self.stage.spatial}
+        own = tuple(ex.substitute(i, inside) if ex.free_vars(i) else ex.idx(0) for i in store.indices)
         env = self.environment("")
         value = self.read_panels(ex.substitute(store.value, env), env)
         update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
         before = Load(target, tuple(ex.substitute(i, env) for i in store.indices))
         first = Store(tile, own, self.around.init.value if self.around.init else before)
         body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
-        inside = [p for p in self.panels if p.placement == "panel"]
+        local = [p for p in self.panels if p.placement == "panel"]
         loops = self.kinds()
         position = self.space.block_level(self.structure.vector) + 1
         nest: Stmt = wrap(loops[position:], *body) if loops[position:] else st.block(*body)
-        copies: list[Stmt] = [s for p in inside for s in (Alloc(p.buffer), self.copy(p))]
+        copies: list[Stmt] = [s for p in local for s in (Alloc(p.buffer), self.copy(p))]
         whole = wrap(loops[:position], *copies, nest)
         copied = [s for p in self.panels if p.placement == "copy" for s in (Alloc(p.buffer), self.copy(p))]
         arguments = {p.source.buffer.name: p.buffer for p in self.panels if p.placement == "ahead"}
@@ -156,7 +157,12 @@ class _Builder:
         return self.tile_loops(suffix, written, [])
 
     def tile_extent(self, index: Expr) -> Expr:
-        return self.space.size[index.name].var if isinstance(index, Var) and index.name in self.space.size else ex.idx(1)
+        """Elements of the result that a tile covers in the dimension of ``index``."""
+        if isinstance(index, Var):
+            return self.space.size[index.name].var if index.name in self.space.size else ex.idx(1)
+        names = ex.free_vars(index)
+        last = {n: self.space.size[n].var - 1 if n in self.space.size else ex.idx(0) for n in names}
+        return ex.substitute(index, last) - ex.substitute(index, dict.fromkeys(names, ex.idx(0))) + 1
 
     # --- panels -----------------------------------------------------------------------------
 

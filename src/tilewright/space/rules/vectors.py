@@ -56,13 +56,12 @@ class Option:
     tiling: TilingSpace | None
     cycles: float
     preferred: Mapping[str, int] | None = None
-    merged: bool = True
 
     @property
     def name(self) -> str:
         if self.tiling:
             return f"{self.stage.output.name}: {self.tiling.structure}"
-        return f"{self.stage.output.name}: along {rows.horizontal_loop(self.stage)}" + ("" if self.merged else ", apart")
+        return f"{self.stage.output.name}: along {_along(self.stage)}"
 
 
 @rule
@@ -71,10 +70,16 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
     if context.machine.vector_bits == 0:
         return
     reductions = [s for s in context.stages if s.is_reduction]
-    several = len(reductions) > 1
-    options = [list(_options(context, s, f"{s.output.name}_" if several else "")) for s in reductions]
+    options = [list(_options(context, s, p)) for s, p in zip(reductions, _prefixes(reductions), strict=True)]
     for chosen in _combinations([o for o in options if o]):
         yield _sketch(context, chosen)
+
+
+def _prefixes(reductions: list[Stage]) -> list[str]:
+    """What the knobs of each reduction begin with: nothing where there is only one."""
+    names = [s.output.name for s in reductions]
+    unique = [n if names.count(n) == 1 else f"{n}_{k}" for k, n in enumerate(names)]
+    return [f"{n}_" for n in unique] if len(names) > 1 else [""] * len(names)
 
 
 def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
@@ -98,12 +103,14 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     tiles = [(t, c) for t, c in tiles if c <= HOPELESS * least]
     packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
     wanted = _structure(context, stage, choice) if choice and not rowwise else None
-    for tile, cycles in tiles:
-        for structure in structures(stage, [tile], packings, context.threads, core):
-            order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
-            space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
-            preferred = tile_values(space, choice.width, choice.rows, choice.outer) if choice and structure == wanted else None
-            yield Option(stage, space, cycles, preferred)
+    listed = [(s, c) for t, c in tiles for s in structures(stage, [t], packings, context.threads, core)]
+    if choice and wanted and all(s != wanted for s, _ in listed):
+        listed.insert(0, (wanted, choice.cycles))
+    for structure, cycles in listed:
+        order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
+        space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
+        preferred = tile_values(space, choice.width, choice.rows, choice.outer) if choice and structure == wanted else None
+        yield Option(stage, space, cycles, preferred)
 
 
 def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> Structure:
@@ -117,7 +124,12 @@ def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> St
                 packing.append((a.buffer.name, "copy"))
     threads = context.threads > 1 and choice.parallel is not None
     rows = (choice.row,) if choice.row else ()
-    return Structure(choice.vector, rows, tuple(packing), choice.parallel if threads else None, threads)
+    return Structure(choice.vector, rows, tuple(dict.fromkeys(packing)), choice.parallel if threads else None, threads)
+
+
+def _along(stage: Stage) -> str:
+    """The reduction loop that runs in lanes when the stage is done by rows."""
+    return rows.horizontal_loop(stage) or stage.reduction[-1]
 
 
 def _last_vector_operand(stage: Stage, vector: str) -> str:
@@ -149,7 +161,8 @@ def _beside(stage: Stage, vector: str, row: str) -> list[str]:
 
 def _packings(context: Context, stage: Stage, vector: str) -> list[tuple[tuple[str, str], ...]]:
     """Where each operand of the vector loop may be brought into vector order."""
-    choices = [_placements(context, a, stage, vector) for a in stage.reads() if a.moved_by(vector)]
+    moved = {a.buffer.name: a for a in stage.reads() if a.moved_by(vector)}
+    choices = [_placements(context, a, stage, vector) for a in moved.values()]
     return [tuple(p for p in combination if p[1] != "as it is") for combination in product(*choices)]
 
 
@@ -190,7 +203,7 @@ def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
     """Registers of partial results of the reductions along memory."""
     if not by_rows:
         return None
-    longest = max(o.stage.loops[rows.horizontal_loop(o.stage) or ""] // context.core(o.stage).lanes for o in by_rows)
+    longest = max(o.stage.loops[_along(o.stage)] // context.core(o.stage).lanes for o in by_rows)
     return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
 
 
@@ -200,20 +213,20 @@ def _plan(context: Context, options: tuple[Option, ...], partials: Knob | None, 
 
     choices: dict[str, Choice] = {}
     for o in options:
-        along = ByRows(number(partials) if partials else 1, o.merged)
-        choices[o.stage.output.name] = Tiled(o.tiling, values) if o.tiling else along
+        choices[o.stage.name] = Tiled(o.tiling, values) if o.tiling else ByRows(number(partials) if partials else 1)
     application = Application(
-        context.base.copy(), context.machine, context.threads, context.constants, choices=choices, vectors=number(vectors)
+        context.base.copy(), machine=context.machine, threads=context.threads, choices=choices, vectors=number(vectors)
     )
     application.run()
-    return Plan(application.sch, tuple(_decision(context, o, values) for o in options), tuple(application.refused))
+    decisions = tuple(_decision(context, o, values) for o in options if o.stage.name not in application.undone)
+    return Plan(application.sch, decisions, (*context.refused, *application.refused))
 
 
 def _decision(context: Context, option: Option, values: Mapping[str, int]) -> Decision:
     """What people are told about one reduction."""
     name, tiling = option.stage.output.name, option.tiling
     if tiling is None:
-        return Decision(name, "", f"lanes along {rows.horizontal_loop(option.stage)}", option.cycles)
+        return Decision(name, "", f"lanes along {_along(option.stage)}", option.cycles)
     structure = tiling.structure
     row = structure.rows[-1] if structure.rows else None
     on = instructions.vector_mapping(context.base.kernel, context.machine, name, structure.vector, row)

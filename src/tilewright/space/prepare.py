@@ -1,0 +1,121 @@
+"""Bringing a kernel into the form that rules expect, before any choice is made.
+
+Loops of one iteration go, nests become perfect where they can, element-wise producers are inlined,
+divided loops are split, and local buffers take the layouts of the arguments beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+
+from tilewright.hw import Machine
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Binary, Const, Var
+from tilewright.ir.stmt import Kernel
+from tilewright.schedule.schedule import Schedule
+from tilewright.space import normal
+from tilewright.space.stages import Stage, stages
+from tilewright.util.errors import ScheduleError
+
+
+@dataclass(slots=True)
+class Attempts:
+    """A schedule on which rules are tried, each as a whole; ``refused`` says which were not possible, and why."""
+
+    sch: Schedule
+    refused: list[str] = field(default_factory=list)
+
+    def attempt(self, what: str, rule: Callable[[], object]) -> bool:
+        """Apply ``rule``, or, when one of its primitives refuses, nothing of it."""
+        kernel, trace = self.sch.kernel, self.sch.trace
+        try:
+            rule()
+        except ScheduleError as error:
+            self.sch.kernel, self.sch.trace = kernel, trace
+            self.refused.append(f"{what}: {error.message}")
+            return False
+        return True
+
+
+def prepared(kernel: Kernel, machine: Machine) -> Attempts:
+    """``kernel`` in the form that rules expect."""
+    tries = Attempts(Schedule(kernel, machine))
+    sch = tries.sch
+    sch.simplify(keep_loops=False)
+    tries.attempt("separating nests", partial(normal.separate_nests, sch))
+    tries.attempt("accumulating", partial(normal.accumulate_apart, sch))
+    tries.attempt("inlining", partial(inline_pointwise, sch))
+    tries.attempt("splitting", partial(split_divided, sch))
+    spread_layouts(sch)
+    return tries
+
+
+def inline_pointwise(sch: Schedule) -> None:
+    """Local element-wise results that are read once for each element are computed where they are read."""
+    for b in st.allocated(sch.kernel):
+        every = stages(sch.kernel)
+        writers = [s for s in every if b.name in st.written_buffers(s.root)]
+        readers = [s for s in every if b.name in st.read_buffers(s.root)]
+        if len(writers) == 1 and len(readers) == 1 and _reads_once(readers[0], writers[0], b):
+            sch.inline(b.name)
+
+
+def split_divided(sch: Schedule) -> None:
+    """Loops that indices divide by a constant (``k // 32``, ``k % 32``) become two loops, and the indices affine."""
+    for s in stages(sch.kernel):
+        for loop, factor in _divisors(s).items():
+            sch.split(loop, factor)
+    sch.simplify(keep_loops=False)
+
+
+def spread_layouts(sch: Schedule) -> None:
+    """Local buffers take the layout of the arguments they are computed from or into."""
+    layouts = {b.name: b for b in sch.kernel.args if b.layout is not None}
+    todo = [b for b in st.allocated(sch.kernel) if b.layout is None and b.rank > 1]
+    every = stages(sch.kernel)
+    while True:
+        found = next(((b, n) for b in todo for s in every for n in _beside(s, b) if n in layouts), None)
+        if found is None:
+            return
+        b, neighbour = found
+        sch.layout(b.name, str(layouts[neighbour].layout))
+        layouts[b.name] = layouts[neighbour]
+        todo.remove(b)
+
+
+def _reads_once(reader: Stage, writer: Stage, b: Buffer) -> bool:
+    """Whether ``writer`` is element-wise and ``reader`` loads every element of ``b`` in exactly one iteration."""
+    if writer.store is None or reader.store is None or writer.store.op is not None or writer.is_init:
+        return False
+    loads = [ld for ld in ex.loads(reader.store.value) if ld.buffer.name == b.name]
+    plain = all(isinstance(i, Var) for i in (*writer.store.indices, *(i for ld in loads for i in ld.indices)))
+    return len(loads) == 1 and plain and writer.volume == reader.volume == prod(b.static_shape)
+
+
+def _divisors(s: Stage) -> dict[str, int]:
+    """Loops of the stage whose variable is divided by a constant that divides the extent.
+
+    Not those that walk the result of a reduction: its tiles follow one loop in each dimension.
+    """
+    out: dict[str, int] = {}
+    splittable = s.loops.keys() - (set(s.spatial) if s.is_reduction else set())
+    for a in [] if s.store is None else [s.store.indices, *(ld.indices for ld in ex.loads(s.store.value))]:
+        for e in (n for i in a for n in ex.walk(i)):
+            if isinstance(e, Binary) and e.op in ("//", "%") and isinstance(e.a, Var) and isinstance(e.b, Const) and e.a.name in splittable:
+                factor = int(e.b.value)
+                if 1 < factor < s.loops[e.a.name] and s.loops[e.a.name] % factor == 0:
+                    out.setdefault(e.a.name, factor)
+    return out
+
+
+def _beside(s: Stage, b: Buffer) -> list[str]:
+    """Other buffers of the same rank that the stage uses together with ``b``."""
+    if s.opaque:
+        return []
+    used = [s.output, *(a.buffer for a in s.reads())]
+    return [u.name for u in used if u.rank == b.rank and u.name != b.name] if any(u.name == b.name for u in used) else []
