@@ -113,8 +113,7 @@ def _first(f: Frame, active: int | str, lanes: int) -> Value | None:
 
 def lanes_of(f: Frame, s: For, accumulating: bool) -> int:
     """Lanes of a chunk: the widest element in the body fills a hardware vector."""
-    bits = max((_element_bits(e) for t in walk(s.body) for e in _elements(t)), default=32)
-    lanes = max(f.module.vector_bits // bits, 2)
+    lanes = max(f.module.vector_bits // _widest(f, s), 2)
     extent = s.extent
     if isinstance(extent, Const):
         n = int(extent.value)
@@ -124,6 +123,14 @@ def lanes_of(f: Frame, s: For, accumulating: bool) -> int:
             lanes //= 2
         return lanes
     return lanes * IN_FLIGHT if accumulating else lanes
+
+
+def _widest(f: Frame, s: For) -> int:
+    """Bits of the widest element in the body (a loop in an unrolled one is asked once for each copy)."""
+    key = ("widest", id(s))
+    if key not in f.module.analyses:
+        f.module.analyses[key] = max((_element_bits(e) for t in walk(s.body) for e in _elements(t)), default=32)
+    return int(f.module.analyses[key])
 
 
 def _element_bits(t: ty.DType) -> int:
