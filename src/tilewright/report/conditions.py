@@ -44,11 +44,14 @@ def notes(findings: Findings) -> Markup:
         "Winners are decided by a final comparison, in turns with the schedule without tuning, where the table says so; "
         "otherwise the time is that of a single trial, and the fastest of many single trials was also the luckiest.",
     ]
-    if single := sum(t.winner is not None and t.winner.role != "final" for t in findings.tasks):
-        said.append(f"{single} of {len(findings.tasks)} winners have no final comparison.")
-    if kept := sum(t.kept_default for t in findings.tasks):
-        said.append(f"For {kept} of {len(findings.tasks)} tasks nothing faster than the schedule without tuning was found.")
-    if nothing := [t.task.name for t in findings.tasks if t.winner is None]:
+    searched = [t for t in findings.tasks if t.trials]
+    if single := sum(t.winner is not None and t.winner.role != "final" and not t.kept_default for t in searched):
+        said.append(f"{single} of {len(findings.tasks)} winners were decided without a final comparison.")
+    if kept := sum(t.kept_default for t in searched):
+        said.append(f"For {kept} of {len(searched)} tasks with trials nothing faster than the schedule without tuning was found.")
+    if idle := len(findings.tasks) - len(searched):
+        said.append(f"{idle} tasks got no trials here: the schedule without tuning was measured, or a known winner compared again.")
+    if nothing := [t.label for t in findings.tasks if t.winner is None]:
         said.append(f"Nothing worked for: {', '.join(nothing)}.")
     if findings.untried:
         said.append(f"{len(findings.untried)} kernels were never tried: {', '.join(t.name for t in findings.untried)}.")

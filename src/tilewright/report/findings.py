@@ -55,6 +55,11 @@ class TaskFindings:
         self.records = tuple(records)
 
     @property
+    def label(self) -> str:
+        """Name and the beginning of the key: many kernels of a network have one name."""
+        return f"{self.task.name} ({self.task.key[:8]})"
+
+    @property
     def trials(self) -> list[Record]:
         """Records of the search proper."""
         return [r for r in self.records if r.role == "trial"]

@@ -58,11 +58,14 @@ def lay_out(groups: Sequence[Sequence[int]], edges: Sequence[tuple[int, int]]) -
     y = 0.0
     for level in sorted(layers):
         wishes = {g: _mean([boxes[p].x for p in before[g]]) for g in layers[level]}
+        places: dict[int, float] = {}
         right = float("-inf")
         for g in sorted(wishes, key=lambda g: (wishes[g], g)):
-            x = max(wishes[g], right)
-            right = x + _WIDTH + _GAP
-            boxes[g] = Box(x, y, _WIDTH, _HEAD + len(groups[g]) * _ROW + _PAD)
+            places[g] = max(wishes[g], right)
+            right = places[g] + _WIDTH + _GAP
+        shift = _mean([wishes[g] - places[g] for g in places])  # beside one another, but around where they wish to be
+        for g, x in places.items():
+            boxes[g] = Box(x + shift, y, _WIDTH, _HEAD + len(groups[g]) * _ROW + _PAD)
         y += max(boxes[g].height for g in layers[level]) + _LAYER
     left = min((b.x for b in boxes.values()), default=0.0)
     return [Box(b.x - left + _GAP, b.y + _GAP, b.width, b.height) for _, b in sorted(boxes.items())]
@@ -134,7 +137,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float]) -> str:
     """From the bottom of one operator to the top of another; around the right of what lies between when it is far."""
     x0, y0, x1, y1 = a[0] + _WIDTH / 2, a[1] + _ROW - 2, b[0] + _WIDTH / 2, b[1]
     if y1 - y0 > 4 * _ROW and abs(x1 - x0) < _WIDTH:
-        side = max(x0, x1) + _WIDTH / 2 + 26
+        side = max(x0, x1) + _WIDTH / 2 + 50
         xs = (side, side)
     else:
         xs = (x0, x1)
@@ -150,7 +153,11 @@ def _group(network: Network, n: int, box: Box, members: Sequence[int], kind: int
     label = f"#{kind}"
     if t is not None and t.winner is not None and t.winner.seconds:
         label += f"  {seconds_text(t.winner.seconds)}" + (f", {t.gain:.2f}x" if t.gain else "")
-        words += f"; {seconds_text(t.winner.seconds)}" + (f", {t.gain:.2f} times faster than without tuning" if t.gain else "")
+        words += f"; {seconds_text(t.winner.seconds)}"
+        if t.kept_default:
+            words += ", as without tuning"
+        elif t.gain:
+            words += f", {t.gain:.2f} times faster than without tuning"
     return tag(
         "g", tag("title", words),
         tag("rect", x=box.x, y=box.y, width=box.width, height=box.height, rx=5.0, class_="group", style=f"--h:{hue(kind)}"),
@@ -165,7 +172,7 @@ def _operator(graph: Graph, op: int, place: tuple[float, float]) -> Markup:
     return tag(
         "g", tag("title", f"{o.kind} {o.name}: {shapes}"),
         tag("rect", x=place[0], y=place[1], width=_WIDTH - 12, height=_ROW - 3, rx=3.0, class_="op"),
-        tag("text", short(f"{o.kind} {shapes}", 26), x=place[0] + 5, y=place[1] + 12.5),
+        tag("text", short(f"{o.kind} {shapes}", 24), x=place[0] + 5, y=place[1] + 12.5),
     )  # fmt: skip
 
 

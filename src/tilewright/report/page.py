@@ -87,7 +87,7 @@ def winners(findings: Findings) -> Markup:
 
 def _winner_row(t: TaskFindings) -> tuple[Content, ...]:
     failed = sum(r.status != "ok" for r in t.trials)
-    name = tag("a", f"{t.task.name} ({t.task.key[:8]})", href=f"#{t.task.key}", title=short(t.signature, 300))
+    name = tag("a", t.label, href=f"#{t.task.key}", title=short(t.signature, 300))
     start = (name, f"{t.weight:g}", str(len(t.trials)), str(failed), duration(t.baseline.seconds if t.baseline else None))
     if t.winner is None:
         return (*start, None, None, None, "nothing worked", None)

@@ -31,9 +31,10 @@ class Plot:
     y: Axis
     width: float = 460.0
     height: float = 260.0
+    left: float = 64.0
     _marks: list[Markup] = field(default_factory=list)
 
-    left, right, top, bottom = 64.0, 12.0, 12.0, 42.0
+    right, top, bottom = 12.0, 12.0, 42.0
 
     def at(self, point: Point) -> Point:
         """Coordinates of ``point``; what lies outside the axes is drawn on their border."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tilewright.ir.types import f32, f64
 from tilewright.report.cells import section
@@ -25,16 +25,15 @@ def host_peaks(findings: Findings) -> dict[tuple[int, str], Peak]:
     """The peaks that ``findings`` need, measured now (or taken from the build cache); none for records of other computers."""
     if {r.host for r in findings.records} != {host_name()}:
         return {}
-    wanted = {_limit(t, t.work) for t in findings.tasks if t.work is not None}
+    wanted = {key for key, *_ in _shown(findings)}
     return {(n, dtype): measure_peak(n, _TYPES[dtype]) for n, dtype in sorted(wanted) if n <= len(available_cpus())}
 
 
 def roofline(findings: Findings, peaks: Peaks) -> Markup:
     """One chart for each number of threads and element type."""
     groups: dict[tuple[int, str], list[tuple[TaskFindings, Work]]] = {}
-    for t in findings.tasks:
-        if t.work is not None and t.work.flops and t.winner is not None:
-            groups.setdefault(_limit(t, t.work), []).append((t, t.work))
+    for key, t, work in _shown(findings):
+        groups.setdefault(key, []).append((t, work))
     if not groups:
         return Markup()
     charts = [_chart(key, tasks, peaks.get(key)) for key, tasks in groups.items()]
@@ -47,12 +46,17 @@ def roofline(findings: Findings, peaks: Peaks) -> Markup:
         notes.append("The limits were not measured: the records come from another computer, or from more threads than this one has.")
     if shown < len(findings.tasks):
         notes.append(f"{len(findings.tasks) - shown} tasks compute nothing, have no fixed sizes, or never ran: they are not shown.")
-    key = legend([("ring default", "without tuning"), ("ring winner", "with tuning"), ("line roof", "measured limits of this computer")])
-    return section("Roofline", "roofline", key, tag("div", *charts, class_="charts"), tag("p", " ".join(notes), class_="note"))
+    entries = [("ring default", "without tuning"), ("ring winner", "with tuning")]
+    if any(key in peaks for key in groups):
+        entries.append(("line roof", "measured limits of this computer"))
+    return section("Roofline", "roofline", legend(entries), tag("div", *charts, class_="charts"), tag("p", " ".join(notes), class_="note"))
 
 
-def _limit(t: TaskFindings, work: Work) -> tuple[int, str]:
-    return t.task.threads, work.dtype if work.dtype in _TYPES else "f32"
+def _shown(findings: Findings) -> Iterator[tuple[tuple[int, str], TaskFindings, Work]]:
+    """Tasks that ran and compute something, each with the peak that limits it."""
+    for t in findings.tasks:
+        if t.winner is not None and (work := t.work) is not None and work.flops:
+            yield (t.task.threads, work.dtype if work.dtype in _TYPES else "f32"), t, work
 
 
 def _chart(key: tuple[int, str], tasks: Sequence[tuple[TaskFindings, Work]], peak: Peak | None) -> Markup:
@@ -65,7 +69,7 @@ def _chart(key: tuple[int, str], tasks: Sequence[tuple[TaskFindings, Work]], pea
     x, y = log_scale(intensities, 1.6), log_scale(rates, 1.6)
     title = f"Roofline on {threads} thread{'s' if threads > 1 else ''}, {dtype}"
     limit = f"Measured: {_rate(peak.flops)}, {peak.bandwidth / 1e9:.1f} GB/s." if peak is not None else "No measured limits."
-    plot = Plot(title, limit, Axis("operations per byte", x, _plain), Axis("", y, _rate), width=560, height=340)
+    plot = Plot(title, limit, Axis("operations per byte", x, _plain), Axis("", y, _rate), width=560, height=340, left=92)
     if peak is not None:
         knee = peak.flops / peak.bandwidth
         slope = [(i, i * peak.bandwidth) for i in (x.low, min(knee, x.high))]
@@ -83,7 +87,7 @@ def _task(plot: Plot, t: TaskFindings, work: Work, peak: Peak | None) -> None:
             continue
         rate = work.flops / record.seconds
         share = f", {rate / peak.flops:.0%} of the peak" if peak is not None else ""
-        places.append(((work.intensity, rate), style, f"{t.task.name} ({t.task.key[:8]}) {words}: {_rate(rate)}{share}"))
+        places.append(((work.intensity, rate), style, f"{t.label} {words}: {_rate(rate)}{share}"))
     if len(places) == 2:
         plot.line([p for p, *_ in places], "gain")
     for point, style, title in places:

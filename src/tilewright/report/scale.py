@@ -29,9 +29,9 @@ class Linear:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        raw = (self.high - self.low) / 5
-        size = 10.0 ** math.floor(math.log10(raw))
-        step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw * 0.999)
+        most = (self.high - self.low) / 3
+        size = 10.0 ** math.floor(math.log10(most))
+        step = next(m * size for m in (5, 2, 1) if m * size <= most * 1.001)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [n * step for n in range(first, last + 1)]
 

@@ -21,7 +21,7 @@ def time_split(findings: Findings) -> Markup:
     title = f"Time of one run: {seconds_text(before)} without tuning, {seconds_text(after)} with it, {before / after:.2f}x"
     rows = [
         (
-            tag("a", t.task.name, href=f"#{t.task.key}"), f"{t.weight:g}", duration(_before(t)), f"{_before(t) / before:.1%}",
+            tag("a", t.label, href=f"#{t.task.key}"), f"{t.weight:g}", duration(_before(t)), f"{_before(t) / before:.1%}",
             duration(_after(t)), f"{_after(t) / after:.1%}", ratio(t.gain),
         )
         for t in known
@@ -55,7 +55,7 @@ def _bars(tasks: list[TaskFindings], most: float, title: str) -> Markup:
         y = row * (_BAR + 12.0)
         parts.append(tag("text", label, x=_LABEL - 8, y=y + _BAR / 2 + 4, text_anchor="end"))
         x = _LABEL
-        segments = [(f"{t.task.name} ({t.task.key[:8]}), {t.weight:g} calls", cost(t)) for t in tasks[:SEGMENTS]]
+        segments = [(f"{t.label}, {t.weight:g} calls", cost(t)) for t in tasks[:SEGMENTS]]
         if rest := tasks[SEGMENTS:]:
             segments.append((f"{len(rest)} other kernels", sum(map(cost, rest))))
         for n, (name, seconds) in enumerate(segments):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,15 +37,13 @@ def task_part(t: TaskFindings, styles: Styles, *, opened: bool) -> Markup:
     if charts := [c for c in (progress_chart(t, styles), estimate_chart(t, styles)) if c is not None]:
         parts += [_legend(t, styles), tag("div", *charts, class_="charts")]
     parts += [_improvements(t), _winner(t), _failures(t), folded("Program", tag("pre", t.task.program))]
-    return tag(
-        "div", folded(f"{t.task.name} ({t.task.key[:8]}): {trials}{result}{gain}", *parts, opened=opened), id=t.task.key, class_="task"
-    )
+    return tag("div", folded(f"{t.label}: {trials}{result}{gain}", *parts, opened=opened), id=t.task.key, class_="task")
 
 
 def progress_chart(t: TaskFindings, styles: Styles) -> Markup | None:
-    """Every trial, and the best so far of each session; None when nothing was timed."""
+    """Every trial, and the best so far of each session; None when there are no trials, or nothing was timed."""
     times = [r.seconds for r in t.records if r.seconds is not None]
-    if not times:
+    if not times or not t.trials:
         return None
     last = max(2.0, *(float(len(run.trials)) for run in t.runs), 0.0)
     y = log_scale(times)
@@ -113,13 +112,23 @@ def trace_text(record: Record) -> str:
 
 
 def decisions(record: Record) -> str:
-    """The point of a record as ``knob=value`` text."""
-    return ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in (record.point or {}).items())
+    """The point of a record as ``knob=value`` text, in the order it was written down."""
+    return ", ".join(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in _flat(record.point or {}))
+
+
+def _flat(point: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for k, v in point.items():
+        if isinstance(v, Mapping):
+            yield from _flat(v)
+        else:
+            yield k, v
 
 
 def _legend(t: TaskFindings, styles: Styles) -> Markup:
     authors = dict.fromkeys(run.author or "nobody" for run in t.runs)
-    entries = [(f"line {styles[a]}", a) for a in authors] + [("line default", "without tuning"), ("ring winner", "winner")]
+    entries = [(f"line {styles[a]}", a) for a in authors] + [("line default", "without tuning")]
+    if t.discovery is not None:
+        entries.append(("ring winner", "winner"))
     if any(r.status != "ok" for r in t.trials):
         entries.append(("dots fail", "failed"))
     return legend(entries)

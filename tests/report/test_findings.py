@@ -1,0 +1,117 @@
+"""What is read out of records: winners, baselines, discoveries, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.report.sessions import filled, matmul, search, trace_of
+
+from tilewright.report.findings import find
+from tilewright.runtime.records import Record, RecordStore, Session, Task
+from tilewright.util.errors import RuntimeFailure
+
+
+def test_winner_and_baseline_are_those_of_the_final_comparison(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.db") as store:
+        found = find(store)
+        assert len(found.tasks) == 3 and found.subject == "model.onnx" and found.weighted
+        for t in found.tasks:
+            assert t.winner == store.best(t.task), "the page and `records best` agree"
+            assert t.winner is not None and t.baseline is not None
+            assert (t.winner.role, t.baseline.role, t.baseline.seconds) == ("final", "final", 2.1e-3)
+            assert t.gain == t.baseline.seconds / t.winner.seconds
+            number, record = t.discovery or (0, t.winner)
+            assert record is t.trials[number - 1] and record.point == t.winner.point
+            assert t.verdicts == {"ok": 29, "wrong": 2}
+            assert t.failures == [("wrong", "c[0, 0] is off by 0", 1), ("wrong", "c[0, 0] is off by 1", 1)]
+
+
+def test_tasks_come_in_the_order_of_their_cost(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.db") as store:
+        assert [t.weight for t in find(store).tasks] == [3.0, 2.0, 1.0]
+
+
+def test_without_a_final_comparison_the_fastest_trial_counts(tmp_path: Path) -> None:
+    task = matmul()
+    with RecordStore(tmp_path / "r.db") as store:
+        store.add(*search(task, "", trials=20, finals=False))
+        [t] = find(store).tasks
+        times = [r.seconds for r in store.records(task) if r.seconds]
+        assert t.winner is not None and t.winner.seconds == min(times) and t.winner.role == "trial"
+        assert t.baseline is not None and t.baseline.role == "baseline"
+
+
+def test_the_default_that_nothing_beats_is_kept(tmp_path: Path) -> None:
+    task = matmul()
+    with RecordStore(tmp_path / "r.db") as store:
+        trace = trace_of(task)
+        store.add(
+            Record(task, "ok", (1e-3,), trace, {"tile": 0}, role="baseline", session="s"),
+            Record(task, "ok", (2e-3,), trace, {"tile": 1}, session="s"),
+            Record(task, "ok", (1.1e-3,), trace, {"tile": 0}, role="final", session="s"),
+            Record(task, "ok", (2e-3,), trace, {"tile": 1}, role="final", session="s"),
+        )
+        [t] = find(store, everything=True).tasks
+        assert t.kept_default and t.gain == 1.0 and t.discovery is None
+
+
+def test_records_without_points_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    task = matmul()
+    with RecordStore(tmp_path / "r.db") as store:
+        store.add(Record(task, "ok", (2e-3,), role="baseline"), Record(task, "ok", (1e-3,)), Record(task, "ok", (3e-3,)))
+        [t] = find(store).tasks
+        assert not t.kept_default and t.gain == 2.0
+        assert t.discovery is not None and t.discovery[0] == 1
+
+
+def test_improvements_are_running_minima(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.db", tasks=1, trials=60) as store:
+        [t] = find(store).tasks
+        [run] = t.runs
+        best, expected = float("inf"), []
+        for n, r in enumerate(t.trials, 1):
+            if r.seconds is not None and r.seconds < best:
+                best = r.seconds
+                expected.append((n, r.uid))
+        assert [(n, r.uid) for n, r in run.improvements] == expected and len(expected) > 2
+
+
+def test_the_latest_session_with_records_or_a_named_one_or_everything(tmp_path: Path) -> None:
+    task = matmul()
+    with RecordStore(tmp_path / "r.db") as store:
+        store.add_tasks([task, matmul(64)])
+        ids = [f"2026112{n}-000000-aaaaaa" for n in range(3)]
+        for n, author in enumerate(("random", "xgb", "annealing")):
+            store.save(Session("m", {task.key: 1.0, matmul(64).key: 4.0}, author, id=ids[n], created=f"2026-11-2{n}T00:00:00+00:00"))
+        store.add(*search(task, ids[0], trials=5, author="random"), *search(task, ids[1], trials=7, author="xgb", seed=1))
+        assert (find(store).sessions[0].id, find(store).authors) == (ids[1], ["xgb"])
+        assert [t.key for t in find(store).untried] == [matmul(64).key]
+        assert find(store, ids[0][:9]).authors == ["random"]
+        whole = find(store, everything=True)
+        assert whole.authors == ["random", "xgb"] and [len(r.trials) for r in whole.tasks[0].runs] == [5, 7]
+        assert not whole.weighted
+        with pytest.raises(RuntimeFailure, match=rf"session {ids[2]} \(m, running\) in .* has no records yet") as error:
+            find(store, ids[2])
+        assert "records list --sessions" in (error.value.hint or "")
+        with pytest.raises(RuntimeFailure, match="no sessions begin with 'zz'"):
+            find(store, "zz")
+
+
+def test_an_empty_file_says_what_to_do(tmp_path: Path) -> None:
+    with RecordStore(tmp_path / "r.db") as store, pytest.raises(RuntimeFailure, match="there are no records in") as error:
+        find(store)
+    assert "tilewright tune" in (error.value.hint or "")
+
+
+def test_work_of_a_task() -> None:
+    from tilewright.report.findings import TaskFindings
+
+    work = TaskFindings(matmul(32), 1.0, ()).work
+    assert work is not None
+    assert (work.flops, work.nbytes, work.dtype) == (2 * 32 * 64 * 64, 4 * (32 * 64 + 64 * 64 + 32 * 64), "f32")
+    symbolic = Task(
+        '@kernel(params=("N",))\ndef twice(x: f32[N], y: f32[N]):\n    for i in range(N):\n        y[i] = x[i] * 2.0', "m", "m", 1
+    )
+    foreign = Task("def f(x): this is no program", "m", "m", 1)
+    assert TaskFindings(symbolic, 1.0, ()).work is None and TaskFindings(foreign, 1.0, ()).work is None
