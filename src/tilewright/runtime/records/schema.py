@@ -141,9 +141,11 @@ def _connection(path: Path, options: str, timeout: float) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN")  # one look: another process may be making the tables
     version = version_of(connection)
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    connection.execute("COMMIT")
     if application != APPLICATION_ID and (tables or version):
         raise RuntimeFailure(f"{path} is a database of another program", hint="name another file for the records")
     if version > VERSION:
