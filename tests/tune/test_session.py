@@ -106,6 +106,13 @@ def test_failures_never_win_and_a_failed_baseline_is_no_obstacle(space: GemmSpac
     assert {t.outcome.status for t in r.history} == {"ok", "wrong"}
 
 
+def test_a_failed_baseline_leaves_the_time_to_others(space: GemmSpace) -> None:
+    default = tuple(space.default())
+    executor = Simulated(fails=lambda p: Outcome("timeout", message="still running") if p == default else None)
+    r = tune(space, seconds=1.0, trials=20, author="random", executor=executor)
+    assert r.reason == "trials" and r.baseline == float("inf") and r.gain == float("inf")
+
+
 def test_nothing_works(space: GemmSpace) -> None:
     with pytest.raises(TuneError, match=r"no candidate for gemm works \(13 crash\): killed by SIGILL"):
         tune(space, trials=12, executor=Simulated(fails=lambda p: Outcome("crash", message="killed by SIGILL")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 from tilewright.tune.decision import SAMPLE, rounds_for
@@ -51,7 +51,7 @@ class Budget:
             n = min(n, self.trials - len(search.trials))
         if self.seconds is not None:
             left = self.seconds - self.elapsed() - self._reserve(search)
-            n = min(n, int(left / self._trial_seconds(search)))
+            n = min(n, int(left / max(self._trial_seconds(search), 1e-6)))
         return 0 if self.stagnant(search) else max(n, 0)
 
     def reason(self, search: Search) -> str:
@@ -78,5 +78,7 @@ class Budget:
 
     def _reserve(self, search: Search) -> float:
         """What the final comparison will take."""
+        if not isfinite(search.bar):  # nothing works so far: nothing to compare
+            return 0.0
         contenders = [search.bar] * (search.finalists + 1)
         return rounds_for(contenders) * sum(max(s, SAMPLE) for s in contenders) + len(contenders) * self._trial_seconds(search)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from tilewright.cost.model import library
 from tilewright.tune.author import SearchSpace
-from tilewright.util.errors import TuneError
 
 #: Trees learned from the estimate, and added for the measurements.
 FIRST_ROUNDS, ROUNDS = 100, 60
@@ -70,15 +69,3 @@ class Surrogate:
     def _columns(self, points: np.ndarray) -> np.ndarray:
         """What the trees see of a point: its knobs, and the estimate."""
         return np.column_stack([points, np.log(self._space.estimate(points))]).astype(np.float32)
-
-
-def library() -> ModuleType:
-    """xgboost; TuneError when it is not installed."""
-    try:
-        import xgboost
-    except ImportError as error:
-        raise TuneError(
-            "the xgb author needs xgboost, which is not installed", hint="pip install 'tilewright[tune]', or take another author"
-        ) from error
-    module: ModuleType = xgboost
-    return module
