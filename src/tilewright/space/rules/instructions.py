@@ -1,4 +1,4 @@
-"""Machines whose arithmetic is an instruction on tiles: the contraction is mapped, packed and tensorized."""
+"""Mappings of a contraction onto declared instructions, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,42 +7,18 @@ import numpy as np
 from tilewright.hw import Instruction, Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.mapping import Mapping, Operator, find_mappings, operator_of
-from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import MappingError, ScheduleError
+from tilewright.util.errors import MappingError
 
 
-def map_contraction(kernel: Kernel, machine: Machine, output: str) -> tuple[Schedule, Mapping] | None:
-    """The kernel with the contraction that computes ``output`` on the cheapest instruction of ``machine``.
-
-    The cost of every mapping onto every instruction is estimated at once; the first whose steps the
-    machine's constraints admit is taken. None when no instruction fits.
-    """
-    try:
-        op = operator_of(kernel, at=output)
-    except MappingError:
-        return None  # not a contraction: it stays as loops
-    found = [(i, m) for i in machine.instructions if i.operands and not i.sets for m in _mappings(op, i)]
-    for n in np.argsort(_cycles(machine, found), kind="stable"):
-        instruction, mapping = found[n]
-        sch = Schedule(kernel, machine)
-        try:
-            sch.apply("map_onto", output, instruction.name, str(mapping))
-            for step in mapping.steps(machine, kernel):
-                sch.apply(step["primitive"], **step["arguments"])
-        except (ScheduleError, MappingError):
-            continue  # a constraint of the instruction (alignment, state) refuses this one: try the next cheapest
-        return sch, mapping
-    return None
-
-
-def _mappings(op: Operator, instruction: Instruction) -> list[Mapping]:
+def mappings_of(op: Operator, instruction: Instruction) -> list[Mapping]:
+    """Every mapping of ``op`` onto ``instruction``; none where types or arithmetic differ."""
     try:
         return find_mappings(op, instruction)
     except MappingError:
-        return []  # other operand types or arithmetic
+        return []
 
 
-def _cycles(machine: Machine, found: list[tuple[Instruction, Mapping]]) -> np.ndarray:
+def mapping_cycles(machine: Machine, found: list[tuple[Instruction, Mapping]]) -> np.ndarray:
     """Estimated cycles of each mapping: instructions issued plus packed bytes moved through main memory."""
     placed = [m.physical() for _, m in found]
     issues = np.array([p.instructions for p in placed], dtype=np.float64)
@@ -65,7 +41,7 @@ def vector_mapping(kernel: Kernel, machine: Machine, output: str, vector: str, r
         lanes = [a for a in instruction.axes if not a.is_reduction]
         if instruction.sets or len(lanes) not in (1, len(wanted)):
             continue
-        for m in _mappings(op, instruction):
+        for m in mappings_of(op, instruction):
             assigned = [tuple(op.iterations[u].name for u in group) for group in m.groups]
             if assigned == wanted[-len(assigned) :]:
                 return f"{instruction.name}: {str(m).split('[')[0].strip()}"

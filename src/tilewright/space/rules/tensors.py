@@ -88,9 +88,9 @@ def _mappings(context: Context, output: str) -> list[tuple[Instruction, Placed]]
         op = operator_of(context.base.kernel, at=output)
     except MappingError:
         return []
-    every = [(i, m) for i in context.machine.instructions if i.operands and not i.sets for m in instructions._mappings(op, i)]
+    every = [(i, m) for i in context.machine.instructions if i.operands and not i.sets for m in instructions.mappings_of(op, i)]
     out: list[tuple[Instruction, Placed]] = []
-    for n in np.argsort(instructions._cycles(context.machine, every), kind="stable") if every else ():
+    for n in np.argsort(instructions.mapping_cycles(context.machine, every), kind="stable") if every else ():
         instruction, mapping = every[n]
         try:
             _apply(context, output, mapping, {})
