@@ -7,7 +7,7 @@ and an operand that is not contiguous along the lanes has to be brought into vec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -191,12 +191,13 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     knobs = [*(k for t in tiled for k in t.knobs), *(k for k in (partials, vectors) if k and len(k.values) > 1)]
     name = "; ".join(o.name for o in options) or "element by element"
     constraints = tuple(c for t in tiled for c in t.constraints)
-    plan = partial(_plan, context, options, partials, vectors)
+    applied = partial(_applied, context, options, partials, vectors)
+    plan = partial(_plan, context, options, applied)
     program = partial(_program, context, options, partials, vectors, tuple(knobs))
     preferred: dict[str, int] | None = {"partials": rows.PARTIALS, "vectors": 4}
     for o in options:
         preferred = {**preferred, **o.preferred} if preferred is not None and o.preferred is not None else None
-    return Sketch(name, tuple(knobs), constraints, program, lambda values: plan(values).schedule, plan, preferred)
+    return Sketch(name, tuple(knobs), constraints, program, lambda values: applied(values).sch, plan, preferred)
 
 
 def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
@@ -207,7 +208,7 @@ def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
     return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
 
 
-def _plan(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Plan:
+def _applied(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Application:
     def number(knob: Knob) -> int:
         return int(ex.evaluate(value_of(knob), values))
 
@@ -218,8 +219,15 @@ def _plan(context: Context, options: tuple[Option, ...], partials: Knob | None, 
         context.base.copy(), machine=context.machine, threads=context.threads, choices=choices, vectors=number(vectors)
     )
     application.run()
-    decisions = tuple(_decision(context, o, values) for o in options if o.stage.name not in application.undone)
-    return Plan(application.sch, decisions, (*context.refused, *application.refused))
+    return application
+
+
+def _plan(
+    context: Context, options: tuple[Option, ...], applied: Callable[[Mapping[str, int]], Application], values: Mapping[str, int]
+) -> Plan:
+    done = applied(values)
+    decisions = tuple(_decision(context, o, values) for o in options if o.stage.name not in done.undone)
+    return Plan(done.sch, decisions, (*context.refused, *done.refused))
 
 
 def _decision(context: Context, option: Option, values: Mapping[str, int]) -> Decision:
