@@ -30,15 +30,15 @@ from tilewright.ir.stmt import Kernel, LoopKind
 
 #: Candidates evaluated together: their values stay in the processor's second-level cache.
 CHUNK = 1024
-#: Part of a cache that a working set may fill before it loses lines to conflicts and to other data.
-USABLE = 0.9
+#: Parts of a cache that a working set may fill: it loses lines to conflicts before, and keeps some for longer than, it is full.
+USABLE = (0.7, 1.2)
 #: Part of a memory's declared bandwidth that loops reach.
-SUSTAINED = 0.7
+SUSTAINED = 0.65
 #: Part of a stream's time that arithmetic does not hide.
 EXPOSED = 0.15
 #: Streams that the hardware's prefetchers follow, and how many bytes apart their lines may be. Other lines are waited for,
 #: a few at a time; that much of the wait shows.
-PREFETCHED, NEAR, OVERLAPPED, WAITED = 12, 1024, 5.0, 0.5
+PREFETCHED, NEAR, OVERLAPPED, WAITED = 12, 1024, 5.0, 0.3
 #: Accesses of a vector that straddles two lines.
 UNALIGNED = 1.6
 #: Vector loads that one lane of a gather costs.
@@ -140,18 +140,21 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
         source = machine.memory(m.parent)
         streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * SUSTAINED)
         waited = max(source.latency / OVERLAPPED - streamed, 0.0)
-        usable = m.bytes * USABLE
-        cold = g.where(g.le(a.working_set(None), usable), 0, 1)
         lines = g.const(0)
         for u in step.uses:
             if u.access.buffer.memory not in a.inner:
-                moved = a.fetched(u, usable) * cold * (1 if u.access.reads else 0) + a.fetched(u, usable) * cold * (
-                    1 if u.access.writes else 0
-                )
+                moved = _moved(a, u, m.bytes) * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
                 lines = lines + moved
                 waits = waits + g.where(step.followed(u), 0, moved * waited)
         streams.append(lines * streamed)
     return tuple(streams), waits
+
+
+def _moved(a: Analysis, u: Use, nbytes: int) -> Formula:
+    """Lines fetched into a cache; near its capacity part of a working set survives, so several capacities vote."""
+    g = a.graph
+    votes = [g.where(g.le(a.working_set(None), nbytes * part), 0, a.fetched(u, nbytes * part)) for part in USABLE]
+    return g.sum(votes) * (1 / len(votes))
 
 
 class _Step:
