@@ -238,7 +238,7 @@ def memories(register_bytes: int, line: int, cost: Cost) -> list[Memory]:
     """
     return [
         Memory("dram", "main", None, level=4, bandwidth=8, latency=250, line=64, note="per core, approximate"),
-        Memory("l3", "cache", 32 << 20, level=3, parent="dram", bandwidth=16, latency=50, line=64, note="per core, approximate"),
+        Memory("l3", "cache", 32 << 20, level=3, parent="dram", bandwidth=32, latency=50, line=64, note="per core, approximate"),
         Memory("l2", "cache", 1 << 20, level=2, parent="l3", bandwidth=64, latency=14, line=64, per="core"),
         Memory("l1", "cache", 32 << 10, level=1, parent="l2", bandwidth=cost.fma_per_cycle * line, latency=5, line=64, per="core"),
         Memory("reg", "register", register_bytes, level=0, parent="l1", line=line, per="core"),
