@@ -30,10 +30,14 @@ from tilewright.util.errors import ScheduleError
 #: Cycles of one vector operation: divisions and roots occupy their unit, functions are polynomials.
 _SLOW = {"/": 8.0, "//": 8.0, "%": 8.0, "sqrt": 8.0, "rsqrt": 4.0, "exp": 12.0, "pow": 40.0}
 _FUNCTION = 16.0
+#: Elements of a row that is worth reducing in lanes; shorter ones (windows) are tiled over their results.
+_ROW = 8
 #: Share of the peak that contractions reach.
 _EFFICIENCY = 0.9
 #: Seconds to start a region, and to divide it among threads and wait for all.
 _START, _FORK = 0.2e-6, 4e-6
+#: How much slower tiles are in a kernel with other tiles: the rules choose one order of loops and memory for all (measured: 1.3 to 1.5).
+_CROWDED = 1.4
 #: Seconds that keep equal divisions apart: a kernel of several regions compiles longer and gains nothing.
 _TIE = 1e-9
 
@@ -80,10 +84,12 @@ def estimate(kernel: Kernel, machine: Machine, threads: int, constants: frozense
     found = regions(kernel)
     seconds = _TIE * (len(found) - 1)
     private = {b.name for b in allocated(kernel)}
+    tiles = sum(r.shape is Shape.TILE for r in found)
     for n, region in enumerate(found):
         later = {b for other in found[n + 1 :] for s in other.nests for b in s.inputs}
         kept = region.written & private - later
-        seconds += _seconds(region, kept, machine, threads, constants)
+        crowded = region.shape is Shape.TILE and tiles > 1
+        seconds += _seconds(region, kept, machine, threads, constants) * (_CROWDED if crowded else 1.0)
     return seconds
 
 
@@ -112,7 +118,8 @@ def regions(kernel: Kernel) -> list[Region]:
 def _shape(s: Stage, reads: list[Access]) -> Shape:
     if not s.is_reduction:
         return Shape.POINTS
-    along_memory = any({0, 1} >= (moves := {r.stride(n) for r in reads}) and 1 in moves for n in s.reduction)
+    long = [n for n in s.reduction if s.loops[n] >= _ROW]
+    along_memory = any({0, 1} >= (moves := {r.stride(n) for r in reads}) and 1 in moves for n in long)
     return Shape.ROWS if s.factors() is None and along_memory else Shape.TILE
 
 
