@@ -20,6 +20,14 @@ LIMITS = {
     "log": 1.0,
     "log2": 2.0,
     "log1p": 2.0,
+    "sin": 2.0,
+    "cos": 2.0,
+    "tan": 3.0,
+    "asin": 2.5,
+    "acos": 2.0,
+    "atan": 2.0,
+    "sinh": 2.0,
+    "cosh": 2.0,
     "tanh": 2.0,
     "sigmoid": 3.0,
     "erf": 2.0,
@@ -86,7 +94,9 @@ def test_ulp_error_over_all_exponents(machine, execute, name):
     y = np.empty_like(x)
     execute(function(name, ty.f32, len(x), LoopKind.VECTOR), machine, {"x0": x, "y": y})
     with np.errstate(all="ignore"):
-        exact = _ORACLE.get(name, getattr(np, name, None))(x.astype(np.float64))
+        exact = _ORACLE.get(name, getattr(np, name.replace("asin", "arcsin").replace("acos", "arccos").replace("atan", "arctan"), None))(
+            x.astype(np.float64)
+        )
         want = exact.astype(np.float32)
         ulp = np.maximum(np.spacing(np.abs(want)), np.float32(2.0**-149)).astype(np.float64)
         error = np.abs(y.astype(np.float64) - exact) / ulp
@@ -98,6 +108,41 @@ def test_ulp_error_over_all_exponents(machine, execute, name):
     np.testing.assert_array_equal(y[at_infinity][~edge], want[at_infinity][~edge])
     worst = np.argmax(np.where(plain, error, 0))
     assert error[plain].max() <= LIMITS[name], f"{name}({x[worst]!r}) = {y[worst]!r}, not {exact[worst]!r}"
+
+
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_circular_functions_around_multiples_of_a_quarter_turn(machine, execute, name):
+    turns = np.concatenate([np.arange(-40000, 40000), np.arange(2**20, 2**20 + 1000)])
+    near = (turns * (np.pi / 2)).astype(np.float32)
+    x = np.concatenate([near, np.nextafter(near, np.float32(np.inf))])
+    y = np.empty_like(x)
+    execute(function(name, ty.f32, len(x), LoopKind.VECTOR), machine, {"x0": x, "y": y})
+    exact = getattr(np, name)(x.astype(np.float64))
+    error = np.abs(y - exact) / np.spacing(np.abs(exact.astype(np.float32)))
+    assert error.max() <= LIMITS[name], f"{name}({x[error.argmax()]!r})"
+
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -2.5, np.inf, -np.inf, np.nan]
+SPECIAL += [1e-45, -1e-45, 3e38, -3e38, 16777215.0, 16777216.0, -16777217.0, 1 + 2.0**-23, 1 - 2.0**-24]
+
+
+def test_power(machine, execute):
+    rng = np.random.default_rng(0)
+    special, any_number = np.array(SPECIAL, np.float32), every_exponent()
+    x = np.concatenate([np.repeat(special, len(special)), np.exp(rng.standard_normal(60000, np.float32) * 20), any_number])
+    y = np.concatenate([np.tile(special, len(special)), rng.standard_normal(60000, np.float32) * 4, rng.permutation(any_number)])
+    z = np.empty_like(x)
+    execute(function("pow", ty.f32, len(x), LoopKind.VECTOR, arity=2), machine, {"x0": x, "x1": y, "y": z})
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), y.astype(np.float64))
+        want = exact.astype(np.float32)
+    np.testing.assert_array_equal(np.isnan(z), np.isnan(want))
+    number = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(z[number]), np.signbit(want[number]))
+    plain = np.isfinite(want) & np.isfinite(z)
+    np.testing.assert_array_equal(z[number & ~plain], want[number & ~plain])
+    ulp = np.maximum(np.spacing(np.abs(want[plain])), np.float32(2.0**-149)).astype(np.float64)
+    assert (np.abs(z[plain] - exact[plain]) / ulp).max() <= 0.6
 
 
 @pytest.mark.parametrize("name", [n for n, k in ex.INTRINSICS.items() if k == 1])

@@ -1,4 +1,4 @@
-"""Float arithmetic on f32 values of any number of lanes, for writing expansions as formulas."""
+"""Float arithmetic on values of any number of lanes, for writing expansions as formulas."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from tilewright.codegen.llvm.conversion import literal
 from tilewright.codegen.llvm.values import Value, splat_text, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
+from tilewright.ir.types import DType
 
-F, I, B = ty.f32, ty.i32, ty.boolean
+F, B = ty.f32, ty.boolean
 #: Adding 1.5 * 2**23 leaves an integer in the low bits of the mantissa.
 ROUNDER, _ROUNDER_BITS = 12582912.0, 1262485504
 _SCALEF = (4, 8, 16, 32, 64)
@@ -18,7 +19,7 @@ _SCALEF = (4, 8, 16, 32, 64)
 
 @dataclass(frozen=True, slots=True)
 class Algebra:
-    """Writes operations on vectors of ``lanes`` (0: scalars). No operation is reassociated.
+    """Writes operations on vectors of ``lanes`` (0: scalars) of ``dtype``, f32 or f64. No operation is reassociated.
 
     ``scalef``: the target has AVX-512's instruction that multiplies by a power of two, for all vectors of up to
     512 bits.
@@ -27,18 +28,24 @@ class Algebra:
     w: Writer
     lanes: int
     scalef: bool = False
+    dtype: DType = F
+
+    @property
+    def integer(self) -> DType:
+        """Integers of the same width."""
+        return ty.i64 if self.dtype == ty.f64 else ty.i32
 
     def c(self, x: float) -> Value:
-        return literal(x, F, self.lanes)
+        return literal(x, self.dtype, self.lanes)
 
     def i(self, x: int) -> Value:
-        return Value(splat_text("i32", str(x), self.lanes), I, self.lanes)
+        return Value(splat_text(value_type(self.integer), str(x), self.lanes), self.integer, self.lanes)
 
     def add(self, a: Value, b: Value) -> Value:
-        return self._op("fadd" if a.dtype == F else "add", a, b)
+        return self._op("fadd" if a.dtype.is_float else "add", a, b)
 
     def sub(self, a: Value, b: Value) -> Value:
-        return self._op("fsub" if a.dtype == F else "sub", a, b)
+        return self._op("fsub" if a.dtype.is_float else "sub", a, b)
 
     def mul(self, a: Value, b: Value) -> Value:
         return self._op("fmul", a, b)
@@ -47,29 +54,40 @@ class Algebra:
         return self._op("fdiv", a, b)
 
     def neg(self, a: Value) -> Value:
-        return self.w.value(f"fneg {a.operand}", F, self.lanes)
+        return self.w.value(f"fneg {a.operand}", self.dtype, self.lanes)
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, fused where the machine can."""
-        return self.w.intrinsic("fmuladd", [a, b, c], F)
+        return self.w.intrinsic("fmuladd", [a, b, c], self.dtype)
 
     def abs(self, a: Value) -> Value:
-        return self.w.intrinsic("fabs", [a], F)
+        return self.w.intrinsic("fabs", [a], self.dtype)
 
     def sign_of(self, magnitude: Value, sign: Value) -> Value:
-        return self.w.intrinsic("copysign", [magnitude, sign], F)
+        return self.w.intrinsic("copysign", [magnitude, sign], self.dtype)
+
+    def sqrt(self, a: Value) -> Value:
+        return self.w.intrinsic("sqrt", [a], self.dtype)
+
+    def bitwise(self, op: str, a: Value, b: Value) -> Value:
+        """``and``, ``or``, ``xor`` of integers or conditions."""
+        return self._op(op, a, b)
+
+    def has_bit(self, a: Value, bit: int) -> Value:
+        """Whether a bit of an integer is set."""
+        return self.w.value(f"icmp ne {self.bitwise('and', a, self.i(1 << bit)).operand}, {self.i(0).ref}", B, self.lanes)
 
     def shift(self, op: str, a: Value, bits: int) -> Value:
         return self._op(op, a, self.i(bits))
 
     def bits(self, a: Value) -> Value:
-        return self.w.value(f"bitcast {a.operand} to {value_type(I, self.lanes)}", I, self.lanes)
+        return self.w.value(f"bitcast {a.operand} to {value_type(self.integer, self.lanes)}", self.integer, self.lanes)
 
     def of_bits(self, a: Value) -> Value:
-        return self.w.value(f"bitcast {a.operand} to {value_type(F, self.lanes)}", F, self.lanes)
+        return self.w.value(f"bitcast {a.operand} to {value_type(self.dtype, self.lanes)}", self.dtype, self.lanes)
 
     def to_float(self, a: Value) -> Value:
-        return self.w.value(f"sitofp {a.operand} to {value_type(F, self.lanes)}", F, self.lanes)
+        return self.w.value(f"sitofp {a.operand} to {value_type(self.dtype, self.lanes)}", self.dtype, self.lanes)
 
     def test(self, op: str, a: Value, b: Value) -> Value:
         """fcmp with LLVM's predicate ``op``."""
@@ -84,7 +102,7 @@ class Algebra:
         return self.select(self.test("ogt", x, self.c(hi)), self.c(hi), x)
 
     def times_power_of_two(self, y: Value, n: Value, normal: bool = False) -> Value:
-        """y * 2**n for an integral float n within +-252; ``normal``: y and the result are normal numbers for
+        """y * 2**n in f32 for an integral float n within +-252; ``normal``: y and the result are normal numbers for
         sure (what comes of NaN is undefined then).
 
         Without the instruction it takes two factors, so that denormal results round once and overflow gives infinity.

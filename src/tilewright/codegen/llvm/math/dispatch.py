@@ -27,9 +27,7 @@ EXACT = {
     "copysign": "copysign",
     "fma": "fma",
 }
-_LIBM = {"asin": "asin", "acos": "acos", "atan": "atan", "atan2": "atan2", "fmod": "fmod", "pow": "pow"}
-
-Expansion = Callable[[Algebra, Value], Value]
+Expansion = Callable[..., Value]
 #: Features of a target whose vectors of every width can be multiplied by powers of two in one instruction.
 _SCALEF = {"avx512f", "avx512vl"}
 
@@ -46,7 +44,8 @@ def call(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
         one = literal(1.0, ty.f64, root.lanes)
         return convert(w, w.value(f"fdiv {one.operand}, {root.ref}", ty.f64, root.lanes), dtype)
     if dtype.bits < 64 and (expand := _expansion(name)):
-        return rounded(w, expand(_algebra(f, args[0].lanes), args[0])._replace(dtype=dtype))
+        y = expand(_algebra(f, args[0].lanes), *args)._replace(dtype=dtype)
+        return rounded(w, _unless_far(f, name, args[0], y) if name in ("sin", "cos", "tan") else y)
     if name == "sigmoid":
         return _sigmoid_by_libm(f, args[0])
     return _libm(f, name, args, dtype)
@@ -58,8 +57,28 @@ def _algebra(f: Frame, lanes: int) -> Algebra:
 
 def _expansion(name: str) -> Expansion | None:
     from tilewright.codegen.llvm.math.expansions import EXPANSIONS
+    from tilewright.codegen.llvm.math.power import pow
+    from tilewright.codegen.llvm.math.trigonometry import TRIGONOMETRY
 
-    return EXPANSIONS.get(name)
+    return pow if name == "pow" else EXPANSIONS.get(name) or TRIGONOMETRY.get(name)
+
+
+def _unless_far(f: Frame, name: str, x: Value, y: Value) -> Value:
+    """``y``, but from libm where ``x`` is too large for it: a branch that is hardly ever taken."""
+    from tilewright.codegen.llvm.math.trigonometry import REDUCED
+
+    w = f.w
+    size = w.intrinsic("fabs", [x], x.dtype)
+    far = w.value(f"fcmp ogt {size.operand}, {literal(REDUCED, x.dtype, x.lanes).ref}", ty.boolean, x.lanes)
+    some = w.pure(f"call i1 @llvm.vector.reduce.or.v{x.lanes}i1({far.operand})") if x.lanes else far.ref
+    some = w.pure(f"call i1 @llvm.expect.i1(i1 {some}, i1 false)")
+    before, slow, end = w.label, w.block("far"), w.block("near")
+    w.branch(some, slow, end)
+    w.start(slow)
+    exact = w.select(far, _libm(f, name, [x], x.dtype), y)
+    w.jump(end)
+    w.start(end)
+    return Value(w.op(f"phi {y.type} [ {y.ref}, %{before} ], [ {exact.ref}, %{slow} ]"), y.dtype, y.lanes)
 
 
 def _predicate(w: Writer, name: str, v: Value) -> Value:
@@ -80,7 +99,7 @@ def _libm(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
     """One call of the C library for each lane; 16-bit types through f32."""
     w = f.w
     wide = ty.f64 if dtype.bits == 64 else ty.f32
-    symbol = _LIBM.get(name, name) + ("" if wide == ty.f64 else "f")
+    symbol = name + ("" if wide == ty.f64 else "f")
     scalar = value_type(wide)
     f.module.declares[symbol] = f"declare {scalar} @{symbol}({', '.join(scalar for _ in args)}) nounwind willreturn memory(none)"
     lanes = args[0].lanes

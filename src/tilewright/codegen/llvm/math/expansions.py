@@ -35,6 +35,8 @@ _LOG = (
 )
 #: (tanh(t)/t - 1) / t**2 in t**2, |t| <= 0.6
 _TANH = (-0.3333333134651184, 0.13333247601985931, -0.053952474147081375, 0.021734438836574554, -0.008267087861895561, 0.002231060992926359)
+#: (sinh(t)/t - 1) / t**2 in t**2, |t| <= 1
+_SINH = (0.1666666716337204, 0.008333351463079453, 0.000198359542991966, 2.8181791549286572e-06)
 #: erf(t)/t - 1 in t**2, |t| <= 0.94
 _ERF = (0.12837915122509003, -0.37612465023994446, 0.11281507462263107, -0.0267554372549057, 0.004976833239197731, -0.0005907964077778161)
 #: log2(1 - erf(t)) on 0.9 <= t <= 3.95, weighted to relative error of erf
@@ -55,39 +57,39 @@ _EXP2 = (0.6931470036506653, 0.24022242426872253, 0.05550733953714371, 0.0096715
 
 def exp(a: Algebra, x: Value) -> Value:
     """e**x: at most 1 ulp."""
-    n, r = _reduced(a, a.clamp(x._replace(dtype=F), -105.0, 90.0))
-    return a.times_power_of_two(_exp_of_small(a, r), n)
+    n, r = by_ln2(a, a.clamp(x._replace(dtype=F), -105.0, 90.0))
+    return a.times_power_of_two(exp_of_small(a, r), n)
 
 
 def _exp_within(a: Algebra, x: Value) -> Value:
     """e**x where -87 <= x <= 88; of others, NaN included, something."""
-    n, r = _reduced(a, x)
-    return a.times_power_of_two(_exp_of_small(a, r), n, normal=True)
+    n, r = by_ln2(a, x)
+    return a.times_power_of_two(exp_of_small(a, r), n, normal=True)
 
 
 def exp2(a: Algebra, x: Value) -> Value:
     """2**x: at most 1 ulp."""
     x = a.clamp(x._replace(dtype=F), -152.0, 130.0)
     n = a.whole(x)
-    return a.times_power_of_two(_exp_of_small(a, a.mul(a.sub(x, n), a.c(_LN2))), n)
+    return a.times_power_of_two(exp_of_small(a, a.mul(a.sub(x, n), a.c(_LN2))), n)
 
 
 def expm1(a: Algebra, x: Value) -> Value:
     """e**x - 1: at most 2 ulp, also near 0."""
     x = x._replace(dtype=F)
-    n, r = _reduced(a, a.clamp(x, -30.0, 88.75))
+    n, r = by_ln2(a, a.clamp(x, -30.0, 88.75))
     half = a.times_power_of_two(a.c(0.5), n, normal=True)  # does not overflow at n = 128
     y = a.fma(half, a.fma(a.mul(r, r), a.poly(r, _EXP), r), a.sub(half, a.c(0.5)))
     return a.select(a.test("oeq", x, a.c(0.0)), x, a.add(y, y))
 
 
-def _reduced(a: Algebra, x: Value) -> tuple[Value, Value]:
+def by_ln2(a: Algebra, x: Value) -> tuple[Value, Value]:
     """(n, r) with x = n ln 2 + r and |r| at most about ln 2 / 2; n is an integral float."""
     n = a.sub(a.fma(x, a.c(1 / _LN2), a.c(ROUNDER)), a.c(ROUNDER))
     return n, a.fma(n, a.c(-_LN2_LOW), a.fma(n, a.c(-_LN2_HIGH), x))
 
 
-def _exp_of_small(a: Algebra, r: Value) -> Value:
+def exp_of_small(a: Algebra, r: Value) -> Value:
     """e**r: the steps of Horner's rule are exact enough that the last one decides the error."""
     return a.poly(r, (1.0, 1.0, *_EXP))
 
@@ -160,6 +162,28 @@ def tanh(a: Algebra, x: Value) -> Value:
     return a.select(a.test("oge", size, a.c(0.575)), a.sign_of(large, x), small)
 
 
+def sinh(a: Algebra, x: Value) -> Value:
+    """Hyperbolic sine: at most 2 ulp."""
+    x = x._replace(dtype=F)
+    size, square = a.abs(x), a.mul(x, x)
+    small = a.fma(a.mul(square, a.poly(square, _SINH)), x, x)
+    half = _half_exp(a, size)
+    large = a.sign_of(a.sub(half, a.div(a.c(0.25), half)), x)
+    return a.select(a.test("oge", size, a.c(1.0)), large, small)
+
+
+def cosh(a: Algebra, x: Value) -> Value:
+    """Hyperbolic cosine: at most 2 ulp."""
+    half = _half_exp(a, a.abs(x._replace(dtype=F)))
+    return a.add(half, a.div(a.c(0.25), half))
+
+
+def _half_exp(a: Algebra, size: Value) -> Value:
+    """e**size / 2, which overflows only where sinh does."""
+    n, r = by_ln2(a, a.clamp(size, 0.0, 91.0))
+    return a.times_power_of_two(exp_of_small(a, r), a.sub(n, a.c(1.0)))
+
+
 def sigmoid(a: Algebra, x: Value) -> Value:
     """1 / (1 + e**-x): at most 3 ulp, denormal results included."""
     x = x._replace(dtype=F)
@@ -187,6 +211,8 @@ EXPANSIONS: dict[str, Callable[[Algebra, Value], Value]] = {
     "log": log,
     "log2": log2,
     "log1p": log1p,
+    "sinh": sinh,
+    "cosh": cosh,
     "tanh": tanh,
     "sigmoid": sigmoid,
     "erf": erf,
