@@ -25,10 +25,11 @@ from tilewright.util.errors import IRTypeError
 class Extractor:
     """Features and estimated seconds of one symbolic program, compiled once.
 
-    Call it with the knobs' values: ``features, seconds = extractor({"m": array, "n": array})``.
+    Call it with the knobs' values: ``features, seconds = extractor({"m": array, "n": array})``. With ``threads=None``
+    there is no estimate (its seconds are zero) and features cost less.
     """
 
-    def __init__(self, program: Kernel, machine: Machine, threads: int = 1):
+    def __init__(self, program: Kernel, machine: Machine, threads: int | None = 1):
         analysis = analysis_of(program, machine)
         self.machine = machine
         self.statements = len(analysis.program.statements)
@@ -59,7 +60,8 @@ class Extractor:
                 targets.append(c)
         order = np.argsort(targets)
         self._sources, self._targets = np.array(sources, np.intp)[order], np.array(targets, np.intp)[order]
-        self._tape = Tape([*outputs, program_cycles(analysis, machine, threads)])
+        cycles = analysis.graph.const(0) if threads is None else program_cycles(analysis, machine, threads)
+        self._tape = Tape([*outputs, cycles])
         self._varying = len(outputs)
 
     def __call__(self, env: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +95,7 @@ class Extractor:
 
 
 @lru_cache(maxsize=256)
-def extractor(program: Kernel, machine: Machine, threads: int = 1) -> Extractor:
+def extractor(program: Kernel, machine: Machine, threads: int | None = 1) -> Extractor:
     """The :class:`Extractor` of a program, kept for the next call."""
     return Extractor(program, machine, threads)
 
@@ -103,7 +105,7 @@ def features(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = 
 
     Statements are in program order. IRTypeError when a knob has no value.
     """
-    return extractor(program, machine)(env or {})[0]
+    return extractor(program, machine, None)(env or {})[0]
 
 
 def padded(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -363,8 +363,15 @@ class Tape:
         slot = {f.number: i for i, f in enumerate(order)}
         self._constants = [(i, f.value) for i, f in enumerate(order) if f.is_const]
         self._variables = [(i, f.value) for i, f in enumerate(order) if f.op == "var"]
-        self._steps = [(f.op, i, tuple(slot[a.number] for a in f.args)) for i, f in enumerate(order) if f.args]
         self._results = [slot[f.number] for f in self.outputs]
+        self._steps: list[tuple[str, int, tuple[int, ...], tuple[int, ...]]] = []
+        used = set(self._results) | {i for i, _ in self._constants}
+        for i, f in reversed([(i, f) for i, f in enumerate(order) if f.args]):
+            args = tuple(slot[a.number] for a in f.args)
+            last = tuple(set(args) - used)
+            used.update(args)
+            self._steps.append((f.op, i, args, last))
+        self._steps.reverse()
         self._size = len(order)
 
     def __len__(self) -> int:
@@ -388,8 +395,10 @@ class Tape:
                 raise IRTypeError(f"knob {name!r} has no value", hint=f"bound are: {', '.join(env) or 'none'}")
             value = env[name]
             slots[i] = value.astype(np.float64) if isinstance(value, np.ndarray) else value
-        for op, i, args in self._steps:
-            slots[i] = _APPLY[op](*(slots[a] for a in args))
+        for op, i, args, last in self._steps:
+            slots[i] = _APPLY[op](*[slots[a] for a in args])
+            for a in last:
+                slots[a] = None  # its memory serves the next value while it is in the cache
         return [slots[i] for i in self._results]
 
 
