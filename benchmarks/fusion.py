@@ -48,12 +48,13 @@ class Row:
 
 def model(name: str, layers: int | None) -> ModelProto:
     """The network; ``layers`` shortens transformers."""
-    if layers is not None:
-        shortened = {
-            "vit_b16": lambda: vit_base(layers), "bert_base": lambda: bert_base(layers=layers), "detr": lambda: detr_transformer(layers, layers)
-        }  # fmt: skip
-        if name in shortened:
-            return shortened[name]()
+    match name:
+        case "vit_b16" if layers is not None:
+            return vit_base(layers)
+        case "bert_base" if layers is not None:
+            return bert_base(layers=layers)
+        case "detr" if layers is not None:
+            return detr_transformer(layers, layers)
     return MODELS[name]()
 
 

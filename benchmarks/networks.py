@@ -2,7 +2,7 @@
 
     python -m benchmarks.networks [--threads 1 2] [--only REGEX] [--json FILE] [--markdown FILE]
 
-The light models of the onnx wheel with random weights, and a 2-layer ViT of ViT-Base's width. All
+The networks of :mod:`benchmarks.models` and the light models of the onnx wheel, all with random weights. All
 runtimes take turns in one process on the same input, in float32. ``error`` is the largest difference
 of an output from ONNX Runtime's, relative to its largest element, beside the bound on rounding
 errors that the depth of the network's reductions gives.
@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from benchmarks.models import MODELS, random_inputs
 from benchmarks.peers import session_options
 from benchmarks.report import Table, conditions, geometric_mean, installed, parser, publish
 from examples.light import light_model
-from examples.vit import ViTConfig, vit
 from onnx import ModelProto
 from tests.graph.oracle import accumulated_bound, reduction_depths
 
@@ -33,7 +33,9 @@ from tilewright.runtime.pool import available_cpus
 
 OURS, ORACLE, SECTION = "tilewright", "onnxruntime", "networks"
 LIGHT = ("resnet50", "squeezenet", "densenet121", "vgg19", "inception_v1", "inception_v2", "shufflenet", "zfnet512", "bvlc_alexnet")
-VIT = "vit 2 layers"
+#: Networks whose batch is left open.
+SYMBOLIC = ("vit_b16",)
+NAMES = (*MODELS, *(n for n in LIGHT if n not in MODELS))
 #: Wanted: ResNet-50 at most this many times ONNX Runtime's time.
 RESNET_LIMIT = 1.6
 
@@ -66,19 +68,16 @@ class Row:
 
 def model(name: str) -> ModelProto:
     """The network called ``name`` with random weights."""
-    if name == VIT:
-        return vit(ViTConfig(image=224, patch=16, width=768, heads=12, mlp=3072, layers=2, classes=1000))
-    return light_model(name)
+    return MODELS[name]() if name in MODELS else light_model(name)
 
 
 def run(name: str, threads: int, peak: Peak, *, repeats: int) -> Row:
     """Compile, check and measure one network; SystemExit when it disagrees with ONNX Runtime."""
     proto = model(name)
     start = time.perf_counter()
-    network = compile(proto, threads=threads, dims={"batch": 1} if name == VIT else None)
+    network = compile(proto, threads=threads, dims={"batch": 1} if name in SYMBOLIC else None)
     seconds = time.perf_counter() - start
-    rng = np.random.default_rng(1)
-    inputs: Inputs = {v.name: rng.standard_normal(v.buffer.static_shape).astype(np.float32) for v in network.graph.inputs}
+    inputs: Inputs = random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in network.graph.inputs})
     runs: dict[str, Run] = {OURS: lambda: list(network(inputs).values()), ORACLE: onnxruntime_run(proto, inputs, threads)}
     if installed("openvino"):
         runs["openvino"] = openvino_run(proto, inputs, threads)
@@ -154,9 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, len(available_cpus()))}), help="default: 1 2")
     p.add_argument("--repeats", type=int, default=15, help="rounds (default: %(default)s)")
     options: argparse.Namespace = p.parse_args(arguments)
-    names = [n for n in (*LIGHT, VIT) if re.search(options.only, n)]
+    names = [n for n in NAMES if re.search(options.only, n)]
     if not names:
-        p.error(f"no network matches {options.only!r}; there are: {', '.join((*LIGHT, VIT))}")
+        p.error(f"no network matches {options.only!r}; there are: {', '.join(NAMES)}")
     if not installed(ORACLE):
         raise SystemExit("ONNX Runtime is not installed: pip install onnxruntime")
     where = conditions()
