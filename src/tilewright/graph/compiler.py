@@ -73,7 +73,7 @@ def compile_graph(
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class KernelTask:
     """A distinct kernel of a network; the layouts of the arguments in ``constants`` are free to choose."""
 
     kernel: Kernel
@@ -90,17 +90,17 @@ class Prepared:
     machine: Machine
     threads: int
 
-    def task(self, step: Step) -> Task:
+    def task(self, step: Step) -> KernelTask:
         """The kernel of ``step`` as something to schedule."""
         pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
-        return Task(step.call.kernel, frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants))
+        return KernelTask(step.call.kernel, frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants))
 
     def compile(
         self, *, records: RecordStore | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
     ) -> Network:
         """Schedule and build every distinct kernel: as recorded where ``records`` know it, by the default rules elsewhere."""
         wanted = [self.task(s) for s in self.steps]
-        made: dict[Task, CompiledKernel] = {}
+        made: dict[KernelTask, CompiledKernel] = {}
         distinct = list(dict.fromkeys(wanted))
         with ExitStack() as stack:
             store = _opened(records, stack)
@@ -110,7 +110,7 @@ class Prepared:
                     progress(number, len(distinct), task.kernel.name)
         return Network(self.graph, self.steps, [made[t] for t in wanted], threads=self.threads, fusion=self.fusion)
 
-    def _default(self, task: Task, cache: bool) -> CompiledKernel:
+    def _default(self, task: KernelTask, cache: bool) -> CompiledKernel:
         try:
             chosen = plan(task.kernel, self.machine, threads=self.threads, constants=task.constants)
         except ScheduleError as error:
@@ -119,11 +119,11 @@ class Prepared:
         text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
         return CompiledKernel(self._built(chosen.schedule.kernel, cache), trace=text)
 
-    def _recorded(self, task: Task, store: RecordStore | None, cache: bool) -> CompiledKernel | None:
+    def _recorded(self, task: KernelTask, store: RecordStore | None, cache: bool) -> CompiledKernel | None:
         """The kernel with the best recorded schedule; None when nothing that still applies is recorded."""
-        from tilewright.runtime.records import Task as Key
+        from tilewright.runtime.records import Task
 
-        found = store.best(Key.of(task.kernel, self.machine, self.threads, task.constants)) if store is not None else None
+        found = store.best(Task.of(task.kernel, self.machine, self.threads, task.constants)) if store is not None else None
         if found is None or not found.trace or found.seconds is None:
             return None
         try:
