@@ -81,11 +81,11 @@ def test_columns_are_what_a_person_counts() -> None:
 
 def test_a_population_gives_what_each_candidate_gives() -> None:
     rng = np.random.default_rng(0)
-    n = 1500  # more than one chunk
+    n = 5000  # more than one chunk
     env = {"m": rng.integers(1, 14, n), "n": rng.choice([16, 32, 48], n), "blocks": rng.integers(1, 8, n)}
     together, seconds = extractor(gemm(), MACHINE)(env)
     assert together.shape == (n, 3, 194) and np.isfinite(together).all() and (seconds > 0).all()
-    for i in (0, 7, 1023, 1024, n - 1):
+    for i in (0, 7, 4095, 4096, n - 1):
         alone, one = extractor(gemm(), MACHINE)({k: int(v[i]) for k, v in env.items()})
         np.testing.assert_allclose(together[i], alone[0], rtol=1e-6)
         assert one[0] == pytest.approx(seconds[i])

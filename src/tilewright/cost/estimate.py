@@ -29,7 +29,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel, LoopKind
 
 #: Candidates evaluated together: their values stay in the processor's second-level cache.
-CHUNK = 1024
+CHUNK = 4096
 #: Parts of a cache that a working set may fill: it loses lines to conflicts before, and keeps some for longer than, it is full.
 USABLE = (0.7, 1.2)
 #: Part of a memory's declared bandwidth that loops reach.
