@@ -24,7 +24,7 @@ from tilewright.runtime.module import Module, build
 from tilewright.runtime.pool import default_threads
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.default import plan
-from tilewright.util.errors import ScheduleError
+from tilewright.util.errors import ScheduleError, SpaceError
 
 if TYPE_CHECKING:
     from tilewright.runtime.records import RecordStore
@@ -113,7 +113,7 @@ class Prepared:
     def _default(self, task: KernelTask, cache: bool) -> CompiledKernel:
         try:
             chosen = plan(task.kernel, self.machine, threads=self.threads, constants=task.constants)
-        except ScheduleError as error:
+        except (ScheduleError, SpaceError) as error:
             # Some programs (data-dependent stores, recurrences) are outside what the rules know: they run as written.
             return CompiledKernel(self._built(task.kernel, cache), note=f"unscheduled: {error.message}")
         text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
@@ -128,7 +128,7 @@ class Prepared:
             return None
         try:
             schedule = _replayed(task.kernel, found.trace, self.machine)
-        except ScheduleError:
+        except (ScheduleError, SpaceError):
             return None  # recorded by a version whose primitives allowed more: the default is right if not fast
         return CompiledKernel(self._built(schedule.kernel, cache), trace=f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}")
 

@@ -15,7 +15,7 @@ from tilewright.graph.patterns import Pattern, may_join, patterns
 from tilewright.graph.roofline import estimate, on_chip_bytes, row_bytes
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
-from tilewright.util.errors import ScheduleError, TilewrightError
+from tilewright.util.errors import ScheduleError, SpaceError, TilewrightError
 
 #: "none": every operation its own kernel; "greedy": element-wise consumers join their producer;
 #: "dp": the division of least estimated cost; "measured": the same, with groups built and timed.
@@ -192,6 +192,6 @@ class _Groups:
         constants = frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants)
         try:
             return self.cost(call.kernel, constants)
-        except ScheduleError:
+        except (ScheduleError, SpaceError):
             # Opaque nests run as written and alone: what that takes does not matter to the division.
             return 0.0 if len(operations) == 1 else math.inf
