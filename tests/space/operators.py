@@ -41,6 +41,7 @@ def scores(heads: int, tokens: int, width: int) -> Kernel:
 OPERATORS: dict[str, tuple[Callable[[], Kernel], tuple[str, ...]]] = {
     "gemm": (lambda: gemm(37, 50, 29).kernel(), ()),
     "gemm, constant": (lambda: gemm(64, 96, 64).kernel(), ("b",)),
+    "gemm, deep": (lambda: gemm(33, 80, 270).kernel(), ()),
     "batched": (lambda: batched(3, 19, 16, 21).kernel(), ()),
     "linear": (lambda: matmul_gelu(33, 70, 24), ("b",)),
     "conv": (lambda: conv("c", 9, 6, 20).kernel(), ()),

@@ -18,7 +18,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.stmt import Alloc, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
-from tilewright.space.levels import cut
+from tilewright.space.levels import Cut, cut
 from tilewright.space.prepare import Attempts
 from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling
@@ -119,25 +119,40 @@ class Application(Attempts):
         """Tile a reduction together with its initialisation and epilogue."""
         space, structure, name = choice.space, choice.space.structure, stage.output.name
         self.store_packed(stage, choice)
+        panels = [operand for operand, how in structure.packing if how == "panel"]
+        keep = frozenset([space.block_level(structure.vector)] if panels else [])
+        levels = [(level.loop, choice.of(level.chunk)) for level in space.levels]
+        if structure.depth:
+            name, around = self.partial_tiles(stage, levels, keep, structure.depth)
+        else:
+            name, around = self.whole_tiles(stage, levels, keep)
+        for operand in panels:
+            self.pack_inside(stage, choice, operand, around.at_level[space.block_level(structure.vector)])
+        self.sch.simplify(keep_loops=False)
+        self.finish_tiles(stage, name, choice)
+        self.slice_producers(name)
+        if structure.parallel:
+            self.parallelize(name)
+
+    def whole_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int]) -> tuple[str, Cut]:
+        """Tile the nest that takes the result and compute tiles inside it, from initialisation on; returns the tiles' buffer too."""
+        name = stage.output.name
         if writeback.epilogue(self.sch, name) is None:
             name, *_ = self.sch.apply("cache_write", name, None, stage.output.memory, later_reads=False)
         epilogue = writeback.epilogue(self.sch, name)
         if epilogue is None:
             raise ScheduleError(f"{name}: its tiles cannot be written back element by element")
         nest, at = epilogue
-        panels = [operand for operand, how in structure.packing if how == "panel"]
-        position = space.block_level(structure.vector)
-        levels = [(level.loop, choice.of(level.chunk)) for level in space.levels]
-        inside = [n for n in nest.loops if n not in at.values()]
-        around = cut(self.sch, at, levels, inside, frozenset([position] if panels else []))
+        around = cut(self.sch, at, levels, [n for n in nest.loops if n not in at.values()], keep)
         self.sch.compute_at(name, around.around)
-        for operand in panels:
-            self.pack_inside(stage, choice, operand, around.at_level[position])
-        self.sch.simplify(keep_loops=False)
-        self.finish_tiles(stage, name, choice)
-        self.slice_producers(name)
-        if structure.parallel:
-            self.parallelize(name)
+        return name, around
+
+    def partial_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int], depth: str) -> tuple[str, Cut]:
+        """Tile the reduction itself: each tile starts from the partial sums of the blocks of the reduction before it."""
+        loops = {n: n for n in stage.loops if n not in stage.reduction or n == depth}
+        around = cut(self.sch, loops, levels, [n for n in stage.loops if n not in loops], keep)
+        made = [self.sch.apply("cache_write", stage.output.name, loop, "reg")[0] for loop in around.around]
+        return made[0], around
 
     def store_packed(self, stage: Stage, choice: Tiled) -> None:
         """Operands stored or copied in vector order before the reduction starts."""
@@ -222,9 +237,16 @@ class Application(Attempts):
 
     def parallelize(self, name: str) -> None:
         """Divide the outermost loops around the tiles of ``name`` among cores."""
-        for s in self.sch.kernel.body.stmts:
-            if isinstance(s, For) and _holds_tile(s, name):
+        refusals: list[ScheduleError] = []
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
+        for s in roots:
+            try:
                 self.sch.parallel(s.name)
+            except ScheduleError as error:
+                # A remainder of one block, whose outermost loop walks blocks of the reduction: it runs on one core.
+                refusals.append(error)
+        if refusals and len(refusals) == len(roots):
+            raise refusals[0]
 
 
 def _is_copy(b: Buffer, name: str) -> bool:

@@ -109,6 +109,8 @@ class _Builder:
             env[n] = env[n] + Var(n + suffix)
         for n in self.stage.spatial:
             env.setdefault(n, ex.idx(0))
+        if self.structure.depth:
+            env[self.structure.depth] = env[self.structure.depth] + Var(self.structure.depth)
         if (factor := self.unrolled()) is not None:
             inner = self.reductions()[-2][0]
             env[inner] = Var(inner) * factor + Var(f"{inner}_unrolled")
@@ -120,7 +122,8 @@ class _Builder:
     def reductions(self) -> list[tuple[str, Expr, LoopKind]]:
         packed = self.panels[-1].source.buffer.name if self.panels else ""
         order = reduction_order(self.stage, packed)
-        loops = [(n, ex.idx(self.stage.loops[n]), LoopKind.SERIAL) for n in order]
+        chunks = {level.loop: level.chunk for level in self.space.levels}
+        loops = [(n, chunks.get(n, ex.idx(self.stage.loops[n])), LoopKind.SERIAL) for n in order]
         if self.space.unroll and (factor := self.unrolled()) is not None:
             last = order[-1]
             loops[-1:] = [(last, loops[-1][1] // factor, LoopKind.SERIAL), (f"{last}_unrolled", factor, LoopKind.UNROLL)]

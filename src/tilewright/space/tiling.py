@@ -23,6 +23,8 @@ from tilewright.space.stages import Stage
 SLACK = 8
 #: Vectors side by side in a tile of several rows.
 MOST_VECTORS = 8
+#: Iterations of a block of the reduction at least, about.
+SHALLOWEST = 32
 #: Values of "steps of the innermost reduction loop in one go".
 UNROLLS = (1, 2, 4)
 
@@ -34,6 +36,8 @@ class Structure:
     ``rows`` are the unrolled loops of the tile, outermost first (none to two of them). ``packing`` says of
     operands how they come into vector order: "ahead" (the argument is stored that way), "copy" (before
     everything) or "panel" (inside the loop over blocks of the vector loop). ``lead`` is the outermost loop.
+    ``depth`` is the reduction loop that is cut into blocks (None: none): the tile then starts from the partial
+    sums of the block before, and initialisation and epilogue are passes of their own.
     """
 
     vector: str
@@ -41,6 +45,7 @@ class Structure:
     packing: tuple[tuple[str, str], ...] = ()
     lead: str | None = None
     parallel: bool = False
+    depth: str | None = None
 
     @property
     def tiled(self) -> tuple[str, ...]:
@@ -49,7 +54,8 @@ class Structure:
 
     def __str__(self) -> str:
         parts = [f"{' x '.join(self.tiled)}", *(f"{how} {name}" for name, how in self.packing)]
-        return ", ".join([*parts, *([f"parallel {self.lead}"] if self.parallel else [])])
+        parts += [f"parallel {self.lead}"] if self.parallel else []
+        return ", ".join([*parts, *([f"blocks of {self.depth}"] if self.depth else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +90,12 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         label = _label(structure, number)
         size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector, bool(structure.rows)))
         blocks[loop] = Knob(f"{prefix}{label}_blocks", _block_counts(stage.loops[loop], size[loop].values))
+    depth = Knob(f"{prefix}depth_blocks", _block_counts(stage.loops[structure.depth], (SHALLOWEST,))) if structure.depth else None
+    if depth and inner == structure.depth:
+        inner = None  # a peeled last block would not be a multiple of the steps
     unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
     order = [structure.vector, *reversed(structure.rows)]
-    knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([unroll] if unroll else []))
+    knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([depth] if depth else []), *([unroll] if unroll else []))
     vectors = ceil_div(size[structure.vector].var, ex.idx(core.lanes))
     rows: Expr = ex.idx(1)
     for n in structure.rows:
@@ -97,17 +106,24 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
     tiles = {n: ceil_div(ex.idx(stage.loops[n]), size[n].var) for n in order}
     each = {n: ceil_div(tiles[n], value_of(blocks[n])) for n in order}
     grouped = [c for n in order if len(blocks[n].values) > 1 for c in _balanced(tiles[n], each[n], blocks[n].var)]
+    levels = _levels(stage, structure, size, blocks, each)
+    if depth and structure.depth:
+        whole = ex.idx(stage.loops[structure.depth])
+        chunk = ceil_div(whole, value_of(depth))
+        grouped += [compare(">=", value_of(depth), 2), *_balanced(whole, chunk, depth.var)]
+        at = next(n for n, level in enumerate(levels) if level.loop == structure.vector)
+        levels = (*levels[: at + 1], Level(structure.depth, value_of(depth), chunk, f"{structure.depth}_block"), *levels[at + 1 :])
     return TilingSpace(
         stage,
         structure,
         tuple(k for k in knobs if len(k.values) > 1 or k in size.values()),
-        (fits, *grouped, *_divided(structure, blocks)),
+        (fits, *grouped, *_divided(stage, structure, size, blocks, each)),
         size,
         blocks,
         tiles,
         each,
         unroll,
-        _levels(stage, structure, size, blocks, each),
+        levels,
     )
 
 
@@ -136,10 +152,15 @@ def _balanced(tiles: Expr, each: Expr, blocks: Var) -> tuple[Expr, Expr]:
     return compare("<", (blocks - 1) * each, tiles), compare("<=", blocks * each * SLACK, tiles * (SLACK + 1))
 
 
-def _divided(structure: Structure, blocks: Mapping[str, Knob]) -> list[Expr]:
-    """A parallel loop has more than one iteration."""
-    lead = blocks.get(structure.lead or "") if structure.parallel else None
-    return [compare(">=", lead.var, 2)] if lead and len(lead.values) > 1 else []
+def _divided(
+    stage: Stage, structure: Structure, size: Mapping[str, Knob], blocks: Mapping[str, Knob], each: Mapping[str, Expr]
+) -> list[Expr]:
+    """A parallel loop has more than one iteration; with a reduction in blocks inside it, more than one full one."""
+    lead = structure.lead or ""
+    if not structure.parallel or lead not in blocks or len(blocks[lead].values) == 1:
+        return []
+    full = ex.idx(stage.loops[lead]) // (each[lead] * size[lead].var)
+    return [compare(">=", full if structure.depth else blocks[lead].var, 2)]
 
 
 def _levels(

@@ -8,7 +8,7 @@ and an operand that is not contiguous along the lanes has to be brought into vec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from math import prod
@@ -32,7 +32,7 @@ from tilewright.space.rules import contraction, instructions, rows, writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
-from tilewright.space.tiling import Structure, TilingSpace, structures, tile_values, tiling_space, value_of
+from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, structures, tile_values, tiling_space, value_of
 
 #: Structures whose best tile is estimated slower than the best of all by this factor are left out.
 HOPELESS = 3.0
@@ -40,6 +40,8 @@ HOPELESS = 3.0
 MOST_TILES, MOST_SKETCHES = 6, 48
 #: Rows shorter than this get a second row loop in the tile.
 FEW_ROWS = 16
+#: Steps of a reduction from which on it may be cut into blocks.
+LONG_REDUCTION = 256
 #: Vectors worked on side by side where there is no tile.
 SIDE_BY_SIDE = (1, 2, 4, 8)
 
@@ -104,6 +106,7 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
     wanted = _structure(context, stage, choice) if choice and not rowwise else None
     listed = [(s, c) for t, c in tiles for s in structures(stage, [t], packings, context.threads, core)]
+    listed += [(d, c) for s, c in listed if s.tiled == listed[0][0].tiled and (d := _deep(stage, s)) is not None]
     if choice and wanted and all(s != wanted for s, _ in listed):
         listed.insert(0, (wanted, choice.cycles))
     for structure, cycles in listed:
@@ -111,6 +114,13 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
         space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
         preferred = tile_values(space, choice.width, choice.rows, choice.outer) if choice and structure == wanted else None
         yield Option(stage, space, cycles, preferred)
+
+
+def _deep(stage: Stage, structure: Structure) -> Structure | None:
+    """The structure with its reduction in blocks, where that is long: what a block reads then stays in a nearer cache."""
+    order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
+    long = prod(stage.loops[n] for n in order) >= LONG_REDUCTION and stage.loops[order[0]] >= 2 * SHALLOWEST
+    return replace(structure, depth=order[0]) if long and len(structure.rows) == 1 else None
 
 
 def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> Structure:
@@ -249,7 +259,7 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
     covered: set[int] = set()
     for o in options:
         if o.tiling:
-            at, used, around = _surroundings(context, o.stage)
+            at, used, around = _surroundings(context, o.stage, o.tiling.structure)
             tiles[at] = tiled_program(o.tiling, around, taken)
             covered |= used
     arguments = {n: b for t in tiles.values() for n, b in t.arguments.items()}
@@ -286,11 +296,13 @@ def _other(context: Context, root: For, cores: Mapping[str, VectorCore], partial
     return nests.row_nest(root, cores, context.threads, count, width, taken)
 
 
-def _surroundings(context: Context, stage: Stage) -> tuple[int, set[int], Surroundings]:
+def _surroundings(context: Context, stage: Stage, structure: Structure) -> tuple[int, set[int], Surroundings]:
     """Where the tiles of ``stage`` stand, which stages they take in, and what those are."""
     every = list(context.stages)
     own = next(n for n, s in enumerate(every) if s is stage)
     name = stage.output.name
+    if structure.depth:
+        return own, {own}, Surroundings(None, None, {n: n for n in stage.spatial})
     inits = [n for n in range(own) if every[n].is_init and every[n].output.name == name]
     init = inits[-1] if inits else None
     found = writeback.epilogue(context.base, name)
