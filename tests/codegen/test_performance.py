@@ -12,7 +12,8 @@ from tilewright.codegen.llvm import compile_ir, emit
 from tilewright.ir.buffer import Layout
 from tilewright.ir.stmt import Kernel, replace_buffers
 from tilewright.lang import parse
-from tilewright.runtime import jit
+from tilewright.runtime import build, jit
+from tilewright.schedule.schedule import Schedule
 
 M, N, K = 112, 128, 256
 KERNEL = f"""
@@ -94,6 +95,60 @@ def test_packed_product_reaches_the_peak(host):
     share = (2 * M * N * K / best["gemm"]) / (2 * lanes * CHAINS * ROUNDS / best["peak"])
     assert share >= 0.85, f"{share:.2f} of the peak"
     assert keep and keep_peak
+
+
+BYTES = """
+@kernel
+def byte_gemm(a: u8[512, 512], b: i8[512, 512], c: i32[512, 512]):
+    for i in range(512):
+        for j in range(512):
+            c[i, j] = 0
+    for i_1 in range(512):
+        for j_1 in range(512):
+            for k in range(512):
+                c[i_1, j_1] += a[i_1, k] * b[j_1, k]
+"""
+
+
+def scheduled_bytes(host) -> Kernel:
+    """Eight rows by two vectors in registers, b packed in groups of four along k, as the dot product instruction takes it."""
+    s = Schedule(parse(BYTES), host)
+    io, ii = s.split("i_1", 8)
+    jo, jr = s.split("j_1", 32)
+    jv, ji = s.split(jr, 16)
+    ko, ki = s.split("k", 4)
+    s.reorder(jo, io, ko, ii, jv, ji, ki)
+    s.cache_write("c", io, "reg")
+    s.layout("b", "0/32 1/4 0 1")
+    s.cache_read("b", ko, "reg")
+    s.tensorize(ji, "dpbusd")
+    for loop in (ii, jv, "c_reg_0", "c_reg_out0"):
+        s.unroll(loop)
+    for loop in ("c_reg_1", "c_reg_out1"):
+        s.vectorize(loop)
+    return s.kernel
+
+
+@pytest.mark.slow
+def test_products_of_bytes_through_the_dot_product_instruction(host):
+    if "dpbusd" not in (i.name for i in host.instructions):
+        pytest.skip("this CPU has no dpbusd")
+    module = build(scheduled_bytes(host), threads=1, cache=False)
+    keep_peak, peak = entry(peak_text(16), "peak", host)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (512, 512), dtype=np.uint8), rng.integers(-128, 128, (512, 512), dtype=np.int8)
+    c, memory = np.empty((512, 512), np.int32), np.zeros(256, np.float32)
+    call = module.bind(a, module.pack("b", b), out=c)
+    best = {"bytes": 1e9, "peak": 1e9}
+    for _ in range(100):
+        for name, run in (("bytes", call), ("peak", lambda: peak(None, None, memory.ctypes.data, None))):
+            start = time.thread_time()
+            run()
+            best[name] = min(best[name], time.thread_time() - start)
+    np.testing.assert_array_equal(c, a.astype(np.int32) @ b.astype(np.int32).T)
+    times = (2 * 512**3 / best["bytes"]) / (2 * 16 * CHAINS * ROUNDS / best["peak"])
+    assert times >= 2.5, f"{times:.2f} times the peak of f32, of four that the instruction allows"
+    assert keep_peak
 
 
 def test_compiling_is_quick(host):

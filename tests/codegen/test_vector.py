@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tilewright.codegen.llvm import emit
@@ -293,3 +294,26 @@ def f(x: f32[4, 16], y: f32[4, 16]):
         for j in vector(16):
             y[i, j] = x[i, j] + 1.0
 """)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
+@pytest.mark.parametrize("n", [3, 16, 37, 150])
+@pytest.mark.parametrize("op", ["min", "max"])
+def test_extremum_of_a_row_is_nan_where_the_row_has_one(check, op, n, dtype):
+    program = f"""
+@kernel
+def rows(x: {dtype}[{n + 2}, {n}], y: {dtype}[{n + 2}], z: {dtype}[{n}]):
+    for i in range({n + 2}):
+        for j in vector({n}):
+            y[i] = {op}(y[i], x[i, j])
+    for i_1 in range({n + 2}):
+        for j_1 in vector({n}):
+            z[j_1] = {op}(z[j_1], x[i_1, j_1])
+"""
+    x = np.random.default_rng(0).standard_normal((n + 2, n)).astype({"f32": np.float32, "f64": np.float64, "f16": np.float16}[dtype])
+    np.fill_diagonal(x[:n], np.nan)  # each column of the tail and of every vector once; the last two rows have none
+    x[n + 1] = np.inf if op == "min" else -np.inf
+    given = np.full(n + 2, 0.5, x.dtype)
+    given[n] = np.nan
+    got = check(program, x=x, y=given, z=x[0].copy())
+    assert np.isnan(got["y"][: n + 1]).all() and got["y"][n + 1] == 0.5 and np.isnan(got["z"]).all()
