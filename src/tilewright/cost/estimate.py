@@ -88,6 +88,7 @@ def _tape(program: Kernel, machine: Machine, threads: int) -> Tape:
     return Tape([program_cycles(analysis_of(program, machine), machine, threads)])
 
 
+@lru_cache(maxsize=128)
 def analysis_of(program: Kernel, machine: Machine) -> Analysis:
     """The program's footprints in the machine's cache lines."""
     return Analysis(read(program), line_bytes(machine), registers(machine))

@@ -91,11 +91,16 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: list[Formula] = []
         self._known: dict[tuple[Any, ...], Formula] = {}
+        self._constants: dict[Number, Formula] = {}
 
     # --- leaves -------------------------------------------------------------------------------
 
     def const(self, value: Number) -> Formula:
-        return self._node("const", (), float(value) if isinstance(value, float) and not value.is_integer() else int(value))
+        known = self._constants.get(value)
+        if known is None:
+            number = float(value) if isinstance(value, float) and not value.is_integer() else int(value)
+            known = self._constants[value] = self._node("const", (), number)
+        return known
 
     def var(self, name: str) -> Formula:
         """A symbol (at least 1)."""
@@ -154,6 +159,10 @@ class Graph:
         (ka, fa), (kb, fb) = a.factors, b.factors
         if not fa and not fb:
             return self.const(ka * kb)
+        if not fb and kb == 1:
+            return a
+        if not fa and ka == 1:
+            return b
         return self._product(ka * kb, tuple(sorted((*fa, *fb), key=_number)), (a, b))
 
     def _product(self, k: Number, factors: tuple[Formula, ...], args: tuple[Formula, Formula] | None = None) -> Formula:

@@ -78,6 +78,7 @@ class Analysis:
     inner: frozenset[str] = frozenset()
     uses: tuple[Use, ...] = ()
     _bodies: dict[Loop | None, Formula] = field(default_factory=dict)
+    _fetched: dict[tuple[Use, Formula], Formula] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         last: dict[str, Use] = {}
@@ -125,6 +126,12 @@ class Analysis:
 
     def fetched(self, use: Use, capacity: Formula | float) -> Formula:
         """Lines that enter a memory of ``capacity`` bytes for ``use`` in one run of the program, empty at first."""
+        key = use, self.graph.lift(capacity)
+        if key not in self._fetched:
+            self._fetched[key] = self._fetch(use, key[1])
+        return self._fetched[key]
+
+    def _fetch(self, use: Use, capacity: Formula) -> Formula:
         g = self.graph
         shared = use.shared(use.earlier) if use.earlier is not None else -1
         lines = use.footprints[-1].lines
@@ -137,7 +144,7 @@ class Analysis:
                 lines = self._after_earlier(use, level, lines, capacity)
         return lines
 
-    def _after_earlier(self, use: Use, level: int, lines: Formula, capacity: Formula | float) -> Formula:
+    def _after_earlier(self, use: Use, level: int, lines: Formula, capacity: Formula) -> Formula:
         """Lines still to be fetched after an earlier statement touched the buffer under the same loops."""
         assert use.earlier is not None
         g = self.graph
