@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,10 @@ def test_curves_show_what_was_measured(document: Element, store: RecordStore) ->
         trials = store.records(task, role="trial")
         progress, estimates = (f.one("svg") for f in part.all("figure"))
         best_so_far = progress.one("polyline", class_="c0")
-        heights = [float(p.split(",")[1]) for p in best_so_far.attributes["points"].split()]
+        corners = [tuple(map(float, p.split(","))) for p in best_so_far.attributes["points"].split()]
+        heights = [y for _, y in corners]
         assert heights == sorted(heights), "smaller times are lower on the page"
+        assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(corners)), "the best holds until it is beaten"
         assert height_of(progress, heights[-1]) == pytest.approx(min(r.seconds for r in trials if r.seconds), rel=0.01)
         winner = progress.one("circle", class_="winner")
         assert height_of(progress, winner.number("cy")) == pytest.approx(store.best(task).seconds, rel=0.01)
@@ -255,11 +258,14 @@ def test_more_trials_than_can_be_told_apart_are_thinned_and_the_fastest_stay(tmp
     task = matmul()
     with RecordStore(tmp_path / "r.db") as store:
         trace = trace_of(task)
-        store.add(*(Record(task, "ok", (1e-3 + 1e-7 * (n * 7919 % 20011),), trace, {"n": n}, author="xgb") for n in range(3 * DOTS)))
+        times = [1e-4 if n == 1 else 1e-3 + 1e-7 * (n * 7919 % 20011) for n in range(3 * DOTS)]
+        store.add(*(Record(task, "ok", (t,), trace, {"n": n}, author="xgb") for n, t in enumerate(times)))
         text = page(find(store))
     [progress, *_] = parse(text).one("div", class_="task").all("svg", role="img")
     assert DOTS // 2 <= progress.one("path", class_="c0").attributes["d"].count("M") <= DOTS
-    assert f"{3 * DOTS} trials" in progress.one("desc").text and "fastest 1.00 ms" in progress.one("desc").text
+    assert f"{3 * DOTS} trials" in progress.one("desc").text and "fastest 100.0 us" in progress.one("desc").text
+    lowest = max(float(y) for y in re.findall(r" ([\d.]+)h0", progress.one("path", class_="c0").attributes["d"]))
+    assert height_of(progress, lowest) == pytest.approx(1e-4, rel=0.01)
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, store: RecordStore) -> None:
