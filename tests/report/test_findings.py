@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.report.sessions import filled, matmul, search, trace_of
 
+from tilewright.report import conditions
 from tilewright.report.findings import find
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.util.errors import RuntimeFailure
@@ -115,3 +116,19 @@ def test_work_of_a_task() -> None:
     )
     foreign = Task("def f(x): this is no program", "m", "m", 1)
     assert TaskFindings(symbolic, 1.0, ()).work is None and TaskFindings(foreign, 1.0, ()).work is None
+
+
+@pytest.mark.parametrize(("samples", "won", "doubtful"), [((1e-3, 5e-3, 5e-3, 5e-3), 1, True), ((1e-3, 1e-3, 1e-3, 5e-3), 3, False)])
+def test_a_lucky_sample_is_no_clear_win(tmp_path: Path, samples: tuple[float, ...], won: int, doubtful: bool) -> None:
+    task = matmul()
+    with RecordStore(tmp_path / "r.db") as store:
+        store.add(
+            Record(task, "ok", (2e-3,), point={"tile": 0}, role="baseline", session="s"),
+            Record(task, "ok", (1e-3,), point={"tile": 1}, session="s"),
+            Record(task, "ok", (2e-3,) * 4, point={"tile": 0}, role="final", session="s"),
+            Record(task, "ok", samples, point={"tile": 1}, role="final", session="s"),
+        )
+        findings = find(store, everything=True)
+    [t] = findings.tasks
+    assert t.rounds == (won, 4) and t.doubtful == doubtful
+    assert ("within the noise" in conditions.notes(findings)) == doubtful

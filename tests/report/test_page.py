@@ -84,7 +84,7 @@ def test_winners_are_those_of_the_records(document: Element, store: RecordStore)
         best = store.best(task)
         assert best is not None and exact(row["with tuning"]) == best.seconds
         assert exact(row["without tuning"]) == 2.1e-3 and exact(row["gain"]) == 2.1e-3 / best.seconds
-        assert (row["trials"].text, row["failed"].text, row["final comparison"].text) == ("40", "2", "yes")
+        assert (row["trials"].text, row["failed"].text, row["final comparison"].text) == ("40", "2", "faster in 2 of 2 rounds")
         assert row["decisions"].text == f"sketch=rows, tile={best.point['knobs']['tile']}"
         number = int(re.match(r"trial (\d+), xgb", row["found by"].text)[1])
         assert store.records(task, role="trial")[number - 1].point == best.point

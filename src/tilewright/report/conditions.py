@@ -47,6 +47,8 @@ def notes(findings: Findings) -> Markup:
     searched = [t for t in findings.tasks if t.trials]
     if single := sum(t.winner is not None and t.winner.role != "final" and not t.kept_default for t in searched):
         said.append(f"{single} of {len(findings.tasks)} winners were decided without a final comparison.")
+    if doubtful := [t.label for t in searched if t.doubtful]:
+        said.append(f"Faster in less than three of four rounds, so within the noise: {', '.join(doubtful)}.")
     if kept := sum(t.kept_default for t in searched):
         said.append(f"For {kept} of {len(searched)} tasks with trials nothing faster than the schedule without tuning was found.")
     if idle := len(findings.tasks) - len(searched):

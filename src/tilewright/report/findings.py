@@ -82,6 +82,22 @@ class TaskFindings:
         return next((r for r in reversed(rivals) if same_point(r, alone)), alone)
 
     @property
+    def rounds(self) -> tuple[int, int] | None:
+        """Rounds of the final comparison in which the winner was faster than no tuning, and all rounds; None without one.
+
+        The tuner itself asks for three rounds of four: less is within the noise.
+        """
+        w, b = self.winner, self.baseline
+        if w is None or b is None or w.role != "final" or b.role != "final" or len(w.samples) != len(b.samples):
+            return None
+        return sum(mine < other for mine, other in zip(w.samples, b.samples, strict=True)), len(w.samples)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the winner is another schedule than the baseline, but did not beat it clearly when compared in turns."""
+        return not self.kept_default and self.rounds is not None and 4 * self.rounds[0] < 3 * self.rounds[1]
+
+    @property
     def gain(self) -> float | None:
         """Seconds without tuning over seconds with it."""
         if self.baseline is None or self.winner is None or not (self.baseline.seconds and self.winner.seconds):

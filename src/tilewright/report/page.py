@@ -96,7 +96,9 @@ def _winner_row(t: TaskFindings) -> tuple[Content, ...]:
         found = f"trial {t.discovery[0]}, {t.discovery[1].author or 'nobody'}"
     elif t.kept_default:
         found = "no tuning"
-    confirmed = "yes" if t.winner.role == "final" else "no"
+    confirmed = "none"
+    if t.rounds is not None:
+        confirmed = "" if t.kept_default else f"faster in {t.rounds[0]} of {t.rounds[1]} rounds"
     return (*start, duration(t.winner.seconds), ratio(t.gain), confirmed, found, short(decisions(t.winner), 200))
 
 
