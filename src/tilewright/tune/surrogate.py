@@ -22,15 +22,22 @@ PARAMETERS = {
 }
 
 
+#: Typical error of the estimate's logarithm before anything was measured.
+UNMEASURED = 0.1
+
+
 class Surrogate:
     """Predicts the logarithm of a point's seconds, up to a constant.
 
-    With :meth:`pretrain` the trees start from the estimate; :meth:`fit` puts trees for the
+    ``assisted``: it sees the space's estimate. With :meth:`pretrain` the trees start from the estimate; :meth:`fit` puts trees for the
     measurements on top, always of all measurements, so the order of observation does not matter.
+    ``error`` is how far the estimate (or a constant, without it) is off at the fast points.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0):
+    def __init__(self, space: SearchSpace, seed: int = 0, *, assisted: bool = True):
+        self.error = UNMEASURED
         self._space = space
+        self._assisted = assisted
         self._parameters: dict[str, Any] = {**PARAMETERS, "seed": seed, "verbosity": 0}
         self._first: Any = None
         self._trees: Any = None
@@ -50,15 +57,13 @@ class Surrogate:
     def fit(self, points: np.ndarray, seconds: np.ndarray) -> None:
         """Learn from measurements; nothing of earlier ones is kept. Fast points count more: that is where the choice is."""
         xgb = library()
-        labels = np.log(seconds)
         weights = seconds.min() / seconds
         data = xgb.DMatrix(self._columns(points), weight=weights)
-        if self._first is not None:
-            # The estimate may be off by any factor: only its differences between points are taken over.
-            guess = self._first.predict(data)
-            labels = labels - np.average(labels - guess, weights=weights)
-        else:
-            labels = labels - np.average(labels, weights=weights)
+        # The estimate may be off by any factor: only its differences between points are taken over.
+        guess = self._first.predict(data) if self._first is not None else np.zeros(len(points))
+        labels = np.log(seconds)
+        labels -= np.average(labels - guess, weights=weights)
+        self.error = float(np.sqrt(np.average((labels - guess) ** 2, weights=weights)))
         data.set_label(labels)
         self._trees = xgb.train({**self._parameters, "base_score": 0.0}, data, ROUNDS, xgb_model=self._first)
 
@@ -68,4 +73,5 @@ class Surrogate:
 
     def _columns(self, points: np.ndarray) -> np.ndarray:
         """What the trees see of a point: its knobs, and the estimate."""
-        return np.column_stack([points, np.log(self._space.estimate(points))]).astype(np.float32)
+        columns = np.column_stack([points, np.log(self._space.estimate(points))]) if self._assisted else points
+        return columns.astype(np.float32)

@@ -10,14 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.tune.author import History, SearchSpace, draw
+from tilewright.tune.novelty import diverse
 from tilewright.tune.screening import screened
 from tilewright.tune.surrogate import Surrogate
 
+#: How many of the best by the model are looked at when a batch is chosen.
+SHORTLIST = 400
+
 
 class XgbAuthor:
-    """Of every ten points eight are the model's favourites and two are random (``explore`` of a batch).
+    """Of every ten points eight are the model's favourites, no two alike, and two are random (``explore`` of a batch).
 
-    ``pretrain`` is the number of points whose estimate the model learns beforehand (0: none).
+    ``pretrain`` is the number of points whose estimate the model learns beforehand (0: none, and it never sees the estimate).
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, pretrain: int = 2048, explore: float = 0.2):
@@ -25,7 +29,7 @@ class XgbAuthor:
         self._rng = np.random.default_rng(seed)
         self._history = History()
         self._explore = explore
-        self._model = Surrogate(space, seed)
+        self._model = Surrogate(space, seed, assisted=pretrain > 0)
         self._stale = False
         if pretrain:
             self._model.pretrain(space.sample(pretrain, self._rng))
@@ -35,12 +39,8 @@ class XgbAuthor:
         if self._stale:
             self._model.fit(*self._history.measured())
             self._stale = False
-        chance = n if not self._model.ready else int(self._explore * n)
-        best = self._history.best(32)
-        found = self._space.sample(0, self._rng)
-        if n > chance:
-            ranked = screened(self._space, self._history, self._model.predict, n - chance, self._rng, best)
-            found = self._history.propose(ranked, n - chance)
+        favourites = n - int(self._explore * n) if self._model.ready else 0
+        found = self._favourites(favourites) if favourites else self._space.sample(0, self._rng)
         random = draw(self._space, self._history, n - len(found), self._rng)
         return np.concatenate([found, self._history.propose(random)])
 
@@ -49,9 +49,17 @@ class XgbAuthor:
         self._history.observe(points, seconds)
         self._stale = self._stale or bool(np.isfinite(seconds).any())
 
+    def _favourites(self, n: int) -> np.ndarray:
+        best = self._history.best(32)
+        pool = screened(self._space, self._history, self._model.predict, n, self._rng, best)[:SHORTLIST]
+        if not len(pool):
+            return pool
+        measured, _ = self._history.measured()
+        return self._history.propose(pool[diverse(pool, self._model.predict(pool), measured, self._model.error, n)])
+
 
 class PlainXgbAuthor(XgbAuthor):
-    """Without pre-training: the first batch is random."""
+    """Without the estimate: the first batch is random, and the model sees knobs only."""
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, explore: float = 0.2):
         super().__init__(space, seed, pretrain=0, explore=explore)
