@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
+from tilewright.codegen.llvm import compile_ir, control, emit
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import buffer
 from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, Store, store
+from tilewright.lang import parse
 
 ORDERED = (LoopKind.SERIAL, LoopKind.VECTOR, LoopKind.UNROLL)
 
@@ -73,3 +76,11 @@ def _through_registers(draw: hs.DrawFn, nest: Stmt, c, extents: dict[str, int]) 
 @given(contractions())
 def test_contraction_in_any_form(check, kernel):
     check(kernel, tolerance=1e-9 if kernel.args[0].dtype == ty.f64 else 0.0)
+
+
+@pytest.mark.parametrize("kind,scheduled", [("range", False), ("vector", True), ("unroll", True)])
+def test_only_modules_with_plain_loops_go_through_all_of_llvms_passes(host, kind, scheduled):
+    text = emit(parse(f"@kernel\ndef k(x: f32[64], y: f32[64]):\n    for i in {kind}(64):\n        y[i] = x[i] + 1.0\n"), host).text
+    assert (control.SCHEDULED in text) == scheduled
+    vectors = " x float>" in str(compile_ir(text, host.target, emit="ir"))
+    assert vectors == (kind != "unroll")  # LLVM vectorises the plain loop; unrolled stores stay as they are

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
+from tilewright.codegen.llvm.control import SCHEDULED
 from tilewright.util.errors import CodegenError
 
 
@@ -28,10 +29,24 @@ def compile_ir(text: str, target: Any, opt: int = 3, emit: Literal["obj", "asm",
     options = llvm.create_pipeline_tuning_options(speed_level=opt)
     options.slp_vectorization = False  # schedules form the vectors; it found nothing in our kernels
     passes = llvm.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
+    manager = _short_pipeline() if opt and f"\n{SCHEDULED} = " in text else passes.getModulePassManager()
+    manager.run(module, passes)
     if emit == "ir":
         return str(module)
     return machine.emit_object(module) if emit == "obj" else machine.emit_assembly(module)
+
+
+def _short_pipeline() -> Any:
+    """What scheduled code needs: memory of the frame to registers, cleaning up. The rest of LLVM's passes took four times
+    as long and made none of the benchmarks faster; invariant code is moved out of loops when instructions are selected."""
+    import llvmlite.binding as llvm
+
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_always_inliner_pass()
+    manager.add_sroa_pass()
+    manager.add_instruction_combine_pass()
+    manager.add_simplify_cfg_pass()
+    return manager
 
 
 @cache

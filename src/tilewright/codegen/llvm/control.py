@@ -11,6 +11,9 @@ from tilewright.codegen.llvm.index import Poly
 #: Metadata nodes that every module begins with; loops refer to them by these numbers.
 LOOP_ATTRIBUTES = ('!0 = !{!"llvm.loop.vectorize.enable", i1 false}', '!1 = !{!"llvm.loop.unroll.disable"}')
 
+#: Named metadata of modules whose loops are all as scheduled: LLVM has no loop to transform.
+SCHEDULED = "!tilewright.scheduled"
+
 
 def conditional(f: Frame, cond: str, then: Callable[[], None], orelse: Callable[[], None] | None) -> None:
     """``if cond: then() else: orelse()`` on an i1."""
@@ -45,6 +48,7 @@ def counted_loop(
             else:
                 conditional(f, w.pure(f"icmp slt i64 {w.scalar_index(lo)}, {w.scalar_index(hi)}"), body, None)
         return
+    f.module.has_plain_loops |= not scheduled
     start, stop = w.scalar_index(lo), w.scalar_index(hi)
     head, latch, end = w.block("loop"), w.block("next"), w.block("end")
     if not known:

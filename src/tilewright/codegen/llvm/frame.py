@@ -22,6 +22,7 @@ class Module:
 
     ``declares`` maps a symbol to its LLVM declaration, ``definitions`` a symbol to a function text taken from a
     machine instruction. ``analyses`` keeps what passes found out about a statement, by pass and identity.
+    ``has_plain_loops``: some loop is left to LLVM to unroll or vectorise.
     """
 
     kernel: Kernel
@@ -34,6 +35,7 @@ class Module:
     analyses: dict[tuple[str, int], Any] = field(default_factory=dict)
     metadata: list[str] = field(default_factory=list)
     counter: int = 0
+    has_plain_loops: bool = False
 
     def number(self) -> int:
         """A number not given before (orders atoms, distinguishes functions)."""

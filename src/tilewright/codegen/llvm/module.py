@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.codegen.llvm import statement, storage
-from tilewright.codegen.llvm.control import LOOP_ATTRIBUTES
+from tilewright.codegen.llvm.control import LOOP_ATTRIBUTES, SCHEDULED
 from tilewright.codegen.llvm.frame import Frame, Module
 from tilewright.codegen.llvm.inline import inline_calls
 from tilewright.codegen.llvm.instruction import declared
@@ -62,6 +62,7 @@ def emit(kernel: Kernel, machine: Any, *, symbol: str | None = None) -> Emitted:
         main,
         entry,
         *(m + "\n" for m in (*LOOP_ATTRIBUTES, *module.metadata)),
+        "" if module.has_plain_loops else f"{SCHEDULED} = !{{}}\n",
     ]
     externals = tuple(s for s in module.declares if "llvm." not in s)
     return Emitted("\n".join(parts), name, module.plan.shared, module.plan.thread, externals)

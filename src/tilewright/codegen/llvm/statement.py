@@ -86,6 +86,7 @@ def _where_active(f: Frame, mask: Value, body: Block) -> None:
 
 def _while(f: Frame, s: While) -> None:
     w = f.w
+    f.module.has_plain_loops = True
     head, body, end = w.block("while"), w.block("body"), w.block("done")
     w.jump(head)
     w.start(head)
