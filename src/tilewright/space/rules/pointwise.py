@@ -14,9 +14,7 @@ PARALLEL_ELEMENTS = 1 << 14
 UNROLLED_VECTORS = 4
 
 
-def apply(
-    sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel: bool = True, vectors: int = UNROLLED_VECTORS
-) -> None:
+def apply(sch: Schedule, stage: Stage, core: VectorCore, threads: int, parallel: bool = True, vectors: int = UNROLLED_VECTORS) -> None:
     """Schedule ``stage``: the loop that walks memory becomes a loop of ``vectors`` registers, innermost; the outermost loop parallel."""
     order = loop_order(stage)
     if not order:
