@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from benchmarks import workloads
-from benchmarks.report import Table
+from benchmarks.report import Table, conditions, conditions_text
 from rich.console import Console
 
+from benchmarks import workloads
 from tilewright.cost.estimate import estimate
 from tilewright.cost.features import Extractor
 from tilewright.hw import Machine
@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=20000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    around = conditions()
+    print(conditions_text(around))
     machine = Machine.host()
     rows, data = [], {}
     for label, make in CASES.items():
@@ -62,7 +64,7 @@ def main() -> None:
     columns = ("space", "structures", "features + estimate /s", "estimate alone /s", "compile, ms each")
     Table("Candidates costed a second on one core", columns, tuple(rows)).print(Console(width=120))
     if options.json:
-        options.json.write_text(json.dumps(data, indent=1))
+        options.json.write_text(json.dumps({"conditions": around, "spaces": data}, indent=1))
 
 
 if __name__ == "__main__":

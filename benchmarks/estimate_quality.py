@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.report import Table
+from benchmarks.report import Table, conditions, conditions_text
 from benchmarks.workloads import Workload, batched, conv, gemm
 from rich.console import Console
 from scipy.stats import spearmanr
@@ -97,13 +97,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    around = conditions()
+    print(conditions_text(around))
     found = {w.name: ordering(w, options.points, options.seed) for w in CASES if re.search(options.only, w.name)}
     shown = ("spearman", "first", "first_ten", "scratch", "pretrained")
     rows = tuple((name, str(r["points"]), *(f"{r[c]:.3f}" for c in shown)) for name, r in found.items())
     columns = ("space", "points", "estimate", "best of first", "best of first 10", "trees, half", "trees + estimate, half")
     Table("How predictions order measured schedules", columns, rows).print(Console(width=140))
     if options.json:
-        options.json.write_text(json.dumps(found))
+        options.json.write_text(json.dumps({"conditions": around, "spaces": found}))
 
 
 if __name__ == "__main__":
