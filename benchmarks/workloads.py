@@ -178,7 +178,8 @@ def softmax(rows: int, columns: int) -> Workload:
         peak = lang.compute("peak", (rows,), lambda i: lang.max(x[i, k], k))
         powers = lang.compute("powers", (rows, columns), lambda i, j: intrinsic("exp", x[i, j] - peak[i]))
         total = lang.compute("total", (rows,), lambda i: lang.sum(powers[i, m], m))
-        return lang.build("softmax", [x], [lang.compute("y", (rows, columns), lambda i, j: powers[i, j] / total[i])])
+        inverse = lang.compute("inverse", (rows,), lambda i: 1 / total[i])  # one division a row, as networks get it
+        return lang.build("softmax", [x], [lang.compute("y", (rows, columns), lambda i, j: powers[i, j] * inverse[i])])
 
     def torch(t: Any, x: Any, out: Any) -> Any:
         return t.softmax(x, -1)
