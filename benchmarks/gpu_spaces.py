@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilewright.cost.model import TreeModel, Training
+from tilewright.cost.model import Training, TreeModel
 
 #: Space and the device whose measurements a transferred model starts from.
 SPACES = (
