@@ -58,6 +58,26 @@ def program() -> Kernel:
     return lang.parse(PROGRAM)
 
 
+def long_program() -> Kernel:
+    """A few milliseconds of arithmetic that two threads can share."""
+    return lang.parse("""
+@kernel
+def work(x: f32[64, 4096], y: f32[64, 4096]):
+    for i in range(64):
+        for j in range(4096):
+            y[i, j] = exp(exp(exp(exp(x[i, j] - 2.0) - 2.0) - 2.0) - 2.0)
+""")
+
+
+class OuterParallel:
+    """The outer loop on all threads."""
+
+    def __call__(self, kernel: Kernel, machine: Machine) -> Schedule:
+        sch = Schedule(kernel, machine)
+        sch.parallel("i")
+        return sch
+
+
 @dataclass(frozen=True)
 class Plain:
     """No step at all, or one."""

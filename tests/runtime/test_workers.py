@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.faulty import Body, Greedy, Kill, Plain, Raises, Sleep, program
+from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raises, Sleep, long_program, program
 
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
 from tilewright.runtime.pool import available_cpus
@@ -74,6 +74,13 @@ def test_every_fault_is_an_outcome_and_its_neighbours_are_unharmed(workers: Work
         assert o.status == status and message in o.message, (recipe, o)
         assert o.samples == () and o.seconds == float("inf")
     assert all(o.ok for o in outcomes[1::2])
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_threads_of_a_trial_run_side_by_side(workers: Workers) -> None:
+    """Also in the first milliseconds of the process: two threads are faster than one."""
+    one, two = workers.run([Job(long_program(), OuterParallel(), threads=n) for n in (1, 2)])
+    assert one.ok and two.ok and two.seconds < 0.8 * one.seconds
 
 
 def test_refused_steps_are_build_errors(workers: Workers) -> None:

@@ -117,6 +117,7 @@ def run(job: Job, blob: bytes, data: trial.Data) -> tuple[float, ...] | Outcome:
         trial.verify(module, job.kernel, data, job.seed)
     except RuntimeFailure as error:
         return Outcome("wrong", message=error.message)
+    trial.spread_threads()  # of the pool too, which the verification has started
     return trial.sample(trial.bind(module, data), job.bar)
 
 
