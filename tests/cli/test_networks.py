@@ -14,7 +14,7 @@ from tests.cli.command import tilewright, words
 
 from tilewright.cli.comparison import accumulated_bound, compare
 from tilewright.cli.networks import random_inputs
-from tilewright.graph import Network, load
+from tilewright.graph import Network, compile, load
 
 
 def test_run_compares_with_onnxruntime_and_saves(model: Path, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_for_people(model: Path, mon
 def test_compile_lists_kernels_memory_and_rates(model: Path) -> None:
     result = tilewright("compile", str(model), "--dim", "batch=1", "--threads", "1", "--profile", "2")
     assert result.exit_code == 0, result.output
-    network = Network.interpreted(load(model, dims={"batch": 1}))
+    network = compile(model, threads=1, dims={"batch": 1})
     assert f"{len(network.steps)} kernel calls" in result.output
     for text in ("mapping and tile", "Softmax", "GFLOP/s", "of peak", "without reuse", "compiled in"):
         assert text in result.output
