@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -279,3 +280,30 @@ def test_thread_count_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TILEWRIGHT_THREADS", "many")
     with pytest.raises(RuntimeFailure, match="TILEWRIGHT_THREADS='many'"):
         default_threads()
+
+
+def test_workers_keep_clear_of_the_caller() -> None:
+    """A sleeping worker that is woken on the caller's processor would get no piece before the caller has done them all."""
+    cpus = available_cpus()
+    if len(cpus) < 2:
+        pytest.skip("needs two processors")
+    seen: set[tuple[int, int]] = set()
+    getcpu = ctypes.CDLL(None).sched_getcpu
+
+    def body(context: int, begin: int, end: int, thread: int) -> None:
+        seen.add((thread, getcpu()))
+        time.sleep(0.005)  # long enough for the other thread to take its share
+
+    callback = BODY(body)
+    before = os.sched_getaffinity(0)
+    try:
+        with ThreadPool(2) as pool:
+            for cpu in cpus[:2]:
+                os.sched_setaffinity(0, {cpu})  # the caller moves; the worker must make way
+                seen.clear()
+                time.sleep(0.05)
+                pool.parallel_for(callback, 8)
+                assert {t for t, _ in seen} == {0, 1}
+                assert all((c == cpu) == (t == 0) for t, c in seen)
+    finally:
+        os.sched_setaffinity(0, before)

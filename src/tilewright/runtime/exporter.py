@@ -111,11 +111,11 @@ define i64 @{symbol}_workspace_bytes(i32 %threads) {{
     return (
         text
         + f"""
-declare ptr @tw_pool_create(i32, i32, ptr)
+declare ptr @tw_pool_create(i32, i32, ptr, ptr)
 declare void @tw_pool_destroy(ptr)
 
 define ptr @{symbol}_pool_create(i32 %threads) {{
-  %pool = call ptr @tw_pool_create(i32 %threads, i32 4000, ptr null)
+  %pool = call ptr @tw_pool_create(i32 %threads, i32 4000, ptr null, ptr null)
   ret ptr %pool
 }}
 

@@ -11,12 +11,12 @@
 ; one of them sees the other.
 
 %tw.pool = type {
-  i32, i32, i32, i32, ptr, ptr, [32 x i8],        ;  0 threads   1 spin   2 key   3 -   4 cpus   5 workers
-  i64, [56 x i8],                                 ;  7 claim: pieces not yet taken
-  i64, [56 x i8],                                 ;  9 unfinished: pieces not yet done
-  ptr, ptr, i64, i64, [32 x i8],                  ; 11 body   12 ctx   13 count   14 chunks
-  i32, i32, i32, i32, i32, [44 x i8],             ; 16 busy   17 started   18 stop   19 sleepers   20 waiting
-  [128 x i8], [128 x i8], [128 x i8]              ; 22 mutex   23 work (condition)   24 done (condition)
+  i32, i32, i32, i32, ptr, ptr, ptr, [24 x i8],   ;  0 threads   1 spin   2 key   3 caller   4 cpus   5 workers   6 allowed
+  i64, [56 x i8],                                 ;  8 claim: pieces not yet taken
+  i64, [56 x i8],                                 ; 10 unfinished: pieces not yet done
+  ptr, ptr, i64, i64, [32 x i8],                  ; 12 body   13 ctx   14 count   15 chunks
+  i32, i32, i32, i32, i32, [44 x i8],             ; 17 busy   18 started   19 stop   20 sleepers   21 waiting
+  [128 x i8], [128 x i8], [128 x i8]              ; 23 mutex   24 work (condition)   25 done (condition)
 }
 
 ; What a worker thread is started with: pool, its thread number (1..), its pthread_t.
@@ -25,10 +25,12 @@
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 declare i64 @pthread_self()
+declare i32 @sched_getcpu()
 declare i32 @pthread_setaffinity_np(i64, i64, ptr)
 declare i32 @pthread_key_create(ptr, ptr)
 declare i32 @pthread_key_delete(i32)
@@ -45,9 +47,10 @@ declare i32 @pthread_cond_signal(ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 
 ; A pool of `threads` (the caller is number 0) that spins `spin` turns before it sleeps. `cpus`
-; (i32[threads], kept by the caller) pins thread t to cpus[t], null pins nothing. Threads start
-; with the first parallel loop. Null when memory is short.
-define ptr @tw_pool_create(i32 %threads, i32 %spin, ptr %cpus) {
+; (i32[threads], kept by the caller) pins thread t to cpus[t], null pins nothing. `allowed` (a
+; cpu_set_t, kept by the caller) makes workers keep clear of the processor that the caller runs on;
+; null leaves them alone. Threads start with the first parallel loop. Null when memory is short.
+define ptr @tw_pool_create(i32 %threads, i32 %spin, ptr %cpus, ptr %allowed) {
   %size = ptrtoint ptr getelementptr (%tw.pool, ptr null, i64 1) to i64
   %pool = call ptr @aligned_alloc(i64 64, i64 %size)
   %failed = icmp eq ptr %pool, null
@@ -61,6 +64,8 @@ fill:
   %key.rc = call i32 @pthread_key_create(ptr %key.p, ptr null)
   %cpus.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 4
   store ptr %cpus, ptr %cpus.p
+  %allowed.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 6
+  store ptr %allowed, ptr %allowed.p
   %n = zext i32 %threads to i64
   %item = ptrtoint ptr getelementptr (%tw.worker, ptr null, i64 1) to i64
   %raw = mul i64 %n, %item
@@ -87,15 +92,17 @@ none:
 ; Forget all threads and locks: what a child process does after fork, where only the calling
 ; thread exists. The pool stays usable at the same address and restarts its threads when needed.
 define void @tw_pool_reset(ptr %pool) {
-  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 7
+  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 8
   store atomic i64 0, ptr %claim seq_cst, align 8
-  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 9
+  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 10
   store atomic i64 0, ptr %unfinished seq_cst, align 8
-  %flags = getelementptr %tw.pool, ptr %pool, i64 0, i32 16
+  %flags = getelementptr %tw.pool, ptr %pool, i64 0, i32 17
   call void @llvm.memset.p0.i64(ptr align 64 %flags, i8 0, i64 20, i1 false)
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
-  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
+  %caller = getelementptr %tw.pool, ptr %pool, i64 0, i32 3
+  store i32 0, ptr %caller
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
+  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 25
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   call i32 @pthread_cond_init(ptr %work, ptr null)
   call i32 @pthread_cond_init(ptr %done, ptr null)
@@ -104,15 +111,15 @@ define void @tw_pool_reset(ptr %pool) {
 
 ; Stop and join the threads and free the pool. No loop may be running on it.
 define void @tw_pool_destroy(ptr %pool) {
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
-  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
-  %stop = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
+  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 25
+  %stop = getelementptr %tw.pool, ptr %pool, i64 0, i32 19
   store atomic i32 1, ptr %stop seq_cst, align 4
   call i32 @pthread_mutex_lock(ptr %mutex)
   call i32 @pthread_cond_broadcast(ptr %work)
   call i32 @pthread_mutex_unlock(ptr %mutex)
-  %started.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 17
+  %started.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
   %started = load i32, ptr %started.p
   %workers.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 5
   %workers = load ptr, ptr %workers.p
@@ -145,7 +152,7 @@ define internal void @tw.start(ptr %pool) noinline cold {
   %threads = load i32, ptr %pool
   %workers.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 5
   %workers = load ptr, ptr %workers.p
-  %started = getelementptr %tw.pool, ptr %pool, i64 0, i32 17
+  %started = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
   br label %head
 head:
   %t = phi i32 [ 1, %0 ], [ %t.next, %next ]
@@ -191,6 +198,51 @@ end:
   ret void
 }
 
+; Move the workers off the processor of the calling thread, when it is another one than last time.
+;
+; The system wakes a sleeper next to its waker: on the same processor, where it gets a turn only after
+; the caller has done all the pieces itself. A balancer would separate them after milliseconds; most loops are shorter.
+define internal void @tw.keep_clear(ptr %pool, ptr %allowed) {
+  %mask = alloca [16 x i64], align 8
+  %cpu = call i32 @sched_getcpu()
+  %seen = add i32 %cpu, 1
+  %caller.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 3
+  %last = load i32, ptr %caller.p
+  %same = icmp eq i32 %seen, %last
+  %unknown = icmp uge i32 %cpu, 1024
+  %skip = or i1 %same, %unknown
+  br i1 %skip, label %end, label %move
+move:
+  store i32 %seen, ptr %caller.p
+  call void @llvm.memcpy.p0.p0.i64(ptr align 8 %mask, ptr align 8 %allowed, i64 128, i1 false)
+  %word = lshr i32 %cpu, 6
+  %bit = and i32 %cpu, 63
+  %bit64 = zext i32 %bit to i64
+  %one = shl i64 1, %bit64
+  %others = xor i64 %one, -1
+  %slot = getelementptr i64, ptr %mask, i32 %word
+  %before = load i64, ptr %slot
+  %clear = and i64 %before, %others
+  store i64 %clear, ptr %slot
+  %started.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
+  %started = load i32, ptr %started.p
+  %workers.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 5
+  %workers = load ptr, ptr %workers.p
+  br label %head
+head:
+  %t = phi i32 [ 1, %move ], [ %t.next, %one.worker ]
+  %more = icmp slt i32 %t, %started
+  br i1 %more, label %one.worker, label %end
+one.worker:
+  %id.p = getelementptr %tw.worker, ptr %workers, i32 %t, i32 2
+  %id = load i64, ptr %id.p
+  call i32 @pthread_setaffinity_np(i64 %id, i64 128, ptr %mask)
+  %t.next = add i32 %t, 1
+  br label %head
+end:
+  ret void
+}
+
 ; Life of a worker: take pieces while there are any, spin a while for more, then sleep.
 define internal ptr @tw.worker.main(ptr %me) {
   %pool = load ptr, ptr %me
@@ -221,11 +273,11 @@ exit:
 define internal i1 @tw.await_work(ptr %pool) {
   %spin.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 1
   %spin = load i32, ptr %spin.p
-  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 7
-  %stop = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
-  %sleepers = getelementptr %tw.pool, ptr %pool, i64 0, i32 19
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 8
+  %stop = getelementptr %tw.pool, ptr %pool, i64 0, i32 19
+  %sleepers = getelementptr %tw.pool, ptr %pool, i64 0, i32 20
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %work = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
   br label %spinning
 spinning:
   %turn = phi i32 [ 0, %0 ], [ %turn.next, %again ]
@@ -269,13 +321,13 @@ stopped:
 
 ; Take and run pieces of the open job as thread `number` until none is left to take.
 define internal void @tw.drain(ptr %pool, i64 %number) {
-  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 7
-  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 9
-  %body.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 11
-  %ctx.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 12
-  %count.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 13
-  %chunks.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 14
-  %waiting = getelementptr %tw.pool, ptr %pool, i64 0, i32 20
+  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 8
+  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 10
+  %body.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 12
+  %ctx.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 13
+  %count.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 14
+  %chunks.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 15
+  %waiting = getelementptr %tw.pool, ptr %pool, i64 0, i32 21
   br label %look
 look:
   %left = load atomic i64, ptr %claim acquire, align 8
@@ -310,8 +362,8 @@ finish:
   %wake = icmp ne i32 %sleeping, 0
   br i1 %wake, label %signal, label %end
 signal:
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 25
   call i32 @pthread_mutex_lock(ptr %mutex)
   call i32 @pthread_cond_signal(ptr %done)
   call i32 @pthread_mutex_unlock(ptr %mutex)
@@ -324,7 +376,7 @@ end:
 define internal void @tw.await_done(ptr %pool) {
   %spin.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 1
   %spin = load i32, ptr %spin.p
-  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 9
+  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 10
   br label %spinning
 spinning:
   %turn = phi i32 [ 0, %0 ], [ %turn.next, %again ]
@@ -339,9 +391,9 @@ again:
   %turn.next = add i32 %turn, 1
   br label %spinning
 sleep:
-  %waiting = getelementptr %tw.pool, ptr %pool, i64 0, i32 20
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
+  %waiting = getelementptr %tw.pool, ptr %pool, i64 0, i32 21
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %done = getelementptr %tw.pool, ptr %pool, i64 0, i32 25
   call i32 @pthread_mutex_lock(ptr %mutex)
   store atomic i32 1, ptr %waiting seq_cst, align 4
   br label %check
@@ -381,7 +433,7 @@ pooled:
   %small = or i1 %single, %one
   br i1 %small, label %inline, label %acquire
 acquire:
-  %busy = getelementptr %tw.pool, ptr %pool, i64 0, i32 16
+  %busy = getelementptr %tw.pool, ptr %pool, i64 0, i32 17
   %swap = cmpxchg ptr %busy, i32 0, i32 1 seq_cst seq_cst, align 4
   %mine = extractvalue { i32, i1 } %swap, 1
   br i1 %mine, label %post, label %inline
@@ -393,37 +445,45 @@ inline:
   call void %body(ptr %ctx, i64 0, i64 %count, i64 %number)
   ret void
 post:
-  %started.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 17
+  %started.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 18
   %started = load i32, ptr %started.p
   %cold = icmp eq i32 %started, 0
-  br i1 %cold, label %start, label %publish
+  br i1 %cold, label %start, label %place
 start:
   call void @tw.start(ptr %pool)
+  br label %place
+place:
+  %allowed.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 6
+  %allowed = load ptr, ptr %allowed.p
+  %free = icmp eq ptr %allowed, null
+  br i1 %free, label %publish, label %apart
+apart:
+  call void @tw.keep_clear(ptr %pool, ptr %allowed)
   br label %publish
 publish:
-  %body.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 11
+  %body.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 12
   store ptr %body, ptr %body.p
-  %ctx.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 12
+  %ctx.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 13
   store ptr %ctx, ptr %ctx.p
-  %count.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 13
+  %count.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 14
   store i64 %count, ptr %count.p
   ; Four pieces a thread: enough to absorb a slow thread, few enough that claiming is free.
   %n = zext i32 %threads to i64
   %most = shl i64 %n, 2
   %chunks = call i64 @llvm.smin.i64(i64 %count, i64 %most)
-  %chunks.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 14
+  %chunks.p = getelementptr %tw.pool, ptr %pool, i64 0, i32 15
   store i64 %chunks, ptr %chunks.p
-  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 9
+  %unfinished = getelementptr %tw.pool, ptr %pool, i64 0, i32 10
   store atomic i64 %chunks, ptr %unfinished seq_cst, align 8
-  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 7
+  %claim = getelementptr %tw.pool, ptr %pool, i64 0, i32 8
   store atomic i64 %chunks, ptr %claim seq_cst, align 8
-  %sleepers = getelementptr %tw.pool, ptr %pool, i64 0, i32 19
+  %sleepers = getelementptr %tw.pool, ptr %pool, i64 0, i32 20
   %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
   %wake = icmp ne i32 %asleep, 0
   br i1 %wake, label %rouse, label %work
 rouse:
-  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 22
-  %cond = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23
+  %cond = getelementptr %tw.pool, ptr %pool, i64 0, i32 24
   call i32 @pthread_mutex_lock(ptr %mutex)
   call i32 @pthread_cond_broadcast(ptr %cond)
   call i32 @pthread_mutex_unlock(ptr %mutex)

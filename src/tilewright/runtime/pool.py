@@ -28,7 +28,7 @@ class _Native:
     def __init__(self) -> None:
         self.library = native_library("pool.ll", ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_parallel_for"))
         pointer, void = ctypes.c_void_p, None
-        self.create = self.library.function("tw_pool_create", pointer, ctypes.c_int32, ctypes.c_int32, pointer)
+        self.create = self.library.function("tw_pool_create", pointer, ctypes.c_int32, ctypes.c_int32, pointer, pointer)
         self.destroy = self.library.function("tw_pool_destroy", void, pointer)
         self.reset = self.library.function("tw_pool_reset", void, pointer)
         self.parallel_for = self.library.function("tw_parallel_for", void, pointer, pointer, pointer, ctypes.c_int64)
@@ -51,11 +51,21 @@ def available_cpus() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def _cpu_set(cpus: tuple[int, ...]) -> ctypes.Array[ctypes.c_uint64]:
+    """A cpu_set_t of 1024 processors."""
+    words = (ctypes.c_uint64 * 16)()
+    for cpu in cpus:
+        if cpu < 1024:
+            words[cpu // 64] |= 1 << cpu % 64
+    return words
+
+
 class ThreadPool:
     """``threads`` threads, the calling one included, for one parallel loop at a time.
 
     ``pin=True`` fixes worker thread t to the t-th processor this process may use (not the
-    caller's thread, which belongs to the application). Threads start with the first parallel
+    caller's thread, which belongs to the application). Otherwise workers run on any processor but
+    the one the caller is on, unless there are fewer processors than threads. Threads start with the first parallel
     loop. After ``fork`` the child has the same pool at the same address with threads of its own.
     A second loop that starts while one runs (nested, or from another Python thread) runs on its
     calling thread alone. Use as a context manager, or let :func:`default_pool` own it.
@@ -71,8 +81,11 @@ class ThreadPool:
         self.pinned = pin
         # The native side keeps a pointer to this array: it must live as long as the pool.
         self._cpus = (ctypes.c_int32 * threads)(*(cpus[t % len(cpus)] for t in range(threads))) if pin else None
+        # Workers keep clear of the caller's processor when there is one for each of them.
+        self._allowed = _cpu_set(cpus) if not pin and 1 < threads <= len(cpus) else None
         self._native = native()
-        handle = self._native.create(threads, spin, ctypes.addressof(self._cpus) if self._cpus is not None else None)
+        pinned, allowed = (None if a is None else ctypes.addressof(a) for a in (self._cpus, self._allowed))
+        handle = self._native.create(threads, spin, pinned, allowed)
         if not handle:
             raise RuntimeFailure(f"out of memory for a pool of {threads} threads")
         self.handle: int = handle
