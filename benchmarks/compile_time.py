@@ -49,11 +49,11 @@ print(*[compiled(512, 512, 512), compiled(512, 512, 640), compiled(512, 512, 768
 NETWORK = """
 import sys, time
 start = time.perf_counter()
-from benchmarks.networks import VIT, model
+from benchmarks.networks import SYMBOLIC, model
 proto = model(sys.argv[1]).SerializeToString()
 ready = time.perf_counter()
 from tilewright.graph import compile
-network = compile(proto, threads=1, dims={"batch": 1} if sys.argv[1] == VIT else None)
+network = compile(proto, threads=1, dims={"batch": 1} if sys.argv[1] in SYMBOLIC else None)
 print(time.perf_counter() - ready, len({s.call.kernel for s in network.steps}))
 """
 
