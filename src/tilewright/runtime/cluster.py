@@ -97,7 +97,9 @@ class Cluster:
         from tilewright.runtime.cluster_worker import PROCESSORS
 
         with self._talking():
-            found = self._client.scheduler_info(n_workers=-1)["workers"]
+            found = self._client.scheduler_info(n_workers=-1).get("workers")
+            if found is None:  # what the client answers while it notices that the connection is gone
+                raise OSError("the scheduler says nothing of its workers")
         return [
             ClusterWorker(address, frozenset(k for k in w["resources"] if k != PROCESSORS), int(w["resources"].get(PROCESSORS, 1)))
             for address, w in found.items()
