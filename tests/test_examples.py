@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: File -> arguments and something its output holds.
 PROGRAMS = {
-    "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours")),
+    "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours", "--records")),
     "kernels.py": ((), ("right", "GFLOP/s", "refused")),
     "toy_accelerator.py": ((), ("machine toy3",)),
 }
@@ -24,8 +26,11 @@ def test_no_example_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_example_runs(name: str) -> None:
+def test_example_runs(name: str, tmp_path: Path) -> None:
     arguments, said = PROGRAMS[name]
-    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=200)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr + done.stdout
     assert all(text in done.stdout for text in said), done.stdout
+    for named in re.findall(r"--records (\S+)", done.stdout):
+        assert Path(named).is_file(), "what the example tells its reader to use is there"
