@@ -118,6 +118,13 @@ def test_interrupted_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
         assert [s.state for s in store.sessions(subject="layers")] == ["done"]
 
 
+def test_rounds_in_turns_are_equal(tmp_path: Path) -> None:
+    found = tune_network(
+        network(), records=tmp_path / "r.db", trials=60, threads=1, author="random", executor=Stub(), patience=1, scheduler="turns"
+    )
+    assert [t.trials for t in found.tasks] == [30, 30]
+
+
 def test_goal_ends_the_search(tmp_path: Path) -> None:
     stub = Stub()
     found = tune_network(network(), records=tmp_path / "r.db", trials=500, threads=1, author="random", executor=stub, goal=1.0)
@@ -127,6 +134,8 @@ def test_goal_ends_the_search(tmp_path: Path) -> None:
 def test_budgets_too_small_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TuneError, match="cannot measure anything"):
         tune_network(network(), records=tmp_path / "r.db", trials=0, executor=Stub())
+    with pytest.raises(TuneError, match="no scheduler 'fair'"):
+        tune_network(network(), records=tmp_path / "r.db", trials=1, executor=Stub(), scheduler="fair")
     with pytest.raises(TuneError, match="nothing was measured within the budget"):
         tune_network(network(), records=tmp_path / "r.db", seconds=1e-9, executor=Stub())
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.tune.scheduler import Scheduler, TaskState
+from tilewright.tune.scheduler import SCHEDULERS, Scheduler, TaskState
 
 Curve = Callable[[int], float]
 
@@ -126,3 +126,12 @@ def test_never_much_worse_than_turns_on_curves_that_flatten(tasks: list[tuple[in
     give_out(s, curves, rounds)
     in_turns = sum(w * c(11) for (w, _, _), c in zip(tasks, curves, strict=True))
     assert s.latency <= 1.25 * in_turns
+
+
+def test_turns_give_every_task_the_same_whatever_it_brings() -> None:
+    flat, steep = decaying(1e-3, 1e-3, 0.5), decaying(1e-1, 1e-4, 0.5)
+    s = SCHEDULERS["turns"]([TaskState(1, 1e6), TaskState(90, 1e6), TaskState(1, 1.0)])
+    assert give_out(s, [flat, steep, flat], 60) == Counter({0: 20, 1: 20, 2: 20})
+    s.observe(1, 1e-4, exhausted=True)
+    assert {s.next() for _ in range(5)} == {0}
+    assert SCHEDULERS["turns"]([TaskState(1, 1e6, best=[1e-3])], goal=1e-2).next() is None

@@ -20,7 +20,9 @@ class Sketch:
     ``constraints`` are bool expressions over the knobs; a point is valid when all hold. ``source`` is the
     symbolic :attr:`program`, or a function that makes it when it is first asked for. ``steps`` applies the
     schedule for given knob values through primitives; ``plan`` does the same and says what was decided.
-    ``preferred`` are the values for a kernel that is not tuned, where the rule knows them.
+    ``preferred`` are the values for a kernel that is not tuned, where the rule knows them. ``mapping`` says which loops ride on
+    the hardware's axes, ``extras`` what the structure adds to plain tiles (copies of operands, blocks of a reduction): they
+    tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Sketch:
     steps: Callable[[Mapping[str, int]], Schedule]
     plan: Callable[[Mapping[str, int]], Plan] | None = None
     preferred: Mapping[str, int] | None = None
+    mapping: str = ""
+    extras: tuple[str, ...] = ()
 
     @cached_property
     def program(self) -> Kernel:

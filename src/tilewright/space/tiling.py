@@ -52,6 +52,12 @@ class Structure:
         """Loops with a part in the tile, outermost first."""
         return (*self.rows, self.vector)
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What is done beside the tiles while the kernel runs."""
+        copies = tuple(f"{how} {name}" for name, how in self.packing if how != "ahead")
+        return copies + ((f"blocks of {self.depth}",) if self.depth else ())
+
     def __str__(self) -> str:
         parts = [f"{' x '.join(self.tiled)}", *(f"{how} {name}" for name, how in self.packing)]
         parts += [f"parallel {self.lead}"] if self.parallel else []

@@ -28,7 +28,7 @@ from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 from tilewright.tune.ledger import Ledger
-from tilewright.tune.scheduler import PATIENCE, Scheduler, TaskState
+from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
 from tilewright.tune.search import Search, TunableSpace
 from tilewright.util.errors import SpaceError, TuneError
 
@@ -103,14 +103,20 @@ def tune_network(
     executor: Executor | None = None,
     progress: Callable[[NetworkProgress], None] | None = None,
     make_space: MakeSpace | None = None,
+    scheduler: str = "gradient",
 ) -> NetworkTuning:
     """Search schedules for the kernels of a model and compile it with the best.
 
     The budget is ``trials`` in all, ``seconds`` of wall clock, or both (default: 64 trials for each distinct kernel). Every
     trial goes to ``records``; trials found there count as done, so a killed session goes on when started again, and
     :func:`tilewright.graph.compile` uses the best of them later. ``goal`` is the latency (seconds) at which to stop.
-    Ctrl-C ends the search with the best so far. TuneError for a budget in which nothing can be measured.
+    ``make_space`` makes the space of a kernel (default: that of all rules), ``scheduler`` divides the rounds among kernels
+    (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). Ctrl-C ends the search with the best so far.
+
+    TuneError for an unknown scheduler and for a budget in which nothing can be measured.
     """
+    if scheduler not in SCHEDULERS:
+        raise TuneError(f"there is no scheduler {scheduler!r}", hint=f"there are: {', '.join(SCHEDULERS)}")
     if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
         raise TuneError("a budget without a trial or a second cannot measure anything", hint="give trials >= 1 or seconds > 0")
     start = time.monotonic()
@@ -126,7 +132,7 @@ def tune_network(
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
         state = "failed"
         try:
-            state = tuner.run(_Limit(allowed, seconds), goal, patience, progress)
+            state = tuner.run(_Limit(allowed, seconds), SCHEDULERS[scheduler], goal, patience, progress)
         finally:
             tuner.close(state)
         network = prepared.compile(records=store)
@@ -211,10 +217,17 @@ class _Tuner:
         if self._session is not None:
             self._store.save(replace(self._session, state=state))
 
-    def run(self, limit: _Limit, goal: float, patience: int, progress: Callable[[NetworkProgress], None] | None) -> str:
+    def run(
+        self,
+        limit: _Limit,
+        make_scheduler: type[Scheduler],
+        goal: float,
+        patience: int,
+        progress: Callable[[NetworkProgress], None] | None,
+    ) -> str:
         """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns how it ended."""
         states = [TaskState(e.weight, arithmetic_operations(e.kernel), e.operators) for e in self.entries]
-        scheduler = Scheduler(states, goal=goal, patience=patience, seed=self._seed)
+        scheduler = make_scheduler(states, goal=goal, patience=patience, seed=self._seed)
         state = "done"
         try:
             while (n := self._batch(limit)) and (chosen := scheduler.next()) is not None:

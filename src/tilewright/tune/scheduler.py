@@ -7,7 +7,7 @@ it, L a latency goal. Its slope along t_i mixes what the last rounds brought wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
@@ -117,3 +117,18 @@ class Scheduler:
         if t.exhausted or t.stagnant(self.patience) or t.seconds <= t.goal:
             return False
         return not t.weight * t.seconds < NEGLIGIBLE * self.latency < inf
+
+
+class Turns(Scheduler):
+    """Every task gets the same number of rounds, whatever they bring: what the gradient is compared with."""
+
+    def next(self) -> int | None:
+        """The task with the fewest rounds among those with points left."""
+        left = [i for i, t in enumerate(self.tasks) if not t.exhausted]
+        if not left or self.latency <= self.goal:
+            return None
+        return min(left, key=lambda i: self.tasks[i].rounds)
+
+
+#: How rounds are divided among kernels, by name.
+SCHEDULERS: Mapping[str, type[Scheduler]] = {"gradient": Scheduler, "turns": Turns}

@@ -259,6 +259,7 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
         lambda values: plan(values).schedule,
         plan,
         dict.fromkeys((k.name for k in chosen), 1) if preferred else None,
+        mapping=text,
     )
 
 

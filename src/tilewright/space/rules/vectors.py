@@ -65,6 +65,12 @@ class Option:
             return f"{self.stage.output.name}: {self.tiling.structure}"
         return f"{self.stage.output.name}: along {_along(self.stage)}"
 
+    @property
+    def mapping(self) -> str:
+        """Loops on the rows and lanes of the vector instructions."""
+        on = " x ".join(self.tiling.structure.tiled) if self.tiling else f"along {_along(self.stage)}"
+        return f"{self.stage.output.name}: {on}"
+
 
 @rule
 def vector_nests(context: Context) -> Iterator[Sketch]:
@@ -207,7 +213,8 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     preferred: dict[str, int] | None = {"partials": rows.PARTIALS, "vectors": 4}
     for o in options:
         preferred = {**preferred, **o.preferred} if preferred is not None and o.preferred is not None else None
-    return Sketch(name, tuple(knobs), constraints, program, lambda values: applied(values).sch, plan, preferred)
+    mapping, extras = "; ".join(o.mapping for o in options), tuple(e for t in tiled for e in t.structure.extras)
+    return Sketch(name, tuple(knobs), constraints, program, lambda values: applied(values).sch, plan, preferred, mapping, extras)
 
 
 def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
