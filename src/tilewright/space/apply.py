@@ -16,7 +16,7 @@ from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
-from tilewright.ir.stmt import Alloc, For, LoopKind, Stmt
+from tilewright.ir.stmt import Alloc, Block, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.space.levels import Cut, cut
 from tilewright.space.prepare import Attempts
@@ -61,18 +61,21 @@ Choice = Tiled | ByRows
 class Application(Attempts):
     """One point being applied: ``choices`` by the outermost loop of each reduction, ``vectors`` side by side elsewhere.
 
-    ``undone`` are the reductions whose choice was refused.
+    ``within`` is the loop whose body is scheduled (None: the whole kernel), ``kept`` are loops that stay even where they
+    run once. ``undone`` are the reductions whose choice was refused.
     """
 
     machine: Machine = field(kw_only=True)
     threads: int = field(kw_only=True)
     choices: Mapping[str, Choice] = field(kw_only=True)
     vectors: int = field(kw_only=True, default=pointwise.UNROLLED_VECTORS)
+    within: str | None = field(kw_only=True, default=None)
+    kept: tuple[str, ...] = field(kw_only=True, default=())
     undone: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         """Apply all choices to the prepared kernel."""
-        for s in [s for s in stages(self.sch.kernel) if s.is_reduction]:
+        for s in [s for s in stages(self.body) if s.is_reduction]:
             choice = self.choices.get(s.name)
             if isinstance(choice, Tiled):
                 what = f"tiles {choice.space.structure} of {s.output.name}"
@@ -81,10 +84,19 @@ class Application(Attempts):
         along = [c for c in self.choices.values() if isinstance(c, ByRows)]
         if along:
             self.attempt("rows", partial(self.along_rows, along[0]))
-        for s in stages(self.sch.kernel):
+        for s in stages(self.body):
             if not s.opaque and s.loops and not s.is_reduction and not s.is_scheduled:
                 self.attempt(f"vectors of {s.output.name}", partial(self.elementwise, s, self.threads))
-        self.sch.simplify(keep_loops=False)
+        self.simplify()
+
+    @property
+    def body(self) -> Block:
+        """The nests that are scheduled."""
+        return self.sch.kernel.body if self.within is None else st.find_loop(self.sch.kernel, self.within).body
+
+    def simplify(self) -> None:
+        """Loops that run once go."""
+        self.sch.simplify(keep_loops=list(self.kept) if self.kept else False)
 
     def core(self, s: Stage) -> VectorCore:
         """The machine's core for the element type of ``s``."""
@@ -96,9 +108,9 @@ class Application(Attempts):
 
     def along_rows(self, choice: ByRows) -> None:
         """Nests that reduce along memory, and what can share their rows."""
-        rows.merge_rows(self.sch)
+        rows.merge_rows(self.sch, self.within)
         rows.localize_rows(self.sch)
-        for root in [s for s in self.sch.kernel.body.stmts if isinstance(s, For)]:
+        for root in [s for s in self.body.stmts if isinstance(s, For)]:
             inner = [n for n in tile.nests(root) if not n.is_scheduled]
             if len(inner) < 2 and not any(n.is_reduction for n in inner):
                 continue  # a single element-wise nest is treated as a whole
@@ -128,7 +140,7 @@ class Application(Attempts):
             name, around = self.whole_tiles(stage, levels, keep)
         for operand in panels:
             self.pack_inside(stage, choice, operand, around.at_level[space.block_level(structure.vector)])
-        self.sch.simplify(keep_loops=False)
+        self.simplify()
         self.finish_tiles(stage, name, choice)
         self.slice_producers(name)
         if structure.parallel:
@@ -137,9 +149,9 @@ class Application(Attempts):
     def whole_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int]) -> tuple[str, Cut]:
         """Tile the nest that takes the result and compute tiles inside it, from initialisation on; returns the tiles' buffer too."""
         name = stage.output.name
-        if writeback.epilogue(self.sch, name) is None:
-            name, *_ = self.sch.apply("cache_write", name, None, stage.output.memory, later_reads=False)
-        epilogue = writeback.epilogue(self.sch, name)
+        if writeback.epilogue(self.body, name) is None:
+            name, *_ = self.sch.apply("cache_write", name, self.within, stage.output.memory, later_reads=False)
+        epilogue = writeback.epilogue(self.body, name)
         if epilogue is None:
             raise ScheduleError(f"{name}: its tiles cannot be written back element by element")
         nest, at = epilogue
@@ -197,7 +209,7 @@ class Application(Attempts):
         structure = choice.space.structure
         assert stage.store is not None  # only reductions are tiled
         dims = {n: d for d, i in enumerate(stage.store.indices) for n in ex.free_vars(i)}
-        tiles = [b for b in st.allocated(self.sch.kernel) if _is_copy(b, name)]
+        tiles = [s.buffer for s in st.walk(self.body) if isinstance(s, Alloc) and _is_copy(s.buffer, name)]
         vector = dims[structure.vector]
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
@@ -205,7 +217,7 @@ class Application(Attempts):
                 self.sch.layout(b.name, str(Layout(tuple((d, 1) for d in [*(d for d in range(b.rank) if d != vector), vector]))))
         local = {b.name for b in tiles}
         moved = [a.buffer.name for a in stage.reads() if a.moved_by(structure.vector)]
-        for nest in list(tile.nests(self.sch.kernel.body)):
+        for nest in list(tile.nests(self.body)):
             if (st.written_buffers(nest.root) | st.read_buffers(nest.root)) & local:
                 tile.finish_nest(self.sch, nest, structure.tiled, dims, local, moved[-1] if moved else "", choice.unroll)
 
@@ -233,7 +245,7 @@ class Application(Attempts):
                 self.sch = trial
                 for c in slices:
                     pointwise.apply(self.sch, c, self.core(c), 1)
-        self.sch.simplify(keep_loops=False)
+        self.simplify()
 
     def parallelize(self, name: str) -> None:
         """Divide the outermost loops around the tiles of ``name`` among cores."""

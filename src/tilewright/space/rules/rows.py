@@ -44,9 +44,9 @@ def cycles(stage: Stage, core: VectorCore) -> float:
     return steps * max(1.0 / core.fma_per_cycle, loads) + COMBINE_CYCLES * stage.volume / prod(stage.loops[n] for n in stage.reduction)
 
 
-def merge_rows(sch: Schedule) -> None:
-    """Merge adjacent top-level nests over their common outer loops, as far as dependences allow."""
-    _merge_block(sch, None)
+def merge_rows(sch: Schedule, within: str | None = None) -> None:
+    """Merge adjacent nests of the kernel, or of the body of ``within``, over their common outer loops, as far as dependences allow."""
+    _merge_block(sch, within)
 
 
 def _block(kernel: Kernel, loop: str | None) -> Block:

@@ -312,7 +312,7 @@ def _surroundings(context: Context, stage: Stage, structure: Structure) -> tuple
         return own, {own}, Surroundings(None, None, {n: n for n in stage.spatial})
     inits = [n for n in range(own) if every[n].is_init and every[n].output.name == name]
     init = inits[-1] if inits else None
-    found = writeback.epilogue(context.base, name)
+    found = writeback.epilogue(context.base.kernel.body, name)
     last = next((n for n, s in enumerate(every) if found and s.root is found[0].root), None)
     used = {own, *([init] if init is not None else []), *([last] if last is not None else [])}
     around = Surroundings(

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from tilewright.ir.expr import Var
-from tilewright.ir.stmt import Alloc
-from tilewright.schedule.schedule import Schedule
+from tilewright.ir.stmt import Alloc, Block
 from tilewright.space.stages import Stage, stages
 
 
-def _reader(sch: Schedule, name: str) -> tuple[Stage, Stage] | None:
+def _reader(body: Block, name: str) -> tuple[Stage, Stage] | None:
     """The reduction into the local buffer ``name`` and the only other nest that uses its result; None if there are more or none."""
-    every = stages(sch.kernel)
+    every = stages(body)
     stage = next(s for s in every if s.is_reduction and s.output.name == name)
     readers = [s for s in every if name in s.inputs() and s.root is not stage.root]
-    local = any(isinstance(s, Alloc) and s.buffer.name == name for s in sch.kernel.body.stmts)
+    local = any(isinstance(s, Alloc) and s.buffer.name == name for s in body.stmts)
     if len(readers) != 1 or not local or readers[0].opaque or readers[0].is_reduction:
         return None
     return stage, readers[0]
 
 
-def epilogue(sch: Schedule, name: str) -> tuple[Stage, dict[str, str]] | None:
-    """The nest that writes back ``name``, and its loops by the reduction's; None when it does not read element by element."""
-    found = _reader(sch, name)
+def epilogue(body: Block, name: str) -> tuple[Stage, dict[str, str]] | None:
+    """The nest of ``body`` that writes back ``name``, and its loops by the reduction's; None when it does not read element by element."""
+    found = _reader(body, name)
     if found is None:
         return None
     stage, reader = found
