@@ -1,0 +1,1 @@
+"""Gemmini: instructions, functional model."""
