@@ -9,7 +9,7 @@ slide; otherwise it is an upper bound.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from tilewright.cost.formula import Formula, Graph
@@ -50,10 +50,22 @@ def reach(g: Graph, index: Linear, active: Set[Loop], extent: Formula) -> Reach:
     terms = [(c, x.trips) for x, c in index.coefficients.items() if x in active]
     for c, inner, divisor in index.floors:
         terms.append((c, g.floordiv(_span(g, inner, active) - 1, divisor) + 1))
-    one = g.const(1)
     moved = g.product(x.trips for x in index.irregular if x in active)
+    span = _span(g, index, active) if index.floors else None
+    key = ("reach", tuple(terms), moved, span, extent)
+    known = g.memo.get(key)
+    if known is None:
+        known = g.memo[key] = _reach(g, terms, moved, span, extent)
+    return known
+
+
+def _reach(g: Graph, terms: list[tuple[Formula, Formula]], moved: Formula, span: Formula | None, extent: Formula) -> Reach:
+    """The values of a sum of coefficient * iterations ``terms``, over ``span`` (default: the one of the terms)."""
+    one = g.const(1)
     if moved is not one:
         return Reach(g.min(moved * g.product(n for _, n in terms), extent), one, extent)
+    if span is None:
+        span = g.sum(_magnitude(g, c) * (n - 1) for c, n in terms) + 1
     block, step, many = one, one, one
     first = one
     for n, (c, trips) in enumerate(_ascending(g, [(_magnitude(g, c), t) for c, t in terms])):
@@ -64,7 +76,7 @@ def reach(g: Graph, index: Linear, active: Set[Loop], extent: Formula) -> Reach:
             block = g.where(joins, block, block * many)
             many, step = g.where(joins, many + g.div(c, step) * (trips - 1), trips), g.where(joins, step, c)
         first = g.where(g.both(g.le(step, 1), g.le(block, 1)), many, first)
-    span = g.min(_span(g, index, active), extent)
+    span = g.min(span, extent)
     total = g.min(g.min(block * many, span), extent)
     return Reach(total, g.min(first, total), span)
 
@@ -102,9 +114,18 @@ def _ascending(g: Graph, terms: list[tuple[Formula, Formula]]) -> list[tuple[For
 def _lines(g: Graph, access: Access, active: Set[Loop], line: int) -> Formula:
     """Lines of memory: runs of neighbours grow over inner dimensions that are covered completely."""
     per_line = max(line // access.itemsize, 1)
+    walked = tuple((reach(g, i, active, n), n) for i, n in zip(reversed(access.physical), reversed(access.extents), strict=True))
+    key = ("lines", walked, per_line)
+    known = g.memo.get(key)
+    if known is None:
+        known = g.memo[key] = _lines_of(g, walked, per_line)
+    return known
+
+
+def _lines_of(g: Graph, walked: Sequence[tuple[Reach, Formula]], per_line: int) -> Formula:
+    """Lines of dimensions (values taken, extent), the inner ones first."""
     lines, run, runs, span, pitch = (g.const(1) for _ in range(5))
-    for index, extent in zip(reversed(access.physical), reversed(access.extents), strict=True):
-        r = reach(g, index, active, extent)
+    for r, extent in walked:
         whole = g.le(pitch, run)
         span = span + (r.span - 1) * pitch
         runs = runs * g.where(whole, g.ceildiv(r.many, r.run), r.many)

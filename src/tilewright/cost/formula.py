@@ -11,7 +11,6 @@ Symbols stand for loop extents and machine parameters, which are at least 1; fol
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,17 +26,14 @@ Number = int | float
 class Formula:
     """A node of a :class:`Graph`. Operators build nodes; ``==`` and hashing are identity (equal nodes are one)."""
 
-    __slots__ = ("args", "factors", "graph", "hi", "lo", "number", "op", "value")
+    __slots__ = ("args", "factors", "graph", "hi", "is_const", "lo", "number", "op", "value")
 
     def __init__(self, graph: Graph, number: int, op: str, args: tuple[Formula, ...], value: Any, bounds: tuple[float, float]):
         self.graph, self.number, self.op, self.args, self.value = graph, number, op, args, value
         self.lo, self.hi = bounds
+        self.is_const = op == "const"
         #: Of products: constant part and symbolic factors with multiplicity.
-        self.factors: tuple[Number, tuple[Formula, ...]] = (value, ()) if op == "const" else (1, (self,))
-
-    @property
-    def is_const(self) -> bool:
-        return self.op == "const"
+        self.factors: tuple[Number, tuple[Formula, ...]] = (value, ()) if self.is_const else (1, (self,))
 
     def __add__(self, o: Formula | Number) -> Formula:
         return self.graph.add(self, o)
@@ -86,10 +82,14 @@ class Formula:
 
 
 class Graph:
-    """Builder and owner of formulas."""
+    """Builder and owner of formulas. Programs that share a graph share the sub-expressions they have in common.
+
+    ``memo`` keeps what functions of formulas made of their arguments (the key begins with the function's name).
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Formula] = []
+        self.memo: dict[tuple[Any, ...], Any] = {}
         self._known: dict[tuple[Any, ...], Formula] = {}
         self._constants: dict[Number, Formula] = {}
 
@@ -102,12 +102,12 @@ class Graph:
             known = self._constants[value] = self._node("const", (), number)
         return known
 
-    def var(self, name: str) -> Formula:
-        """A symbol (at least 1)."""
-        return self._node("var", (), name, bounds=(1.0, math.inf))
+    def var(self, name: str, lo: float = 1.0, hi: float = math.inf) -> Formula:
+        """A symbol between ``lo`` (at least 1) and ``hi``: what these bounds decide is folded."""
+        return self._node("var", (), name, bounds=(lo, hi), key=("var", name, lo, hi))
 
     def lift(self, value: Formula | Number) -> Formula:
-        return value if isinstance(value, Formula) else self.const(value)
+        return value if value.__class__ is Formula else self.const(value)  # type: ignore[return-value,arg-type]
 
     def expr(self, e: Expr, env: Mapping[str, Formula]) -> Formula:
         """An index expression of the IR, variables looked up in ``env`` and otherwise taken as symbols."""
@@ -121,13 +121,17 @@ class Graph:
             case ex.Where():
                 return self.where(self.expr(e.cond, env), self.expr(e.a, env), self.expr(e.b, env))
             case ex.Binary() if e.op in _BINARY:
-                return getattr(self, _BINARY[e.op])(self.expr(e.a, env), self.expr(e.b, env))
+                return self.binary(e.op, self.expr(e.a, env), self.expr(e.b, env))
             case ex.Compare() if e.op in ("<", "<=", ">", ">="):
                 a, b = self.expr(e.a, env), self.expr(e.b, env)
                 return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[e.op]
         raise IRTypeError(f"{e} is not an expression over sizes and knobs", hint="use + - * // % min max, comparisons, where")
 
     # --- operators ----------------------------------------------------------------------------
+
+    def binary(self, op: str, a: Formula, b: Formula) -> Formula:
+        """``a op b`` for an operator of index expressions."""
+        return getattr(self, _BINARY[op])(a, b)  # type: ignore[no-any-return]
 
     def add(self, a: Formula | Number, b: Formula | Number) -> Formula:
         a, b = self.lift(a), self.lift(b)
@@ -156,13 +160,11 @@ class Graph:
 
     def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
         a, b = self.lift(a), self.lift(b)
+        if a.is_const:
+            a, b = b, a
         (ka, fa), (kb, fb) = a.factors, b.factors
-        if not fa and not fb:
-            return self.const(ka * kb)
-        if not fb and kb == 1:
-            return a
-        if not fa and ka == 1:
-            return b
+        if not fb:
+            return a if kb == 1 else self._product(ka * kb, fa, (a, b)) if fa else self.const(ka * kb)
         return self._product(ka * kb, tuple(sorted((*fa, *fb), key=_number)), (a, b))
 
     def _product(self, k: Number, factors: tuple[Formula, ...], args: tuple[Formula, Formula] | None = None) -> Formula:
@@ -170,9 +172,10 @@ class Graph:
             return self.const(k)
         if k == 1 and len(factors) == 1:
             return factors[0]
-        key = ("mul", k, *(f.number for f in factors))
-        if key in self._known:
-            return self._known[key]
+        key = ("mul", k, factors)
+        known = self._known.get(key)
+        if known is not None:
+            return known
         if args is None or any(a.is_const and a.value == 1 for a in args):
             rest = factors[1:] if k == 1 else factors
             args = (factors[0] if k == 1 else self.const(k), self._product(1, rest))
@@ -187,23 +190,30 @@ class Graph:
         (ka, fa), (kb, fb) = a.factors, b.factors
         if not fb:
             return self.mul(a, _ratio(1, kb))
-        left = Counter(fa)
-        left.subtract(Counter(fb))
-        up = tuple(sorted((f for f, n in left.items() for _ in range(n)), key=_number))
-        down = tuple(sorted((f for f, n in left.items() for _ in range(-n)), key=_number))
-        over = self._product(_ratio(ka, kb), up)
+        up, down = list(fa), []
+        for f in fb:
+            if f in up:
+                up.remove(f)
+            else:
+                down.append(f)
+        over = self._product(_ratio(ka, kb), tuple(up))
         if not down:
             return over
-        under = self._product(1, down)
+        under = self._product(1, tuple(down))
         lo = over.lo / under.hi if over.lo >= 0 and under.lo > 0 else -math.inf
         return self._node("div", (over, under), bounds=(lo, over.hi / under.lo if under.lo > 0 else math.inf))
 
     def quotient(self, a: Formula, b: Formula) -> Formula | None:
         """``a / b`` when the factors show that b divides a; None otherwise."""
         (ka, fa), (kb, fb) = a.factors, b.factors
-        if kb == 0 or ka % kb or Counter(fb) - Counter(fa):
+        if kb == 0 or ka % kb or len(fb) > len(fa):
             return None
-        return self.div(a, b)
+        rest = list(fa)
+        for f in fb:
+            if f not in rest:
+                return None
+            rest.remove(f)
+        return self._product(_ratio(ka, kb), tuple(rest))
 
     def floordiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
         a, b = self.lift(a), self.lift(b)
@@ -315,7 +325,7 @@ class Graph:
     def product(self, terms: Iterable[Formula | Number]) -> Formula:
         total = self.const(1)
         for t in terms:
-            total = total * t
+            total = self.mul(total, t)
         return total
 
     def largest(self, terms: Iterable[Formula | Number]) -> Formula:
@@ -332,7 +342,7 @@ class Graph:
         bounds: tuple[float, float] | None = None,
         key: tuple[Any, ...] | None = None,
     ) -> Formula:
-        key = key or (op, value, *(a.number for a in args))
+        key = key or (op, value, args)
         node = self._known.get(key)
         if node is None:
             node = Formula(self, len(self.nodes), op, args, value, bounds or (value, value))

@@ -41,12 +41,11 @@ class Linear:
     constant: Formula | None = None
     floors: tuple[tuple[Formula, Linear, Formula], ...] = ()
     irregular: frozenset[Loop] = frozenset()
+    #: Loops on which the index depends.
+    loops: frozenset[Loop] = field(init=False)
 
-    @property
-    def loops(self) -> frozenset[Loop]:
-        """Loops on which the index depends."""
-        inner = (x for _, f, _ in self.floors for x in f.loops)
-        return frozenset(self.coefficients) | self.irregular | frozenset(inner)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loops", self.irregular.union(self.coefficients, *(f.loops for _, f, _ in self.floors)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +63,11 @@ class Access:
     extents: tuple[Formula, ...]
     reads: int
     writes: int
+    #: Loops that move the access.
+    loops: frozenset[Loop] = field(init=False)
 
-    @property
-    def loops(self) -> frozenset[Loop]:
-        """Loops that move the access."""
-        return frozenset(x for f in self.logical for x in f.loops)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loops", frozenset().union(*(f.loops for f in self.logical)))
 
     @property
     def itemsize(self) -> int:
@@ -219,33 +218,40 @@ class _Reader:
 
 def linear(g: Graph, e: Expr, loops: Mapping[str, Loop]) -> Linear:
     """``e`` as a linear form over ``loops``; what is not linear is kept apart or marked irregular."""
-    names = ex.free_vars(e) & set(loops)
-    if not names and not ex.loads(e):
-        return Linear(constant=g.expr(e, {}))
     match e:
+        case ex.Const():
+            return Linear(constant=g.const(int(e.value)))
         case ex.Var():
-            return Linear({loops[e.name]: g.const(1)})
+            return Linear({loops[e.name]: g.const(1)}) if e.name in loops else Linear(constant=g.var(e.name))
         case ex.Cast():
             return linear(g, e.a, loops)
-        case ex.Binary(op="+" | "-"):
-            return _sum(g, linear(g, e.a, loops), linear(g, e.b, loops), 1 if e.op == "+" else -1)
-        case ex.Binary(op="*"):
+        case ex.Binary(op="+" | "-" | "*" | "//" | "%"):
             a, b = linear(g, e.a, loops), linear(g, e.b, loops)
-            if not a.loops and a.constant is not None:
-                a, b = b, a
-            if not b.loops and b.constant is not None:
-                return _scaled(a, b.constant)
-        case ex.Binary(op="//" | "%"):
-            a, b = linear(g, e.a, loops), linear(g, e.b, loops)
-            if not b.loops and b.constant is not None:
-                return _quotient(g, a, b.constant) if e.op == "//" else _remainder(g, a, b.constant)
+            found = _combined(g, e.op, a, b)
+            if found is not None:
+                return found
         case ex.Binary(op="min" | "max") | ex.Where():
-            sides = (e.a, e.b)
-            moving = [linear(g, s, loops) for s in sides if ex.free_vars(s) & set(loops)]
+            moving = [x for s in (e.a, e.b) if (x := linear(g, s, loops)).loops]
             if len(moving) == 1:
                 return moving[0]  # a clamp: moves like what it clamps
-    inside = {n for ld in ex.loads(e) for n in ex.free_vars(ld)} | names
-    return Linear(irregular=frozenset(loops[n] for n in inside if n in loops))
+    inside = ex.free_vars(e).union(*(ex.free_vars(ld) for ld in ex.loads(e)))
+    moved = frozenset(loops[n] for n in inside if n in loops)
+    return Linear(irregular=moved) if moved or any(True for _ in ex.loads(e)) else Linear(constant=g.expr(e, {}))
+
+
+def _combined(g: Graph, op: str, a: Linear, b: Linear) -> Linear | None:
+    """``a op b``, if that is linear."""
+    if not a.loops and not b.loops and a.constant is not None and b.constant is not None:
+        return Linear(constant=g.binary(op, a.constant, b.constant))
+    if op in ("+", "-"):
+        return _sum(g, a, b, 1 if op == "+" else -1)
+    if op == "*" and not a.loops and a.constant is not None:
+        a, b = b, a
+    if b.loops or b.constant is None:
+        return None
+    if op == "*":
+        return _scaled(a, b.constant)
+    return _quotient(g, a, b.constant) if op == "//" else _remainder(g, a, b.constant)
 
 
 def _sum(g: Graph, a: Linear, b: Linear, sign: int) -> Linear:
