@@ -20,6 +20,7 @@ from tilewright.runtime.records import Record, RecordStore, Session
 from tilewright.runtime.records import schema as schema_module
 from tilewright.runtime.records.exchange import import_lines
 from tilewright.runtime.records.salvage import salvage_lines
+from tilewright.runtime.records.store import RECORD_COLUMNS
 from tilewright.util.errors import RuntimeFailure
 
 # --- several processes, and their deaths ----------------------------------------------------
@@ -274,8 +275,9 @@ def older_file(path: Path, version: int) -> None:
         "INSERT INTO tasks VALUES (?, ?, 'gmm', ?, ?, ?, 1, '[]')", (t.key, t.structure, t.program, t.machine, t.fingerprint)
     )
     connection.execute(
-        "INSERT INTO records VALUES (1, 'u1', ?, 's', 'trial', 'ok', 0.5, '[0.5, 0.75]', '', 'null', '', NULL, '', 'random', 3, "
-        "'old-host', '{\"tilewright\": \"0.0.9\"}', '2025-01-01T00:00:00+00:00')",
+        "INSERT INTO records (id, uid, task, session, role, status, seconds, samples, trace, point, message, author, seed, host, versions, date"
+        f"{', features' if version < 3 else ''}) VALUES (1, 'u1', ?, 's', 'trial', 'ok', 0.5, '[0.5, 0.75]', '', 'null', '', 'random', 3, "
+        f"'old-host', '{{\"tilewright\": \"0.0.9\"}}', '2025-01-01T00:00:00+00:00'{', 1' if version < 3 else ''})",
         (t.key,),
     )
     connection.commit()
@@ -293,6 +295,9 @@ def test_older_files_are_read_and_brought_up_to_date(tmp_path: Path, version: in
     with RecordStore(path) as store:
         assert store.best(task()).versions == {"tilewright": "0.0.9"}
         store.save(Session("m", {task().key: 1.0}))
+        store.add(Record(task(), "ok", (1.0,)))
+        columns = {row[1] for row in store._connection().execute("PRAGMA table_info(records)")}
+        assert columns == {"id", *RECORD_COLUMNS.split(", ")}
     assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone()[0] == schema_module.VERSION
 
 

@@ -27,6 +27,6 @@ def full_record(**changes: object) -> Record:
     schedule.split("i", 4)
     values = {
         "samples": (2e-3, 1e-3), "trace": schedule.trace.to_json(), "point": {"sketch": "rows", "mc": np.int64(4)}, "message": "",
-        "estimate": np.float64(1.5e-3), "features": "194.1", "author": "xgb", "seed": np.int64(7), "session": "s1",
+        "estimate": np.float64(1.5e-3), "author": "xgb", "seed": np.int64(7), "session": "s1",
     }  # fmt: skip
     return Record(task(), "ok", **{**values, **changes})

@@ -56,8 +56,8 @@ class Record:
 
     ``trace`` is the schedule as JSON text (`Trace.to_json`), ``point`` the same as the search space
     encodes it (`Space.encode`; it can be decoded for other shapes), ``estimate`` the seconds that were
-    predicted, ``features`` the version of the features a learned model saw. RuntimeFailure when the
-    verdict and the samples contradict each other.
+    predicted. What a learned model sees of a trial is not kept: it follows from the task, the trace and the version.
+    RuntimeFailure when the verdict and the samples contradict each other.
     """
 
     task: Task
@@ -67,7 +67,6 @@ class Record:
     point: Mapping[str, Any] | None = None
     message: str = ""
     estimate: float | None = None
-    features: str = ""
     role: str = "trial"
     author: str = ""
     seed: int = 0

@@ -39,6 +39,8 @@ MIGRATIONS = (
         created TEXT NOT NULL, updated TEXT NOT NULL
     );
     """,
+    # Never filled; what it was for follows from trace and versions.
+    "ALTER TABLE records DROP COLUMN features",
 )
 VERSION = len(MIGRATIONS)
 

@@ -20,9 +20,7 @@ from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure
 
-RECORD_COLUMNS = (
-    "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, features, author, seed, host, versions, date"
-)
+RECORD_COLUMNS = "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, author, seed, host, versions, date"
 TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
 SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
 
@@ -299,15 +297,15 @@ def task_of(row: tuple[Any, ...]) -> Task:
 def _record_row(r: Record) -> tuple[Any, ...]:
     return (
         r.uid, r.task.key, r.session, r.role, r.status, r.seconds, json.dumps(r.samples), r.trace, json.dumps(r.point), r.message,
-        r.estimate, r.features, r.author, r.seed, r.host, json.dumps(dict(r.versions)), r.date,
+        r.estimate, r.author, r.seed, r.host, json.dumps(dict(r.versions)), r.date,
     )  # fmt: skip
 
 
 def record_of(row: tuple[Any, ...], task: Task) -> Record:
     """The record of a row of RECORD_COLUMNS."""
-    (uid, _, session, role, status, _, samples, trace, point, message, estimate, features, author, seed, host, versions, date) = row
+    (uid, _, session, role, status, _, samples, trace, point, message, estimate, author, seed, host, versions, date) = row
     return Record(
-        task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, features, role, author, seed,
+        task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, role, author, seed,
         session, host, json.loads(versions), date, uid,
     )  # fmt: skip
 
