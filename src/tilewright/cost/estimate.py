@@ -122,7 +122,7 @@ def _share(a: Analysis, loops: Sequence[Loop], threads: int) -> Formula:
 def statement_costs(a: Analysis, s: Statement, machine: Machine) -> Costs:
     """What statement ``s`` costs one core over all its iterations."""
     g = a.graph
-    step = _Step(a, s, vector_core(machine, s.target.buffer.dtype), machine)
+    step = _step(a, s, machine)
     compute = (step.cycles() * step.steps + step.entries()) * step.filled()
     streams, waits = _streams(a, step, machine)
     slowest = g.largest([compute, *streams])
@@ -135,6 +135,7 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
     Nothing moves into a cache in which the whole program stays.
     """
     g, streams, waits = a.graph, [], a.graph.const(0)
+    moving = [(u, step.followed(u)) for u in step.uses if u.access.buffer.memory not in a.inner]
     for m in machine.memories:
         if m.kind != CACHE or not m.bytes or m.parent is None:
             continue
@@ -142,11 +143,10 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
         streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * SUSTAINED)
         waited = max(source.latency / OVERLAPPED - streamed, 0.0)
         lines = g.const(0)
-        for u in step.uses:
-            if u.access.buffer.memory not in a.inner:
-                moved = _moved(a, u, m.bytes) * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
-                lines = lines + moved
-                waits = waits + g.where(step.followed(u), 0, moved * waited)
+        for u, followed in moving:
+            moved = _moved(a, u, m.bytes) * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
+            lines = lines + moved
+            waits = waits + g.where(followed, 0, moved * waited)
         streams.append(lines * streamed)
     return tuple(streams), waits
 
@@ -305,6 +305,38 @@ class _Step:
             )
             seen = next(readers, seen)
         return _filled(self.g, seen, self.core.lanes)
+
+
+class _Issues(_Step):
+    """A step whose innermost loops are those of an instruction: its operands are registers, or parts of one for all lanes."""
+
+    def __init__(self, a: Analysis, s: Statement, core: VectorCore, machine: Machine, instruction: Instruction):
+        super().__init__(a, s, replace(core, fma_per_cycle=instruction.per_cycle, fma_latency=instruction.latency), machine)
+        self.own = frozenset(s.loops[len(s.loops) - len(instruction.axes) :])
+        self.around = tuple(x for x in self.unrolled if x not in self.own)
+
+    def loads(self, u: Use) -> Formula:
+        """Cycles to load an operand's part in each issue: whole registers, or a few elements to broadcast."""
+        g, core = self.g, self.core
+        moving = frozenset(x for x in self.around if x in u.access.loops)
+        many = g.product(reach(g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
+        nbytes = g.product(x.trips for x in self.own if x in u.access.loops) * u.access.itemsize
+        registers = g.ceildiv(nbytes, core.register_bytes) * (core.register_bytes / core.load_bytes_per_cycle)
+        return many * g.where(g.le(core.register_bytes, nbytes), registers, 1 / core.broadcasts_per_cycle)
+
+    def operations(self) -> Formula:
+        return self.g.product(x.trips for x in self.around)
+
+    def latency(self) -> Formula:
+        if not self.outside or self.outside[-1] not in self.s.reduction:
+            return self.g.const(0)
+        return self.g.product(x.trips for x in self.around if x in self.s.reduction) * self.core.fma_latency
+
+
+def _step(a: Analysis, s: Statement, machine: Machine) -> _Step:
+    core = vector_core(machine, s.target.buffer.dtype)
+    found = next((i for i in machine.instructions if s.instruction is not None and i.kernel.instruction == s.instruction), None)
+    return _Issues(a, s, core, machine, found) if found and machine.vector_bits else _Step(a, s, core, machine)
 
 
 def _filled(g: Graph, s: Statement, lanes: int) -> Formula:

@@ -11,6 +11,7 @@ Symbols stand for loop extents and machine parameters, which are at least 1; fol
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -371,25 +372,29 @@ class Tape:
 
     def __init__(self, outputs: Sequence[Formula]):
         self.outputs = tuple(outputs)
-        needed: dict[int, Formula] = {}
+        needed: set[Formula] = set()
         todo = list(self.outputs)
         while todo:
             f = todo.pop()
-            if f.number not in needed:
-                needed[f.number] = f
+            if f not in needed:
+                needed.add(f)
                 todo.extend(f.args)
-        order = [needed[n] for n in sorted(needed)]
-        slot = {f.number: i for i, f in enumerate(order)}
-        self._constants = [(i, f.value) for i, f in enumerate(order) if f.is_const]
-        self._variables = [(i, f.value) for i, f in enumerate(order) if f.op == "var"]
-        self._results = [slot[f.number] for f in self.outputs]
-        self._steps: list[tuple[str, int, tuple[int, ...], tuple[int, ...]]] = []
-        used = set(self._results) | {i for i, _ in self._constants}
-        for i, f in reversed([(i, f) for i, f in enumerate(order) if f.args]):
-            args = tuple(slot[a.number] for a in f.args)
-            last = tuple(set(args) - used)
-            used.update(args)
-            self._steps.append((f.op, i, args, last))
+        order = sorted(needed, key=_number)
+        slot = {f: i for i, f in enumerate(order)}
+        self._constants = [(slot[f], f.value) for f in order if f.is_const]
+        self._variables = [(slot[f], f.value) for f in order if f.op == "var"]
+        self._results = [slot[f] for f in self.outputs]
+        self._steps: list[tuple[Any, int, tuple[int, ...], list[int]]] = []
+        kept = {*self._results, *(i for i, _ in self._constants)}
+        for f in reversed(order):
+            if f.args:
+                args = tuple([slot[a] for a in f.args])
+                last = []
+                for a in args:
+                    if a not in kept:
+                        kept.add(a)
+                        last.append(a)
+                self._steps.append((_APPLY[f.op], slot[f], args, last))
         self._steps.reverse()
         self._size = len(order)
 
@@ -414,8 +419,8 @@ class Tape:
                 raise IRTypeError(f"knob {name!r} has no value", hint=f"bound are: {', '.join(env) or 'none'}")
             value = env[name]
             slots[i] = value.astype(np.float64) if isinstance(value, np.ndarray) else value
-        for op, i, args, last in self._steps:
-            slots[i] = _APPLY[op](*[slots[a] for a in args])
+        for apply, i, args, last in self._steps:
+            slots[i] = apply(*[slots[a] for a in args])
             for a in last:
                 slots[a] = None  # its memory serves the next value while it is in the cache
         return [slots[i] for i in self._results]
@@ -481,15 +486,15 @@ def _not(a: Any) -> Any:
 
 
 _APPLY: dict[str, Any] = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
+    "add": operator.add,
+    "mul": operator.mul,
+    "div": operator.truediv,
     "floordiv": _floordiv,
     "ceildiv": _ceildiv,
     "min": _min,
     "max": _max,
-    "le": lambda a, b: a <= b,
-    "and": lambda a, b: a & b,
+    "le": operator.le,
+    "and": operator.and_,
     "not": _not,
     "where": _where,
 }

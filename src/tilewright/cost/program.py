@@ -110,15 +110,17 @@ class Program:
     graph: Graph
     statements: tuple[Statement, ...]
     allocations: Mapping[str, tuple[Loop, ...]]
-    sizes: Mapping[str, tuple[Formula, ...]]
 
 
-def read(kernel: Kernel) -> Program:
-    """``kernel`` (knobs are its ``sizes``, or any free variables of extents) as a :class:`Program`."""
-    reader = _Reader(Graph())
+def read(kernel: Kernel, graph: Graph | None = None, ranges: Mapping[str, tuple[int, int]] | None = None) -> Program:
+    """``kernel`` (knobs are its ``sizes``, or any free variables of extents) as a :class:`Program`.
+
+    ``ranges`` bound knobs: smallest and largest value. Programs that are read into one ``graph`` share what they have in common.
+    """
+    graph = graph or Graph()
+    reader = _Reader(graph, {name: graph.var(name, *bounds) for name, bounds in (ranges or {}).items()})
     reader.visit(kernel.body, (), _Scope({}, {}, {}), False, None)
-    sizes = {b.name: tuple(reader.graph.expr(e, {}) for e in b.shape) for b in st.all_buffers(kernel)}
-    return Program(kernel, reader.graph, tuple(reader.statements), reader.allocations, sizes)
+    return Program(kernel, graph, tuple(reader.statements), reader.allocations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class _Scope:
 @dataclass(slots=True)
 class _Reader:
     graph: Graph
+    knobs: Mapping[str, Formula]
     statements: list[Statement] = field(default_factory=list)
     allocations: dict[str, tuple[Loop, ...]] = field(default_factory=dict)
     count: int = 0
@@ -159,8 +162,10 @@ class _Reader:
 
     def loop(self, f: For, scope: _Scope) -> Loop:
         """A loop's extent; where it depends on outer loops (a triangle) those stand at their middle."""
-        middle = {n: (x.trips - 1) * 0.5 for n, x in scope.loops.items()}
-        extent = self.graph.expr(ex.substitute(f.extent, scope.sizes), middle)
+        length = ex.substitute(f.extent, scope.sizes) if scope.sizes else f.extent
+        around = ex.free_vars(length) & scope.loops.keys()
+        middle = {n: (scope.loops[n].trips - 1) * 0.5 for n in around}
+        extent = self.graph.expr(length, {**self.knobs, **middle})
         self.count += 1
         return Loop(f.name, self.graph.max(extent, 0) if extent.lo < 0 else extent, f.kind, f.unit, self.count)
 
@@ -185,7 +190,8 @@ class _Reader:
 
     def place(self, buffer: Buffer, indices: tuple[Expr, ...], scope: _Scope) -> tuple[Buffer, tuple[Expr, ...]]:
         """Buffer and indices in terms of the caller, for accesses inside a callee."""
-        indices = tuple(ex.substitute(i, scope.sizes) for i in indices)
+        if scope.sizes:
+            indices = tuple(ex.substitute(i, scope.sizes) for i in indices)
         window = scope.windows.get(buffer.name)
         return (buffer, indices) if window is None else (window.buffer, window.element(indices))
 
@@ -207,36 +213,36 @@ class _Reader:
         return Window(outer.buffer, tuple(parts))
 
     def access(self, b: Buffer, indices: tuple[Expr, ...], loops: Mapping[str, Loop], reads: int, writes: int) -> Access:
-        logical = tuple(linear(self.graph, i, loops) for i in indices)
-        shape = tuple(self.graph.expr(e, {}) for e in b.shape)
+        logical = tuple(linear(self.graph, i, loops, self.knobs) for i in indices)
+        shape = tuple(self.graph.expr(e, self.knobs) for e in b.shape)
         if b.layout is None:
             return Access(b, logical, shape, logical, shape, reads, writes)
-        physical = b.layout.physical_index(indices)
-        extents = tuple(self.graph.expr(e, {}) for e in b.physical_shape())
-        return Access(b, logical, shape, tuple(linear(self.graph, i, loops) for i in physical), extents, reads, writes)
+        physical = tuple(linear(self.graph, i, loops, self.knobs) for i in b.layout.physical_index(indices))
+        extents = tuple(self.graph.expr(e, self.knobs) for e in b.physical_shape())
+        return Access(b, logical, shape, physical, extents, reads, writes)
 
 
-def linear(g: Graph, e: Expr, loops: Mapping[str, Loop]) -> Linear:
+def linear(g: Graph, e: Expr, loops: Mapping[str, Loop], knobs: Mapping[str, Formula]) -> Linear:
     """``e`` as a linear form over ``loops``; what is not linear is kept apart or marked irregular."""
     match e:
         case ex.Const():
             return Linear(constant=g.const(int(e.value)))
         case ex.Var():
-            return Linear({loops[e.name]: g.const(1)}) if e.name in loops else Linear(constant=g.var(e.name))
+            return Linear({loops[e.name]: g.const(1)}) if e.name in loops else Linear(constant=g.expr(e, knobs))
         case ex.Cast():
-            return linear(g, e.a, loops)
+            return linear(g, e.a, loops, knobs)
         case ex.Binary(op="+" | "-" | "*" | "//" | "%"):
-            a, b = linear(g, e.a, loops), linear(g, e.b, loops)
+            a, b = linear(g, e.a, loops, knobs), linear(g, e.b, loops, knobs)
             found = _combined(g, e.op, a, b)
             if found is not None:
                 return found
         case ex.Binary(op="min" | "max") | ex.Where():
-            moving = [x for s in (e.a, e.b) if (x := linear(g, s, loops)).loops]
+            moving = [x for s in (e.a, e.b) if (x := linear(g, s, loops, knobs)).loops]
             if len(moving) == 1:
                 return moving[0]  # a clamp: moves like what it clamps
     inside = ex.free_vars(e).union(*(ex.free_vars(ld) for ld in ex.loads(e)))
     moved = frozenset(loops[n] for n in inside if n in loops)
-    return Linear(irregular=moved) if moved or any(True for _ in ex.loads(e)) else Linear(constant=g.expr(e, {}))
+    return Linear(irregular=moved) if moved or any(True for _ in ex.loads(e)) else Linear(constant=g.expr(e, knobs))
 
 
 def _combined(g: Graph, op: str, a: Linear, b: Linear) -> Linear | None:

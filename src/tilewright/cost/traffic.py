@@ -66,6 +66,17 @@ class Reuse:
     count: Formula
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """Loops around a use, the outermost of them number ``number``: by how much they multiply what is fetched, if the
+    ``between`` bytes from one iteration to the next fit (``growth``), or not (``trips``)."""
+
+    number: int
+    between: Formula
+    growth: Formula
+    trips: Formula
+
+
 @dataclass(slots=True, eq=False)
 class Analysis:
     """Symbolic footprints of a program whose memories move lines of ``line`` bytes.
@@ -77,26 +88,26 @@ class Analysis:
     line: int
     inner: frozenset[str] = frozenset()
     uses: tuple[Use, ...] = ()
+    _of: dict[Statement, tuple[Use, ...]] = field(default_factory=dict)
     _bodies: dict[Loop | None, Formula] = field(default_factory=dict)
+    _levels: dict[Use, tuple[_Level, ...]] = field(default_factory=dict)
     _fetched: dict[tuple[Use, Formula], Formula] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         last: dict[str, Use] = {}
-        uses = []
         for s in self.program.statements:
-            for a in s.accesses:
-                prints = _footprints(self.graph, a, s.loops, self.line)
-                uses.append(Use(s, a, prints, last.get(a.buffer.name)))
-            last.update({u.access.buffer.name: u for u in uses[-len(s.accesses) :]})
-        self.uses = tuple(uses)
+            uses = (Use(s, a, _footprints(self.graph, a, s.loops, self.line), last.get(a.buffer.name)) for a in s.accesses)
+            self._of[s] = tuple(uses)
+            last.update({u.access.buffer.name: u for u in self._of[s]})
+        self.uses = tuple(u for uses in self._of.values() for u in uses)
 
     @property
     def graph(self) -> Graph:
         return self.program.graph
 
-    def of(self, statement: Statement) -> list[Use]:
+    def of(self, statement: Statement) -> tuple[Use, ...]:
         """The uses of one statement."""
-        return [u for u in self.uses if u.statement is statement]
+        return self._of[statement]
 
     def iterations(self, loops: Sequence[Loop]) -> Formula:
         """Product of the trips of ``loops``."""
@@ -135,14 +146,30 @@ class Analysis:
         g = self.graph
         shared = use.shared(use.earlier) if use.earlier is not None else -1
         lines = use.footprints[-1].lines
-        for level in range(len(use.loops), -1, -1):
-            if level < len(use.loops):
-                inside, whole = use.footprints[level + 1].lines, use.footprints[level].lines
-                kept = g.le(self.between(use, level), capacity)
-                lines = lines * g.where(kept, g.div(whole, inside), use.loops[level].trips)
-            if level == shared and use.earlier is not None:
-                lines = self._after_earlier(use, level, lines, capacity)
+        if shared == len(use.loops):
+            lines = self._after_earlier(use, shared, lines, capacity)
+        for level in self.levels(use, shared):
+            lines = lines * g.where(g.le(level.between, capacity), level.growth, level.trips)
+            if level.number == shared:
+                lines = self._after_earlier(use, shared, lines, capacity)
         return lines
+
+    def levels(self, use: Use, shared: int) -> tuple[_Level, ...]:
+        """The loops around ``use``, innermost first; neighbours that do not move it are one, except across level ``shared``."""
+        if use in self._levels:
+            return self._levels[use]
+        found: list[_Level] = []
+        moving, inside = use.access.loops, len(use.loops)
+        while inside:
+            outer = inside - 1
+            if use.loops[outer] not in moving:
+                while outer and outer != shared and use.loops[outer - 1] not in moving:
+                    outer -= 1
+            growth = self.graph.div(use.footprints[outer].lines, use.footprints[inside].lines)
+            found.append(_Level(outer, self.between(use, outer), growth, self.iterations(use.loops[outer:inside])))
+            inside = outer
+        self._levels[use] = tuple(found)
+        return self._levels[use]
 
     def _after_earlier(self, use: Use, level: int, lines: Formula, capacity: Formula) -> Formula:
         """Lines still to be fetched after an earlier statement touched the buffer under the same loops."""
