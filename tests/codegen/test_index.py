@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
+from tilewright.codegen.llvm import emit
 from tilewright.codegen.llvm.index import Atom, Poly
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
@@ -99,3 +100,25 @@ def test_split_multiples_is_an_identity(coefficients, c):
         for v in range(-3, 4)
     ]
     assert lo is not None and hi is not None and lo <= min(values) and max(values) <= hi
+
+
+def test_quotients_and_remainders_of_one_division_are_put_together(check, host) -> None:
+    """A fused loop over the rows of an image walks memory contiguously: its vectors are loaded, not gathered."""
+    p = ex.Var("p")
+    x, y = buffer("x", ty.f32, (6, 7, 5)), buffer("y", ty.f32, (210,))
+    for last, gathers in ((p % 5, False), ((p + 1) % 5, True)):
+        body = Block((store(y[p], x[p // 35, p // 5 % 7, last]),))
+        kernel = Kernel("k", (x, y), Block((For(p, ex.idx(0), ex.idx(210), body, LoopKind.VECTOR),)))
+        assert ("gather" in emit(kernel, host).text) == gathers
+        check(kernel)
+
+
+@given(hs.integers(1, 40), hs.integers(-3, 3), hs.integers(-50, 50))
+def test_recombination_keeps_the_value(c: int, k: int, v: int) -> None:
+    x, q, r = Atom("x", 0), Atom("q", 1), Atom("r", 2)
+    q.quotient_of = r.remainder_of = Poly.of(x) + Poly(2), c
+    whole = Poly.of(q).scaled(c * k) + Poly.of(r).scaled(k) + Poly.of(x)
+    expected = Poly.of(x).scaled(k + 1) + Poly(2 * k)
+    assert whole.recombined().key == expected.key
+    alone = Poly.of(q).scaled(c * k + 1) + Poly.of(r).scaled(k)
+    assert k == 0 or alone.recombined().key == alone.key

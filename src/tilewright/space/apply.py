@@ -111,7 +111,7 @@ class Application(Attempts):
         rows.merge_rows(self.sch, self.within)
         rows.localize_rows(self.sch)
         for root in [s for s in self.body.stmts if isinstance(s, For)]:
-            inner = [n for n in tile.nests(root) if not n.is_scheduled]
+            inner = [n for n in rows.nests_of(root) if not n.is_scheduled]
             if len(inner) < 2 and not any(n.is_reduction for n in inner):
                 continue  # a single element-wise nest is treated as a whole
             for n in inner:

@@ -14,7 +14,7 @@ from tilewright.ir.stmt import Alloc, For, Kernel, LoopKind, Stmt, Store
 from tilewright.schedule.primitives.rfactor import neutral
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.levels import ceil_div, wrap
-from tilewright.space.rules import pointwise, rows, tile
+from tilewright.space.rules import pointwise, rows
 from tilewright.space.stages import Stage, stage_of
 
 Loop = tuple[str, Expr, LoopKind]
@@ -62,7 +62,7 @@ def by_rows(kernel: Kernel, merged: bool) -> Kernel:
 
 def row_nest(root: For, cores: Mapping[str, VectorCore], threads: int, partials: Expr, vectors: Expr, taken: set[str]) -> Stmt:
     """One merged nest: reductions along memory in ``partials`` registers, element-wise parts in vectors."""
-    inner = {n.name: n for n in tile.nests(root) if n.loops and not n.opaque}
+    inner = {n.name: n for n in rows.nests_of(root) if n.loops and not n.opaque}
 
     def rewrite(s: Stmt) -> Stmt | None:
         if not isinstance(s, For) or s.name not in inner:
@@ -71,8 +71,8 @@ def row_nest(root: For, cores: Mapping[str, VectorCore], threads: int, partials:
         core = cores[str(stage.output.dtype)]
         if not stage.is_reduction:
             return elementwise(stage, core, 1, vectors)
-        loop = rows.horizontal_loop(stage)
-        return s if loop is None else _in_partials(stage, loop, partials * core.lanes, taken)
+        row = rows.horizontal_loops(stage)
+        return _in_partials(stage, row, partials * core.lanes, taken) if row else s
 
     out = st.map_stmts(root, rewrite)
     work = sum(n.volume for n in inner.values()) * (pointwise.trip_count(root) or 1)
@@ -81,9 +81,9 @@ def row_nest(root: For, cores: Mapping[str, VectorCore], threads: int, partials:
     return out
 
 
-def _in_partials(stage: Stage, loop: str, width: Expr, taken: set[str]) -> Stmt:
-    """The reduction over ``loop`` with ``width`` partial results: initialised, updated, combined."""
-    store = stage.store
+def _in_partials(stage: Stage, row: tuple[str, ...], width: Expr, taken: set[str]) -> Stmt:
+    """The reduction over the loops ``row``, as one, with ``width`` partial results: initialised, updated, combined."""
+    store, loop = stage.store, row[-1]
     assert store is not None and store.op is not None  # callers pass reductions
     name = f"{store.buffer.name}_partial"
     while name in taken:
@@ -92,9 +92,14 @@ def _in_partials(stage: Stage, loop: str, width: Expr, taken: set[str]) -> Stmt:
     partial = Buffer(name, store.buffer.dtype, (width,), "reg")
     first, last = Var(f"{loop}_first"), Var(f"{loop}_last")
     around: list[Loop] = [(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in stage.spatial]
-    chunk: list[Loop] = [(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in stage.reduction if n != loop]
-    chunk += [(f"{loop}_chunk", ceil_div(ex.idx(stage.loops[loop]), width), LoopKind.SERIAL), (loop, width, LoopKind.VECTOR)]
-    value = ex.substitute(store.value, {loop: Var(f"{loop}_chunk") * width + Var(loop)})
+    chunk: list[Loop] = [(n, ex.idx(stage.loops[n]), LoopKind.SERIAL) for n in stage.reduction if n not in row]
+    chunk += [(f"{loop}_chunk", ceil_div(ex.idx(rows.row_length(stage)), width), LoopKind.SERIAL), (loop, width, LoopKind.VECTOR)]
+    at = Var(f"{loop}_chunk") * width + Var(loop)
+    env: dict[str, Expr] = {}
+    for n in reversed(row):
+        env[n] = at if n == row[0] else at % stage.loops[n]
+        at = at // stage.loops[n]
+    value = ex.substitute(store.value, env)
     return wrap(
         around,
         Alloc(partial),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilewright.codegen.llvm.conversion import from_memory, to_memory
 from tilewright.codegen.llvm.division import floor_division
 from tilewright.codegen.llvm.frame import Frame, Storage
-from tilewright.codegen.llvm.index import Poly, floordiv_range
+from tilewright.codegen.llvm.index import Atom, Poly, floordiv_range
 from tilewright.codegen.llvm.values import Value, memory_type, suffix, value_type
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
@@ -38,9 +38,11 @@ def _divide(f: Frame, p: Poly, c: int) -> tuple[Poly, Poly]:
     lanes = 0 if rest.is_uniform else f.lanes
     x = w.index_value(rest, lanes)
     divisor = f"splat (i64 {c})" if lanes else str(c)
-    quotient = f.atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), *floordiv_range((lo, hi), c), lanes)
-    remainder = f.atom(floor_division(w, "%", x, divisor, 64, not nonneg, lanes, known=True), 0, c - 1, lanes)
-    return whole + quotient, remainder
+    number = f.module.number
+    quotient = Atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), number(), *floordiv_range((lo, hi), c), lanes)
+    remainder = Atom(floor_division(w, "%", x, divisor, 64, not nonneg, lanes, known=True), number(), 0, c - 1, lanes)
+    quotient.quotient_of = remainder.remainder_of = rest, c
+    return whole + Poly.of(quotient), Poly.of(remainder)
 
 
 def physical_offset(f: Frame, s: Storage, index: tuple[Poly, ...]) -> Poly:
@@ -58,7 +60,7 @@ def physical_offset(f: Frame, s: Storage, index: tuple[Poly, ...]) -> Poly:
     offset = Poly()
     for c, extent in zip(coordinates, s.extents, strict=True):
         offset = offset * extent + c
-    return offset
+    return offset.recombined()
 
 
 def in_bounds(index: tuple[Poly, ...], logical: tuple[Poly, ...]) -> bool:

@@ -16,13 +16,16 @@ class Atom:
     """An i64 with an SSA name, compared by identity.
 
     ``lo``/``hi`` bound it inclusively (None: unknown). ``order`` grows with program order, so sums
-    are formed outermost first. ``lanes`` is 0 for scalars. ``is_lane`` marks the lane number.
+    are formed outermost first. ``lanes`` is 0 for scalars. ``is_lane`` marks the lane number. The quotient and the
+    remainder of a division know of what by what: (dividend, divisor).
     """
 
-    __slots__ = ("hi", "is_lane", "lanes", "lo", "order", "ref")
+    __slots__ = ("hi", "is_lane", "lanes", "lo", "order", "quotient_of", "ref", "remainder_of")
 
     def __init__(self, ref: str, order: int, lo: int | None = None, hi: int | None = None, lanes: int = 0, is_lane: bool = False):
         self.ref, self.order, self.lo, self.hi, self.lanes, self.is_lane = ref, order, lo, hi, lanes, is_lane
+        self.quotient_of: tuple[Poly, int] | None = None
+        self.remainder_of: tuple[Poly, int] | None = None
 
 
 Monomial = tuple[Atom, ...]
@@ -116,6 +119,22 @@ class Poly:
                 uniform[m] = c
         return Poly(self.const, uniform), stride, Poly(0, varying)
 
+    def recombined(self) -> Poly:
+        """The same value with quotients and remainders that belong together put back: ``k*c*(x // c) + k*(x % c)`` is ``k*x``.
+
+        Rows of a buffer that one fused loop walks are contiguous again.
+        """
+        for m, k in self.terms.items():
+            divided = m[0].remainder_of if len(m) == 1 else None
+            if divided is None:
+                continue
+            x, c = divided
+            for n, other in self.terms.items():
+                of = n[0].quotient_of if len(n) == 1 else None
+                if of is not None and other == k * c and _at_once(*of) == _at_once(x, c):
+                    return (self - Poly(0, {m: k, n: other}) + x.scaled(k)).recombined()
+        return self
+
     @property
     def is_uniform(self) -> bool:
         return not any(a.lanes for m in self.terms for a in m)
@@ -123,6 +142,13 @@ class Poly:
     def ordered(self) -> Iterable[tuple[Monomial, int]]:
         """Terms, those of outer loops first."""
         return sorted(self.terms.items(), key=lambda t: tuple(a.order for a in reversed(t[0])))
+
+
+def _at_once(x: Poly, c: int) -> tuple[object, int]:
+    """Dividend and divisor of ``x // c``, through quotients of quotients: (p // 5) // 7 is p // 35."""
+    (m, k), *more = [*x.terms.items()] or [((), 0)]
+    of = m[0].quotient_of if len(m) == 1 and k == 1 and not more and not x.const else None
+    return _at_once(of[0], of[1] * c) if of else (x.key, c)
 
 
 def _times(a: Range, b: Range) -> Range:

@@ -14,25 +14,55 @@ from tilewright.ir import stmt as st
 from tilewright.ir.expr import Var
 from tilewright.ir.stmt import Block, For, Kernel
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.rules import tile
 from tilewright.space.stages import Stage, stage_of
 from tilewright.util.errors import ScheduleError
 
 #: Registers of partial results: covers the latency of a dependent operation.
 PARTIALS = 4
-
-
 #: Cycles to combine the partial results of one row.
 COMBINE_CYCLES = 12.0
+#: Elements of a row below which lanes do not pay.
+SHORTEST = 8
 
 
-def horizontal_loop(stage: Stage) -> str | None:
-    """The reduction loop that walks memory contiguously in some input and jumps in none, if it is worth a vector."""
+def horizontal_loops(stage: Stage) -> tuple[str, ...]:
+    """The reduction loops that together walk memory contiguously in some input and jump in none, outermost first.
+
+    A window of an image that it covers whole is such a row, although two loops walk it. Empty when no row is worth a vector.
+    """
     reads = stage.reads()
     for name in reversed(stage.reduction):
         strides = [r.stride(name) for r in reads]
-        if 1 in strides and all(s in (0, 1) for s in strides) and stage.loops[name] >= 8:
-            return name
-    return None
+        if 1 not in strides or any(s not in (0, 1) for s in strides):
+            continue
+        found: tuple[str, ...] = (name,)
+        length = stage.loops[name]
+        while (outer := _continues(stage, found[0])) is not None:
+            found, length = (outer, *found), length * stage.loops[outer]
+        if length >= SHORTEST:
+            return found
+    return ()
+
+
+def _continues(stage: Stage, inner: str) -> str | None:
+    """The reduction loop whose next iteration begins, in every input, where ``inner`` ends."""
+
+    def follows(outer: str) -> bool:
+        pairs = [(a.stride(outer), a.stride(inner)) for a in stage.reads() if not {outer, inner} & a.runs.keys()]
+        return len(pairs) == len(stage.reads()) and all(i is not None and o == i * stage.loops[inner] for o, i in pairs)
+
+    return next((n for n in stage.reduction if n != inner and stage.loops[inner] > 1 and follows(n)), None)
+
+
+def horizontal_loop(stage: Stage) -> str | None:
+    """The innermost of :func:`horizontal_loops`; None when there are none."""
+    return next(reversed(horizontal_loops(stage)), None)
+
+
+def row_length(stage: Stage) -> int:
+    """Elements of one row of a stage that has :func:`horizontal_loops`."""
+    return prod(stage.loops[n] for n in horizontal_loops(stage))
 
 
 def cycles(stage: Stage, core: VectorCore) -> float:
@@ -88,6 +118,12 @@ def _merged(sch: Schedule, first: For, second: For) -> bool:
     return True
 
 
+def nests_of(root: For) -> list[Stage]:
+    """The nests whose loops may become lanes: those below the rows, or all of ``root`` where it sums everything into one number."""
+    whole = stage_of(root)
+    return [whole] if whole.is_reduction and not whole.spatial else list(tile.nests(root))
+
+
 def localize_rows(sch: Schedule) -> None:
     """Shrink local buffers that only one row uses to that row."""
     for b in st.allocated(sch.kernel):
@@ -102,9 +138,12 @@ def localize_rows(sch: Schedule) -> None:
 
 def reduce_row(sch: Schedule, stage: Stage, core: VectorCore, partials: int = PARTIALS) -> None:
     """Vectorise the reduction of one row: partial results in ``partials`` registers, combined once at the end."""
-    name = horizontal_loop(stage)
-    if name is None:
+    row = horizontal_loops(stage)
+    if not row:
         return
+    if len(row) > 1:
+        stage = _one_loop(sch, stage, row)
+    name = stage.reduction[-1] if len(row) > 1 else row[0]
     width = min(partials * core.lanes, stage.loops[name] // core.lanes * core.lanes)
     if width == 0 or stage.loops[name] <= core.lanes:
         sch.vectorize(name)
@@ -122,6 +161,17 @@ def reduce_row(sch: Schedule, stage: Stage, core: VectorCore, partials: int = PA
         lanes = [f.name for f in st.loops(nest.root) if _walks_lanes(f, partial)]
         for lane in lanes:
             sch.vectorize(lane)
+
+
+def _one_loop(sch: Schedule, stage: Stage, row: tuple[str, ...]) -> Stage:
+    """The stage with the loops of a row innermost and fused into one."""
+    around = [n for n in stage.loops if n not in row]
+    if list(stage.loops) != [*around, *row]:
+        sch.reorder(*around, *row)
+    fused = row[0]
+    for inner in row[1:]:
+        (fused,) = sch.apply("fuse", fused, inner)
+    return stage_of(st.find_loop(sch.kernel, around[0] if around else fused))
 
 
 def _walks_lanes(f: For, partial: str) -> bool:

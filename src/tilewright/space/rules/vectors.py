@@ -221,7 +221,7 @@ def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
     """Registers of partial results of the reductions along memory."""
     if not by_rows:
         return None
-    longest = max(o.stage.loops[_along(o.stage)] // context.core(o.stage).lanes for o in by_rows)
+    longest = max(rows.row_length(o.stage) // context.core(o.stage).lanes for o in by_rows)
     return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
 
 
