@@ -55,7 +55,7 @@ def session_of(store: RecordStore) -> str:
 def test_list(filled: RecordStore) -> None:
     out = tilewright("records", "list").output
     row = next(line for line in out.splitlines() if "gmm" in line)
-    assert key_of(filled)[:10] in row and "2.00x" in row and "1.00 ms" in row and "x86.avx2" in row
+    assert key_of(filled)[:10] in row and "2.00x?" in row and "1.00 ms" in row and "x86.avx2" in row
     assert "twice(x: f32[N], y: f32[N])" in out
     assert "1 more: --limit 2" in tilewright("records", "list", "--limit", "1").output
     sessions = tilewright("records", "list", "--sessions").output
@@ -77,7 +77,8 @@ def test_show_a_task_a_session_a_record(filled: RecordStore) -> None:
 
 def test_best(filled: RecordStore) -> None:
     key = key_of(filled)
-    assert "ok 1.00 ms" in tilewright("records", "best", key[:8]).output
+    guess = tilewright("records", "best", key[:8])
+    assert "ok 1.00 ms" in guess.output and "not confirmed by a final comparison" in guess.output
     trace = Trace.from_json(tilewright("records", "best", key[:8], "--json").stdout)
     assert [s.primitive for s in trace.steps] == ["split"]
     assert "2.00x" in tilewright("records", "best").output
@@ -86,6 +87,22 @@ def test_best(filled: RecordStore) -> None:
     nothing = tilewright("records", "best", other)
     assert nothing.exit_code == 1 and "nothing ran for twice" in nothing.output
     assert tilewright("records", "best", "--json").exit_code == 2
+
+
+def test_a_confirmed_winner_is_shown_with_its_gain(filled: RecordStore) -> None:
+    key = key_of(filled)
+    with RecordStore(filled.path) as store:
+        lucky = store.best(key)
+        assert lucky is not None
+        compared = {"role": "final", "session": lucky.session, "against": "b" * 32}
+        store.add(
+            Record(lucky.task, "ok", (3e-3,), "", {"k": 0}, uid="b" * 32, **compared),
+            Record(lucky.task, "ok", (2e-3,), "", {"k": 2}, winner=True, gain=1.5, **compared),
+        )
+    shown = tilewright("records", "best", key).output
+    assert "ok 2.00 ms" in shown and "1.50 times as fast" in shown and "not confirmed" not in shown
+    assert "1.50x " in tilewright("records", "list").output
+    assert "1.50x " in tilewright("records", "show", session_of(filled)).output
 
 
 def test_export_and_import(filled: RecordStore, tmp_path: Path) -> None:

@@ -275,9 +275,9 @@ def older_file(path: Path, version: int) -> None:
         "INSERT INTO tasks VALUES (?, ?, 'gmm', ?, ?, ?, 1, '[]')", (t.key, t.structure, t.program, t.machine, t.fingerprint)
     )
     connection.execute(
-        "INSERT INTO records (id, uid, task, session, role, status, seconds, samples, trace, point, message, author, seed, host, versions, date"
-        f"{', features' if version < 3 else ''}) VALUES (1, 'u1', ?, 's', 'trial', 'ok', 0.5, '[0.5, 0.75]', '', 'null', '', 'random', 3, "
-        f"'old-host', '{{\"tilewright\": \"0.0.9\"}}', '2025-01-01T00:00:00+00:00'{', 1' if version < 3 else ''})",
+        "INSERT INTO records (id, uid, task, session, role, status, seconds, samples, trace, point, message, author, seed, host, versions, "
+        f"date{', features' if version < 3 else ''}) VALUES (1, 'u1', ?, 's', 'trial', 'ok', 0.5, '[0.5, 0.75]', '', 'null', '', 'random', "
+        f"3, 'old-host', '{{\"tilewright\": \"0.0.9\"}}', '2025-01-01T00:00:00+00:00'{', 1' if version < 3 else ''})",
         (t.key,),
     )
     connection.commit()

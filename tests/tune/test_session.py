@@ -9,7 +9,8 @@ import sys
 import textwrap
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tests.tune.simulated import BEST, Point, Simulated, landscape
 
 from tilewright import lang
 from tilewright.runtime import build
-from tilewright.runtime.jobs import Limits, Outcome
+from tilewright.runtime.jobs import Job, Limits, Outcome
 from tilewright.runtime.records import RecordStore, Task
 from tilewright.runtime.verify import check
 from tilewright.runtime.workers import Workers
@@ -127,6 +128,44 @@ def test_unknown_authors_and_impossible_spaces(space: GemmSpace) -> None:
         tune(Space(space.kernel, space.machine, rules=()), trials=5, executor=Simulated())
 
 
+def test_the_decision_is_recorded_and_is_what_best_gives(space: GemmSpace, tmp_path: Path) -> None:
+    """The fastest sample of the comparison is the baseline's, by luck; the winner is another."""
+    executor = Simulated()
+    lucky = tuple(space.default())
+
+    def compare(jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
+        outcomes = Simulated.compare(executor, jobs, rounds)
+        return [
+            replace(o, samples=(1e-9, *o.samples[1:])) if p == lucky else o for o, p in zip(outcomes, executor.compared[-1], strict=True)
+        ]
+
+    executor.compare = compare  # type: ignore[method-assign]
+    r = tune(space, trials=60, executor=executor, records=tmp_path / "r.db")
+    with RecordStore(tmp_path / "r.db") as store:
+        best = store.best(Task.of(space.kernel, space.machine, 1))
+        finals = store.records(role="final")
+    assert best is not None and best.winner and best.point == space.encode(np.array(r.point)) == space.encode(np.array(BEST))
+    assert best.gain == pytest.approx(r.gain) and {f.against for f in finals} == {finals[0].uid}
+    assert finals[0].point == space.encode(np.array(lucky)) and sum(f.winner for f in finals) == 1
+
+
+def test_the_winner_of_an_earlier_session_is_kept_or_beaten_in_the_same_rounds(space: GemmSpace, tmp_path: Path) -> None:
+    """The second search believes that others are faster; compared with the first winner they are not."""
+    tune(space, trials=60, executor=Simulated(), records=tmp_path / "r.db")
+    second = Simulated(lambda p: landscape(p) * (0.1 if p[1] != BEST[1] else 1.0))
+    asked: list[list[Point]] = []
+
+    def compare(jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
+        honest = Simulated()
+        out = honest.compare(jobs, rounds)
+        asked.append(honest.compared[0])
+        return out
+
+    second.compare = compare  # type: ignore[method-assign]
+    r = tune(space, trials=120, seed=9, executor=second, records=tmp_path / "r.db")
+    assert r.point == BEST and asked[0][-1] == BEST and len(asked[0]) == 7
+
+
 # --- interruption -----------------------------------------------------------------------------
 
 
@@ -144,6 +183,8 @@ def test_ctrl_c_ends_with_the_best_so_far(space: GemmSpace, tmp_path: Path) -> N
     assert r.seconds == min(t.seconds for t in r.history)
     with RecordStore(tmp_path / "r.db") as store:
         assert store.sessions()[0].state == "stopped" and store.count() == 25
+        best = store.best(Task.of(space.kernel, space.machine, 1))
+        assert best is not None and not best.winner and best.seconds == r.seconds
 
 
 def test_ctrl_c_before_anything_worked_is_passed_on(space: GemmSpace) -> None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from tilewright.cli.console import seconds_text, stdout, table
 from tilewright.cli.options import RecordsFile
 from tilewright.runtime.records import Record, RecordStore, Session, Task, records_path
+from tilewright.runtime.records.winner import best_of
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def best(
     file: RecordsFile = None,
     json: Annotated[bool, typer.Option("--json", help="Only the schedule's trace, as JSON that `replay` takes.")] = False,
 ) -> None:
-    """The fastest record of a task with its schedule, or of every task."""
+    """The confirmed winner of a task with its schedule (the fastest trial, if no comparison was made), or of every task."""
     with _store(file) as store:
         if not key:
             if json:
@@ -100,6 +101,8 @@ def best(
         record = store.best(task)
         if record is None:
             raise RuntimeFailure(f"nothing ran for {task}", hint=f"`tilewright records show {key}` lists what was tried")
+        if not record.winner:
+            typer.echo("not confirmed by a final comparison: the fastest of many trials was also the luckiest", err=True)
         if json:
             typer.echo(record.trace)
         else:
@@ -189,9 +192,10 @@ def _print_tasks(console: Console, store: RecordStore, limit: int | None) -> Non
     for s in every[:limit]:
         base = _baseline(store.records(s.task, role="baseline"))
         failed = str(s.records - s.timed) if s.records > s.timed else ""
+        best = store.best(s.task)
         out.add_row(
             s.task.key[:_SHORT], escape(_signature(s.task)), s.task.machine, str(s.task.threads), str(s.records), failed,
-            _time(base), _time(s.seconds), _gain(base, s.seconds),
+            _time(base), _time(s.seconds), _gain(base, best),
         )  # fmt: skip
     console.print(out)
     if limit is not None and len(every) > limit:
@@ -234,10 +238,10 @@ def _print_session(console: Console, store: RecordStore, session: Session) -> No
         timed = [r for r in mine if r.seconds]
         trials, failed = sum(r.role == "trial" for r in mine), len(mine) - len(timed)
         base = _baseline(mine)
-        least = min(((r.role != "final", r.seconds) for r in timed), default=(False, None))[1]
+        best = best_of(mine)
         out.add_row(
             key[:_SHORT], escape(_signature(store.task(key))), f"{weight:g}", str(trials), str(failed),
-            _time(base), _time(least), _gain(base, least),
+            _time(base), _time(best.seconds if best else None), _gain(base, best),
         )  # fmt: skip
     console.print(out)
 
@@ -247,6 +251,9 @@ def _print_record(console: Console, record: Record) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in r.versions.items())
     console.print(f"{r.task}\n{r.role} {r.uid[:_SHORT]} by {r.author or 'nobody'}: {r.status} {_time(r.seconds)}", highlight=False)
     console.print(f"{r.date[:16]} on {r.host}, {versions}, session {r.session or 'none'}", highlight=False)
+    if r.winner:
+        gain = f", {r.gain:.2f} times as fast as without tuning" if r.gain is not None else ""
+        console.print(f"confirmed winner of a comparison in turns{gain}", highlight=False)
     if r.samples:
         console.print("samples: " + ", ".join(map(seconds_text, sorted(r.samples))), highlight=False)
     if r.estimate is not None:
@@ -281,5 +288,10 @@ def _time(seconds: float | None) -> str:
     return "" if seconds is None else seconds_text(seconds)
 
 
-def _gain(baseline: float | None, seconds: float | None) -> str:
-    return f"{baseline / seconds:.2f}x" if baseline and seconds else ""
+def _gain(baseline: float | None, best: Record | None) -> str:
+    """As it was confirmed; with a question mark where it was not."""
+    if best is None or not best.seconds:
+        return ""
+    if best.gain is not None:
+        return f"{best.gain:.2f}x"
+    return f"{baseline / best.seconds:.2f}x?" if baseline else ""

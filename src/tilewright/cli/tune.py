@@ -139,8 +139,7 @@ def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
         raise TuneError("nothing was measured", hint="give more --seconds or --trials")
     out = table("calls", "operators", "untuned", "tuned", "gain", "trials", numbers=("calls", "untuned", "tuned", "gain", "trials"))
     for t in found.tasks:
-        gain = f"{t.baseline / t.seconds:.2f}"
-        out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), gain, str(t.trials))
+        out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), f"{t.gain:.2f}", str(t.trials))
     console.print(out)
     console.print(
         f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "

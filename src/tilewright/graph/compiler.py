@@ -130,7 +130,9 @@ class Prepared:
             schedule = _replayed(task.kernel, found.trace, self.machine)
         except (ScheduleError, SpaceError):
             return None  # recorded by a version whose primitives allowed more: the default is right if not fast
-        return CompiledKernel(self._built(schedule.kernel, cache), trace=f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}")
+        doubt = "" if found.winner or found.role == "baseline" else ", not confirmed"
+        text = f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}{doubt}"
+        return CompiledKernel(self._built(schedule.kernel, cache), trace=text)
 
     def _built(self, kernel: Kernel, cache: bool) -> Module:
         return build(kernel, self.machine, threads=self.threads, cache=cache)

@@ -10,6 +10,7 @@ from functools import cached_property
 from tilewright.graph.kernels import arithmetic_operations
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.records import Record, RecordStore, Session, Task
+from tilewright.runtime.records.winner import best_of
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
 
@@ -66,9 +67,8 @@ class TaskFindings:
 
     @cached_property
     def winner(self) -> Record | None:
-        """The fastest record; final comparisons go before trials, as `RecordStore.best` has it."""
-        timed = [r for r in self.records if r.seconds is not None]
-        return min(timed, key=lambda r: (r.role != "final", r.seconds), default=None)
+        """The record that counts as best, by the rule of `RecordStore.best`."""
+        return best_of(self.records)
 
     @cached_property
     def baseline(self) -> Record | None:
@@ -78,6 +78,8 @@ class TaskFindings:
         )
         if alone is None or self.winner is None or self.winner.role != "final":
             return alone
+        if self.winner.gain is not None:
+            return next((r for r in self.records if r.uid == self.winner.against), alone)
         rivals = [r for r in self.records if r.role == "final" and r.seconds and r.session == self.winner.session]
         return next((r for r in reversed(rivals) if same_point(r, alone)), alone)
 
@@ -99,7 +101,9 @@ class TaskFindings:
 
     @property
     def gain(self) -> float | None:
-        """Seconds without tuning over seconds with it."""
+        """Seconds without tuning over seconds with it: of the same rounds if the winner was confirmed."""
+        if self.winner is not None and self.winner.gain is not None:
+            return self.winner.gain
         if self.baseline is None or self.winner is None or not (self.baseline.seconds and self.winner.seconds):
             return None
         return self.baseline.seconds / self.winner.seconds

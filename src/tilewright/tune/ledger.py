@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
-from math import inf
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 SUGGESTIONS = 4
 #: Points that are tried again when records are replayed.
 REPLAYED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A measured point, as the space encodes it; ``estimate`` in seconds."""
+
+    point: Mapping[str, Any]
+    outcome: Outcome
+    estimate: float
 
 
 class Ledger:
@@ -49,17 +58,19 @@ class Ledger:
             session = Session(subject, {task.key: 1.0}, author, seed, trials, seconds)
         return Ledger(store, task, store.save(session))
 
-    def add(self, point: Mapping[str, Any], outcome: Outcome, estimate: float, role: str) -> None:
+    def add(self, entry: Entry, role: str) -> None:
         """Write down a trial."""
-        s = self._session
-        self._try(
-            lambda: self._store.add(
-                Record(
-                    self.task, outcome.status, outcome.samples, outcome.trace.to_json() if outcome.trace else "", point, outcome.message,
-                    estimate, role=role, author=s.author, seed=s.seed, session=s.id, host=outcome.host or host_name(),
-                )
-            )
-        )  # fmt: skip
+        self._try(lambda: self._store.add(self._record(entry, role)))
+
+    def add_comparison(self, entries: Sequence[Entry], winner: int | None, gain: float) -> None:
+        """Write down a final comparison and its verdict: which of ``entries`` won (None: nothing was decided), its gain over the first."""
+        records = [self._record(e, "final") for e in entries]
+        first = records[0].uid
+        records = [
+            replace(r, against=first, winner=n == winner, gain=gain if n == winner and isfinite(gain) else None)
+            for n, r in enumerate(records)
+        ]
+        self._try(lambda: self._store.add(*records))
 
     def close(self, state: str) -> None:
         """The session is over."""
@@ -70,11 +81,15 @@ class Ledger:
         found = []
         for r in self._store.records(self.task, role="trial"):
             if (point := _decoded(space, r)) is not None:
-                trace = Trace.from_json(r.trace) if r.trace else None
-                found.append(
-                    (point, Outcome(cast(Status, r.status), r.samples, r.message, trace), inf if r.estimate is None else r.estimate)
-                )
+                found.append((point, *_outcome(r)))
         return found
+
+    def champion(self, space: TunableSpace) -> tuple[np.ndarray, Outcome, float] | None:
+        """The winner of the task's comparisons so far; None when there is none, or it is no point of ``space``."""
+        best = self._store.best(self.task)
+        if best is None or not best.winner or (point := _decoded(space, best)) is None:
+            return None
+        return point, *_outcome(best)
 
     def suggestions(self, space: TunableSpace) -> list[np.ndarray]:
         """The best points of the same program on other shapes, as they are in ``space``."""
@@ -87,6 +102,13 @@ class Ledger:
         points = [p for p, _, _ in tried] + self.suggestions(space)
         return list({p.tobytes(): p for p in points}.values())[:REPLAYED]
 
+    def _record(self, entry: Entry, role: str) -> Record:
+        s, o = self._session, entry.outcome
+        return Record(
+            self.task, o.status, o.samples, o.trace.to_json() if o.trace else "", entry.point, o.message, entry.estimate, role=role,
+            author=s.author, seed=s.seed, session=s.id, host=o.host or host_name(),
+        )  # fmt: skip
+
     def _try(self, write: Any) -> None:
         if not self._writable:
             return
@@ -96,6 +118,13 @@ class Ledger:
             # What was found is worth more than its record: go on, and say so once.
             warnings.warn(f"{error.message}; tuning goes on, but it will not be recorded", RuntimeWarning, stacklevel=4)
             self._writable = False
+
+
+def _outcome(record: Record) -> tuple[Outcome, float]:
+    """What a record says became of its point, and the estimate."""
+    trace = Trace.from_json(record.trace) if record.trace else None
+    outcome = Outcome(cast(Status, record.status), record.samples, record.message, trace)
+    return outcome, inf if record.estimate is None else record.estimate
 
 
 def _decoded(space: TunableSpace, record: Record) -> np.ndarray | None:

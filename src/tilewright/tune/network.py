@@ -27,6 +27,7 @@ from tilewright.runtime.records import RecordStore, Session, Task
 from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
+from tilewright.tune.decision import Standing
 from tilewright.tune.ledger import Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
 from tilewright.tune.search import Search, TunableSpace
@@ -43,7 +44,11 @@ MakeSpace = Callable[[Kernel, Machine, int, tuple[str, ...]], TunableSpace]
 
 @dataclass(frozen=True, slots=True)
 class TunedTask:
-    """A distinct kernel of the network: ``weight`` calls per run, seconds of one call without and with tuning, trials spent."""
+    """A distinct kernel of the network: ``weight`` calls per run, seconds of one call without and with tuning, trials spent.
+
+    ``gain`` is the decision of the final comparison: the median over its rounds of one over the other. 1.0 where nothing was
+    worth comparing.
+    """
 
     task: Task
     operators: str
@@ -51,6 +56,7 @@ class TunedTask:
     baseline: float
     seconds: float
     trials: int
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +167,7 @@ class _Entry:
     operators: str
     task: Task
     search: Search | None = None
-    final: float = inf
-    base: float = inf
+    standing: Standing | None = None
 
 
 def _entries(prepared: Prepared) -> list[_Entry]:
@@ -253,9 +258,9 @@ class _Tuner:
             if e.search is None or e.search.best is None:
                 continue
             start = e.search.start.seconds if e.search.start else inf
-            # The fastest sample of each: other programs on the machine only ever add time.
-            base, best = (min(e.base, start), e.final) if e.final < inf else (start, e.search.bar)
-            out.append(TunedTask(e.task, e.operators, e.weight, base, min(best, base), len(e.search.trials)))
+            s = e.standing
+            base, best, gain = (s.baseline, s.seconds, s.gain) if s is not None else (start, e.search.bar, start / e.search.bar)
+            out.append(TunedTask(e.task, e.operators, e.weight, base, best, len(e.search.trials), gain))
         return sorted(out, key=lambda t: -t.weight * t.baseline)
 
     # --- inside -------------------------------------------------------------------------------
@@ -297,8 +302,7 @@ class _Tuner:
         """Re-measure the best candidates of each kernel in turns with its baseline: records of these decide."""
         for e in self._improved():
             assert e.search is not None  # improved kernels were searched
-            standing = e.search.finish()
-            e.base, e.final = standing.baseline, standing.seconds
+            e.standing = e.search.finish()
 
     def _progress(self, e: _Entry, scheduler: Scheduler) -> NetworkProgress:
         known = [x for x in self.entries if x.search is not None and x.search.start is not None]

@@ -16,7 +16,7 @@ from tilewright.runtime.jobs import Executor, Job, Outcome
 from tilewright.schedule.schedule import Schedule
 from tilewright.tune.author import Author, SearchSpace
 from tilewright.tune.decision import Standing, decide, rounds_for
-from tilewright.tune.ledger import Ledger
+from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.recipe import recipe
 from tilewright.util.errors import TuneError
 
@@ -143,17 +143,22 @@ class Search:
         return found
 
     def finish(self) -> Standing:
-        """Measure the fastest again, in turns with the baseline and on fresh data, and decide. TuneError when nothing works."""
+        """Measure the fastest again, in turns with the baseline and on fresh data, and decide. TuneError when nothing works.
+
+        The winner of earlier sessions takes part, so that it is kept or beaten in the same rounds.
+        """
         if self.best is None:
             first = next((t.outcome.message for t in self.everything()), "")
             raise TuneError(f"no candidate for {self.space.kernel.name} works ({self.failures() or 'none was tried'}): {first}")
-        ranked = sorted((t for t in self.trials if t.outcome.ok), key=lambda t: t.seconds)[: self.finalists]
         has_baseline = self.start is not None and self.start.outcome.ok
-        contenders = [*([self.start] if self.start and has_baseline else []), *ranked]
+        contenders = self._contenders()
         outcomes = self.executor.compare([self._job(t.array) for t in contenders], rounds_for([t.seconds for t in contenders]))
-        for t, o in zip(contenders, outcomes, strict=True):
-            self._record(t, o, "final")
-        return decide(contenders, outcomes, has_baseline=has_baseline)
+        standing = decide(contenders, outcomes, has_baseline=has_baseline)
+        if self._ledger is not None:
+            entries = [self._entry(t, o) for t, o in zip(contenders, outcomes, strict=True)]
+            place = next(n for n, t in enumerate(contenders) if t is standing.winner)
+            self._ledger.add_comparison(entries, place if standing.confirmed else None, standing.gain if has_baseline else inf)
+        return standing
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -164,6 +169,16 @@ class Search:
             if fresh := [p for p in points if _key(p) not in known]:
                 return fresh
         return []
+
+    def _contenders(self) -> list[Trial]:
+        """Who takes part in the final comparison: the baseline first, if it works."""
+        base = [self.start] if self.start is not None and self.start.outcome.ok else []
+        ranked = sorted((t for t in self.trials if t.outcome.ok), key=lambda t: t.seconds)
+        contenders = base + ranked[: self.finalists]
+        champion = self._ledger.champion(self.space) if self._ledger is not None else None
+        if champion is not None and (key := _key(champion[0])) not in {t.point for t in contenders}:
+            contenders.append(next((t for t in ranked if t.point == key), Trial(key, *champion[1:], recorded=True)))
+        return contenders
 
     def _job(self, point: np.ndarray) -> Job:
         s = self.space
@@ -193,7 +208,10 @@ class Search:
 
     def _record(self, trial: Trial, outcome: Outcome, role: str) -> None:
         if self._ledger is not None:
-            self._ledger.add(self.space.encode(trial.array), outcome, trial.estimate, role)
+            self._ledger.add(self._entry(trial, outcome), role)
+
+    def _entry(self, trial: Trial, outcome: Outcome) -> Entry:
+        return Entry(self.space.encode(trial.array), outcome, trial.estimate)
 
 
 def _key(point: np.ndarray) -> tuple[int, ...]:

@@ -171,6 +171,10 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) or _is_int(value)
 
@@ -195,7 +199,7 @@ _FORMS: dict[type, dict[str, Callable[[Any], bool]]] = {
     },
     Record: {
         "samples": _is_list(_is_number), "point": _or_none(_ANYTHING), "estimate": _or_none(_is_number), "seed": _is_int,
-        "versions": _is_map(_is_text),
+        "versions": _is_map(_is_text), "winner": _is_flag, "gain": _or_none(_is_number),
     },
 }  # fmt: skip
 

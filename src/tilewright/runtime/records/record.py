@@ -57,7 +57,11 @@ class Record:
     ``trace`` is the schedule as JSON text (`Trace.to_json`), ``point`` the same as the search space
     encodes it (`Space.encode`; it can be decoded for other shapes), ``estimate`` the seconds that were
     predicted. What a learned model sees of a trial is not kept: it follows from the task, the trace and the version.
-    RuntimeFailure when the verdict and the samples contradict each other.
+
+    Final measurements are made in turns. ``against`` is the ``uid`` of what all of one comparison were measured against: the
+    record of the schedule without tuning, or of the first of them if that one does not work. ``winner``: declared the
+    fastest there, with ``gain``, the median over the rounds of the time without tuning over its own (None: not known).
+    RuntimeFailure when the verdict and the samples, or these, contradict each other.
     """
 
     task: Task
@@ -71,6 +75,9 @@ class Record:
     author: str = ""
     seed: int = 0
     session: str = ""
+    against: str = ""
+    winner: bool = False
+    gain: float | None = None
     host: str = field(default_factory=host_name)
     versions: Mapping[str, str] = field(default_factory=tool_versions)
     date: str = field(default_factory=now)
@@ -91,6 +98,12 @@ class Record:
             raise RuntimeFailure(f"record of role {self.role!r}", hint=f"roles: {', '.join(ROLES)}")
         if (self.status == "ok") != bool(self.samples):
             raise RuntimeFailure(f"a record with verdict {self.status!r} and {len(self.samples)} samples", hint="ok means it was timed")
+        if self.winner and not (self.role == "final" and self.against and self.samples):
+            raise RuntimeFailure(
+                f"a winner of role {self.role!r}, compared with {self.against or 'nothing'}", hint="winners come of comparisons"
+            )
+        if self.gain is not None and not (self.winner and 0 < self.gain < math.inf):
+            raise RuntimeFailure(f"a gain of {self.gain} for what is {'' if self.winner else 'not '}a winner")
         if not all(math.isfinite(s) and s > 0 for s in self.samples):
             raise RuntimeFailure("a record whose samples are not positive seconds", hint=f"samples: {self.samples[:4]}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.records.exchange import record_line, session_line, task_line
-from tilewright.runtime.records.store import RECORD_COLUMNS, SESSION_COLUMNS, TASK_COLUMNS, record_of, session_of, task_of
+from tilewright.runtime.records.store import SESSION_COLUMNS, TASK_COLUMNS, record_columns, record_of, session_of, task_of
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
@@ -38,7 +38,7 @@ def salvage_lines(path: Path) -> Iterator[str]:
         for session in _rows(connection, path, "sessions", SESSION_COLUMNS, session_of):
             if all(key in tasks for key in session.tasks):
                 yield session_line(session)
-        for record in _rows(connection, path, "records", RECORD_COLUMNS, lambda row: record_of(row, tasks[row[1]])):
+        for record in _rows(connection, path, "records", record_columns(connection), lambda row: record_of(row, tasks[row[1]])):
             yield record_line(record)
 
 

@@ -41,6 +41,11 @@ MIGRATIONS = (
     """,
     # Never filled; what it was for follows from trace and versions.
     "ALTER TABLE records DROP COLUMN features",
+    """
+    ALTER TABLE records ADD COLUMN against TEXT NOT NULL DEFAULT '';
+    ALTER TABLE records ADD COLUMN winner INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE records ADD COLUMN gain REAL;
+    """,
 )
 VERSION = len(MIGRATIONS)
 

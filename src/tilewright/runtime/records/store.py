@@ -18,11 +18,20 @@ from tilewright.runtime.records.record import Record, now
 from tilewright.runtime.records.schema import connect, translated, version_of
 from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.task import Task
+from tilewright.runtime.records.winner import best_of
 from tilewright.util.errors import RuntimeFailure
 
-RECORD_COLUMNS = "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, author, seed, host, versions, date"
+RECORD_COLUMNS = (
+    "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, author, seed, host, versions, date, "
+    "against, winner, gain"
+)
 TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
 SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
+
+
+def record_columns(connection: sqlite3.Connection) -> str:
+    """RECORD_COLUMNS for a SELECT from a file of any version (only files opened for writing are brought up to date)."""
+    return RECORD_COLUMNS if version_of(connection) >= 4 else RECORD_COLUMNS.replace("against, winner, gain", "'', 0, NULL")
 
 
 def _marks(columns: str) -> str:
@@ -36,7 +45,7 @@ _ADD_TASK = f"INSERT OR IGNORE INTO tasks (key, structure, name, {TASK_COLUMNS})
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """What is recorded for a task: number of records, of timed ones, seconds of the fastest, date of the latest."""
+    """What is recorded for a task: number of records, of timed ones, seconds of the best, date of the latest."""
 
     task: Task
     records: int
@@ -91,14 +100,14 @@ class RecordStore:
     # --- asking -----------------------------------------------------------------------------
 
     def best(self, task: Task | str) -> Record | None:
-        """The fastest valid record of ``task`` (or of its key), None if there is none.
+        """The record of ``task`` (or of its key) that counts as best (:mod:`tilewright.runtime.records.winner`), None if nothing ran.
 
-        Final re-measurements go before trials: the fastest of many single trials was also the luckiest.
+        That is the confirmed winner of final comparisons. Only when none was declared it is the fastest measurement,
+        and its ``winner`` is False: it may have been the luckiest.
         """
-        for role in ("AND role = 'final'", ""):
-            if found := self._select(f"WHERE task = ? AND status = 'ok' {role} ORDER BY seconds LIMIT 1", (_key(task),)):
-                return found[0]
-        return None
+        finals = self._select("WHERE task = ? AND status = 'ok' AND role = 'final' ORDER BY id", (_key(task),))
+        fastest = self._select("WHERE task = ? AND status = 'ok' ORDER BY seconds LIMIT 1", (_key(task),)) if not finals else []
+        return best_of(finals or fastest)
 
     def records(
         self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None, role: str | None = None
@@ -157,11 +166,15 @@ class RecordStore:
         """Every task with what is recorded for it, the latest used first."""
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT {TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(min(CASE role WHEN 'final' THEN r.seconds END), "
-                "min(r.seconds)), coalesce(max(r.date), '') AS latest "
+                f"SELECT {TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(max(r.date), '') AS latest "
                 "FROM tasks LEFT JOIN records r ON r.task = tasks.key GROUP BY tasks.key ORDER BY latest DESC, tasks.key"
             ).fetchall()
-        return [TaskSummary(task_of(row[:5]), *row[5:]) for row in rows]
+        out = []
+        for *columns, records, timed, latest in rows:
+            task = task_of(tuple(columns))
+            best = self.best(task) if timed else None
+            out.append(TaskSummary(task, records, timed, best.seconds if best is not None else None, latest))
+        return out
 
     # --- sessions ---------------------------------------------------------------------------
 
@@ -247,7 +260,7 @@ class RecordStore:
 
     def _select(self, rest: str, values: tuple[Any, ...]) -> list[Record]:
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {RECORD_COLUMNS} FROM records {rest}", values).fetchall()
+            rows = connection.execute(f"SELECT {record_columns(connection)} FROM records {rest}", values).fetchall()
             keys = {row[1] for row in rows}
             tasks = {key: task_of(connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE key = ?", (key,)).fetchone()) for key in keys}
         return [record_of(row, tasks[row[1]]) for row in rows]
@@ -298,15 +311,17 @@ def _record_row(r: Record) -> tuple[Any, ...]:
     return (
         r.uid, r.task.key, r.session, r.role, r.status, r.seconds, json.dumps(r.samples), r.trace, json.dumps(r.point), r.message,
         r.estimate, r.author, r.seed, r.host, json.dumps(dict(r.versions)), r.date,
+        r.against, int(r.winner), r.gain,
     )  # fmt: skip
 
 
 def record_of(row: tuple[Any, ...], task: Task) -> Record:
     """The record of a row of RECORD_COLUMNS."""
-    (uid, _, session, role, status, _, samples, trace, point, message, estimate, author, seed, host, versions, date) = row
+    uid, _, session, role, status, _, samples, trace, point, message, estimate, author, seed, host, versions, date, *compared = row
+    against, winner, gain = compared
     return Record(
         task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, role, author, seed,
-        session, host, json.loads(versions), date, uid,
+        session, against, bool(winner), gain, host, json.loads(versions), date, uid,
     )  # fmt: skip
 
 
