@@ -11,25 +11,24 @@ errors that the depth of the network's reductions gives.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from benchmarks.models import MODELS, random_inputs
-from benchmarks.peers import session_options
-from benchmarks.report import Table, conditions, geometric_mean, installed, parser, publish
+from benchmarks.network_peers import Inputs, Run, onnxruntime_run, openvino_run
+from benchmarks.report import Table, conditions, geometric_mean, installed, matching, parser, publish, threads_option, threads_text
 from examples.light import light_model
 from onnx import ModelProto
 from tests.graph.oracle import accumulated_bound, reduction_depths
 
 from tilewright.graph import compile
+from tilewright.graph.model import Graph
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import Peak, measure_peak
-from tilewright.runtime.pool import available_cpus
 
 OURS, ORACLE, SECTION = "tilewright", "onnxruntime", "networks"
 LIGHT = ("resnet50", "squeezenet", "densenet121", "vgg19", "inception_v1", "inception_v2", "shufflenet", "zfnet512", "bvlc_alexnet")
@@ -38,9 +37,6 @@ SYMBOLIC = ("vit_b16",)
 NAMES = (*MODELS, *(n for n in LIGHT if n not in MODELS))
 #: Wanted: ResNet-50 at most this many times ONNX Runtime's time.
 RESNET_LIMIT = 1.6
-
-Inputs = dict[str, np.ndarray]
-Run = Callable[[], list[np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,55 +67,41 @@ def model(name: str) -> ModelProto:
     return MODELS[name]() if name in MODELS else light_model(name)
 
 
+def batch_of(name: str) -> dict[str, int] | None:
+    """What binds the open batch of a network; None where it has none."""
+    return {"batch": 1} if name in SYMBOLIC else None
+
+
+def inputs_of(graph: Graph) -> Inputs:
+    """Random inputs by name."""
+    return random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in graph.inputs})
+
+
+def disagreement(name: str, proto: ModelProto, got: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The largest difference, and the largest allowed, relative to the largest output; SystemExit when it is larger."""
+    scale = max(float(np.abs(e).max()) for e in expected)
+    error = max(float(np.abs(g - e).max()) for g, e in zip(got, expected, strict=True)) / scale
+    allowed = accumulated_bound(reduction_depths(proto), 1.0)
+    if not error <= allowed:
+        raise SystemExit(f"{name}: results differ by {error:.1e} of the largest output, more than {allowed:.1e}")
+    return error, allowed
+
+
 def run(name: str, threads: int, peak: Peak, *, repeats: int) -> Row:
     """Compile, check and measure one network; SystemExit when it disagrees with ONNX Runtime."""
     proto = model(name)
     start = time.perf_counter()
-    network = compile(proto, threads=threads, dims={"batch": 1} if name in SYMBOLIC else None)
+    network = compile(proto, threads=threads, dims=batch_of(name))
     seconds = time.perf_counter() - start
-    inputs: Inputs = random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in network.graph.inputs})
+    inputs = inputs_of(network.graph)
     runs: dict[str, Run] = {OURS: lambda: list(network(inputs).values()), ORACLE: onnxruntime_run(proto, inputs, threads)}
     if installed("openvino"):
         runs["openvino"] = openvino_run(proto, inputs, threads)
-    expected = runs[ORACLE]()
-    scale = max(float(np.abs(e).max()) for e in expected)
-    error = max(float(np.abs(g - e).max()) for g, e in zip(runs[OURS](), expected, strict=True)) / scale
-    allowed = accumulated_bound(reduction_depths(proto), 1.0)
-    if not error <= allowed:
-        raise SystemExit(f"{name}: differs from ONNX Runtime by {error:.1e} of the largest output, more than {allowed:.1e}")
+    error, allowed = disagreement(name, proto, runs[OURS](), runs[ORACLE]())
     settle = 0.03 if threads > 1 else 0.0
     measured = measure(runs, warmup=2, repeats=repeats, min_time=0.0, settle=settle, threads=threads)
     flops = sum(row.flops for row in network.summary())
     return Row(name, threads, len(network.steps), flops, seconds, error, allowed, measured, peak)
-
-
-def onnxruntime_run(proto: ModelProto, inputs: Inputs, threads: int) -> Run:
-    """The network in ONNX Runtime."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(proto.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, inputs)
-
-
-def openvino_run(proto: ModelProto, inputs: Inputs, threads: int) -> Run:
-    """The network in OpenVINO, kept in float32 (it would use bfloat16 where the processor has it)."""
-    import io
-
-    import openvino as ov
-
-    core = ov.Core()
-    found = core.read_model(io.BytesIO(proto.SerializeToString()))
-    found.reshape({i: inputs[i.get_any_name()].shape for i in found.inputs})
-    options = {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False,
-    }  # fmt: skip
-    request = core.compile_model(found, "CPU", options).create_infer_request()
-
-    def run() -> list[np.ndarray]:
-        return list(request.infer(inputs).values())
-
-    return run
 
 
 def table(rows: Sequence[Row], threads: int, peak: Peak) -> Table:
@@ -145,17 +127,15 @@ def table(rows: Sequence[Row], threads: int, peak: Peak) -> Table:
         f"Geometric mean of our time: {means}.{goal}",
         f"Measured peak: {peak.flops / 1e9:.0f} GFLOP/s.",
     )
-    return Table(f"Networks, {threads} thread{'s' if threads > 1 else ''}", columns, tuple(lines), notes)
+    return Table(f"Networks, {threads_text(threads)}", columns, tuple(lines), notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     p = parser(__doc__, SECTION)
-    p.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, len(available_cpus()))}), help="default: 1 2")
+    threads_option(p)
     p.add_argument("--repeats", type=int, default=15, help="rounds (default: %(default)s)")
     options: argparse.Namespace = p.parse_args(arguments)
-    names = [n for n in NAMES if re.search(options.only, n)]
-    if not names:
-        p.error(f"no network matches {options.only!r}; there are: {', '.join(NAMES)}")
+    names = matching(p, options.only, NAMES, "network")
     if not installed(ORACLE):
         raise SystemExit("ONNX Runtime is not installed: pip install onnxruntime")
     where = conditions()

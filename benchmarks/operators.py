@@ -12,7 +12,6 @@ stays in caches can be faster than the latter. ``rate`` is in the unit of the bo
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +19,12 @@ from typing import Any
 
 import numpy as np
 from benchmarks.peers import contenders, limited_threads
-from benchmarks.report import Table, conditions, geometric_mean, parser, publish
+from benchmarks.report import Table, conditions, geometric_mean, matching, parser, publish, threads_option, threads_text
 from benchmarks.workloads import WORKLOADS, Workload
 
 from tilewright.runtime import build
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import Peak, measure_peak
-from tilewright.runtime.pool import available_cpus
 from tilewright.space.default import default_schedule
 
 OURS, SECTION = "tilewright", "operators"
@@ -113,18 +111,17 @@ def table(rows: Sequence[Row], threads: int, peak: Peak) -> Table:
         f"Geometric mean of the ratios: {means}; all {geometric_mean([r.ratio for r in rows]):.2f}{goal}.",
         f"Measured peak: {peak.flops / 1e9:.0f} GFLOP/s ({peak.vector_bits}-bit vectors), {peak.bandwidth / 1e9:.1f} GB/s of main memory.",
     )
-    return Table(f"Operators, {threads} thread{'s' if threads > 1 else ''}", columns, tuple(lines), notes)
+    return Table(f"Operators, {threads_text(threads)}", columns, tuple(lines), notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     p = parser(__doc__, SECTION)
-    p.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, len(available_cpus()))}), help="default: 1 2")
+    threads_option(p)
     p.add_argument("--repeats", type=int, default=31, help="rounds (default: %(default)s)")
     p.add_argument("--min-time", type=float, default=0.01, help="seconds of one sample (default: %(default)s)")
     options: argparse.Namespace = p.parse_args(arguments)
-    chosen = [w for w in WORKLOADS if re.search(options.only, w.name)]
-    if not chosen:
-        p.error(f"no workload matches {options.only!r}; there are: {', '.join(w.name for w in WORKLOADS)}")
+    names = matching(p, options.only, (w.name for w in WORKLOADS), "workload")
+    chosen = [w for w in WORKLOADS if w.name in names]
     where = conditions()
     tables, rows = [], []
     for threads in options.threads:

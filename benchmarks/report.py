@@ -7,7 +7,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,13 +20,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from tilewright.hw import Machine
-from tilewright.runtime.measurement import processor_name
+from tilewright.runtime.measurement import Measurement, processor_name
 from tilewright.runtime.pool import available_cpus
 
 #: Columns a table needs: it is not cut where the terminal is narrower.
 WIDTH = 170
 #: Load for each processor above which figures, above all of several threads, are not to be trusted.
 BUSY = 0.25
+#: Interquartile range of a contender's rounds, relative to its median, above which a row is said to be noisy.
+NOISY = 0.1
 PACKAGES = ("tilewright", "numpy", "torch", "onnxruntime", "openvino", "llvmlite")
 
 
@@ -95,6 +98,20 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
+def measurement_of(row: Mapping[str, Any]) -> Measurement:
+    """The measurement that was put into ``row`` by ``asdict``."""
+    return Measurement.from_json(json.dumps({k: row[k] for k in ("timings", "conditions")}))
+
+
+def noise(measured: Mapping[str, Measurement]) -> tuple[str, ...]:
+    """A note that names rows whose rounds differ too much to be trusted; nothing where there are none."""
+    spread = {name: max(t.spread for t in m.timings) for name, m in measured.items()}
+    noisy = [f"{name} {s:.0%}" for name, s in spread.items() if s > NOISY]
+    return (
+        (f"Noisy: middle half of the rounds of some contender wider than {NOISY:.0%} of its median: {', '.join(noisy)}.",) if noisy else ()
+    )
+
+
 def duration(seconds: float) -> str:
     """Milliseconds below a second, three digits."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
@@ -109,6 +126,65 @@ def parser(description: str | None, section: str) -> argparse.ArgumentParser:
     return p
 
 
+def threads_option(p: argparse.ArgumentParser) -> None:
+    """``--threads``: one table for each number."""
+    p.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, len(available_cpus()))}), help="default: 1 2")
+
+
+def threads_text(threads: int) -> str:
+    """For titles."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def matching(p: argparse.ArgumentParser, pattern: str, names: Iterable[str], what: str) -> list[str]:
+    """The ``names`` that ``--only`` matches; the parser's error lists all when there are none."""
+    names = list(names)
+    found = [n for n in names if re.search(pattern, n)]
+    if not found:
+        p.error(f"no {what} matches {pattern!r}; there are: {', '.join(names)}")
+    return found
+
+
+class Rows:
+    """Results of a run that may be cut: written to ``path`` as they come (nowhere if it is None), taken over from there with ``resume``.
+
+    A row is JSON data; ``key`` are the fields that name it. Rows under the same key replace one another.
+    """
+
+    def __init__(self, path: Path | None, key: Sequence[str], conditions: dict[str, Any], *, resume: bool = False):
+        self.path, self.key, self.conditions = path, tuple(key), conditions
+        self.rows: list[dict[str, Any]] = []
+        if resume and path is not None and path.exists():
+            self.rows = json.loads(path.read_text())["results"]
+
+    def find(self, *key: Any) -> dict[str, Any] | None:
+        """The row of this key."""
+        return next((r for r in self.rows if self._key(r) == key), None)
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Keep a row, and write all."""
+        row = json.loads(json.dumps(_rounded(row)))  # as it is when it is read again
+        places = [n for n, r in enumerate(self.rows) if self._key(r) == self._key(row)]
+        self.rows = [r for n, r in enumerate(self.rows) if n not in places[1:]]
+        if places:
+            self.rows[places[0]] = row
+        else:
+            self.rows.append(row)
+        if self.path is not None:
+            write_json(self.path, self.conditions, self.rows)
+
+    def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row.get(k) for k in self.key)
+
+
+def write_json(path: Path, conditions: dict[str, Any], results: Sequence[Any]) -> None:
+    """Write conditions and results to ``path``, all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(_json(conditions, results))
+    os.replace(part, path)
+
+
 def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], conditions: dict[str, Any], results: Sequence[Any]) -> None:
     """Print the tables; write JSON and Markdown where the options ask for them."""
     console = Console(width=max(Console().width, WIDTH))
@@ -116,8 +192,7 @@ def publish(options: argparse.Namespace, section: str, tables: Sequence[Table], 
     for t in tables:
         t.print(console)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(_json(conditions, results))
+        write_json(options.json, conditions, results)
     if options.markdown:
         text = "\n".join([conditions_text(conditions) + "\n", *(t.markdown() for t in tables)])
         options.markdown.write_text(_replaced(options.markdown, section, text))
