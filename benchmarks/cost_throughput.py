@@ -19,8 +19,6 @@ from benchmarks.report import Table, conditions, conditions_text
 from rich.console import Console
 
 from benchmarks import workloads
-from tilewright.cost.estimate import estimate
-from tilewright.cost.features import Extractor
 from tilewright.hw import Machine
 from tilewright.space.space import Space
 
@@ -53,12 +51,14 @@ def main() -> None:
     for label, make in CASES.items():
         space = Space(make().kernel(), machine, threads=1)
         points = space.sample(options.points, np.random.default_rng(0))
-        groups = [(space.sketches[s], space.environment(s, points[r])) for s, r in space.groups(points)]
+        groups = [(s, space.environment(s, points[r])) for s, r in space.groups(points)]
+        programs = [space.sketches[s].program for s, _ in groups]
         start = time.thread_time()
-        extractors = [(Extractor(sketch.program, machine), env) for sketch, env in groups]
-        built = (time.thread_time() - start) / len(groups)
+        extractors = [(space.costs.extractor(s, seconds=True), env) for s, env in groups]
+        built = (time.thread_time() - start) / len(programs)
+        estimators = [(space.costs.estimator(s), env) for s, env in groups]
         both = rate(lambda e=extractors: [x(env) for x, env in e], options.points)
-        alone = rate(lambda g=groups: [estimate(s.program, machine, env) for s, env in g], options.points)
+        alone = rate(lambda e=estimators: [x(env) for x, env in e], options.points)
         data[label] = {"features_and_estimate": both, "estimate": alone, "seconds_to_compile_a_program": built, "sketches": len(groups)}
         rows.append((label, str(len(groups)), f"{both:,.0f}", f"{alone:,.0f}", f"{built * 1e3:.0f}"))
     columns = ("space", "structures", "features + estimate /s", "estimate alone /s", "compile, ms each")

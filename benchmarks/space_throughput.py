@@ -57,13 +57,13 @@ def run(workload: Any, threads: int, points: int, repeats: int) -> Row:
     drawn = space.sample(points, rng)
     if not space.valid(drawn).all():
         raise SystemExit(f"{workload.name}: invalid points were drawn")
-    first = spent(lambda: (space.estimate(drawn), space.features(drawn)))
+    first = spent(lambda: (space.estimate(drawn), space.predict(drawn)))
     actions: dict[str, Callable[[], object]] = {
         "sampled": lambda: space.sample(points, rng),
         "neighbours": lambda: space.neighbours(drawn, rng),
         "estimate": lambda: space.estimate(drawn),
         "features": lambda: space.features(drawn),
-        "both": lambda: (space.estimate(drawn), space.features(drawn)),
+        "both": lambda: space.predict(drawn),
     }
     rates = {name: points / min(spent(action) for _ in range(repeats)) for name, action in actions.items()}
 

@@ -11,7 +11,7 @@ and waking them come on top.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from tilewright.cost.footprint import reach, stride
 from tilewright.cost.formula import Formula, Graph, Tape
 from tilewright.cost.program import Loop, Statement, expressions, read
 from tilewright.cost.traffic import Analysis, Use, line_bytes, registers
-from tilewright.hw import Machine
+from tilewright.hw import Instruction, Machine
 from tilewright.hw.memory import CACHE
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel, LoopKind
@@ -67,31 +67,49 @@ class Costs:
     total: Formula
 
 
+class Estimator:
+    """Seconds that one symbolic program takes, its formulas compiled once. Call it with the knobs' values, as :func:`estimate`."""
+
+    def __init__(self, analysis: Analysis, machine: Machine, threads: int = 1):
+        self._tape = Tape([program_cycles(analysis, machine, threads)])
+        self._clock = machine.clock_hz
+
+    def __call__(self, env: Mapping[str, Any]) -> Any:
+        """Seconds: a number, a float64 array for int arrays, or a tensor. IRTypeError when a knob has no value."""
+        arrays = {k: v for k, v in env.items() if isinstance(v, np.ndarray)}
+        if not arrays:
+            return self._tape(env)[0] / self._clock
+        cycles = np.empty(next(iter(arrays.values())).shape)
+        for lo in range(0, len(cycles), CHUNK):
+            (cycles[lo : lo + CHUNK],) = self._tape({**env, **{k: v[lo : lo + CHUNK] for k, v in arrays.items()}})
+        return cycles / self._clock
+
+
 def estimate(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = None, threads: int = 1) -> Any:
     """Seconds one call takes, caches as the previous call left them.
 
     ``env`` binds the knobs of ``program`` to numbers, int arrays of one length (a population: float64 array), or
-    tensors (differentiable). The tape of formulas is built on the first call for a program.
+    tensors (differentiable). Programs that are asked for again are compiled once.
     """
-    tape, env = _tape(program, machine, threads), env or {}
-    arrays = {k: v for k, v in env.items() if isinstance(v, np.ndarray)}
-    if not arrays:
-        return tape(env)[0] / machine.clock_hz
-    cycles = np.empty(next(iter(arrays.values())).shape)
-    for lo in range(0, len(cycles), CHUNK):
-        (cycles[lo : lo + CHUNK],) = tape({**env, **{k: v[lo : lo + CHUNK] for k, v in arrays.items()}})
-    return cycles / machine.clock_hz
+    return _estimator(program, machine, threads)(env or {})
 
 
 @lru_cache(maxsize=256)
-def _tape(program: Kernel, machine: Machine, threads: int) -> Tape:
-    return Tape([program_cycles(analysis_of(program, machine), machine, threads)])
+def _estimator(program: Kernel, machine: Machine, threads: int) -> Estimator:
+    return Estimator(analysis_of(program, machine), machine, threads)
 
 
 @lru_cache(maxsize=128)
 def analysis_of(program: Kernel, machine: Machine) -> Analysis:
-    """The program's footprints in the machine's cache lines."""
-    return Analysis(read(program), line_bytes(machine), registers(machine))
+    """The program's footprints in the machine's cache lines, kept for the next call."""
+    return analysed(program, machine)
+
+
+def analysed(
+    program: Kernel, machine: Machine, graph: Graph | None = None, ranges: Mapping[str, tuple[int, int]] | None = None
+) -> Analysis:
+    """The program's footprints in the machine's cache lines; ``graph`` and ``ranges`` as for :func:`tilewright.cost.program.read`."""
+    return Analysis(read(program, graph, ranges), line_bytes(machine), registers(machine))
 
 
 def program_cycles(a: Analysis, machine: Machine, threads: int) -> Formula:
@@ -322,7 +340,7 @@ class _Issues(_Step):
         many = g.product(reach(g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
         nbytes = g.product(x.trips for x in self.own if x in u.access.loops) * u.access.itemsize
         registers = g.ceildiv(nbytes, core.register_bytes) * (core.register_bytes / core.load_bytes_per_cycle)
-        return many * g.where(g.le(core.register_bytes, nbytes), registers, 1 / core.broadcasts_per_cycle)
+        return many * g.where(g.le(core.register_bytes, nbytes), registers, self.evicted(u) * (1 / core.broadcasts_per_cycle))
 
     def operations(self) -> Formula:
         return self.g.product(x.trips for x in self.around)

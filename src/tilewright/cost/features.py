@@ -17,6 +17,7 @@ from tilewright.cost.columns import COLUMN, COLUMNS, PLAIN
 from tilewright.cost.estimate import CHUNK, analysis_of, program_cycles
 from tilewright.cost.formula import Formula, Tape
 from tilewright.cost.statement_features import statement_columns
+from tilewright.cost.traffic import Analysis
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import IRTypeError
@@ -29,11 +30,9 @@ class Extractor:
     there is no estimate (its seconds are zero) and features cost less.
     """
 
-    def __init__(self, program: Kernel, machine: Machine, threads: int | None = 1):
-        analysis = analysis_of(program, machine)
+    def __init__(self, analysis: Analysis, machine: Machine, threads: int | None = 1):
         self.machine = machine
         self.statements = len(analysis.program.statements)
-        self.knobs = tuple(v.name for v in program.sizes)
         rows = [statement_columns(analysis, s, machine) for s in analysis.program.statements]
         outputs: list[Formula] = []
         magnitudes: list[tuple[int, Formula]] = []
@@ -97,7 +96,7 @@ class Extractor:
 @lru_cache(maxsize=256)
 def extractor(program: Kernel, machine: Machine, threads: int | None = 1) -> Extractor:
     """The :class:`Extractor` of a program, kept for the next call."""
-    return Extractor(program, machine, threads)
+    return Extractor(analysis_of(program, machine), machine, threads)
 
 
 def features(program: Kernel, machine: Machine, env: Mapping[str, Any] | None = None) -> np.ndarray:

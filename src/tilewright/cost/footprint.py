@@ -35,10 +35,17 @@ class Footprint:
 
 def footprint(g: Graph, access: Access, active: Set[Loop], line: int) -> Footprint:
     """Footprint of ``access`` while the ``active`` loops run, in lines of ``line`` bytes starting on a line boundary."""
-    elements = g.product(reach(g, i, active, n).many for i, n in zip(access.logical, access.shape, strict=True))
+    walked = _walked(g, access.logical, access.shape, active)
+    elements = g.product(r.many for r, _ in walked)
     if _shares_loops(access.logical):
         elements = g.min(elements, g.product(x.trips for x in active if x in access.loops))
-    return Footprint(elements, g.min(_lines(g, access, active, line), elements))
+    placed = walked if access.physical is access.logical else _walked(g, access.physical, access.extents, active)
+    return Footprint(elements, g.min(_lines(g, placed, max(line // access.itemsize, 1)), elements))
+
+
+def _walked(g: Graph, indices: Sequence[Linear], shape: Sequence[Formula], active: Set[Loop]) -> tuple[tuple[Reach, Formula], ...]:
+    """Of each dimension, outer ones first, the values taken and the extent."""
+    return tuple([(reach(g, i, active, n), n) for i, n in zip(indices, shape, strict=True)])
 
 
 def _shares_loops(dims: tuple[Linear, ...]) -> bool:
@@ -53,7 +60,7 @@ def reach(g: Graph, index: Linear, active: Set[Loop], extent: Formula) -> Reach:
     moved = g.product(x.trips for x in index.irregular if x in active)
     span = _span(g, index, active) if index.floors else None
     key = ("reach", tuple(terms), moved, span, extent)
-    known = g.memo.get(key)
+    known: Reach | None = g.memo.get(key)
     if known is None:
         known = g.memo[key] = _reach(g, terms, moved, span, extent)
     return known
@@ -111,21 +118,18 @@ def _ascending(g: Graph, terms: list[tuple[Formula, Formula]]) -> list[tuple[For
     return out
 
 
-def _lines(g: Graph, access: Access, active: Set[Loop], line: int) -> Formula:
+def _lines(g: Graph, walked: tuple[tuple[Reach, Formula], ...], per_line: int) -> Formula:
     """Lines of memory: runs of neighbours grow over inner dimensions that are covered completely."""
-    per_line = max(line // access.itemsize, 1)
-    walked = tuple((reach(g, i, active, n), n) for i, n in zip(reversed(access.physical), reversed(access.extents), strict=True))
     key = ("lines", walked, per_line)
-    known = g.memo.get(key)
+    known: Formula | None = g.memo.get(key)
     if known is None:
         known = g.memo[key] = _lines_of(g, walked, per_line)
     return known
 
 
 def _lines_of(g: Graph, walked: Sequence[tuple[Reach, Formula]], per_line: int) -> Formula:
-    """Lines of dimensions (values taken, extent), the inner ones first."""
     lines, run, runs, span, pitch = (g.const(1) for _ in range(5))
-    for r, extent in walked:
+    for r, extent in reversed(walked):
         whole = g.le(pitch, run)
         span = span + (r.span - 1) * pitch
         runs = runs * g.where(whole, g.ceildiv(r.many, r.run), r.many)

@@ -180,8 +180,7 @@ class Graph:
         if args is None or any(a.is_const and a.value == 1 for a in args):
             rest = factors[1:] if k == 1 else factors
             args = (factors[0] if k == 1 else self.const(k), self._product(1, rest))
-        corners = [x * y for x in (args[0].lo, args[0].hi) for y in (args[1].lo, args[1].hi) if not (math.isinf(x * y) and 0 in (x, y))]
-        node = self._node("mul", args, bounds=(min(corners), max(corners)) if not _nan(corners) else (-math.inf, math.inf), key=key)
+        node = self._node("mul", args, bounds=_product_bounds(*args), key=key)
         node.factors = (k, factors)
         return node
 
@@ -359,8 +358,11 @@ def _number(f: Formula) -> int:
     return f.number
 
 
-def _nan(values: Sequence[float]) -> bool:
-    return not values or any(math.isnan(v) for v in values)
+def _product_bounds(a: Formula, b: Formula) -> tuple[float, float]:
+    if a.lo > 0 and b.lo > 0:
+        return a.lo * b.lo, a.hi * b.hi
+    corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi) if not (math.isinf(x * y) and 0 in (x, y))]
+    return (min(corners), max(corners)) if corners and not any(map(math.isnan, corners)) else (-math.inf, math.inf)
 
 
 def _ratio(a: Number, b: Number) -> Number:
@@ -482,7 +484,8 @@ def _where(c: Any, a: Any, b: Any) -> Any:
 
 
 def _not(a: Any) -> Any:
-    return (not a) if isinstance(a, (bool, int)) else ~a
+    """Conditions are bools, or numbers picked by other conditions."""
+    return a == 0
 
 
 _APPLY: dict[str, Any] = {

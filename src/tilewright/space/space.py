@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.cost.columns import COLUMNS
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel
@@ -19,6 +20,7 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.space import moves, rule
 from tilewright.space.context import Context
+from tilewright.space.costs import Costs
 from tilewright.space.diagram import Diagram
 from tilewright.space.plan import Plan
 from tilewright.space.sketch import Sketch
@@ -159,39 +161,45 @@ class Space:
 
     # --- cost -------------------------------------------------------------------------------
 
+    @cached_property
+    def costs(self) -> Costs:
+        """The cost models' view of the sketches."""
+        return Costs(self.sketches, self.machine, self.threads)
+
     def estimate(self, points: Points) -> np.ndarray:
         """Analytical latency of each point: seconds, float64 [n]."""
-        from tilewright.cost.estimate import estimate
-
         out = np.zeros(len(points))
         for s, rows in self.groups(points):
-            out[rows] = estimate(self.sketches[s].program, self.machine, self.environment(s, points[rows]), self.threads)
+            out[rows] = self.costs.estimator(s)(self.environment(s, points[rows]))
         return out
 
     def features(self, points: Points) -> np.ndarray:
         """Features of each point for learned models: float32 [n, statements, 194], zeros where a sketch has fewer statements."""
-        from tilewright.cost.features import features
+        return self._described(points, False)[0]
 
-        parts = [
-            (rows, features(self.sketches[s].program, self.machine, self.environment(s, points[rows]))) for s, rows in self.groups(points)
-        ]
-        if not parts:
-            return np.zeros((0, 0, 0), np.float32)
-        out = np.zeros((len(points), max(f.shape[1] for _, f in parts), parts[0][1].shape[2]), np.float32)
-        for rows, f in parts:
-            out[rows, : f.shape[1]] = f
-        return out
+    def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`features` and :meth:`estimate` together: most of the work is the same."""
+        return self._described(points, True)
+
+    def _described(self, points: Points, seconds: bool) -> tuple[np.ndarray, np.ndarray]:
+        groups = [(s, rows, self.costs.extractor(s, seconds)) for s, rows in self.groups(points)]
+        out = np.zeros((len(points), max((x.statements for _, _, x in groups), default=0), len(COLUMNS)), np.float32)
+        spent = np.zeros(len(points))
+        for s, rows, extract in groups:
+            found, spent[rows] = extract(self.environment(s, points[rows]))
+            out[rows, : extract.statements] = found
+        return out, spent
 
     def default(self) -> np.ndarray:
         """The point for a kernel that is not tuned: int64 [columns].
 
-        Rules that have an estimate of their own say which point it finds best; of other sketches it is the best
-        of a sample by :meth:`estimate`.
+        Rules that have an estimate of their own say which points they find best; of several, and of a sample where
+        there are none, it is the best by :meth:`estimate`.
         """
-        for number, sketch in enumerate(self.sketches):
-            if sketch.preferred is not None:
-                return moves.nearest(self, number, sketch.preferred)
-        points = self.sample(DRAWN, np.random.default_rng(0))
+        found = [moves.nearest(self, n, s.preferred) for n, s in enumerate(self.sketches) if s.preferred is not None]
+        if len(found) == 1:
+            return found[0]
+        points = np.stack(found) if found else self.sample(DRAWN, np.random.default_rng(0))
         return points[int(np.argmin(self.estimate(points)))]
 
     # --- one point --------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""What the cost models make of the sketches of a space: formulas over the knobs, made for a sketch when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilewright.cost.estimate import Estimator, analysed
+from tilewright.cost.features import Extractor
+from tilewright.cost.formula import Graph
+from tilewright.cost.traffic import Analysis
+from tilewright.hw import Machine
+from tilewright.space.sketch import Sketch
+
+
+class Costs:
+    """Estimates and features of ``sketches``, by their numbers.
+
+    All sketches share one graph of formulas: they differ in parts. The values of their knobs bound it, which decides
+    most questions of what fits where for all points of a sketch.
+    """
+
+    def __init__(self, sketches: Sequence[Sketch], machine: Machine, threads: int):
+        self.sketches, self.machine, self.threads = sketches, machine, threads
+        self._graph = Graph()
+        self._analyses: dict[int, Analysis] = {}
+        self._estimators: dict[int, Estimator] = {}
+        self._extractors: dict[tuple[int, bool], Extractor] = {}
+
+    def analysis(self, number: int) -> Analysis:
+        """Footprints of a sketch's program."""
+        if number not in self._analyses:
+            sketch = self.sketches[number]
+            ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
+            self._analyses[number] = analysed(sketch.program, self.machine, self._graph, ranges)
+        return self._analyses[number]
+
+    def estimator(self, number: int) -> Estimator:
+        """Seconds of a sketch's points."""
+        if number not in self._estimators:
+            self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
+        return self._estimators[number]
+
+    def extractor(self, number: int, seconds: bool = False) -> Extractor:
+        """Features of a sketch's points, and their ``seconds`` if wanted."""
+        key = number, seconds
+        if key not in self._extractors:
+            self._extractors[key] = Extractor(self.analysis(number), self.machine, self.threads if seconds else None)
+        return self._extractors[key]
