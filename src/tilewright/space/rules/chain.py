@@ -1,0 +1,218 @@
+"""Chains of contractions, finished in blocks of rows: what passes from one to the next stays in a cache.
+
+``softmax(Q K^T) V`` is such a chain, and so are two layers of a perceptron. A sketch divides the rows that all
+stages share into blocks and runs the stages one after the other for each block, every contraction in register tiles
+of its own. What a contraction reads again in every block may be copied into vector order first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice, product
+from math import prod
+
+from tilewright.cost import contraction as cost
+from tilewright.cost.core import VectorCore
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Expr, compare
+from tilewright.schedule.schedule import Schedule
+from tilewright.space.chains import Chain, chain_of
+from tilewright.space.context import Context
+from tilewright.space.knob import Knob
+from tilewright.space.levels import ceil_div
+from tilewright.space.plan import Decision, Plan
+from tilewright.space.rule import rule
+from tilewright.space.rules import chain_program, chain_steps, contraction, rows
+from tilewright.space.rules.chain_steps import Blocks, Link
+from tilewright.space.sketch import Sketch
+from tilewright.space.stages import Stage, stages
+from tilewright.space.tiling import MOST_VECTORS, SLACK
+from tilewright.util.errors import ScheduleError
+
+#: Combinations of copied operands that become sketches, at most.
+MOST_COPIES = 4
+#: Part of the core's own cache that the values inside a block take in the default schedule: operands need the rest.
+SHARE = 4
+#: Rows of a block of which the values inside do not fit one eighth of the core's cache are not worth a pass over the operands.
+FEWEST_ROWS = 4
+
+
+@rule
+def chains(context: Context) -> Iterator[Sketch]:
+    """One sketch for each choice of the operands that are copied into vector order."""
+    if context.machine.vector_bits == 0:
+        return
+    start, every = _with_last_nest(context)
+    chain = chain_of(every, {b.name for b in st.allocated(start.kernel)})
+    if chain is None or any(s.opaque or (s.is_reduction and n not in chain.members) for n, s in enumerate(every)):
+        return
+    found = [_link(context, every[n], chain, n) for n in chain.links]
+    links = [x for x in found if x is not None]
+    if len(links) < len(found):
+        return
+    for packings in islice(product(*(p for _, p in links)), MOST_COPIES):
+        chosen = tuple(replace(x, packing=p) for (x, _), p in zip(links, packings, strict=True))
+        sketch = _sketch(context, start, every, chain, chosen)
+        if sketch is not None:
+            yield sketch
+
+
+def _with_last_nest(context: Context) -> tuple[Schedule, tuple[Stage, ...]]:
+    """The prepared kernel, ended by an element-wise nest: sums of the last contraction are written back by one."""
+    if not context.stages or not context.stages[-1].is_reduction:
+        return context.base, context.stages
+    result = context.stages[-1].output
+    start = context.base.copy()
+    try:
+        start.cache_write(result.name, None, result.memory, later_reads=False)
+    except ScheduleError:
+        return context.base, context.stages
+    start.simplify(keep_loops=False)
+    return start, tuple(stages(start.kernel))
+
+
+# --- contractions -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The register tile that the closed form prefers for a contraction."""
+
+    vector: str
+    width: int
+    rows: int
+
+
+def _link(context: Context, stage: Stage, chain: Chain, position: int) -> tuple[Link, list[tuple[tuple[str, str], ...]]] | None:
+    """The contraction as a link, and what of its operands may be copied; None when it has no tile along the rows."""
+    core, row = context.core(stage), chain.row.own[position]
+    batch = {s.own[position] for s in chain.batch}
+    alone = replace(stage, loops={n: 1 if n in batch else extent for n, extent in stage.loops.items()})
+    choice = _choice(alone, row, batch, core, context.constants)
+    if choice is None or any(len(d) > 1 for d in contraction.dimension_loops(stage.target(), stage) or [{"": 0, " ": 0}]):
+        return None
+    prefix = f"{stage.output.name}_"
+    lanes = sorted({min(u * core.lanes, stage.loops[choice.vector]) for u in range(1, MOST_VECTORS + 1)})
+    link = Link(
+        position,
+        stage,
+        row,
+        choice.vector,
+        tuple(s.own[position] for s in chain.batch),
+        Knob(f"{prefix}width", tuple(lanes)),
+        Knob(f"{prefix}rows", tuple(range(1, min(stage.loops[row], core.registers - 2) + 1))),
+        (),
+        {f"{prefix}width": choice.width, f"{prefix}rows": choice.rows},
+    )
+    local = set(chain.local)
+    moved = {a.buffer.name: a for a in stage.reads() if a.moved_by(choice.vector) and a.buffer.name not in local}
+    options = [_placements(context, stage, name, choice) for name in moved]
+    return link, [tuple(p for p in chosen if p[1] != "as it is") for chosen in product(*options)]
+
+
+def _choice(stage: Stage, row: str, batch: set[str], core: VectorCore, constants: frozenset[str]) -> _Choice | None:
+    problem = contraction.problem_of(stage, constants)
+    ranked = cost.best(problem, core)
+    for v, r, vectors, count in zip(ranked.vector, ranked.row, ranked.vectors, ranked.rows, strict=True):
+        vector = problem.spatial[int(v)]
+        if r >= 0 and problem.spatial[int(r)] == row and vector not in batch:
+            return _Choice(vector, min(int(vectors) * core.lanes, stage.loops[vector]), int(count))
+    return None
+
+
+def _placements(context: Context, stage: Stage, name: str, choice: _Choice) -> list[tuple[str, str]]:
+    """How an operand may come into vector order, the likelier first."""
+    a = next(a for a in stage.reads() if a.buffer.name == name)
+    tiling = contraction.Tiling(choice.vector, None, choice.width, choice.rows, (), None, 0.0)
+    if contraction.panel_layout(a, stage, tiling) is None:
+        return [(name, "as it is")]
+    if name in context.constants:
+        return [(name, "ahead")]
+    apart = abs(a.stride(choice.vector) or cost.IRREGULAR)
+    if apart == 1:
+        return [(name, "as it is"), (name, "copy")]
+    return [(name, "copy"), (name, "as it is")] if apart <= cost.SHUFFLED_STRIDE else [(name, "copy")]
+
+
+# --- sketches -----------------------------------------------------------------------------
+
+
+def _sketch(context: Context, start: Schedule, every: Sequence[Stage], chain: Chain, links: tuple[Link, ...]) -> Sketch | None:
+    """The sketch of ``links``; None when a primitive refuses to run the stages block by block."""
+    core = context.core(every[chain.links[0]])
+    extent = every[-1].loops[chain.row.loop]
+    row_bytes = _row_bytes(every, chain)
+    most = min(extent // 2, core.l2_bytes // row_bytes)
+    preferred = {k: v for x in links for k, v in x.preferred.items()}
+    if most < FEWEST_ROWS:
+        return None
+    tile = max(x.preferred[x.rows.name] for x in links)
+    balanced = {-(-extent // n) for n in range(2, 17)}
+    values = {b for b in {*balanced, *(tile << n for n in range(12)), *(1 << n for n in range(2, 16))} if FEWEST_ROWS <= b <= most}
+    block = Knob("block", tuple(sorted(values)))
+    wanted = min(most, max(core.l2_bytes // SHARE // row_bytes, tile))
+    longest = max((s.loops[s.reduction[-1]] // core.lanes for n in chain.members if _along_memory(s := every[n])), default=0)
+    partials = Knob("partials", tuple(v for v in (1, 2, 4, 8) if v <= max(longest, 1)))
+    lead = _lead(context, every[-1], chain, max(block.values))
+    blocks = Blocks(context, start, tuple(every), chain, links, block, partials, lead)
+    try:
+        chain_steps.in_blocks(start.copy(), blocks, block.values[0])
+    except ScheduleError:
+        return None
+    constraints = [c for x in links for c in _fits(x, core, block)]
+    # The last block is not much smaller than the others.
+    constraints.append(compare("<=", ceil_div(ex.idx(extent), block.var) * block.var * SLACK, ex.idx(extent * (SLACK + 1))))
+    knobs = (*(k for x in links for k in (x.width, x.rows)), block, *([partials] if len(partials.values) > 1 else []))
+    preferred |= {"block": max((b for b in block.values if b <= wanted), default=block.values[0]), "partials": rows.PARTIALS}
+    names = [f"{every[x.position].output.name}: {x.structure}" for x in links]
+    walked = {s.loop: s.own for s in chain.shared}
+    name = f"blocks of {walked[chain.row.loop][links[0].position]}; {'; '.join(names)}"
+    steps = partial(_schedule, blocks)
+    return Sketch(name, knobs, tuple(constraints), partial(chain_program.program, blocks, knobs), steps, partial(_plan, blocks), preferred)
+
+
+def _row_bytes(every: Sequence[Stage], chain: Chain) -> int:
+    """Bytes of all values inside for one row (of one batch); sums of contractions stay in registers."""
+    sums = {every[n].output.name for n in chain.links}
+    inside = {b.name: b for n in chain.members if (b := every[n].output).name in chain.local and b.name not in sums}
+    total = 0
+    for b in inside.values():
+        walked = {s.dims[b.name] for s in chain.shared}
+        total += prod(e for d, e in enumerate(b.static_shape) if d not in walked) * b.dtype.nbytes
+    return max(total, 1)
+
+
+def _along_memory(s: Stage) -> bool:
+    return s.is_reduction and s.factors() is None
+
+
+def _lead(context: Context, last: Stage, chain: Chain, block: int) -> str | None:
+    """The loop divided among threads: the first that has an iteration for each of them."""
+    if context.threads == 1:
+        return None
+    trips = {**{s.loop: last.loops[s.loop] for s in chain.batch}, chain.row.loop: last.loops[chain.row.loop] // block}
+    return next((n for n, count in trips.items() if count >= context.threads), None)
+
+
+def _fits(x: Link, core: VectorCore, block: Knob) -> tuple[Expr, ...]:
+    """The tile and a row of vectors beside it fit the registers, and the tile a block."""
+    vectors = ceil_div(x.width.var, ex.idx(core.lanes))
+    beside = ex.binary("min", vectors, (x.rows.var - 1) * vectors + 1)
+    return compare("<=", vectors * x.rows.var + beside + 1, ex.idx(core.registers)), compare("<=", x.rows.var, block.var)
+
+
+def _schedule(blocks: Blocks, values: Mapping[str, int]) -> Schedule:
+    return chain_steps.applied(blocks, values).sch
+
+
+def _plan(blocks: Blocks, values: Mapping[str, int]) -> Plan:
+    done = chain_steps.applied(blocks, values)
+    at = f"in blocks of {values['block']} {blocks.chain.row.loop}"
+    decisions = []
+    for x in blocks.links:
+        size = f"{x.row}:{values[x.rows.name]} x {x.vector}:{values[x.width.name]} {at}"
+        decisions.append(Decision(x.stage.output.name, "", size, 0.0))
+    return Plan(done.sch, tuple(decisions), (*blocks.context.refused, *done.refused))

@@ -1,0 +1,192 @@
+"""Chains of contractions in blocks of rows: where they are seen, and that every block of every sketch computes the kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.schedule.programs import assert_same
+
+from tilewright import lang
+from tilewright.hw import Machine, load_machine
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import binary, const, intrinsic
+from tilewright.ir.stmt import Kernel, LoopKind
+from tilewright.ir.types import f32
+from tilewright.runtime import build, check
+from tilewright.schedule import replay
+from tilewright.space import Space
+from tilewright.space.chains import Chain, chain_of
+from tilewright.space.context import Context
+from tilewright.space.moves import nearest
+from tilewright.space.rules.chain import chains
+
+
+@pytest.fixture(scope="module")
+def host() -> Machine:
+    return Machine.host()
+
+
+@pytest.fixture(scope="module")
+def avx512() -> Machine:
+    return load_machine("x86.avx512")
+
+
+def attention(heads: int, queries: int, keys: int, width: int, mask: bool = False, heads_inside: bool = False) -> Kernel:
+    """softmax(Q K^T / sqrt(width) + mask) V; the result ``[query, head, :]`` with ``heads_inside``."""
+    q, k, v = (lang.tensor(n, f32, (heads, t, width)) for n, t in (("q", queries), ("k", keys), ("v", keys)))
+    m = lang.tensor("m", f32, (queries, keys))
+    d, a, b, c = (lang.reduce_axis(0, n, name) for name, n in (("d", width), ("a", keys), ("b", keys), ("c", keys)))
+    square, rows = (heads, queries, keys), (heads, queries)
+    dots = lang.compute("dots", square, lambda h, i, j: lang.sum(q[h, i, d] * k[h, j, d], d))
+    scores = lang.compute("scores", square, lambda h, i, j: dots[h, i, j] * width**-0.5 + (m[i, j] if mask else 0.0))
+    peak = lang.compute("peak", rows, lambda h, i: lang.max(scores[h, i, a], a))
+    powers = lang.compute("powers", square, lambda h, i, j: intrinsic("exp", scores[h, i, j] - peak[h, i]))
+    total = lang.compute("total", rows, lambda h, i: lang.sum(powers[h, i, b], b))
+    mixed = lang.compute("mixed", (heads, queries, width), lambda h, i, e: lang.sum(powers[h, i, c] * v[h, c, e], c))
+    if heads_inside:
+        out = lang.compute("y", (queries, heads, width), lambda i, h, e: mixed[h, i, e] / total[h, i])
+    else:
+        out = lang.compute("y", (heads, queries, width), lambda h, i, e: mixed[h, i, e] / total[h, i])
+    return lang.build("attention", [q, k, v, *([m] if mask else [])], [out])
+
+
+def perceptron(rows: int, inner: int, width: int) -> Kernel:
+    """Two layers; the second sum is the result itself."""
+    x, a, b = lang.tensor("x", f32, (rows, width)), lang.tensor("a", f32, (width, inner)), lang.tensor("b", f32, (inner, width))
+    hidden = lang.einsum("ik,kj->ij", x, a, name="hidden")
+    active = lang.compute("active", (rows, inner), lambda i, j: binary("max", hidden[i, j], const(0.0, f32)))
+    return lang.build("perceptron", [x, a, b], [lang.einsum("ij,jk->ik", active, b, name="y")])
+
+
+def found(kernel: Kernel, machine: Machine) -> Chain | None:
+    context = Context.of(kernel, machine, 1, ())
+    return chain_of(context.stages, {b.name for b in st.allocated(context.base.kernel)})
+
+
+# --- where chains are -----------------------------------------------------------------------------
+
+
+def test_an_attention_is_a_chain_over_heads_and_queries(avx512: Machine) -> None:
+    chain = found(attention(3, 20, 24, 8), avx512)
+    assert chain is not None
+    assert len(chain.links) == 2 and len(chain.batch) == 1
+    assert chain.row.dims["scores"] == 1 and chain.batch[0].dims["scores"] == 0  # queries are blocked, not keys
+    assert set(chain.local) == {"dots", "scores", "peak", "powers", "total", "mixed"}
+
+
+def test_two_layers_are_a_chain(avx512: Machine) -> None:
+    chain = found(perceptron(20, 64, 16), avx512)
+    assert chain is not None and chain.batch == () and chain.row.dims["hidden"] == 0
+
+
+def test_one_contraction_is_no_chain(avx512: Machine) -> None:
+    x, w = lang.tensor("x", f32, (20, 16)), lang.tensor("w", f32, (16, 24))
+    made = lang.einsum("ik,kj->ij", x, w, name="made")
+    kernel = lang.build("one", [x, w], [lang.compute("y", (20, 24), lambda i, j: made[i, j] * 2.0)])
+    assert found(kernel, avx512) is None
+
+
+def test_products_that_do_not_need_each_other_are_no_chain(avx512: Machine) -> None:
+    x, w, u = lang.tensor("x", f32, (20, 16)), lang.tensor("w", f32, (16, 24)), lang.tensor("u", f32, (16, 24))
+    a, b = lang.einsum("ik,kj->ij", x, w, name="a"), lang.einsum("ik,kj->ij", x, u, name="b")
+    kernel = lang.build("gated", [x, w, u], [lang.compute("y", (20, 24), lambda i, j: a[i, j] * b[i, j])])
+    assert found(kernel, avx512) is None
+
+
+def test_what_is_blocked_are_the_loops_that_both_products_share(avx512: Machine) -> None:
+    """x (x^T y): a row of the result needs all of the first product, a column only one column of it."""
+    x, y = lang.tensor("x", f32, (20, 16)), lang.tensor("y", f32, (20, 24))
+    inner = lang.einsum("ki,kj->ij", x, y, name="inner")
+    chain = found(lang.build("normal", [x, y], [lang.einsum("ki,ij->kj", x, inner, name="z")]), avx512)
+    assert chain is not None and chain.batch == () and chain.row.dims["inner"] == 1
+
+
+def test_a_softmax_over_the_other_side_has_no_rows_to_block(avx512: Machine) -> None:
+    """Normalised over queries: a row of the result needs the sums of all rows."""
+    q, k, v = (lang.tensor(n, f32, (20, 8)) for n in "qkv")
+    a = lang.reduce_axis(0, 20, "a")
+    scores = lang.einsum("id,jd->ij", q, k, name="scores")
+    total = lang.compute("total", (20,), lambda j: lang.sum(scores[a, j], a))
+    share = lang.compute("share", (20, 20), lambda i, j: scores[i, j] / total[j])
+    assert found(lang.build("columns", [q, k, v], [lang.einsum("ij,je->ie", share, v, name="y")]), avx512) is None
+
+
+# --- what is made of them ---------------------------------------------------------------------------
+
+
+KERNELS = {
+    "attention": attention(2, 37, 41, 24),
+    "one head": attention(1, 33, 20, 17),
+    "mask": attention(2, 21, 37, 16, mask=True),
+    "heads inside": attention(3, 18, 35, 16, heads_inside=True),
+    "perceptron": perceptron(37, 50, 20),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_sketch_computes_the_kernel(host: Machine, name: str, threads: int) -> None:
+    kernel = KERNELS[name]
+    space = Space(kernel, host, threads=threads, rules=[chains])
+    rng = np.random.default_rng(len(name) + threads)
+    points = space.sample(24, rng)
+    chosen = [points[rows[0]] for _, rows in space.groups(points)]
+    for p in [space.default(), *chosen]:
+        plan = space.plan(p)
+        assert plan.refused == ()
+        check(build(plan.schedule, host, threads=threads, cache=False), kernel, trials=1)
+
+
+def test_the_interpreter_agrees(host: Machine) -> None:
+    kernel = attention(2, 11, 9, 5)
+    space = Space(kernel, host, threads=2, rules=[chains])
+    for p in space.sample(3, np.random.default_rng(5)):
+        assert_same(kernel, space.schedule(p).kernel)
+        assert replay(kernel, space.trace(p)).kernel == space.schedule(p).kernel
+
+
+def test_weights_are_stored_in_vector_order_ahead_of_time(host: Machine) -> None:
+    space = Space(KERNELS["perceptron"], host, threads=1, constants=["a", "b"], rules=[chains])
+    plan = space.plan(space.default())
+    args = {b.name: b for b in plan.schedule.kernel.args}
+    assert plan.refused == () and args["a"].layout is not None
+    check(build(plan.schedule, host, threads=1, cache=False), space.kernel, trials=1)
+
+
+def test_values_inside_are_those_of_one_block(avx512: Machine) -> None:
+    space = Space(attention(4, 256, 512, 64), avx512, threads=1, rules=[chains])
+    p = space.default()
+    sizes = {b.name: b.nbytes for b in st.allocated(space.schedule(p).kernel) if b.memory == "dram"}
+    assert sizes["scores"] == space.values(p)["block"] * 512 * 4
+    assert sizes["scores"] + sizes["powers"] <= avx512.memory("l2").bytes
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_symbolic_program_is_the_kernel_where_blocks_divide(avx512: Machine, threads: int) -> None:
+    kernel = attention(2, 32, 32, 32)
+    space = Space(kernel, avx512, threads=threads, rules=[chains])
+    for number, sketch in enumerate(space.sketches):
+        values = {k.name: max(v for v in k.values if 32 % v == 0 and (k.name != "partials" or v == 1)) for k in sketch.knobs}
+        values |= {"block": 16, "dots_width": 16, "dots_rows": 4, "mixed_width": 32, "mixed_rows": 8}
+        assert space.valid(np.array([[number, *(values[k.name] for k in sketch.knobs)]]))[0]
+        assert_same(kernel, st.specialize(sketch.program, **values))
+
+
+def test_heads_are_divided_among_threads_and_blocks_where_there_are_too_few(avx512: Machine) -> None:
+    def divided(heads: int) -> str:
+        space = Space(attention(heads, 96, 64, 16), avx512, threads=2, rules=[chains])
+        root = next(s for s in reversed(space.schedule(space.default()).kernel.body.stmts) if isinstance(s, st.For))
+        assert root.kind is LoopKind.PARALLEL
+        return str(root.extent)
+
+    assert divided(4) == "4"
+    assert int(divided(1)) >= 2
+
+
+def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machine) -> None:
+    for tokens in (64, 1024):
+        space = Space(attention(12, tokens, tokens, 64), avx512, threads=1)
+        preferred = [nearest(space, n, s.preferred) for n, s in enumerate(space.sketches) if s.preferred is not None]
+        assert len({"block" in space.values(p) for p in preferred}) == 2
+        assert space.estimate(space.default()[None])[0] == space.estimate(np.stack(preferred)).min()
+    assert "block" in space.values(space.default())  # the scores of a head are larger than the caches
