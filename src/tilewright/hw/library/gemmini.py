@@ -153,6 +153,19 @@ def moves(dim: int) -> list[Transfer]:
     return [mvin, mvin_acc, mvout, mvout_full, mvout_spad]
 
 
+#: Bus and largest request in bytes; entries of the controllers' queues and of their parts of the reservation station.
+CONTROL = {
+    "dma_bytes": 16,
+    "dma_max_bytes": 64,
+    "load_queue": 8,
+    "store_queue": 2,
+    "execute_queue": 8,
+    "load_entries": 8,
+    "store_entries": 4,
+    "execute_entries": 16,
+}
+
+
 def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 << 10, accumulator_bytes: int = 64 << 10) -> Machine:
     """A Gemmini with a ``dim`` x ``dim`` array (default: the generator's default configuration).
 
@@ -183,7 +196,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
         states=[EX, LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,
-        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, "dma_bytes": 16},
+        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **CONTROL},
     )
 
 

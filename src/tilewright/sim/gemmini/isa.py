@@ -32,8 +32,8 @@ def f32(bits: int) -> float:
     return float(struct.unpack("<f", struct.pack("<I", bits))[0])
 
 
-#: No scaling.
-ONE = f32_bits(1.0)
+#: No scaling; and, in a ConfigSt, the scale set before (all ones, no number).
+ONE, KEEP_SCALE = f32_bits(1.0), 0xFFFF_FFFF
 
 
 def accumulator(row: int, *, accumulate: bool = False, full: bool = False) -> int:

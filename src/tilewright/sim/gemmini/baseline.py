@@ -1,0 +1,127 @@
+"""The vendor library's way to multiply matrices: its default tile sizes and the command streams it issues.
+
+The baseline that generated programs are compared with, and the streams whose cycles were measured on the RTL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isqrt
+
+from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini.configuration import Configuration
+from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
+from tilewright.util.errors import ExecutionError
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """C[m, n] = A[m, k] B[k, n], int8, dense rows at these addresses; ``scale`` and ``activation`` on the way out."""
+
+    m: int
+    n: int
+    k: int
+    a: int
+    b: int
+    c: int
+    scale: int = isa.ONE
+    activation: int = isa.NO_ACTIVATION
+
+
+def default_tiles(c: Configuration, m: int, n: int, k: int, *, double_buffered: bool = True) -> tuple[int, int, int]:
+    """Blocks of a tile along i, j, k: a square result first, then grown along j, i, k while the memories hold it."""
+    spad, acc = (c.spad_rows // 2, c.acc_rows // 2) if double_buffered else (c.spad_rows, c.acc_rows)
+    most = [-(-x // c.dim) for x in (m, n, k)]
+    square = isqrt(acc // c.dim)
+    tile = [min(square, most[0]), min(square, most[1]), min(spad // 2 // c.dim // square, most[2])]
+
+    def fits(t: list[int]) -> bool:
+        return (t[0] * t[2] + t[2] * t[1]) * c.dim <= spad and t[0] * t[1] * c.dim <= acc
+
+    grown = True
+    while grown:
+        grown = False
+        for axis in (1, 0, 2):
+            larger = [x + (at == axis) for at, x in enumerate(tile)]
+            if larger[axis] <= most[axis] and fits(larger):
+                tile, grown = larger, True
+    return tile[0], tile[1], tile[2]
+
+
+def tiled_ws(c: Configuration, g: Gemm, tile: tuple[int, int, int]) -> Iterator[Command]:
+    """One ``loop_ws`` for each tile, i outermost and k innermost; each loads its A and B again."""
+    yield from _prelude(g, isa.WEIGHT_STATIONARY, c.dim)
+    extents = (g.m, g.n, g.k)
+    if min(tile) < 1:
+        raise ExecutionError(f"tile {tile}: at least one block along each axis")
+
+    def steps(axis: int) -> Iterator[tuple[int, int, int]]:
+        """(start in elements, blocks, padding) of the tiles along an axis."""
+        span = tile[axis] * c.dim
+        for start in range(0, extents[axis], span):
+            length = min(span, extents[axis] - start)
+            blocks = -(-length // c.dim)
+            yield start, blocks, blocks * c.dim - length
+
+    for i, rows, pad_i in steps(0):
+        for j, cols, pad_j in steps(1):
+            for k, depth, pad_k in steps(2):
+                last = k + tile[2] * c.dim >= g.k
+                yield isa.LoopBounds(rows, cols, depth, pad_i, pad_j, pad_k)
+                yield isa.LoopAddressesAB(g.a + i * g.k + k, g.b + k * g.n + j)
+                yield isa.LoopAddressesDC(0, g.c + i * g.n + j if last else 0)
+                yield isa.LoopStridesAB(g.k, g.n)
+                yield isa.LoopStridesDC(g.n, g.n)
+                yield isa.LoopWs(accumulate=int(k > 0))
+
+
+def default_ws(c: Configuration, g: Gemm) -> Iterator[Command]:
+    """:func:`tiled_ws` with the default tiles."""
+    return tiled_ws(c, g, default_tiles(c, g.m, g.n, g.k))
+
+
+def default_os(c: Configuration, g: Gemm) -> Iterator[Command]:
+    """Output stationary, explicit commands, for a problem that fits the memories whole: loads, then computes, then stores."""
+    tile = default_tiles(c, g.m, g.n, g.k, double_buffered=False)
+    blocks = tuple(-(-x // c.dim) for x in (g.m, g.n, g.k))
+    if tile != blocks:
+        raise ExecutionError(f"{g.m} x {g.n} x {g.k} does not fit the memories at once", hint="use default_ws")
+    ni, nj, nk = blocks
+    yield from _prelude(g, isa.OUTPUT_STATIONARY, c.dim)
+    b_start, span = c.spad_rows - nk * nj * c.dim, c.blocks(c.input_bytes)
+
+    def extent(block: int, count: int, total: int) -> int:
+        return min((block + count) * c.dim, total) - block * c.dim
+
+    yield ConfigLd(g.n, 0, c.dim)
+    for j in range(0, nj, span):
+        for k in range(nk):
+            local = Tile(b_start + (k * nj + j) * c.dim, extent(j, span, g.n), extent(k, 1, g.k))
+            yield Mvin(g.b + (k * g.n + j) * c.dim, local)
+    yield ConfigLd(g.k, 0, c.dim)
+    for i in range(ni):
+        for k in range(0, nk, span):
+            yield Mvin(g.a + (i * g.k + k) * c.dim, Tile((i * nk + k) * c.dim, extent(k, span, g.k), extent(i, 1, g.m)))
+    for i in range(ni):
+        rows = extent(i, 1, g.m)
+        for j in range(nj):
+            cols = extent(j, 1, g.n)
+            for k in range(nk):
+                depth = extent(k, 1, g.k)
+                result = isa.accumulator((i * nj + j) * c.dim) if k == nk - 1 else isa.GARBAGE
+                yield Preload(Tile(isa.GARBAGE, c.dim, c.dim), Tile(result, cols, rows))
+                yield Compute(Tile((i * nk + k) * c.dim, depth, rows), Tile(b_start + (k * nj + j) * c.dim, cols, depth), k == 0)
+    for i in range(ni):
+        for j in range(nj):
+            local = Tile(isa.accumulator((i * nj + j) * c.dim), extent(j, 1, g.n), extent(i, 1, g.m))
+            yield Mvout(g.c + (i * g.n + j) * c.dim, local)
+
+
+def _prelude(g: Gemm, dataflow: int, dim: int) -> Iterator[Command]:
+    yield isa.Flush()
+    yield ConfigEx(dataflow)
+    yield ConfigSt(g.n, g.activation, g.scale)
+    yield ConfigLd(g.k, 0, dim)
+    yield ConfigLd(g.n, 1, dim)
+    yield ConfigLd(g.n, 2, dim)

@@ -1,0 +1,69 @@
+"""What the simulators need to know of a declared machine: sizes, types and queues of one Gemmini."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.hw import Machine
+from tilewright.util.errors import MachineError
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One Gemmini. ``dim`` rows and columns of the array; capacities in rows of ``dim`` elements; bytes of the bus and of
+    the largest request; entries of the queues and of the reservation station; elements are int8 and int32.
+
+    ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16.
+    """
+
+    dim: int
+    spad_rows: int
+    acc_rows: int
+    spad_banks: int = 4
+    acc_banks: int = 2
+    bus_bytes: int = 16
+    max_bytes: int = 64
+    load_queue: int = 8
+    store_queue: int = 2
+    execute_queue: int = 8
+    load_entries: int = 8
+    store_entries: int = 4
+    execute_entries: int = 16
+    input_bytes: int = 1
+    acc_bytes: int = 4
+    array_bits: int = 20
+
+    @staticmethod
+    def of(machine: Machine) -> Configuration:
+        """The configuration of a declared Gemmini; MachineError if ``machine`` is not one or its types are not simulated."""
+        parameters = machine.parameters
+        if "dim" not in parameters or not {"spad", "acc"} <= {m.name for m in machine.memories}:
+            raise MachineError(
+                f"{machine.name} is not a Gemmini: it lacks a dim, a spad or an acc", hint="hw/library/gemmini.py declares one"
+            )
+        dim = parameters["dim"]
+        operands = {o.name: o.dtype for o in machine.instruction("matmul").operands}
+        types = str(operands["a"]), str(operands["c"])
+        if types != ("i8", "i32"):
+            raise MachineError(f"{machine.name} multiplies {types[0]} into {types[1]}; the simulators do i8 into i32")
+        spad, acc = machine.memory("spad"), machine.memory("acc")
+        return Configuration(
+            dim=dim,
+            spad_rows=(spad.bytes or 0) // dim,
+            acc_rows=(acc.bytes or 0) // (4 * dim),
+            spad_banks=spad.banks,
+            acc_banks=acc.banks,
+            bus_bytes=parameters["dma_bytes"],
+            max_bytes=parameters["dma_max_bytes"],
+            array_bits=max(20, 16 + (dim - 1).bit_length()),
+            load_queue=parameters["load_queue"],
+            store_queue=parameters["store_queue"],
+            execute_queue=parameters["execute_queue"],
+            load_entries=parameters["load_entries"],
+            store_entries=parameters["store_entries"],
+            execute_entries=parameters["execute_entries"],
+        )
+
+    def blocks(self, element_bytes: int) -> int:
+        """Matrices of ``dim`` columns that one move of elements of this size may span."""
+        return max(1, self.max_bytes // (self.dim * element_bytes))

@@ -1,0 +1,210 @@
+"""A Gemmini in plain Python, one element at a time: the oracle of the functional model, written from the public ISA.
+
+It trusts its programs (no checks) and shares nothing with the simulator but the command classes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from tilewright.sim.gemmini import isa
+
+
+def to_f32(x: float) -> float:
+    try:
+        return struct.unpack("f", struct.pack("f", x))[0]
+    except OverflowError:
+        return float("inf") if x > 0 else float("-inf")
+
+
+def wrap(x: int) -> int:
+    return (x + 2**31) % 2**32 - 2**31
+
+
+def clamp(x: float, bits: int) -> int:
+    lo, hi = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return lo if x < lo else hi if x > hi else round(x)  # round(): to nearest, ties to even
+
+
+def rescale(x: int, bits: int) -> int:
+    return clamp(to_f32(to_f32(float(x)) * struct.unpack("f", struct.pack("I", bits))[0]), 8)
+
+
+class Naive:
+    def __init__(self, dim: int, spad_rows: int, acc_rows: int, memory: bytearray, base: int, array_bits: int = 20):
+        self.dim, self.memory, self.base, self.array_bits = dim, memory, base, array_bits
+        self.spad = [[0] * dim for _ in range(spad_rows)]
+        self.acc = [[0] * dim for _ in range(acc_rows)]
+        self.ld: dict[int, isa.ConfigLd] = {}
+        self.loop: dict[str, Any] = {}
+        self.pe = [[0] * dim for _ in range(dim)]
+        self.half = self.acc_half = 0
+
+    def read(self, address: int, size: int) -> int:
+        at = address - self.base
+        return int.from_bytes(self.memory[at : at + size], "little", signed=True)
+
+    def write(self, address: int, size: int, value: int) -> None:
+        at = address - self.base
+        self.memory[at : at + size] = value.to_bytes(size, "little", signed=True)
+
+    def run(self, program: list[isa.Command]) -> None:
+        for command in program:
+            getattr(self, type(command).__name__.lower())(command)
+
+    def configex(self, x: isa.ConfigEx) -> None:
+        self.a_stride, self.c_stride = x.a_stride, x.c_stride
+        if not x.strides_only:
+            self.ws, self.relu, self.shift = x.dataflow == 1, x.activation == 1, x.shift
+            self.at, self.bt = x.a_transpose, x.b_transpose
+
+    def configld(self, x: isa.ConfigLd) -> None:
+        self.ld[x.mvin] = x
+
+    def configst(self, x: isa.ConfigSt) -> None:
+        self.scale = self.scale if x.acc_scale == 0xFFFFFFFF else x.acc_scale
+        self.st = x
+
+    def flush(self, x: isa.Flush) -> None:
+        pass
+
+    def fence(self, x: isa.Fence) -> None:
+        pass
+
+    def mvin(self, x: isa.Mvin) -> None:
+        cfg = self.ld[x.mvin]
+        accumulator, add, row0 = x.local.address >> 31 & 1, x.local.address >> 30 & 1, x.local.address & 0x1FFFFFFF
+        size = 4 if accumulator and not cfg.shrunk else 1
+        for row in range(x.local.rows):
+            for col in range(x.local.cols):
+                value = self.read(x.address + row * cfg.stride + col * size, size) if x.address else 0
+                if size == 1:
+                    value = rescale(value, cfg.scale)
+                for pixel in range(max(cfg.repeats, 1)):
+                    at = row0 + row + col // self.dim * cfg.block_stride - pixel
+                    if at < 0:
+                        continue
+                    to = col % self.dim + pixel * x.local.cols
+                    if not accumulator:
+                        self.spad[at][to] = value
+                    else:
+                        self.acc[at][to] = wrap(value + (self.acc[at][to] if add else 0))
+
+    def outgoing(self, address: int, row: int, col: int) -> int:
+        if not address >> 31 & 1:
+            return self.spad[row][col]
+        value = rescale(self.acc[row][col], self.scale)
+        return max(value, 0) if self.st.activation == 1 else value
+
+    def mvout(self, x: isa.Mvout) -> None:
+        st, row0 = self.st, x.local.address & 0x1FFFFFFF
+        if st.pool_stride:
+            for prow in range(st.porows):
+                for pcol in range(st.pocols):
+                    for ch in range(x.local.cols):
+                        best = -128
+                        for wrow in range(st.pool_size):
+                            for wcol in range(st.pool_size):
+                                r, c = prow * st.pool_stride + wrow - st.upad, pcol * st.pool_stride + wcol - st.lpad
+                                inside = 0 <= r < st.orows and 0 <= c < st.ocols
+                                best = max(best, self.outgoing(x.local.address, row0 + r * st.ocols + c, ch) if inside else 0)
+                        self.write(x.address + (prow * st.pool_out_cols + pcol) * st.stride + ch, 1, best)
+            return
+        full = x.local.address >> 31 & 1 and x.local.address >> 29 & 1
+        for row in range(x.local.rows):
+            for col in range(x.local.cols):
+                at = row0 + row + col // self.dim * self.dim
+                if full:
+                    self.write(x.address + row * st.stride + 4 * col, 4, self.acc[at][col % self.dim])
+                else:
+                    self.write(x.address + row * st.stride + col, 1, self.outgoing(x.local.address, at, col % self.dim))
+
+    def element(self, t: isa.Tile, i: int, j: int, stride: int = 1, transpose: int = 0) -> int:
+        if i >= t.rows or j >= t.cols or t.address == 0xFFFFFFFF:
+            return 0
+        r, c = (j, i) if transpose else (i, j)
+        return self.spad[t.address + stride * r][c]
+
+    def preload(self, x: isa.Preload) -> None:
+        n = range(self.dim)
+        self.staged = [[self.element(x.bd, i, j, 1, self.ws and self.bt) for j in n] for i in n]
+        self.result = x.c
+
+    def compute(self, x: isa.Compute) -> None:
+        n = range(self.dim)
+        if x.preloaded:
+            self.pe = self.staged
+        a = [[self.element(x.a, i, k, self.a_stride, self.at) for k in n] for i in n]
+        if self.ws:
+            out = [[wrap(self.element(x.bd, i, j) + sum(a[i][k] * self.pe[k][j] for k in n)) for j in n] for i in n]
+        else:
+            b = [[self.element(x.bd, k, j, 1, self.bt) for j in n] for k in n]
+            self.pe = [[wrap(self.pe[i][j] + sum(a[i][k] * b[k][j] for k in n)) for j in n] for i in n]
+            out = [[clamp(v / 2**self.shift, self.array_bits) for v in row] for row in self.pe]
+        c = self.result
+        if c.address == 0xFFFFFFFF:
+            return
+        for i in range(c.rows):
+            row = (c.address & 0x1FFFFFFF) + i * self.c_stride
+            for j in range(c.cols):
+                if c.address >> 31:
+                    self.acc[row][j] = wrap(out[i][j] + (self.acc[row][j] if c.address >> 30 & 1 else 0))
+                else:
+                    value = clamp(out[i][j], 8)
+                    self.spad[row][j] = max(value, 0) if self.relu else value
+
+    def loopbounds(self, x: isa.LoopBounds) -> None:
+        self.loop["n"] = x
+
+    def loopaddressesab(self, x: isa.LoopAddressesAB) -> None:
+        self.loop["ab"] = x
+
+    def loopaddressesdc(self, x: isa.LoopAddressesDC) -> None:
+        self.loop["dc"] = x
+
+    def loopstridesab(self, x: isa.LoopStridesAB) -> None:
+        self.loop["sab"] = x
+
+    def loopstridesdc(self, x: isa.LoopStridesDC) -> None:
+        self.loop["sdc"] = x
+
+    def loopws(self, x: isa.LoopWs) -> None:
+        """One block at a time, in the order of the reference simulator: everything a block needs just before it."""
+        n, ab, dc, sab, sdc = (self.loop[k] for k in ("n", "ab", "dc", "sab", "sdc"))
+        d, half = self.dim, len(self.spad) // 2
+        a0 = (x.a_half - 1 if x.a_half else self.half) * half
+        b0 = ((x.b_half - 1 if x.b_half else self.half) + 1) * half - n.k * n.j * d
+        c0 = self.acc_half * (len(self.acc) // 2)
+        self.half ^= 1
+        self.acc_half ^= dc.c != 0
+
+        def size(at: int, count: int, pad: int) -> int:
+            return d - (pad if at == count - 1 else 0)
+
+        for k in range(n.k):
+            for j in range(n.j):
+                for i in range(n.i):
+                    rows, cols, depth = size(i, n.i, n.pad_i), size(j, n.j, n.pad_j), size(k, n.k, n.pad_k)
+                    c = c0 + (i * n.j + j) * d
+                    if dc.d and k == 0:
+                        at = dc.d + (i * sdc.d + j) * d * (1 if x.low_d else 4)
+                        self.mvin(isa.Mvin(at, isa.Tile(1 << 31 | c, cols, rows), 2))
+                    if x.a_transpose:
+                        a, at, extent = a0 + (k * n.i + i) * d, (k * sab.a + i) * d, (rows, depth)
+                    else:
+                        a, at, extent = a0 + (i * n.k + k) * d, (i * sab.a + k) * d, (depth, rows)
+                    if ab.a and j == 0:
+                        self.mvin(isa.Mvin(ab.a + at, isa.Tile(a, *extent), 0))
+                    if x.b_transpose:
+                        b, at, extent = b0 + (j * n.k + k) * d, (j * sab.b + k) * d, (depth, cols)
+                    else:
+                        b, at, extent = b0 + (k * n.j + j) * d, (k * sab.b + j) * d, (cols, depth)
+                    if ab.b and i == 0:
+                        self.mvin(isa.Mvin(ab.b + at, isa.Tile(b, *extent), 1))
+                    flags = 1 << 31 | (1 << 30 if x.accumulate or k else 0)
+                    self.preload(isa.Preload(isa.Tile(b if i == 0 else 0xFFFFFFFF, cols, depth), isa.Tile(flags | c, cols, rows)))
+                    self.compute(isa.Compute(isa.Tile(a, depth, rows), isa.Tile(0xFFFFFFFF, d, d), i == 0))
+                    if dc.c and k == n.k - 1:
+                        at = dc.c + (i * sdc.c + j) * d * (4 if x.full_c else 1)
+                        self.mvout(isa.Mvout(at, isa.Tile(1 << 31 | (x.full_c << 29) | c, cols, rows)))

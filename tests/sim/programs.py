@@ -1,0 +1,129 @@
+"""Random legal programs for a small Gemmini, with a bit of everything."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from tilewright.sim.gemmini import Configuration, isa
+
+DIM = 4
+CONFIGURATION = Configuration(dim=DIM, spad_rows=96, acc_rows=48, max_bytes=8)
+BASE, SIZE = 0x1000, 4096
+
+
+class Programs:
+    """Draws one program: each command from what the state set so far allows."""
+
+    def __init__(self, seed: int):
+        self.r = random.Random(seed)
+        self.ld: dict[int, isa.ConfigLd] = {}
+        self.st: isa.ConfigSt | None = None
+
+    def scale(self) -> int:
+        return isa.f32_bits(self.r.choice([1.0, 1.0, 0.5, 0.25, 1.5, -0.75, 0.013, 3.0, 1e-9, 1e9]))
+
+    def program(self, length: int = 12) -> list[isa.Command]:
+        r = self.r
+        out: list[isa.Command] = [self.config_ex(), *(self.config_ld(m) for m in range(3)), self.config_st()]
+        for at in range(0, 64, 16):  # something in the local memories to start from
+            out.append(isa.ConfigLd(4, 0, DIM))
+            self.ld[0] = out[-1]  # type: ignore[assignment]
+            out.append(isa.Mvin(BASE + 4 * r.randrange(SIZE // 8), isa.Tile(at, 8, 4), 0))
+        kinds = [self.config_ex, lambda: self.config_ld(r.randrange(3)), self.config_st, self.mvin, self.mvin, self.mvout, self.mvout]
+        while len(out) < 13 + length:
+            if r.random() < 0.45:
+                out += self.product(first=not any(isinstance(x, isa.Compute) for x in out[self.held_since :]))
+            elif r.random() < 0.1:
+                out += self.loop()
+            else:
+                out.append(r.choice(kinds)())
+            if isinstance(out[-1], isa.ConfigEx):
+                self.held_since = len(out)
+        return out
+
+    held_since = 0
+
+    def config_ex(self) -> isa.ConfigEx:
+        r = self.r
+        ws = r.random() < 0.6
+        a, b = r.choice([(0, 0), (0, 1), (1, 0)] if ws else [(0, 0), (1, 0), (1, 1)])
+        self.ex = isa.ConfigEx(int(ws), r.randrange(2), 0, a, b, r.randint(1, 3), isa.ONE, r.choice([0, 0, 1, 3, 7]), r.randint(1, 3))
+        return self.ex
+
+    def config_ld(self, mvin: int) -> isa.ConfigLd:
+        r = self.r
+        self.ld[mvin] = isa.ConfigLd(
+            4 * r.randrange(8), mvin, r.randint(DIM, 9), self.scale(), r.randrange(2), r.choice([0, 1, 1, 1, 2, 3])
+        )
+        return self.ld[mvin]
+
+    def config_st(self) -> isa.ConfigSt:
+        r = self.r
+        pool = [0] * 9
+        if r.random() < 0.3:
+            orows, ocols = r.randint(1, 4), r.randint(1, 4)
+            pool = [r.randint(1, 3), r.randint(1, 3), r.randrange(3), r.randrange(3), 5, r.randint(1, 3), r.randint(1, 3), orows, ocols]
+        scale = isa.KEEP_SCALE if self.st and r.random() < 0.2 else self.scale()
+        self.st = isa.ConfigSt(4 * r.randint(8, 12), r.randrange(2), scale, *pool)
+        return self.st
+
+    def local(self, rows: int, *, accumulator: bool, flag: int = 0) -> int:
+        limit = CONFIGURATION.acc_rows if accumulator else CONFIGURATION.spad_rows
+        row = self.r.randint(0, limit - rows)
+        return (isa.ACCUMULATOR | (flag if self.r.random() < 0.5 else 0) if accumulator else 0) | row
+
+    def mvin(self) -> isa.Mvin:
+        r = self.r
+        mvin, accumulator = r.randrange(3), r.random() < 0.5
+        cfg = self.ld[mvin]
+        wide = accumulator and not cfg.shrunk
+        most = DIM // max(cfg.repeats, 1) if cfg.repeats > 1 else DIM * CONFIGURATION.blocks(4 if wide else 1)
+        cols, rows = r.randint(1, most), r.randint(1, DIM)
+        span = (-(-cols // DIM) - 1) * cfg.block_stride + rows
+        address = 0 if r.random() < 0.1 else BASE + 4 * r.randrange(SIZE // 8)
+        return isa.Mvin(address, isa.Tile(self.local(span, accumulator=accumulator, flag=isa.ACCUMULATE), cols, rows), mvin)
+
+    def mvout(self) -> isa.Mvout:
+        r, st = self.r, self.st
+        assert st is not None
+        accumulator = r.random() < 0.6
+        address = BASE + 4 * r.randrange(SIZE // 8)
+        if st.pool_stride:
+            return isa.Mvout(address, isa.Tile(self.local(st.orows * st.ocols, accumulator=accumulator), r.randint(1, DIM), 1))
+        rows = r.randint(1, DIM)
+        local = self.local(rows + DIM, accumulator=accumulator, flag=isa.FULL)
+        cols = r.randint(1, DIM * CONFIGURATION.blocks(4 if local & isa.FULL and accumulator else 1))
+        return isa.Mvout(address, isa.Tile(local, cols, rows))
+
+    def operand(self, stride: int = 1) -> isa.Tile:
+        r = self.r
+        address = isa.GARBAGE if r.random() < 0.15 else r.randint(0, CONFIGURATION.spad_rows - DIM * stride)
+        return isa.Tile(address, r.randint(1, DIM), r.randint(1, DIM))
+
+    def product(self, first: bool) -> Iterator[isa.Command]:
+        r = self.r
+        span = (DIM - 1) * self.ex.c_stride + 1
+        result = isa.GARBAGE if r.random() < 0.1 else self.local(span, accumulator=r.random() < 0.6, flag=isa.ACCUMULATE)
+        yield isa.Preload(self.operand(), isa.Tile(result, r.randint(1, DIM), r.randint(1, DIM)))
+        yield isa.Compute(self.operand(self.ex.a_stride), self.operand(), first or r.random() < 0.5)
+
+    def loop(self) -> Iterator[isa.Command]:
+        """A loop_ws with the state it needs: no pooling, no repeats, blocks side by side, unit strides."""
+        r = self.r
+        i, j, k = r.choice([(1, 1, 1), (2, 1, 3), (1, 2, 2), (2, 3, 2), (3, 2, 1)])
+        full, low, at, bt = r.randrange(2), r.randrange(2), *r.choice([(0, 0), (1, 0), (0, 1)])
+        self.ex = isa.ConfigEx(1, 0, 0, at, bt)
+        yield self.ex
+        stride = 16
+        for mvin, size in ((0, 1), (1, 1), (2, 1 if low else 4)):
+            self.ld[mvin] = isa.ConfigLd(stride * size, mvin, DIM, self.scale(), low if mvin == 2 else 0, 1)
+            yield self.ld[mvin]
+        self.st = isa.ConfigSt(stride * (4 if full else 1), r.randrange(2), self.scale())
+        yield self.st
+        yield isa.LoopBounds(i, j, k, *(r.randrange(DIM) for _ in range(3)))
+        yield isa.LoopAddressesAB(BASE + 4 * r.randrange(64), BASE + 4 * r.randrange(64))
+        yield isa.LoopAddressesDC(r.choice([0, BASE + 4 * r.randrange(64)]), r.choice([0, BASE + 2048 + 4 * r.randrange(64)]))
+        yield isa.LoopStridesAB(stride, stride)
+        yield isa.LoopStridesDC(stride, stride)
+        yield isa.LoopWs(r.randrange(2), full, low, 0, r.randrange(3), r.randrange(3), at, bt)
