@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from benchmarks.peers import session_options
+from benchmarks.peers import openvino_options, session_options
 from benchmarks.report import installed
 from onnx import ModelProto
 
@@ -51,14 +51,6 @@ def openvino_run(proto: ModelProto, inputs: Inputs, threads: int) -> Run:
         return list(request.infer(inputs).values())
 
     return run
-
-
-def openvino_options(threads: int) -> dict[str, object]:
-    """One stream on ``threads`` threads, float32, not pinned (the process is confined while measuring)."""
-    return {
-        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False,
-    }  # fmt: skip
 
 
 def torch_runs(proto: ModelProto, inputs: Inputs, threads: int) -> dict[str, Run]:

@@ -1,17 +1,19 @@
-"""The same operator by other libraries: PyTorch (eager), ONNX Runtime, NumPy with OpenBLAS.
+"""The same operator by other libraries: PyTorch (eager), ONNX Runtime, OpenVINO, NumPy with OpenBLAS.
 
-Each peer gets what its users give it: torch's ``out=`` where it has one, ONNX Runtime inputs and
+Each peer gets what its users give it: torch's ``out=`` where it has one, ONNX Runtime and OpenVINO inputs and
 outputs bound once, NumPy's ``out=``. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from benchmarks.report import installed
-from benchmarks.workloads import Workload
+from benchmarks.workloads import OnnxNode, Workload
+from onnx import ModelProto
 
 Contender = Callable[[], object]
 Result = Callable[[], np.ndarray]
@@ -45,7 +47,11 @@ def contenders(w: Workload, arrays: Sequence[np.ndarray], threads: int) -> dict[
         if w.images:
             found["torch nhwc"] = _torch(w, arrays, channels_last=True)
     if installed("onnxruntime"):
-        found["onnxruntime"] = _onnxruntime(w, arrays, threads)
+        found["onnxruntime"] = _onnxruntime(w, _model(w, w.onnx, arrays), arrays, threads)
+        if w.older:
+            found["onnxruntime nodes"] = _onnxruntime(w, _model(w, w.older, arrays), arrays, threads)
+    if installed("openvino") and (runs := _openvino(w, _model(w, w.older or w.onnx, arrays), arrays, threads)) is not None:
+        found["openvino"] = runs
     if w.numpy is not None:
         found["numpy"] = _numpy(w, w.numpy, arrays)
     return found
@@ -70,20 +76,30 @@ def _numpy(w: Workload, function: Callable[..., object], arrays: Sequence[np.nda
     return run, run
 
 
-def _onnxruntime(w: Workload, arrays: Sequence[np.ndarray], threads: int) -> tuple[Contender, Result]:
-    import onnxruntime as ort
-    from onnx import TensorProto, helper
+def _model(w: Workload, nodes: Sequence[OnnxNode], arrays: Sequence[np.ndarray]) -> ModelProto:
+    """The workload in ONNX; constants are initialisers."""
+    from onnx import TensorProto, helper, numpy_helper
 
     names = [f"x{n}" for n in range(len(arrays))]
-    order = w.onnx.order or tuple(range(len(arrays)))
-    node = helper.make_node(w.onnx.kind, [names[n] for n in order], ["y"], **w.onnx.attributes)
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in zip(names, arrays, strict=True)]
-    graph = helper.make_graph([node], "operator", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, w.output)])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", w.onnx.opset)], ir_version=10)
+    made = [helper.make_node(n.kind, list(names if n.inputs is None else n.inputs), [n.output], **n.attributes) for n in nodes]
+    given = [helper.make_tensor_value_info(names[n], TensorProto.FLOAT, arrays[n].shape) for n in _given(w)]
+    known = [numpy_helper.from_array(arrays[n], names[n]) for n in w.constants]
+    graph = helper.make_graph(made, "operator", given, [helper.make_tensor_value_info("y", TensorProto.FLOAT, w.output)], known)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", max(n.opset for n in nodes))], ir_version=10)
+
+
+def _given(w: Workload) -> list[int]:
+    """Positions of the inputs that come with the call."""
+    return [n for n in range(len(w.inputs)) if n not in w.constants]
+
+
+def _onnxruntime(w: Workload, model: ModelProto, arrays: Sequence[np.ndarray], threads: int) -> tuple[Contender, Result]:
+    import onnxruntime as ort
+
     session = ort.InferenceSession(model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    for name, a in zip(names, arrays, strict=True):
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(a))
+    for n in _given(w):
+        binding.bind_ortvalue_input(f"x{n}", ort.OrtValue.ortvalue_from_numpy(arrays[n]))
     result = ort.OrtValue.ortvalue_from_numpy(np.empty(w.output, np.float32))
     binding.bind_ortvalue_output("y", result)
 
@@ -95,6 +111,39 @@ def _onnxruntime(w: Workload, arrays: Sequence[np.ndarray], threads: int) -> tup
         return result.numpy()
 
     return run, value
+
+
+def _openvino(w: Workload, model: ModelProto, arrays: Sequence[np.ndarray], threads: int) -> tuple[Contender, Result] | None:
+    """None when OpenVINO does not take the operator (convolutions want weights that are known)."""
+    import io
+
+    import openvino as ov
+
+    core = ov.Core()
+    try:
+        compiled = core.compile_model(core.read_model(io.BytesIO(model.SerializeToString())), "CPU", openvino_options(threads))
+    except RuntimeError as error:
+        print(f"{w.name}: OpenVINO refuses: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    request = compiled.create_infer_request()
+    for position, n in enumerate(_given(w)):
+        request.set_input_tensor(position, ov.Tensor(arrays[n], shared_memory=True))
+    out = np.empty(w.output, np.float32)
+    request.set_output_tensor(0, ov.Tensor(out, shared_memory=True))
+
+    def value() -> np.ndarray:
+        request.infer()
+        return out
+
+    return request.infer, value
+
+
+def openvino_options(threads: int) -> dict[str, object]:
+    """One stream on ``threads`` threads, float32, not pinned (the process is confined while measuring)."""
+    return {
+        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False,
+    }  # fmt: skip
 
 
 def session_options(threads: int) -> object:

@@ -22,11 +22,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """The operator as one ONNX node; ``order`` permutes the workload's inputs."""
+    """An ONNX node. The workload's inputs are "x0", "x1" ..., the result is "y"; by default a node takes all and makes that."""
 
     kind: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    order: tuple[int, ...] | None = None
+    inputs: tuple[str, ...] | None = None
+    output: str = "y"
     opset: int = 20
 
 
@@ -36,6 +37,8 @@ class Workload:
 
     ``inputs`` and ``output`` are shapes, all float32. ``flops`` and ``nbytes`` are what it cannot do
     without: operations, and bytes of all operands once. ``target`` is the wanted ratio to the best peer.
+    ``onnx`` are the nodes, ``older`` the same in operators that older runtimes know, if those differ. Inputs at the
+    positions ``constants`` are weights: known before the clock runs, to us and to peers that can use it.
     """
 
     name: str
@@ -45,10 +48,12 @@ class Workload:
     output: Shape
     flops: int
     torch: Callable[..., Any]
-    onnx: OnnxNode
+    onnx: tuple[OnnxNode, ...]
     numpy: Callable[..., Any] | None = None
     images: bool = False
     target: float | None = None
+    older: tuple[OnnxNode, ...] = ()
+    constants: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +77,7 @@ def contraction(name: str, group: str, spec: str, inputs: Sequence[Shape], onnx:
         return np.matmul(a, b, out=out) if is_product else np.einsum(spec, a, b, out=out, optimize=True)
 
     output = tuple(extents[c] for c in result)
-    return Workload(name, group, kernel, tuple(inputs), output, 2 * math.prod(extents.values()), torch, onnx, numpy, target=target)
+    return Workload(name, group, kernel, tuple(inputs), output, 2 * math.prod(extents.values()), torch, (onnx,), numpy, target=target)
 
 
 def gemm(m: int, n: int, k: int) -> Workload:
@@ -98,9 +103,9 @@ def gemv(n: int, transposed: bool = False) -> Workload:
     def numpy(np: Any, a: Any, x: Any, out: Any) -> Any:
         return np.dot(a.T if transposed else a, x, out=out)
 
-    node = OnnxNode("MatMul", order=(1, 0) if transposed else None)
+    node = OnnxNode("MatMul", inputs=("x1", "x0") if transposed else None)
     name = f"gemv {n}" + (" transposed" if transposed else "")
-    return Workload(name, "gemv", kernel, ((n, n), (n,)), (n,), 2 * n * n, torch, node, numpy, target=0.9)
+    return Workload(name, "gemv", kernel, ((n, n), (n,)), (n,), 2 * n * n, torch, (node,), numpy, target=0.9)
 
 
 def einsum(spec: str, *inputs: Shape) -> Workload:
@@ -152,7 +157,7 @@ def conv(
     flops = 2 * filters * out * out * depth * window * window
     name = f"conv {label} {size}x{size}x{channels}" + (f"->{filters}" if groups == 1 else "")
     node = OnnxNode("Conv", attributes)
-    return Workload(name, "conv", kernel, shapes, (1, filters, out, out), flops, torch, node, images=True, target=0.7)
+    return Workload(name, "conv", kernel, shapes, (1, filters, out, out), flops, torch, (node,), images=True, target=0.7)
 
 
 def padded(x: Tensor, pad: int) -> Tensor:
@@ -186,7 +191,7 @@ def softmax(rows: int, columns: int) -> Workload:
 
     shape = (rows, columns)
     return Workload(
-        f"softmax {rows}x{columns}", "rows", kernel, (shape,), shape, 5 * rows * columns, torch, OnnxNode("Softmax", {"axis": -1})
+        f"softmax {rows}x{columns}", "rows", kernel, (shape,), shape, 5 * rows * columns, torch, (OnnxNode("Softmax", {"axis": -1}),)
     )
 
 
@@ -209,7 +214,7 @@ def layer_norm(rows: int, columns: int) -> Workload:
 
     node = OnnxNode("LayerNormalization", {"epsilon": epsilon})
     inputs = ((rows, columns), (columns,), (columns,))
-    return Workload(f"layernorm {rows}x{columns}", "rows", kernel, inputs, (rows, columns), 8 * rows * columns, torch, node)
+    return Workload(f"layernorm {rows}x{columns}", "rows", kernel, inputs, (rows, columns), 8 * rows * columns, torch, (node,))
 
 
 def gelu(rows: int, columns: int) -> Workload:
@@ -224,7 +229,7 @@ def gelu(rows: int, columns: int) -> Workload:
         return t.nn.functional.gelu(x)
 
     shape = (rows, columns)
-    return Workload(f"gelu {rows}x{columns}", "elements", kernel, (shape,), shape, 5 * rows * columns, torch, OnnxNode("Gelu"))
+    return Workload(f"gelu {rows}x{columns}", "elements", kernel, (shape,), shape, 5 * rows * columns, torch, (OnnxNode("Gelu"),))
 
 
 def attention(heads: int, tokens: int, width: int) -> Workload:
@@ -247,9 +252,50 @@ def attention(heads: int, tokens: int, width: int) -> Workload:
         return t.nn.functional.scaled_dot_product_attention(q, k, v)
 
     flops = heads * tokens * tokens * (4 * width + 5)
-    return Workload(
-        f"attention {heads}x{tokens}x{width}", "attention", kernel, (shape,) * 3, shape, flops, torch, OnnxNode("Attention", opset=23)
+    nodes = (OnnxNode("Attention", opset=23),)
+    older = (
+        OnnxNode("Transpose", {"perm": (0, 1, 3, 2)}, ("x1",), "transposed"),
+        OnnxNode("MatMul", {}, ("x0", "transposed"), "dots"),
+        OnnxNode("Constant", {"value_float": width**-0.5}, (), "scale"),
+        OnnxNode("Mul", {}, ("dots", "scale"), "scores"),
+        OnnxNode("Softmax", {"axis": -1}, ("scores",), "weights"),
+        OnnxNode("MatMul", {}, ("weights", "x2")),
     )
+    name = f"attention {heads}x{tokens}x{width}"
+    return Workload(name, "attention", kernel, (shape,) * 3, shape, flops, torch, nodes, older=older)
+
+
+def mlp(rows: int, width: int, hidden: int) -> Workload:
+    """The feed-forward part of a transformer: gelu(x A + a) B + b, with the weights known."""
+
+    def kernel() -> Kernel:
+        x = lang.tensor("x", f32, (rows, width))
+        a, a_bias = lang.tensor("a", f32, (width, hidden)), lang.tensor("a_bias", f32, (hidden,))
+        b, b_bias = lang.tensor("b", f32, (hidden, width)), lang.tensor("b_bias", f32, (width,))
+        first = lang.einsum("ik,kj->ij", x, a, name="first")
+        biased = lang.compute("biased", (rows, hidden), lambda i, j: first[i, j] + a_bias[j])
+        inner = lang.compute(
+            "inner", (rows, hidden), lambda i, j: biased[i, j] * 0.5 * (1.0 + intrinsic("erf", biased[i, j] * math.sqrt(0.5)))
+        )
+        second = lang.einsum("ik,kj->ij", inner, b, name="second")
+        y = lang.compute("y", (rows, width), lambda i, j: second[i, j] + b_bias[j])
+        return lang.build("mlp", [x, a, a_bias, b, b_bias], [y])
+
+    def torch(t: Any, x: Any, a: Any, a_bias: Any, b: Any, b_bias: Any, out: Any) -> Any:
+        f = t.nn.functional
+        return f.linear(f.gelu(f.linear(x, a.t(), a_bias)), b.t(), b_bias)
+
+    nodes = (
+        OnnxNode("MatMul", {}, ("x0", "x1"), "first"),
+        OnnxNode("Add", {}, ("first", "x2"), "biased"),
+        OnnxNode("Gelu", {}, ("biased",), "inner"),
+        OnnxNode("MatMul", {}, ("inner", "x3"), "second"),
+        OnnxNode("Add", {}, ("second", "x4")),
+    )
+    inputs = ((rows, width), (width, hidden), (hidden,), (hidden, width), (width,))
+    flops = 4 * rows * width * hidden + 6 * rows * hidden + rows * width
+    name = f"mlp {rows}x{width}x{hidden}x{width}"
+    return Workload(name, "mlp", kernel, inputs, (rows, width), flops, torch, nodes, constants=(1, 2, 3, 4))
 
 
 #: What benchmarks/operators.py measures.
@@ -278,4 +324,4 @@ WORKLOADS: tuple[Workload, ...] = (
 )
 
 #: What benchmarks/tune_operators.py tunes.
-TUNED: tuple[Workload, ...] = (*WORKLOADS, attention(12, 197, 64), attention(12, 512, 64))
+TUNED: tuple[Workload, ...] = (*WORKLOADS, attention(12, 197, 64), attention(12, 512, 64), mlp(197, 768, 3072))

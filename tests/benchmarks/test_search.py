@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.peers import contenders
 from benchmarks.search_spaces import Measured
+from benchmarks.workloads import TUNED, WORKLOADS, Workload, attention, mlp
 from tests.tune.gemm_space import GemmSpace
 from tests.tune.simulated import landscape
 
 from benchmarks import search_quality, search_spaces, tune_operators
+from tilewright.runtime.measurement import Conditions
+from tilewright.space.space import Space
 
 pytest.importorskip("onnxruntime")
 
@@ -57,7 +64,49 @@ def test_spaces_are_collected_and_operators_tuned(tmp_path: Path) -> None:
     space = Measured.load("gemm", tmp_path)
     assert 2 <= space.size <= 20 and np.isfinite(space.seconds).all()
     out = tmp_path / "tuned.json"
-    options = ["--threads", "1", "--only", "^gemv 4096$", "--trials", "3", "--seconds", "120", "--repeats", "2"]
+    options = ["--threads", "1", "--only", "^gemv 4096$|^softmax 768", "--trials", "3", "--seconds", "120", "--repeats", "2"]
     assert tune_operators.main([*options, "--json", str(out)]) == 0
-    (row,) = json.loads(out.read_text())["results"]
-    assert row["workload"] == "gemv 4096" and row["trials"] == 4 and row["gain"] > 0 and row["ratio"] > 0
+    rows = json.loads(out.read_text())["results"]
+    assert [(r["workload"], r["trials"]) for r in rows] == [("gemv 4096", 4), ("softmax 768x197", 4)]
+    assert all({"default", "tuned", "onnxruntime"} <= {t["name"] for t in r["timings"]} for r in rows)
+
+
+def test_rows_of_tuned_operators_are_kept_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, made = tmp_path / "tuned.json", list[str]()
+
+    def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(w.name)
+        timings = [{"name": n, "samples": [t] * 3, "calls": 1} for n, t in (("default", 4.0), ("tuned", 1.0), ("torch", 2.0))]
+        conditions = Conditions("", "", "", 1, (0,), 0.0, 0, 3, 0.0)
+        key = dict(zip(tune_operators.KEY, tune_operators._key(w, threads, options), strict=True))
+        return {**key, "group": w.group, "trials": 5, "seconds": 2.0, "point": "", "timings": timings, "conditions": asdict(conditions)}
+
+    monkeypatch.setattr(tune_operators, "run", run)
+    options = ["--threads", "1", "--only", "^gemm", "--json", str(out), "--markdown", str(tmp_path / "page.md"), "--resume"]
+    with pytest.raises(KeyboardInterrupt):
+        tune_operators.main(options)
+    assert [r["workload"] for r in json.loads(out.read_text())["results"]] == made == ["gemm 512x512x512", "gemm 1024x1024x1024"]
+    for expected in (4, 6):  # two more each time, then none
+        made_before = list(made)
+        made.clear()
+        try:
+            tune_operators.main(options)
+        except KeyboardInterrupt:
+            assert expected == 4
+        assert len(json.loads(out.read_text())["results"]) == expected and not set(made) & set(made_before)
+    assert "gain: 4.000" in (tmp_path / "page.md").read_text() and "gemm 2.00; all 2.00" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize("workload", [w for w in TUNED if w not in WORKLOADS], ids=lambda w: w.name)
+def test_all_runtimes_agree_on_tuned_workloads(workload: Workload) -> None:
+    small = {"attention": attention(2, 20, 16), "mlp": mlp(5, 32, 48)}[workload.group]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s, dtype=np.float32) for s in small.inputs]
+    kernel = small.kernel()
+    assert [b.static_shape for b in kernel.args] == [*small.inputs, small.output]
+    space = Space(kernel, threads=1, constants=[kernel.args[n].name for n in small.constants])
+    ours = np.array(tune_operators._bound(small, space.schedule(space.default()), arrays, 1)())
+    for name, (_, result) in contenders(small, arrays, 1).items():
+        np.testing.assert_allclose(result(), ours, rtol=1e-4, atol=1e-4 * np.abs(ours).max(), err_msg=name)
