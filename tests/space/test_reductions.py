@@ -86,3 +86,54 @@ def test_sums_of_everything_run_in_lanes(host: Machine, shape: tuple[int, ...]) 
     assert any(f.kind is LoopKind.VECTOR for f in loops(kernel))
     innermost = [f for f in loops(kernel) if not any(isinstance(t, For) for t in f.body.stmts)]
     assert all(f.kind is LoopKind.VECTOR for f in innermost)
+
+
+# --- the reduction outside rows of memory -----------------------------------------------------
+
+
+def streams(space: Space) -> bool:
+    return "blocks of" in space.sketch(space.default()).name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("m", "n"), [(64, 512), (67, 1000), (129, 2049), (16, 531), (200, 488)])
+def test_operands_used_once_are_read_along_their_rows(host: Machine, m: int, n: int, threads: int) -> None:
+    """A product with a transposed matrix: a few rows are added to the sums in one go, from one end of the rows to the other."""
+    space = Space(product("ij,i->j", (m, n), (m,)), host, threads)
+    assert streams(space)
+    verify(space, space.default()[None])
+    verify(space, space.sample(6, np.random.default_rng(m)))
+    tile = next(f for f in loops(space.schedule(space.default()).kernel) if f.kind is LoopKind.UNROLL)
+    assert tile.name.startswith("i") and tile.hi.value == 8
+
+
+def channel_sums(batch: int, size: int, channels: int) -> Kernel:
+    """Sums over images, NHWC."""
+    x = lang.tensor("x", ty.f32, (batch, size, size, channels))
+    p, q = lang.reduce_axis(0, size, "p"), lang.reduce_axis(0, size, "q")
+    return lang.build("sums", [x], [lang.compute("t", (batch, channels), lambda n, c: lang.sum(x[n, p, q, c], [p, q]))])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_of_two_reduction_loops(host: Machine, threads: int) -> None:
+    space = Space(channel_sums(2, 7, 600), host, threads)
+    assert streams(space)
+    verify(space, space.default()[None])
+    verify(space, space.sample(6, np.random.default_rng(1)))
+
+
+def test_what_is_not_streamed(host: Machine) -> None:
+    """Operands used again stay in tiles; constants are stored in panels, whose rows a tile covers; so it does short rows."""
+    assert not streams(Space(product("ij,jk->ik", (64, 64), (64, 2048)), host, 1))
+    assert not streams(Space(product("ij,i->j", (256, 2048), (256,)), host, 1, ["a"]))
+    assert not streams(Space(product("ij,i->j", (256, 256), (256,)), host, 1))
+    assert not streams(Space(product("ij,i->j", (8, 2048), (8,)), host, 1))
+    assert not streams(Space(channel_sums(1, 64, 600), host, 1))  # 64 rows at once are more than prefetchers follow
+
+
+def test_streams_are_estimated_faster_than_tiles_down_the_columns(host: Machine) -> None:
+    space = Space(product("ij,i->j", (4096, 4096), (4096,)), host, 1)
+    point = space.default()
+    others = space.sample(200, np.random.default_rng(0))
+    others = others[["blocks of" not in space.sketch(p).name for p in others]]
+    assert space.estimate(point[None])[0] < 0.7 * space.estimate(others).min()

@@ -220,6 +220,8 @@ class Application(Attempts):
         for nest in list(tile.nests(self.body)):
             if (st.written_buffers(nest.root) | st.read_buffers(nest.root)) & local:
                 tile.finish_nest(self.sch, nest, structure.tiled, dims, local, moved[-1] if moved else "", choice.unroll)
+                for step in nest.reduction if structure.streamed else ():
+                    self.sch.unroll(step)
 
     # --- around tiles -----------------------------------------------------------------------
 

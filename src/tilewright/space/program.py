@@ -123,7 +123,8 @@ class _Builder:
         packed = self.panels[-1].source.buffer.name if self.panels else ""
         order = reduction_order(self.stage, packed)
         chunks = {level.loop: level.chunk for level in self.space.levels}
-        loops = [(n, chunks.get(n, ex.idx(self.stage.loops[n])), LoopKind.SERIAL) for n in order]
+        kind = LoopKind.UNROLL if self.structure.streamed else LoopKind.SERIAL
+        loops = [(n, chunks.get(n, ex.idx(self.stage.loops[n])), kind) for n in order]
         if self.space.unroll and (factor := self.unrolled()) is not None:
             last = order[-1]
             loops[-1:] = [(last, loops[-1][1] // factor, LoopKind.SERIAL), (f"{last}_unrolled", factor, LoopKind.UNROLL)]

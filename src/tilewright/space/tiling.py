@@ -17,6 +17,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr, Var, compare
 from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, ceil_div
+from tilewright.space.rules.contraction import PARALLEL_CYCLES
 from tilewright.space.stages import Stage
 
 #: Work lost to a last block that is not full, at most 1 / SLACK of the whole.
@@ -25,6 +26,8 @@ SLACK = 8
 MOST_VECTORS = 8
 #: Iterations of a block of the reduction at least, about.
 SHALLOWEST = 32
+#: Steps of a block of the reduction that run in one go where no loop is the row of a tile.
+STREAMED = (1, 2, 4, 8, 16)
 #: Values of "steps of the innermost reduction loop in one go".
 UNROLLS = (1, 2, 4)
 
@@ -46,6 +49,11 @@ class Structure:
     lead: str | None = None
     parallel: bool = False
     depth: str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a few steps of the reduction run in one go, inside the loop over tiles: rows of memory are read along."""
+        return self.depth is not None and not self.rows
 
     @property
     def tiled(self) -> tuple[str, ...]:
@@ -83,6 +91,7 @@ class TilingSpace:
     each: Mapping[str, Expr]
     unroll: Knob | None
     levels: tuple[Level, ...]
+    depth: Knob | None = None
 
     def block_level(self, loop: str) -> int:
         """The number of the level that walks the blocks of a tiled loop."""
@@ -96,9 +105,9 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         label = _label(structure, number)
         size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector, bool(structure.rows)))
         blocks[loop] = Knob(f"{prefix}{label}_blocks", _block_counts(stage.loops[loop], size[loop].values))
-    depth = Knob(f"{prefix}depth_blocks", _block_counts(stage.loops[structure.depth], (SHALLOWEST,))) if structure.depth else None
-    if depth and inner == structure.depth:
-        inner = None  # a peeled last block would not be a multiple of the steps
+    depth = _depth_knob(stage, structure, f"{prefix}depth_blocks")
+    if depth and (structure.streamed or inner == structure.depth):
+        inner = None  # a stream takes all steps in one go; a peeled last block would not be a multiple of the steps
     unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
     order = [structure.vector, *reversed(structure.rows)]
     knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([depth] if depth else []), *([unroll] if unroll else []))
@@ -130,7 +139,19 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         each,
         unroll,
         levels,
+        depth,
     )
+
+
+def _depth_knob(stage: Stage, structure: Structure, name: str) -> Knob | None:
+    """Into how many blocks the reduction is cut: few and long ones, or, for a stream, as short as the rows read side by side."""
+    if structure.depth is None:
+        return None
+    extent = stage.loops[structure.depth]
+    if not structure.streamed:
+        return Knob(name, _block_counts(extent, (SHALLOWEST,)))
+    inside = prod(stage.loops[n] for n in stage.reduction if n != structure.depth)
+    return Knob(name, tuple(sorted({-(-extent // s) for s in STREAMED if s * inside <= STREAMED[-1]} - {1})))
 
 
 def _label(structure: Structure, number: int) -> str:
@@ -214,10 +235,6 @@ def structures(
     return out
 
 
-#: Cycles of work below which waking other cores costs more than it saves.
-PARALLEL_CYCLES = 8000
-
-
 def leading(stage: Stage, vector: str, rows: tuple[str, ...], threads: int, core: VectorCore) -> list[str | None]:
     """Loops that may be outermost: those with work for every thread. [None]: one thread, the order stays."""
     if threads == 1 or prod(stage.loops.values()) / core.lanes / core.fma_per_cycle < PARALLEL_CYCLES:
@@ -229,6 +246,14 @@ def leading(stage: Stage, vector: str, rows: tuple[str, ...], threads: int, core
     units = {vector: core.lanes}
     wide = [n for n in stage.spatial if stage.loops[n] // units.get(n, 1) >= threads]
     return list(wide) or [None]
+
+
+def stream_values(space: TilingSpace, width: int, steps: int, blocks: int) -> dict[str, int]:
+    """Knob values for a stream of ``steps`` rows in tiles of ``width``, the vector loop in ``blocks``."""
+    assert space.depth is not None and space.structure.depth is not None  # a stream has both
+    vector = space.structure.vector
+    values = {space.size[vector].name: width, space.blocks[vector].name: blocks}
+    return {**values, space.depth.name: -(-space.stage.loops[space.structure.depth] // steps)}
 
 
 def tile_values(space: TilingSpace, width: int, rows: int, order: tuple[str, ...]) -> dict[str, int]:

@@ -8,6 +8,7 @@ the inner loops has constant extents.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -18,13 +19,31 @@ from tilewright.ir.buffer import Layout
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
 
+#: Cycles of work below which waking other cores costs more than it saves.
+PARALLEL_CYCLES = 8000
+#: Rows of memory that a stream reads side by side, about: each sum is then loaded and stored once for that many rows,
+#: and prefetchers still follow all of them.
+SIDE_BY_SIDE = 8
+#: Vectors of sums beside one another in a stream: enough to hide the latency of additions.
+STREAMED_VECTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The reduction outside, in groups of ``steps`` iterations of ``loop``; the sums are kept in a cache, in ``blocks`` parts."""
+
+    loop: str
+    steps: int
+    blocks: int
+
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """The chosen register tile of a stage: loops by the stage's names, extents in elements.
 
     ``outer`` are the loops around the tile, outermost first: ``vector`` and ``row`` stand there for
-    the loops over tiles. ``parallel`` is the loop divided among cores (None: too little work).
+    the loops over tiles. ``parallel`` is the loop divided among cores (None: too little work). ``stream`` says how
+    an operand is read row by row whose rows are longer than a tile.
     """
 
     vector: str
@@ -34,6 +53,7 @@ class Tiling:
     outer: tuple[str, ...]
     parallel: str | None
     cycles: float
+    stream: Stream | None = None
 
     def __str__(self) -> str:
         row = f"{self.row}:{self.rows} x " if self.row else ""
@@ -92,8 +112,56 @@ def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = 
     row = problem.spatial[int(pop.row[0])] if pop.row[0] >= 0 else None
     width = min(int(pop.vectors[0]) * core.lanes, stage.loops[vector])
     rows = int(pop.rows[0])
+    streamed = _streamed_vector(problem, core)
+    if streamed is not None:
+        return _stream(problem, core, threads, *streamed, float(pop.cycles[0]))
     outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)
     return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[0]))
+
+
+def _streamed_vector(problem: Contraction, core: VectorCore) -> tuple[str, str, int] | None:
+    """The vector loop, the reduction loop and the steps of a stream, where the reduction is best outside.
+
+    That is where the largest operand is used once, and its rows are longer than a tile: running down all rows, a tile
+    would begin in another page at every step.
+    """
+    x = max(problem.inputs, key=lambda o: o.elements * o.itemsize)
+    vector = next((n for n in problem.spatial if x.stride(n) == 1 and problem.output.stride(n) == 1), None)
+    steps = [n for n in problem.reduction if problem.loops[n] > 1]
+    if vector is None or x.free or any(x.stride(n) == 0 for n in problem.spatial if problem.loops[n] > 1):
+        return None
+    widest = (core.registers - 2) * core.lanes
+    if not steps or any(abs(x.stride(n) or 0) <= widest for n in steps):
+        return None
+    outermost = max(steps, key=lambda n: abs(x.stride(n) or 0))
+    inside = prod(problem.loops[n] for n in steps if n != outermost)
+    together = max(SIDE_BY_SIDE // inside, 1)
+    if inside > SIDE_BY_SIDE or problem.loops[outermost] < 2 * together:
+        return None
+    return vector, outermost, together
+
+
+def _stream(problem: Contraction, core: VectorCore, threads: int, vector: str, loop: str, steps: int, cycles: float) -> Tiling:
+    """The tile of a stream, its loops, and blocks of the vector loop: enough for all threads, and each one's sums stay in L2."""
+    width = min(STREAMED_VECTORS * core.lanes, problem.loops[vector])
+    others = tuple(n for n in problem.spatial if n != vector and problem.loops[n] > 1)
+    tiles = -(-problem.loops[vector] // width)
+    room = max(core.l2_bytes // 4 // (width * problem.output.itemsize), 1)
+    least = -(-tiles // room)
+    busy = threads > 1 and _arithmetic(problem, core) > PARALLEL_CYCLES
+    lead = next((n for n in others if problem.loops[n] >= threads), None) if busy else None
+    if busy and lead is None and tiles >= 2 * threads:
+        lead = vector
+
+    def slowest(blocks: int) -> tuple[int, int]:
+        """Tiles one after the other: whole blocks are divided among threads, a smaller last one runs alone."""
+        each = -(-tiles // blocks)
+        whole = problem.loops[vector] // (each * width)
+        return -(-whole // threads) * each + tiles - whole * each, blocks
+
+    blocks = min(range(max(least, threads), max(least, threads) + 3 * threads), key=slowest) if lead == vector else least
+    outer = (*([lead] if lead else []), *(n for n in (*others, vector) if n != lead))
+    return Tiling(vector, None, width, 1, outer, lead, cycles, Stream(loop, steps, blocks))
 
 
 def _loop_order(
@@ -122,7 +190,7 @@ def _loop_order(
         return tuple(n for n in order if trips[n] > 1), None
     work = [costs[i] / core.outer_bytes_per_cycle + _imbalance(orders[i], trips, threads) * _arithmetic(problem, core) for i in range(3)]
     order = [n for n in orders[int(np.argmin(work))] if trips[n] > 1]
-    busy = _arithmetic(problem, core) > 8000
+    busy = _arithmetic(problem, core) > PARALLEL_CYCLES
     return tuple(order), (order[0] if order and busy else None)
 
 

@@ -32,7 +32,7 @@ from tilewright.space.rules import contraction, instructions, rows, writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
-from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, structures, tile_values, tiling_space, value_of
+from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, stream_values, structures, tile_values, tiling_space, value_of
 
 #: Structures whose best tile is estimated slower than the best of all by this factor are left out.
 HOPELESS = 3.0
@@ -118,15 +118,24 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     for structure, cycles in listed:
         order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
         space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
-        preferred = tile_values(space, choice.width, choice.rows, choice.outer) if choice and structure == wanted else None
+        preferred = _values(space, choice) if choice and structure == wanted else None
         yield Option(stage, space, cycles, preferred)
+
+
+def _values(space: TilingSpace, choice: contraction.Tiling) -> dict[str, int]:
+    """The numbers of the estimate's choice."""
+    if choice.stream:
+        return stream_values(space, choice.width, choice.stream.steps, choice.stream.blocks)
+    return tile_values(space, choice.width, choice.rows, choice.outer)
 
 
 def _deep(stage: Stage, structure: Structure) -> Structure | None:
     """The structure with its reduction in blocks, where that is long: what a block reads then stays in a nearer cache."""
     order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
     long = prod(stage.loops[n] for n in order) >= LONG_REDUCTION and stage.loops[order[0]] >= 2 * SHALLOWEST
-    return replace(structure, depth=order[0]) if long and len(structure.rows) == 1 else None
+    inside = prod(stage.loops[n] for n in order[1:])
+    fits = len(structure.rows) == 1 or (not structure.rows and not structure.packing and inside <= contraction.SIDE_BY_SIDE)
+    return replace(structure, depth=order[0]) if long and fits else None
 
 
 def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> Structure:
@@ -140,7 +149,10 @@ def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> St
                 packing.append((a.buffer.name, "copy"))
     threads = context.threads > 1 and choice.parallel is not None
     rows = (choice.row,) if choice.row else ()
-    return Structure(choice.vector, rows, tuple(dict.fromkeys(packing)), choice.parallel if threads else None, threads)
+    lead = choice.parallel if threads else None
+    if choice.stream:
+        return Structure(choice.vector, (), (), lead, threads, choice.stream.loop)
+    return Structure(choice.vector, rows, tuple(dict.fromkeys(packing)), lead, threads)
 
 
 def _along(stage: Stage) -> str:
