@@ -39,7 +39,7 @@ from tilewright.graph.fusion import Fusion
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.records import Record, RecordStore
-from tilewright.space.narrow import fixed_mapping, plain
+from tilewright.space.narrow import OneMapping, PlainTiles
 from tilewright.space.rule import Rule, discover
 from tilewright.space.space import Space
 from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
@@ -53,27 +53,27 @@ class Variant:
     """What is searched: ``narrow`` makes the rules of the space from all rules."""
 
     fusion: Fusion = "dp"
-    narrow: Callable[..., Rule] | None = None
+    narrow: Callable[[tuple[Rule, ...]], Rule] | None = None
     scheduler: str = "gradient"
 
     def space(self, kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> Space:
         """The space of one kernel of the network."""
-        return Space(kernel, machine, threads, constants, rules=[self.narrow(*discover())] if self.narrow else None)
+        return Space(kernel, machine, threads, constants, rules=[self.narrow(discover())] if self.narrow else None)
 
 
-def plain_one_mapping(*rules: Rule) -> Rule:
-    """A single sketch: numbers are all that is left to search."""
-    return plain(fixed_mapping(*rules))
+def one_sketch(rules: tuple[Rule, ...]) -> Rule:
+    """Plain tiles of one mapping: numbers are all that is left to search."""
+    return PlainTiles((OneMapping(rules),))
 
 
 VARIANTS: Mapping[str, Variant] = {
     "all": Variant(),
     "greedy fusion": Variant(fusion="greedy"),
     "no fusion": Variant(fusion="none"),
-    "plain tiles": Variant(narrow=plain),
-    "one mapping": Variant(narrow=fixed_mapping),
+    "plain tiles": Variant(narrow=PlainTiles),
+    "one mapping": Variant(narrow=OneMapping),
     "turns": Variant(scheduler="turns"),
-    "none": Variant("none", plain_one_mapping, "turns"),
+    "none": Variant("none", one_sketch, "turns"),
 }
 
 
