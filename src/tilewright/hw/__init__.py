@@ -4,6 +4,7 @@ from tilewright.hw.availability import Requires, cpu, gpu
 from tilewright.hw.axis import Axis, AxisRule, axes, step, upto, vector
 from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange, base, extent, mantissa, require, stride, tied, value_range
 from tilewright.hw.emit import LLVM, PTX, Bits, CText, Fragment, RoCC, Steps
+from tilewright.hw.hierarchy import Hierarchy, Storage
 from tilewright.hw.instruction import Family, Instruction, Operand, instruction
 from tilewright.hw.load import list_machines, load_machine
 from tilewright.hw.machine import Machine, Target
@@ -21,6 +22,7 @@ __all__ = [
     "CText",
     "Family",
     "Fragment",
+    "Hierarchy",
     "Instruction",
     "Machine",
     "Mantissa",
@@ -31,6 +33,7 @@ __all__ = [
     "Requires",
     "RoCC",
     "State",
+    "Storage",
     "Steps",
     "Target",
     "Tied",

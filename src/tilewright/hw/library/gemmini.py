@@ -11,6 +11,7 @@ from __future__ import annotations
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import require, stride
 from tilewright.hw.emit import Bits, RoCC, Steps
+from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
@@ -201,3 +202,35 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
 
 
 default = gemmini()
+
+
+def hierarchy(name: str = "gemmini") -> Hierarchy:
+    """Its memories at any size, for analytical models: registers L0 (weights), accumulator L1, scratchpad L2, main memory L3.
+
+    ``dim`` columns each own an accumulator of 32-bit words with two ports; ``dim`` bytes of the scratchpad are a line.
+    Energies (pJ) are those of the co-design model, fitted to Accelergy's.
+    """
+    return Hierarchy(
+        name,
+        (
+            Storage("L3", energy=100, words_per_cycle=8, line=64),
+            Storage(
+                "L2",
+                energy=lambda m: 0.49 + 0.02513 * m["scratchpad_bytes"] / 1024,
+                words_per_cycle=lambda m: m["dim"] * 2,
+                words=lambda m: m["scratchpad_bytes"],
+                line=lambda m: m["dim"],
+                reuse=STREAMED,
+            ),
+            Storage(
+                "L1",
+                energy=lambda m: 1.94 + 0.1005 * m["accumulator_bytes"] / 1024 / m["dim"],
+                words_per_cycle=2,
+                words=lambda m: m["accumulator_bytes"] / 4 / m["dim"],
+                word_bytes=4,
+            ),
+            Storage("L0", energy=0.48746, words=1),
+        ),
+        arithmetic=0.5608,
+        parameters=("dim", "scratchpad_bytes", "accumulator_bytes"),
+    )

@@ -1,0 +1,129 @@
+"""Cycles and energy of a layer on a machine of explicit memories: accesses of each level, and a roofline over them.
+
+Everything overlaps: the layer takes as long as the busiest of the arithmetic (one step for each iteration in
+time) and the memories (words over words a cycle of the instances in use). Energy is accesses times what each costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.loopnest import LoopNest, mapping_program
+from tilewright.cost.program import read
+from tilewright.cost.residence import Movement, movements
+from tilewright.hw.hierarchy import Hierarchy, Storage
+from tilewright.ir.stmt import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class NestCost:
+    """``cycles``, ``energy`` (pJ), and by name of level the ``words`` accessed, those ``held`` by one instance, the ``instances`` in use.
+
+    Values are numbers, arrays or tensors, as the environment's.
+    """
+
+    cycles: Any
+    energy: Any
+    words: Mapping[str, Any]
+    held: Mapping[str, Any]
+    instances: Mapping[str, Any]
+
+
+class NestModel:
+    """The model of one ``layer`` and one mapping structure on one hierarchy: compiled once, evaluated on anything.
+
+    Knobs of ``nest``, sizes of the layer and parameters of the hierarchy are bound at evaluation. ``rounded`` counts
+    whole cycles and whole lines; without it the result is smooth between kinks, for searches that follow gradients.
+    """
+
+    def __init__(self, layer: Kernel, nest: LoopNest, hierarchy: Hierarchy, rounded: bool = True):
+        self.program = read(mapping_program(layer, nest))
+        self.hierarchy, self.rounded = hierarchy, rounded
+        self.movements = movements(self.program, nest, hierarchy)
+        steps = self.graph.product(x.trips for x, p in zip(self.program.statements[0].loops, nest.loops(), strict=True) if not p.spatial)
+        self._outputs = self._formulas(steps)
+        self._tape = Tape(self._outputs)
+
+    @property
+    def graph(self) -> Graph:
+        return self.program.graph
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names an evaluation must bind."""
+        return self._tape.variables
+
+    @property
+    def operations(self) -> int:
+        """Length of an evaluation."""
+        return len(self._tape)
+
+    def __call__(self, env: Mapping[str, Any]) -> NestCost:
+        """Evaluate with numbers, arrays or tensors of one length."""
+        cycles, energy, *rest = self._tape(env)
+        names = [s.name for s in self.hierarchy.levels]
+        n = len(names)
+        words, held, instances = (dict(zip(names, rest[i * n : (i + 1) * n], strict=True)) for i in range(3))
+        return NestCost(cycles, energy, words, held, instances)
+
+    def _formulas(self, steps: Formula) -> list[Formula]:
+        g, h = self.graph, self.hierarchy
+        parameters = {p: g.var(p) for p in h.parameters}
+        operations = self.graph.product(x.trips for x in self.program.statements[0].loops)
+        cycles, energy = steps, operations * h.rate(h.arithmetic, parameters)
+        words, held, instances = [], [], []
+        for s in h.levels:
+            own = [m for m in self.movements if m.level == s.name]
+            words.append(g.sum(m.reads + m.fills + m.updates for m in own))
+            held.append(g.sum(m.held for m in own))
+            instances.append(own[0].instances if own else g.const(1))
+            energy = energy + self._energy(s, own, parameters)
+            if s.words_per_cycle is not None:
+                rate = h.rate(s.words_per_cycle, parameters) * instances[-1]
+                cycles = g.max(cycles, g.ceildiv(words[-1], rate) if self.rounded else g.div(words[-1], rate))
+        return [cycles, energy, *words, *held, *instances]
+
+    def _energy(self, s: Storage, own: Sequence[Movement], parameters: Mapping[str, Formula]) -> Formula:
+        """Each kind of access of each tensor fills its own lines."""
+        g = self.graph
+        line = g.lift(self.hierarchy.rate(s.line, parameters))
+        counts = [c for m in own for c in (m.reads, m.fills, m.updates)]
+        paid = [g.ceildiv(c, line) * line for c in counts] if self.rounded else counts
+        return g.sum(paid) * self.hierarchy.rate(s.energy, parameters)
+
+
+@dataclass(slots=True)
+class Population:
+    """Models of one layer kernel on one hierarchy, by structure: rows whose mappings share one are evaluated together."""
+
+    layer: Kernel
+    hierarchy: Hierarchy
+    _models: dict[LoopNest, NestModel] = field(default_factory=dict)
+
+    def model(self, structure: LoopNest) -> NestModel:
+        """The model of a structure, built when first asked for."""
+        if structure not in self._models:
+            self._models[structure] = NestModel(self.layer, structure, self.hierarchy)
+        return self._models[structure]
+
+    def evaluate(self, nests: Sequence[LoopNest], parameters: Mapping[str, Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+        """Cycles and energy (pJ), each [len(nests)].
+
+        ``parameters`` holds a column for each machine parameter and each size of the layer that no loop makes (strides).
+        """
+        columns = {k: np.asarray(v, dtype=np.float64) for k, v in parameters.items()}
+        groups: dict[LoopNest, list[int]] = {}
+        for n, nest in enumerate(nests):
+            groups.setdefault(nest.structure(), []).append(n)
+        cycles, energy = np.empty(len(nests)), np.empty(len(nests))
+        for structure, rows in groups.items():
+            values = [nests[r].environment() for r in rows]
+            env = {k: np.array([v[k] for v in values], dtype=np.float64) for k in values[0]}
+            cost = self.model(structure)({**env, **{k: v[rows] for k, v in columns.items()}})
+            cycles[rows], energy[rows] = cost.cycles, cost.energy
+        return cycles, energy
