@@ -134,7 +134,8 @@ def test_similar_finds_other_shapes_nearest_first(store: RecordStore) -> None:
 
 def test_sessions_are_found_again(store: RecordStore) -> None:
     store.add_tasks([task()])
-    first = store.save(Session("model.onnx", {task().key: 12.0}, "xgb", 3, 100, None, {"threads": 1}))
+    conditions = ({"host": "here", "load": 0.25, "versions": {"python": "3"}},)
+    first = store.save(Session("model.onnx", {task().key: 12.0}, "xgb", 3, 100, None, {"threads": 1}, sittings=conditions))
     second = store.save(Session("matmul", {task().key: 1.0}, created="2999-01-01"))
     assert store.session(first.id) == first and store.session(first.id[:-1]) == first
     assert store.sessions() == [second, first] and store.sessions(subject="model.onnx", state="running") == [first]

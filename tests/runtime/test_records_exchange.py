@@ -30,7 +30,7 @@ def test_export_and_import_lose_nothing(tmp_path_factory: pytest.TempPathFactory
     with RecordStore(folder / "a.db") as a, RecordStore(folder / "b.db") as b:
         a.add(*items)
         a.add_tasks([task()])
-        a.save(Session("m", {task().key: 2.0}, options={"deep": [1, {"x": None}]}))
+        a.save(Session("m", {task().key: 2.0}, options={"deep": [1, {"x": None}]}, sittings=({"load": 1.5},)))
         lines = list(export_lines(a))
         first, second = import_lines(b, lines), import_lines(b, (line.encode() + b"\n" for line in lines))
         assert (first.added, first.known, first.refused) == (len(items), 0, [])

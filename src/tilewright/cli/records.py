@@ -232,6 +232,14 @@ def _print_session(console: Console, store: RecordStore, session: Session) -> No
     s = session
     console.print(f"session {s.id}: {escape(s.subject)}, {s.state}, by {s.author}, seed {s.seed}, on {s.host}", highlight=False)
     console.print(f"begun {s.created[:16]}, last change {s.updated[:16]}, budget {_budget(s)}", highlight=False)
+    for x in s.sittings:
+        versions = ", ".join(f"{name} {version}" for name, version in x.get("versions", {}).items())
+        console.print(
+            f"sitting of {str(x.get('date'))[:16]} on {x.get('host')}: {x.get('processor')}, {x.get('processors')} processors, "
+            f"{x.get('threads')} threads, load average {x.get('load')} before, {versions}",
+            markup=False,
+            highlight=False,
+        )
     out = table("task", "kernel", "weight", "trials", "failed", "baseline", "best", "gain", numbers=("weight", "trials", *_FIGURES[2:]))
     for key, weight in s.tasks.items():
         mine = store.records(key, session=s.id)

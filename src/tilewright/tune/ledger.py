@@ -14,6 +14,7 @@ from tilewright.runtime.jobs import Outcome, Status
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.records.record import host_name
 from tilewright.schedule.trace import Trace
+from tilewright.tune.claim import Claim
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ class Entry:
 class Ledger:
     """Records of one task within one session. A full disk costs the records (after one warning), not the search."""
 
-    def __init__(self, store: RecordStore, task: Task, session: Session):
+    def __init__(self, store: RecordStore, task: Task, claim: Claim):
         self.task = task
         self._store = store
-        self._session = session
+        self._claim = claim
+        self._session = claim.session
         self._writable = True
 
     @staticmethod
@@ -50,13 +52,7 @@ class Ledger:
         """The page of a session: of the one that was killed or stopped when it asked for the same, or a new one."""
         task = Task.of(space.kernel, space.machine, space.threads, space.constants)
         store.add_tasks([task])
-        for s in store.sessions(subject=subject):
-            if s.state in ("running", "stopped") and (dict(s.tasks), s.author, s.seed) == ({task.key: 1.0}, author, seed):
-                session = replace(s, trials=trials, seconds=seconds, state="running")
-                break
-        else:
-            session = Session(subject, {task.key: 1.0}, author, seed, trials, seconds)
-        return Ledger(store, task, store.save(session))
+        return Ledger(store, task, Claim.take(store, Session(subject, {task.key: 1.0}, author, seed, trials, seconds), space.threads))
 
     def add(self, entry: Entry, role: str) -> None:
         """Write down a trial."""
@@ -74,7 +70,8 @@ class Ledger:
 
     def close(self, state: str) -> None:
         """The session is over."""
-        self._try(lambda: self._store.save(replace(self._session, state=state)))
+        self._try(lambda: self._claim.close(state))
+        self._claim.release()
 
     def trials(self, space: TunableSpace) -> list[tuple[np.ndarray, Outcome, float]]:
         """(point, outcome, estimate) of the task's recorded trials that are points of ``space``, of any session."""

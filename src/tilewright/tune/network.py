@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -27,6 +27,7 @@ from tilewright.runtime.records import RecordStore, Session, Task
 from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
+from tilewright.tune.claim import Claim, warn_of_load
 from tilewright.tune.decision import Standing
 from tilewright.tune.ledger import Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
@@ -134,6 +135,7 @@ def tune_network(
         workers = executor if executor is not None else stack.enter_context(Workers())
         prepared = prepare(graph, machine, threads=threads, fusion=fusion)
         tuner = _Tuner(_entries(prepared), machine, threads, make_space or _space, workers, store, author, seed, start)
+        warn_of_load(max(workers.width, threads))
         session = tuner.open(graph.name, trials, seconds)
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
         state = "failed"
@@ -200,7 +202,7 @@ class _Tuner:
         self._machine, self._threads, self._make_space = machine, threads, make_space
         self._executor, self._store, self._author, self._seed = executor, store, author, seed
         self._start = start
-        self._session: Session | None = None
+        self._claim: Claim | None = None
 
     def elapsed(self) -> float:
         """Seconds since tuning began."""
@@ -210,17 +212,14 @@ class _Tuner:
         """Begin a session in the records, or go on with the one that was killed or stopped; returns its name."""
         weights = {e.task.key: float(e.weight) for e in self.entries}
         self._store.add_tasks([e.task for e in self.entries])
-        for s in self._store.sessions(subject=subject):
-            if s.state in ("running", "stopped") and (dict(s.tasks), s.author, s.seed) == (weights, self._author, self._seed):
-                self._session = self._store.save(replace(s, trials=trials, seconds=seconds, state="running"))
-                return self._session.id
-        self._session = self._store.save(Session(subject, weights, self._author, self._seed, trials, seconds))
-        return self._session.id
+        wanted = Session(subject, weights, self._author, self._seed, trials, seconds)
+        self._claim = Claim.take(self._store, wanted, self._threads)
+        return self._claim.session.id
 
     def close(self, state: str) -> None:
         """The session is over."""
-        if self._session is not None:
-            self._store.save(replace(self._session, state=state))
+        if self._claim is not None:
+            self._claim.close(state)
 
     def run(
         self,
@@ -285,7 +284,7 @@ class _Tuner:
                 author = make_author(self._author, space, self._seed)
             except SpaceError:
                 return False  # a program without a schedule space runs as the default has it
-            ledger = Ledger(self._store, e.task, self._session) if self._session is not None else None
+            ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
             e.search = Search(space, author, self._executor, seed=self._seed, ledger=ledger)
             e.search.resume()
             e.search.baseline()

@@ -19,6 +19,7 @@ from tilewright.schedule.trace import Trace
 from tilewright.tune.author import Author
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import Budget
+from tilewright.tune.claim import warn_of_load
 from tilewright.tune.decision import Standing, unconfirmed
 from tilewright.tune.ledger import Ledger
 from tilewright.tune.search import Search, Trial, TunableSpace
@@ -99,7 +100,7 @@ def tune(
     without improvement end the session (None: never). Ctrl-C ends it with the best so far.
 
     Raises TuneError for an unknown author, for a budget in which nothing can be measured, and when
-    no candidate works.
+    no candidate works, and while another process does the same with the same records.
     """
     if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
         given = f"{trials} trials" if seconds is None else f"{seconds:g} s"
@@ -109,14 +110,14 @@ def tune(
     name = author if isinstance(author, str) else type(author).__name__
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) or records is None else stack.enter_context(RecordStore(Path(records)))
-        ledger = Ledger.open(store, space, subject or space.kernel.name, name, seed, trials, seconds) if store is not None else None
-        writer = _author(author, space, seed, ledger)
         workers = executor if executor is not None else stack.enter_context(Workers())
-        search = Search(space, writer, workers, seed=seed, ledger=ledger)
-        if progress is not None:
-            search.on_trial = lambda trial: progress(_progress(search, budget, trial))
+        warn_of_load(max(workers.width, space.threads))
+        ledger = Ledger.open(store, space, subject or space.kernel.name, name, seed, trials, seconds) if store is not None else None
         state = "failed"
         try:
+            search = Search(space, _author(author, space, seed, ledger), workers, seed=seed, ledger=ledger)
+            if progress is not None:
+                search.on_trial = lambda trial: progress(_progress(search, budget, trial))
             standing, reason = _searched(search, budget, resume=author != REPLAY)
             state = "stopped" if reason == "interrupted" else "done"
         finally:

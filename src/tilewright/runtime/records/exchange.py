@@ -195,7 +195,8 @@ _ANYTHING = _is_map(lambda value: True)
 _FORMS: dict[type, dict[str, Callable[[Any], bool]]] = {
     Task: {"threads": _is_int, "constants": _is_list(_is_text)},
     Session: {
-        "tasks": _is_map(_is_number), "options": _ANYTHING, "seed": _is_int, "trials": _or_none(_is_int), "seconds": _or_none(_is_number)
+        "tasks": _is_map(_is_number), "options": _ANYTHING, "seed": _is_int, "trials": _or_none(_is_int), "seconds": _or_none(_is_number),
+        "sittings": _is_list(_ANYTHING),
     },
     Record: {
         "samples": _is_list(_is_number), "point": _or_none(_ANYTHING), "estimate": _or_none(_is_number), "seed": _is_int,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.records.exchange import record_line, session_line, task_line
-from tilewright.runtime.records.store import SESSION_COLUMNS, TASK_COLUMNS, record_columns, record_of, session_of, task_of
+from tilewright.runtime.records.store import TASK_COLUMNS, record_columns, record_of, session_columns, session_of, task_of
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
@@ -35,7 +35,7 @@ def salvage_lines(path: Path) -> Iterator[str]:
         for task in _rows(connection, path, "tasks", TASK_COLUMNS, task_of):
             tasks[task.key] = task
             yield task_line(task)
-        for session in _rows(connection, path, "sessions", SESSION_COLUMNS, session_of):
+        for session in _rows(connection, path, "sessions", session_columns(connection), session_of):
             if all(key in tasks for key in session.tasks):
                 yield session_line(session)
         for record in _rows(connection, path, "records", record_columns(connection), lambda row: record_of(row, tasks[row[1]])):

@@ -46,6 +46,7 @@ MIGRATIONS = (
     ALTER TABLE records ADD COLUMN winner INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE records ADD COLUMN gain REAL;
     """,
+    "ALTER TABLE sessions ADD COLUMN sittings TEXT NOT NULL DEFAULT '[]'",
 )
 VERSION = len(MIGRATIONS)
 

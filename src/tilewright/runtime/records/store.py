@@ -26,12 +26,17 @@ RECORD_COLUMNS = (
     "against, winner, gain"
 )
 TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
-SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated"
+SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated, sittings"
 
 
 def record_columns(connection: sqlite3.Connection) -> str:
     """RECORD_COLUMNS for a SELECT from a file of any version (only files opened for writing are brought up to date)."""
     return RECORD_COLUMNS if version_of(connection) >= 4 else RECORD_COLUMNS.replace("against, winner, gain", "'', 0, NULL")
+
+
+def session_columns(connection: sqlite3.Connection) -> str:
+    """SESSION_COLUMNS likewise."""
+    return SESSION_COLUMNS if version_of(connection) >= 5 else SESSION_COLUMNS.replace("sittings", "'[]'")
 
 
 def _marks(columns: str) -> str:
@@ -269,7 +274,8 @@ class RecordStore:
         with self._reading() as connection:
             if version_of(connection) < 2:  # a file of an older version, opened for reading only
                 return []
-            return [session_of(row) for row in connection.execute(f"SELECT {SESSION_COLUMNS} FROM sessions {rest}", values)]
+            query = f"SELECT {session_columns(connection)} FROM sessions {rest}"
+            return [session_of(row) for row in connection.execute(query, values)]
 
 
 def records_path() -> Path:
@@ -328,12 +334,12 @@ def record_of(row: tuple[Any, ...], task: Task) -> Record:
 def _session_row(s: Session) -> tuple[Any, ...]:
     return (
         s.id, s.subject, json.dumps(dict(s.tasks)), s.author, s.seed, s.trials, s.seconds, json.dumps(dict(s.options)), s.state,
-        s.host, s.created, s.updated,
+        s.host, s.created, s.updated, json.dumps([dict(x) for x in s.sittings]),
     )  # fmt: skip
 
 
 def session_of(row: tuple[Any, ...]) -> Session:
     """The session of a row of SESSION_COLUMNS."""
-    id_, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated = row
+    id_, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated, sittings = row
     tasks, options = json.loads(tasks), json.loads(options)
-    return Session(subject, tasks, author, seed, trials, seconds, options, state, id_, host, created, updated)
+    return Session(subject, tasks, author, seed, trials, seconds, options, state, id_, host, created, updated, json.loads(sittings))
