@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from tilewright.graph.network import plan_steps
 from tilewright.graph.partition import Problem, bits
 from tilewright.graph.patterns import Pattern, patterns
 from tilewright.graph.roofline import Shape, estimate, regions
-from tilewright.hw import Machine
+from tilewright.hw import Machine, load_machine
 from tilewright.ir.stmt import Kernel, allocated
 from tilewright.util.errors import TilewrightError
 
@@ -116,12 +117,59 @@ def test_softmax_takes_the_scaling_before_it_along() -> None:
 def test_transpositions_join_the_product_that_reads_or_makes_them() -> None:
     graph = compose_movements(load(attention()))
     made = kinds(graph)
-    assert "Transpose+MatMul+Transpose" in made  # v is read where it is, and the result written where it is wanted
+    # v is read where it is, and the result written where it is wanted
+    assert "Transpose+Transpose+MatMul+Div+Softmax+MatMul+Transpose" in made
     assert len(made) < len(kinds(graph, "greedy")) < len(kinds(graph, "none"))
 
 
-def test_attention_is_not_one_kernel_without_a_rule_that_runs_it_as_one() -> None:
-    assert not any(k.count("MatMul") > 1 for k in kinds(load(attention())))
+def heads(tokens: int, mask: bool = False) -> ModelProto:
+    """softmax(q k^T / 4 + mask) v for three heads of width 16."""
+    nodes = [
+        node("MatMul", "q k", "s"), node("Div", "s root", "d"), *([node("Add", "d m", "z")] if mask else []),
+        node("Softmax", "z" if mask else "d", "p", axis=-1), node("MatMul", "p v", "y"),
+    ]  # fmt: skip
+    shapes = {"q": [1, 3, tokens, 16], "k": [1, 3, 16, tokens], "v": [1, 3, tokens, 16]} | ({"m": [tokens, tokens]} if mask else {})
+    return build(nodes, shapes, ["y"], {"root": np.float32(4).reshape(1)})
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_attention_is_one_kernel_and_agrees_with_onnxruntime(threads: int, mask: bool) -> None:
+    proto = heads(157, mask)
+    assert kinds(load(proto)) == ["MatMul+Div+" + ("Add+" if mask else "") + "Softmax+MatMul"]
+    network = compile(proto, threads=threads, fusion="dp")
+    rng = np.random.default_rng(7)
+    shapes = {"q": (1, 3, 157, 16), "k": (1, 3, 16, 157), "v": (1, 3, 157, 16)}
+    inputs = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
+    if mask:
+        inputs["m"] = np.triu(np.full((157, 157), -np.inf, np.float32), 1)  # no query sees later keys
+    (want,) = onnxruntime_outputs(proto, inputs).values()
+    np.testing.assert_allclose(network(inputs)["y"], want, rtol=1e-4, atol=1e-5)
+
+
+def group_of(proto: ModelProto, *members: int) -> Kernel:
+    """The operations at the given positions (default: all) as one kernel."""
+    graph = load(proto)
+    operations = [graph.operations[i] for i in members or range(len(graph.operations))]
+    return group_kernel(operations, graph.buffers, frozenset(operations[-1].outputs)).kernel
+
+
+def test_scores_of_an_attention_are_not_priced_as_memory_traffic() -> None:
+    machine = load_machine("x86.avx512")
+    kernel = group_of(heads(512))
+    (region,) = regions(kernel, machine)
+    assert region.shape is Shape.CHAIN and region.again == {b.name for b in kernel.args if b.name in ("x_1", "x_2")}
+    alone = sum(estimate(group_of(heads(512), *members), machine, 1) for members in ((0,), (1, 2), (3,)))
+    moved = 3 * 512 * 512 * 4 * 4  # scores and weights, each written and read again
+    assert alone - estimate(kernel, machine, 1) > machine.seconds(moved / 64)  # at no more than a register a cycle
+
+
+def test_rows_too_long_for_a_core_are_no_chain() -> None:
+    machine = load_machine("x86.avx512")
+    small = replace(machine, memories=tuple(replace(m, bytes=4096) if m.name in ("l1", "l2") else m for m in machine.memories))
+    kernel = group_of(heads(512))
+    assert Shape.CHAIN not in {r.shape for r in regions(kernel, small)}
+    assert estimate(kernel, small, 1) > estimate(kernel, machine, 1)
 
 
 def test_with_a_price_that_favours_it_attention_is_one_kernel() -> None:

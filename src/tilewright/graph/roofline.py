@@ -23,6 +23,7 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Expr, Intrinsic, Var
 from tilewright.ir.stmt import Kernel, allocated
+from tilewright.space.chains import FEWEST_ROWS, SHARE, chain_of
 from tilewright.space.stages import Stage, stages
 from tilewright.space.strides import Access
 from tilewright.util.errors import ScheduleError
@@ -47,6 +48,7 @@ class Shape(Enum):
 
     TILE = "tile"  # a reduction held in registers, with what is computed from its result
     ROWS = "rows"  # reductions along memory, row by row
+    CHAIN = "chain"  # contractions and what is between them, in blocks of rows
     POINTS = "points"
 
 
@@ -65,11 +67,18 @@ class Nest:
 
 @dataclass(slots=True)
 class Region:
-    """Nests that run together; ``written`` are the buffers they compute."""
+    """Nests that run together; ``written`` are the buffers they compute.
+
+    ``rows`` is the loop that the nests of a chain share (by the last nest's name); ``again`` are the operands that each
+    of its blocks reads anew, ``row_bytes`` what one row keeps inside.
+    """
 
     shape: Shape
     nests: list[Nest] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
+    rows: str = ""
+    again: frozenset[str] = frozenset()
+    row_bytes: int = 0
 
     def add(self, *found: Nest) -> None:
         self.nests += found
@@ -81,7 +90,7 @@ def estimate(kernel: Kernel, machine: Machine, threads: int, constants: frozense
 
     ScheduleError when a nest is not rectangular.
     """
-    found = regions(kernel)
+    found = regions(kernel, machine)
     seconds = _TIE * (len(found) - 1)
     private = {b.name for b in allocated(kernel)}
     tiles = sum(r.shape is Shape.TILE for r in found)
@@ -93,14 +102,18 @@ def estimate(kernel: Kernel, machine: Machine, threads: int, constants: frozense
     return seconds
 
 
-def regions(kernel: Kernel) -> list[Region]:
-    """The regions of ``kernel``, in order of their first nest."""
+def regions(kernel: Kernel, machine: Machine | None = None) -> list[Region]:
+    """The regions of ``kernel``, in order of their first nest; chains where a block of rows fits a core of ``machine``."""
     out: list[Region] = []
     private = {b.name for b in allocated(kernel)}
     every = [Nest(s) for s in stages(kernel)]
     readers = Counter(name for s in every for name in s.inputs)
     starts: dict[str, Nest] = {}
-    for s in every:
+    chain, members = _chain([s.stage for s in every], private, machine)
+    for n, s in enumerate(every):
+        if chain is not None and n in members:
+            chain.add(s)
+            continue
         if s.stage.is_init:
             starts[s.name] = s
             continue
@@ -112,7 +125,19 @@ def regions(kernel: Kernel) -> list[Region]:
         elif home.shape is Shape.POINTS:
             home.shape = s.shape
         home.add(*nests, s)
-    return out + [Region(Shape.POINTS, [s], {s.name}) for s in starts.values()]
+    return out + [Region(Shape.POINTS, [s], {s.name}) for s in starts.values()] + ([chain] if chain is not None else [])
+
+
+def _chain(every: list[Stage], private: set[str], machine: Machine | None) -> tuple[Region | None, tuple[int, ...]]:
+    """An empty region for the chain that ends with the last nest, and its nests; None where a block would not fit a core."""
+    found = chain_of(every, private)
+    if found is None:
+        return None, ()
+    row_bytes = found.row_bytes(every)
+    if machine is not None and (not machine.vector_bits or row_bytes * FEWEST_ROWS > on_chip_bytes(machine)):
+        return None, ()
+    again = {a.buffer.name for n in found.links for a in every[n].reads() if not a.moved_by(found.row.own[n])}
+    return Region(Shape.CHAIN, rows=found.row.loop, again=frozenset(again), row_bytes=row_bytes), found.members
 
 
 def _shape(s: Stage, reads: list[Access]) -> Shape:
@@ -180,13 +205,23 @@ def _seconds(region: Region, kept: set[str], machine: Machine, threads: int, con
     core = vector_core(machine, max(types, key=lambda d: d.bits, default=ty.f32))
     cycles = sum(_arithmetic(s, core) + _ordering(s, core, constants) for s in region.nests)
     moved: dict[str, float] = {}
+    blocks = _blocks(region, core)
     for s in region.nests:
         for b in (s.stage.output, *(a.buffer for a in s.reads)):
             if b.name not in kept:
                 rate = core.l2_bytes_per_cycle if b.nbytes <= core.l2_bytes / 2 else core.outer_bytes_per_cycle
-                moved[b.name] = max(moved.get(b.name, 0.0), min(b.nbytes, s.stage.volume * b.dtype.nbytes) / rate)
+                times = blocks if b.name in region.again else 1
+                moved[b.name] = max(moved.get(b.name, 0.0), min(b.nbytes, s.stage.volume * b.dtype.nbytes) * times / rate)
     alone = machine.seconds(cycles + sum(moved.values())) + _START
     return alone if threads == 1 else min(alone, (alone - _START) / threads + _START + _FORK)
+
+
+def _blocks(region: Region, core: VectorCore) -> int:
+    """How many blocks of rows a chain has, by the size that the rule prefers."""
+    if region.shape is not Shape.CHAIN:
+        return 1
+    fitting = max(core.l2_bytes // SHARE // region.row_bytes, 1)
+    return -(-region.nests[-1].stage.loops[region.rows] // fitting)
 
 
 def _arithmetic(s: Nest, core: VectorCore) -> float:

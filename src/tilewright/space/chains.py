@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from math import prod
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Var
 from tilewright.space.stages import Stage
+
+#: Rows of a block at least: with fewer, the passes over what every block reads again cost more than is saved.
+FEWEST_ROWS = 4
+#: Part of the core's own cache that the values inside a block take by default: what the block reads needs the rest.
+SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +53,31 @@ class Chain:
         """All loops that the stages share, the row loop last."""
         return (*self.batch, self.row)
 
+    def row_bytes(self, every: Sequence[Stage]) -> int:
+        """Bytes of all values inside for one row (of one batch); sums of contractions stay in registers."""
+        sums = {every[n].output.name for n in self.links}
+        inside = {b.name: b for n in self.members if (b := every[n].output).name in self.local and b.name not in sums}
+        total = 0
+        for b in inside.values():
+            walked = {s.dims[b.name] for s in self.shared}
+            total += prod(e for d, e in enumerate(b.static_shape) if d not in walked) * b.dtype.nbytes
+        return max(total, 1)
+
 
 def chain_of(every: Sequence[Stage], private: Set[str]) -> Chain | None:
     """The chain that ends with the last of ``every`` stages, or None; ``private`` are the local buffers of the kernel.
 
     A chain has a contraction that needs the result of another, and a loop over rows along which an operand of
-    one of them is used again and again.
+    one of them is used again and again. What comes before it is element by element.
     """
-    if not every or every[-1].opaque:
+    if not every or any(s.opaque for s in every):
         return None
     found = [s for loop in every[-1].spatial if (s := _shared(every, private, loop)) is not None]
     for row in reversed(found):
         links = tuple(n for n in sorted(row.own) if every[n].factors() is not None and every[n].is_reduction)
         reused = any(not a.moved_by(row.own[n]) for n in links for a in every[n].reads())
-        if reused and _connected(every, links):
+        complete = all(n in row.own for n, s in enumerate(every) if s.is_reduction)
+        if complete and reused and _connected(every, links):
             members = tuple(sorted(row.own))
             batch = tuple(s for s in found if s is not row and set(s.own) == set(members))
             local = tuple(dict.fromkeys(every[n].output.name for n in members if every[n].output.name in private))

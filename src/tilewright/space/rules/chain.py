@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, product
-from math import prod
 
 from tilewright.cost import contraction as cost
 from tilewright.cost.core import VectorCore
@@ -19,7 +18,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr, compare
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.chains import Chain, chain_of
+from tilewright.space.chains import FEWEST_ROWS, SHARE, Chain, chain_of
 from tilewright.space.context import Context
 from tilewright.space.knob import Knob
 from tilewright.space.levels import ceil_div
@@ -34,10 +33,6 @@ from tilewright.util.errors import ScheduleError
 
 #: Combinations of copied operands that become sketches, at most.
 MOST_COPIES = 4
-#: Part of the core's own cache that the values inside a block take in the default schedule: operands need the rest.
-SHARE = 4
-#: Rows of a block of which the values inside do not fit one eighth of the core's cache are not worth a pass over the operands.
-FEWEST_ROWS = 4
 
 
 @rule
@@ -47,7 +42,7 @@ def chains(context: Context) -> Iterator[Sketch]:
         return
     start, every = _with_last_nest(context)
     chain = chain_of(every, {b.name for b in st.allocated(start.kernel)})
-    if chain is None or any(s.opaque or (s.is_reduction and n not in chain.members) for n, s in enumerate(every)):
+    if chain is None:
         return
     found = [_link(context, every[n], chain, n) for n in chain.links]
     links = [x for x in found if x is not None]
@@ -144,7 +139,7 @@ def _sketch(context: Context, start: Schedule, every: Sequence[Stage], chain: Ch
     """The sketch of ``links``; None when a primitive refuses to run the stages block by block."""
     core = context.core(every[chain.links[0]])
     extent = every[-1].loops[chain.row.loop]
-    row_bytes = _row_bytes(every, chain)
+    row_bytes = chain.row_bytes(every)
     most = min(extent // 2, core.l2_bytes // row_bytes)
     preferred = {k: v for x in links for k, v in x.preferred.items()}
     if most < FEWEST_ROWS:
@@ -172,17 +167,6 @@ def _sketch(context: Context, start: Schedule, every: Sequence[Stage], chain: Ch
     name = f"blocks of {walked[chain.row.loop][links[0].position]}; {'; '.join(names)}"
     steps = partial(_schedule, blocks)
     return Sketch(name, knobs, tuple(constraints), partial(chain_program.program, blocks, knobs), steps, partial(_plan, blocks), preferred)
-
-
-def _row_bytes(every: Sequence[Stage], chain: Chain) -> int:
-    """Bytes of all values inside for one row (of one batch); sums of contractions stay in registers."""
-    sums = {every[n].output.name for n in chain.links}
-    inside = {b.name: b for n in chain.members if (b := every[n].output).name in chain.local and b.name not in sums}
-    total = 0
-    for b in inside.values():
-        walked = {s.dims[b.name] for s in chain.shared}
-        total += prod(e for d, e in enumerate(b.static_shape) if d not in walked) * b.dtype.nbytes
-    return max(total, 1)
 
 
 def _along_memory(s: Stage) -> bool:
