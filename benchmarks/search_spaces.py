@@ -5,7 +5,9 @@
 builds, verifies and times every point of a space (or of a regular part of it, when it is larger than
 the limit: each knob keeps values spread over its range) and writes ``benchmarks/data/NAME.npz``. The
 file is all that a search needs: points, their seconds, estimates and features, so it stays valid when
-the spaces of later versions differ. Run it on a quiet machine: 1,500 points take about five minutes.
+the spaces of later versions differ. Run it on a quiet machine: 1,500 points take about five minutes. A run that was cut, or
+ended by --minutes, goes on when it is started again (``NAME.part.npz``). The default schedule is measured with each batch:
+batches during which it was slow are measured again.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +46,8 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
 ENOUGH, MOST_VALUES = 1500, 16
 #: With each batch of so many points the default is measured once more: how much the machine changed meanwhile.
 BATCH = 40
+#: Batches during which it took so many times its median are measured again in the end, so often.
+DRIFT, REPEATED = 1.05, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,51 +183,112 @@ def _grid(space: Space, sketch: int, values: int) -> np.ndarray:
     return points[space.valid(points)]
 
 
-def collect(name: str, limit: int, folder: Path) -> None:
-    """Measure the space ``name`` and write its file to ``folder``."""
+@dataclass(slots=True)
+class Sitting:
+    """The measurements of a space so far: ``seconds`` of each point (NaN: not measured), ``control`` of each batch of points.
+
+    It lives in ``path`` until the space is complete, so that a run that was cut goes on.
+    """
+
+    path: Path
+    points: np.ndarray
+    seconds: np.ndarray
+    control: np.ndarray
+
+    @staticmethod
+    def open(path: Path, points: np.ndarray) -> Sitting:
+        """What was measured of exactly these points; nothing where the space has changed since."""
+        if path.exists():
+            with np.load(path) as data:
+                if np.array_equal(data["points"], points):
+                    return Sitting(path, points, data["seconds"].copy(), data["control"].copy())
+            print(f"{path}: another set of points than now: measured afresh", file=sys.stderr)
+        return Sitting(path, points, np.full(len(points), np.nan), np.full(-(-len(points) // BATCH), np.nan))
+
+    def todo(self) -> list[int]:
+        """Batches without measurements."""
+        return [b for b, c in enumerate(self.control) if np.isnan(c)]
+
+    def drifted(self) -> list[int]:
+        """Batches measured while the default took clearly longer than it usually does."""
+        usual = np.nanmedian(self.control) if len(self.todo()) < len(self.control) else inf
+        return [b for b, c in enumerate(self.control) if c > DRIFT * usual]
+
+    def put(self, batch: int, control: float, seconds: Sequence[float]) -> None:
+        """Keep the measurements of a batch, unless there are better ones from a calmer moment."""
+        if np.isnan(self.control[batch]) or control < self.control[batch]:
+            self.control[batch] = control
+            self.seconds[batch * BATCH : batch * BATCH + len(seconds)] = seconds
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".new.npz")
+        np.savez(part, points=self.points, seconds=self.seconds, control=self.control)
+        os.replace(part, self.path)
+
+
+def collect(name: str, limit: int, folder: Path, minutes: float = inf) -> bool:
+    """Measure the space ``name`` and write its file to ``folder``; False when time ran out (the next run goes on)."""
     kernel = KERNELS[name]()
     space = Space(kernel, threads=1)
     points = regular_part(space, limit)
-    default, estimates, features = space.default(), space.estimate(points), space.features(points)
-    seconds, control, failed = np.full(len(points), np.inf), [], 0
-    with Workers() as workers, Progress(disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(name, total=len(points))
-        for start in range(0, len(points), BATCH):
-            chunk = points[start : start + BATCH]
-            jobs = [Job(kernel, recipe(space, p), space.machine) for p in (default, *chunk)]
-            first, *outcomes = workers.run(jobs)
-            if not first.ok:
-                raise SystemExit(f"{name}: the default schedule fails: {first.status}: {first.message}")
-            control.append(first.seconds)
-            seconds[start : start + len(chunk)] = [o.seconds for o in outcomes]
-            for o in (o for o in outcomes if not o.ok):
-                failed += 1
-                if failed <= 5:
-                    print(f"{name}: {o.status}: {o.message[:200]}", file=sys.stderr)
-            bar.advance(task, len(chunk))
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder / f"{name}.npz",
-        points=points.astype(np.int32), seconds=seconds.astype(np.float32), estimates=estimates.astype(np.float32),
-        features=features.astype(np.float32), control=np.array(control, np.float32),
-        program=str(kernel), sketches=[s.name for s in space.sketches], conditions=conditions_text(conditions()),
-    )  # fmt: skip
-    drift = np.percentile(control, [0, 50, 100]) * 1e3
+    sitting = Sitting.open(folder / f"{name}.part.npz", points)
+    start, before = time.monotonic(), len(sitting.todo())
+    complete = _measured(name, kernel, space, sitting, start + 60 * minutes)
+    if len(sitting.todo()) == len(sitting.control):
+        print(f"{name}: nothing was measured within {minutes:g} minutes, all {len(points)} points to go")
+        return False
+    batches, taken = before - len(sitting.todo()), time.monotonic() - start
+    left = len(sitting.todo()) * taken / max(batches, 1) / 60
+    failed = int(np.isinf(sitting.seconds).sum())
+    drift = np.nanpercentile(sitting.control, [0, 50, 100]) * 1e3
+    noisy = sitting.drifted()
     print(
-        f"{name}: {len(points)} of {space.size} points, {failed} failed, best {seconds.min() * 1e3:.3f} ms, "
-        f"control {drift[0]:.3f} / {drift[1]:.3f} / {drift[2]:.3f} ms (min, median, max)"
+        f"{name}: {np.isfinite(sitting.seconds).sum()} of {len(points)} points measured in {taken:.0f} s"
+        f"{'' if complete else f' (about {left:.0f} minutes to go)'}, {failed} failed; space of {space.size} points; "
+        f"best {np.nanmin(sitting.seconds) * 1e3:.3f} ms, control {drift[0]:.3f} / {drift[1]:.3f} / {drift[2]:.3f} ms "
+        f"(min, median, max){f', {len(noisy)} batches measured on a busy machine' if noisy else ''}"
     )
+    if complete:
+        np.savez_compressed(
+            folder / f"{name}.npz",
+            points=points.astype(np.int32), seconds=sitting.seconds.astype(np.float32),
+            estimates=space.estimate(points).astype(np.float32), features=space.features(points).astype(np.float32),
+            control=sitting.control.astype(np.float32), program=str(kernel), sketches=[s.name for s in space.sketches],
+            conditions=conditions_text(conditions()),
+        )  # fmt: skip
+        sitting.path.unlink()
+    return complete
+
+
+def _measured(name: str, kernel: Kernel, space: Space, sitting: Sitting, end: float) -> bool:
+    """Batch after batch until all are measured, then once more those during which the machine was busy; False when time ran out."""
+    default, reported = space.default(), 0
+    with Workers() as workers, Progress(disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=len(sitting.control), completed=len(sitting.control) - len(sitting.todo()))
+        for again in range(1 + REPEATED):
+            for batch in sitting.drifted() if again else sitting.todo():
+                if time.monotonic() >= end:
+                    return not sitting.todo()
+                chunk = sitting.points[batch * BATCH : (batch + 1) * BATCH]
+                first, *outcomes = workers.run([Job(kernel, recipe(space, p), space.machine) for p in (default, *chunk)])
+                if not first.ok:
+                    raise SystemExit(f"{name}: the default schedule fails: {first.status}: {first.message}")
+                sitting.put(batch, first.seconds, [o.seconds for o in outcomes])
+                for o in (o for o in outcomes if not o.ok and reported < 5):
+                    reported += 1
+                    print(f"{name}: {o.status}: {o.message[:200]}", file=sys.stderr)
+                bar.advance(task, 0 if again else 1)
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="+", choices=sorted(KERNELS))
     p.add_argument("--limit", type=int, default=4000, help="points to measure at most (default: %(default)s)")
+    p.add_argument("--minutes", type=float, default=inf, help="time for each space; a later run goes on (default: no limit)")
     p.add_argument("--folder", type=Path, default=DATA, help="where to write (default: %(default)s)")
     options = p.parse_args(arguments)
-    for name in options.names:
-        collect(name, options.limit, options.folder)
-    return 0
+    complete = [collect(name, options.limit, options.folder, options.minutes) for name in options.names]
+    return 0 if all(complete) else 1
 
 
 if __name__ == "__main__":

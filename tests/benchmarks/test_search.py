@@ -17,6 +17,7 @@ from tests.tune.gemm_space import GemmSpace
 from tests.tune.simulated import landscape
 
 from benchmarks import search_quality, search_spaces, tune_operators
+from tilewright.runtime.jobs import Job, Outcome
 from tilewright.runtime.measurement import Conditions
 from tilewright.space.space import Space
 
@@ -53,9 +54,62 @@ def test_the_table_of_curves(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert search_quality.main(["--folder", str(folder), "--seeds", "2", "--json", str(out)]) == 0
     written = json.loads(out.read_text())["results"]
     assert [r["author"] for r in written] == list(search_quality.AUTHORS) and np.array(written[0]["curves"]).shape == (2, 100)
-    assert "percent of the best" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "percent of the best" in text and "gemm, 10" in text and "Wanted of xgb: 99 % after 50 trials: gemm" in text
     with pytest.raises(SystemExit):
         search_quality.main(["--folder", str(folder / "nowhere")])
+
+
+class Busy:
+    """Workers on a machine where the second and third batch meet other programs; ``cut`` ends it after so many batches."""
+
+    def __init__(self, cut: int | None = None):
+        self.batches: list[list[tuple[int, ...]]] = []
+        self.cut = cut
+
+    def __enter__(self) -> Busy:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        pass
+
+    def run(self, jobs: list[Job]) -> list[Outcome]:
+        if len(self.batches) == self.cut:
+            raise KeyboardInterrupt
+        slow = 2.0 if len(self.batches) in (1, 2) else 1.0
+        points = [j.trace.point for j in jobs]  # type: ignore[union-attr]
+        self.batches.append(points)
+        return [Outcome("ok", (slow * (1 + hash(p) % 97) * 1e-4,)) for p in points]
+
+
+def test_a_cut_collection_goes_on_and_busy_batches_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Busy(cut=5), Busy()
+    options = ["gemm", "--limit", "400", "--folder", str(tmp_path)]
+    monkeypatch.setattr(search_spaces, "Workers", lambda: first)
+    with pytest.raises(KeyboardInterrupt):
+        search_spaces.main(options)
+    assert (tmp_path / "gemm.part.npz").exists() and not (tmp_path / "gemm.npz").exists()
+    second.batches = [[]] * 3  # past the busy time
+    monkeypatch.setattr(search_spaces, "Workers", lambda: second)
+    assert search_spaces.main(options) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["gemm.npz"]
+    done = [*first.batches, *second.batches[3:]]
+    with np.load(tmp_path / "gemm.npz") as data:
+        points, seconds, control = data["points"], data["seconds"], data["control"]
+    assert len(done) == len(control) + 2 and done[-2:] == done[1:3]  # two batches once more, none of the others
+    np.testing.assert_allclose(seconds, [(1 + hash(tuple(map(int, p))) % 97) * 1e-4 for p in points], rtol=1e-6)
+    assert control.min() == control.max()
+    assert "measured on a busy machine" not in capsys.readouterr().out
+
+
+def test_collecting_within_a_time_says_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search_spaces, "Workers", Busy)
+    assert search_spaces.main(["gemm", "--limit", "60", "--folder", str(tmp_path), "--minutes", "0"]) == 1
+    assert "nothing was measured within 0 minutes" in capsys.readouterr().out
 
 
 @pytest.mark.slow
