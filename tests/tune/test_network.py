@@ -125,6 +125,30 @@ def test_rounds_in_turns_are_equal(tmp_path: Path) -> None:
     assert [t.trials for t in found.tasks] == [30, 30]
 
 
+def test_recorded_trials_of_one_kernel_do_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    tune_network(network(), records=path, trials=40, threads=1, author="random", executor=Stub(), patience=99, scheduler="turns")
+    again = Stub()
+    found = tune_network(network(), records=path, trials=20, threads=1, author="random", executor=again)
+    assert [t.trials for t in found.tasks] == [20, 20]
+    assert len(again.jobs) == 2  # the schedules without tuning
+
+
+def test_interrupting_the_final_comparison_keeps_the_best_so_far(tmp_path: Path) -> None:
+    class Impatient(Stub):
+        def compare(self, jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
+            raise KeyboardInterrupt
+
+    path, model = tmp_path / "r.db", network()
+    found = tune_network(model, records=path, trials=30, threads=1, author="random", executor=Impatient())
+    assert all(t.seconds <= t.baseline for t in found.tasks) and any(t.seconds < t.baseline for t in found.tasks)
+    assert all(row.schedule.startswith("tuned") for row in found.network.summary())
+    with RecordStore(path) as store:
+        assert [s.state for s in store.sessions(subject="layers")] == ["stopped"]
+    resumed = tune_network(model, records=path, trials=30, threads=1, author="random", executor=Stub())
+    assert resumed.session == found.session and sum(t.trials for t in resumed.tasks) == 30
+
+
 def test_goal_ends_the_search(tmp_path: Path) -> None:
     stub = Stub()
     found = tune_network(network(), records=tmp_path / "r.db", trials=500, threads=1, author="random", executor=stub, goal=1.0)

@@ -161,13 +161,14 @@ class _Limit:
 
 @dataclass(slots=True)
 class _Entry:
-    """A distinct kernel; ``search`` exists once it has had its first turn."""
+    """A distinct kernel. After its first turn (``visited``) it has a ``search``, unless it has no schedule space."""
 
     kernel: Kernel
     constants: tuple[str, ...]
     weight: int
     operators: str
     task: Task
+    visited: bool = False
     search: Search | None = None
     standing: Standing | None = None
 
@@ -232,7 +233,6 @@ class _Tuner:
         """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns how it ended."""
         states = [TaskState(e.weight, arithmetic_operations(e.kernel), e.operators) for e in self.entries]
         scheduler = make_scheduler(states, goal=goal, patience=patience, seed=self._seed)
-        state = "done"
         try:
             while (n := self._batch(limit)) and (chosen := scheduler.next()) is not None:
                 exhausted = not self._round(self.entries[chosen], n)
@@ -244,11 +244,10 @@ class _Tuner:
                 raise TuneError(
                     f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
                 )
-        except KeyboardInterrupt:
-            state = "stopped"
-        if state == "done":
             self._compare()
-        return state
+        except KeyboardInterrupt:
+            return "stopped"
+        return "done"
 
     def results(self) -> list[TunedTask]:
         """Every kernel that was searched, the most expensive first."""
@@ -268,7 +267,9 @@ class _Tuner:
         """Trials of the next round; 0 when the budget is spent."""
         if limit.seconds is not None and self.elapsed() + self._reserve() >= limit.seconds:
             return 0
-        return BATCH if limit.trials is None else max(0, min(BATCH, limit.trials - self._spent()))
+        if limit.trials is None or not all(e.visited for e in self.entries):
+            return BATCH  # first turns cost no trial, and recorded trials of one kernel may be all that is allowed
+        return max(0, min(BATCH, limit.trials - self._spent()))
 
     def _spent(self) -> int:
         return sum(len(e.search.trials) for e in self.entries if e.search is not None)
@@ -278,6 +279,7 @@ class _Tuner:
 
     def _round(self, e: _Entry, n: int) -> bool:
         """Measure the kernel without tuning the first time, ``n`` more candidates after that; False when there are none."""
+        e.visited = True
         if e.search is None:
             try:
                 space = self._make_space(e.kernel, self._machine, self._threads, e.constants)
