@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tilewright.ir import types as ty
-from tilewright.runtime.measurement import Measurement, confined, measure
+from tilewright.runtime import measurement as measurement_module
+from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import measure_peak, register_bits
 from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.processors import confined, preemptions, quiet_cpus, quietest
 from tilewright.runtime.target import Target
 from tilewright.util.errors import RuntimeFailure
 
@@ -42,6 +47,42 @@ def test_settling_calls_once_untimed_before_each_sample() -> None:
     order: list[str] = []
     m = measure({n: lambda n=n: order.append(n) for n in "ab"}, warmup=0, repeats=2, min_time=0.0, settle=0.001, threads=1)
     assert order[-8:] == list("aabbbbaa") and m.conditions.settle == 0.001
+
+
+def test_samples_that_others_got_into_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others come in between during the first try of the first sample, and all tries of the third."""
+    seconds = iter([5.0, 3.0, 4.0, 9.0, 7.0, 8.0, 6.0])
+    counts = iter([0, 1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5])
+    monkeypatch.setattr(measurement_module, "_calibrate", lambda *_: 1)
+    monkeypatch.setattr(measurement_module, "_time", lambda f, calls: next(seconds))
+    monkeypatch.setattr(measurement_module, "preemptions", lambda: next(counts))
+    assert measure({"a": lambda: None}, repeats=3, retries=2, threads=1)["a"].samples == (3.0, 4.0, 7.0)
+    assert measure({"a": lambda: None}, repeats=1, threads=1)["a"].samples == (6.0,), "not unless it is asked for"
+
+
+def test_preemptions_are_counted() -> None:
+    """Two threads that do not let go of one processor have to be made to."""
+    before = preemptions()
+    child = subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{available_cpus()[0]}}})\nwhile True: pass"])
+    try:
+        with confined(available_cpus()[:1]):
+            deadline = time.monotonic() + 20
+            while preemptions() == before and time.monotonic() < deadline:
+                spin(10_000)
+        assert preemptions() > before
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_quiet_processors_are_chosen() -> None:
+    before = {0: 1000, 1: 2000, 2: 500, 3: 0}
+    after = {0: 1001, 1: 2010, 2: 509, 3: 10}
+    assert quietest(before, after, (0, 1, 2, 3), 2) == (1, 3)
+    assert quietest(before, after, (0, 2), 1) == (2,)
+    assert quietest({}, {}, (4, 5, 6), 2) == (4, 5), "the first ones where nothing is known"
+    assert quiet_cpus(len(available_cpus())) == available_cpus()
+    assert set(quiet_cpus(1)) <= set(available_cpus()) and len(quiet_cpus(1)) == 1
 
 
 def test_affinity_is_confined_and_restored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raise
 
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
 from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.trial import sample
+from tilewright.runtime.trial import Data, aligned, make_data, sample
 from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
@@ -126,6 +127,34 @@ def test_candidates_do_not_accumulate_in_the_measurer(workers: Workers) -> None:
     before = resident()
     workers.run([job(Plain(16))] * 20)
     assert resident() - before < 500  # pages
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_compare_on_several_threads(workers: Workers) -> None:
+    """Each thread has a processor of its own, and so many processors there are for all."""
+    outcomes = workers.compare([job(OuterParallel(), threads=2), job(Plain(16), threads=2)], rounds=5)
+    assert [o.status for o in outcomes] == ["ok", "ok"], outcomes
+    assert [len(o.samples) for o in outcomes] == [5, 5]
+
+
+def test_arguments_of_candidates_are_where_networks_have_theirs() -> None:
+    """What another process sends is not aligned; vectors that cross cache lines would make every candidate look slower."""
+    kernel = program()
+    data = make_data(kernel, 0)
+    sent = pickle.loads(pickle.dumps(data))
+    moved = aligned(Data({n: shifted(a) for n, a in sent.inputs.items()}, sent.expected))
+    assert moved.inputs.keys() == data.inputs.keys()
+    for name, array in moved.inputs.items():
+        assert array.ctypes.data % 64 == 0 and np.array_equal(array, data.inputs[name])
+
+
+def shifted(a: np.ndarray) -> np.ndarray:
+    """The same 16 bytes behind a multiple of 64."""
+    raw = np.empty(a.nbytes + 128, np.uint8)
+    start = -raw.ctypes.data % 64 + 16
+    out = raw[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    out[...] = a
+    return out
 
 
 def test_compare_uses_equal_rounds_and_names_who_fails(workers: Workers) -> None:

@@ -11,15 +11,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.processors import confined, preemptions, quiet_cpus, spread_threads
 from tilewright.util.errors import RuntimeFailure
 
 
@@ -109,6 +110,8 @@ def measure(
     min_time: float = 0.002,
     settle: float = 0.0,
     threads: int | None = None,
+    retries: int = 0,
+    spread: bool = False,
 ) -> Measurement:
     """Time ``contenders`` (name -> function without arguments) in turns.
 
@@ -116,8 +119,9 @@ def measure(
     seconds, in ``repeats`` rounds. ``settle`` seconds pass before each sample, then one call that is not
     timed: thread pools of other contenders that still spin for more work would take processors from
     this one. ``threads`` states how many threads each contender uses (setting
-    theirs is the caller's affair): the process is confined to that many processors meanwhile, so
-    nobody gets more. Exceptions of a contender pass through.
+    theirs is the caller's affair): the process is confined to that many processors meanwhile, those on which least goes on, so
+    nobody gets more. A sample during which other programs took a processor away is made again, up to ``retries`` times, and the
+    fastest counts. ``spread`` gives each thread of this process a processor of its own. Exceptions of a contender pass through.
     """
     if not contenders or repeats < 1 or warmup < 0:
         raise RuntimeFailure(f"measure: {len(contenders)} contenders, {repeats} repeats, {warmup} warm-ups", hint="measure({'ours': f})")
@@ -125,13 +129,16 @@ def measure(
     count = threads or len(cpus)
     if count > len(cpus):
         raise RuntimeFailure(f"measure with {count} threads on {len(cpus)} processors", hint="use at most as many threads as processors")
-    with confined(cpus[:count]):
+    chosen = quiet_cpus(count)
+    with confined(chosen):
+        if spread:
+            spread_threads(chosen)
         load = os.getloadavg()[0]
         calls = {name: _calibrate(f, warmup, min_time) for name, f in contenders.items()}
-        samples = _rounds(contenders, calls, repeats, settle)
+        samples = _rounds(contenders, calls, repeats, settle, retries)
     conditions = Conditions(
         datetime.now(UTC).isoformat(timespec="seconds"),
-        processor_name(), platform.platform(), count, cpus[:count], load, warmup, repeats, min_time, settle,
+        processor_name(), platform.platform(), count, chosen, load, warmup, repeats, min_time, settle,
     )  # fmt: skip
     return Measurement(tuple(Timing(n, tuple(samples[n]), calls[n]) for n in contenders), conditions)
 
@@ -151,8 +158,19 @@ def _time(function: Callable[[], object], calls: int) -> float:
     return (time.perf_counter_ns() - start) / calls / 1e9
 
 
+def _undisturbed(function: Callable[[], object], calls: int, retries: int) -> float:
+    """Seconds per call, made again while other programs got in between: the fastest of at most ``retries`` + 1."""
+    best = inf
+    for _ in range(retries + 1):
+        before = preemptions()
+        best = min(best, _time(function, calls))
+        if preemptions() == before:
+            break
+    return best
+
+
 def _rounds(
-    contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float
+    contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float, retries: int
 ) -> dict[str, list[float]]:
     order = list(contenders)
     samples: dict[str, list[float]] = {name: [] for name in order}
@@ -162,54 +180,8 @@ def _rounds(
             if settle:
                 time.sleep(settle)
                 contenders[name]()
-            samples[name].append(_time(contenders[name], calls[name]))
+            samples[name].append(_undisturbed(contenders[name], calls[name], retries))
     return samples
-
-
-@contextmanager
-def confined(cpus: tuple[int, ...]) -> Iterator[None]:
-    """Keep every thread of this process on ``cpus`` inside the block, and give each back its own set after it.
-
-    Linux keeps affinity per thread: the caller's alone would leave the threads of a pool where they
-    are, and threads started in the block inherit it, so they are widened again to what the caller had.
-    """
-    own = os.sched_getaffinity(0)
-    before = {thread: affinity for thread in _threads() if (affinity := _affinity(thread)) is not None}
-    try:
-        for thread in before:
-            _confine(thread, set(cpus))
-        yield
-    finally:
-        for thread in _threads():
-            _confine(thread, before.get(thread, own))
-
-
-@contextmanager
-def pinned(cpu: int) -> Iterator[None]:
-    """Keep the calling thread, and no other, on processor ``cpu`` inside the block."""
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, own)
-
-
-def _threads() -> list[int]:
-    return [int(name) for name in os.listdir("/proc/self/task")]
-
-
-def _affinity(thread: int) -> set[int] | None:
-    """The processors of a thread; None when it has just ended."""
-    try:
-        return os.sched_getaffinity(thread)
-    except ProcessLookupError:
-        return None
-
-
-def _confine(thread: int, cpus: set[int]) -> None:
-    with suppress(ProcessLookupError):  # it has just ended
-        os.sched_setaffinity(thread, cpus)
 
 
 def processor_name() -> str:

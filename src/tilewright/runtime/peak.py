@@ -13,10 +13,11 @@ import numpy as np
 from tilewright.ir.types import DType, f32
 from tilewright.runtime import jit
 from tilewright.runtime.cache import build_cache
-from tilewright.runtime.measurement import pinned, processor_name
+from tilewright.runtime.measurement import processor_name
 from tilewright.runtime.memory import aligned_empty
 from tilewright.runtime.native import compiled
 from tilewright.runtime.pool import ThreadPool, available_cpus, parallel_for_address
+from tilewright.runtime.processors import pinned
 from tilewright.runtime.target import Target, host
 from tilewright.util.errors import RuntimeFailure
 

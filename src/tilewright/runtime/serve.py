@@ -27,6 +27,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.runtime import trial
 from tilewright.runtime.jobs import Job, Limits, Outcome
 from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.processors import quiet_cpus, spread_threads
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
 #: A builder that has grown by this share of its limit is replaced before the next job.
@@ -93,7 +94,8 @@ def measure_jobs(connection: Connection, limits: Limits) -> None:
         request, *arguments = connection.recv()
         job: Job = arguments[0] if request == "run" else arguments[0][0]
         # A child inherits the processors: its threads, made later, cannot leave them.
-        os.sched_setaffinity(0, cpus[: job.threads])
+        os.sched_setaffinity(0, cpus)
+        os.sched_setaffinity(0, quiet_cpus(job.threads))
         if request == "compare":
             connection.send(in_child(connection, partial(compare, *arguments), limits, len(arguments[0])))
             continue
@@ -103,7 +105,7 @@ def measure_jobs(connection: Connection, limits: Limits) -> None:
             if isinstance(data, Outcome):
                 connection.send(replace(data, message=f"the reference of {job.kernel.name} cannot be computed: {data.message}"))
                 continue
-            known = {key: data}
+            known = {key: trial.aligned(data)}
         start = time.perf_counter()
         result = in_child(connection, partial(run, job, arguments[1], known[key]), limits)
         outcome = result if isinstance(result, Outcome) else Outcome("ok", result)
@@ -117,7 +119,7 @@ def run(job: Job, blob: bytes, data: trial.Data) -> tuple[float, ...] | Outcome:
         trial.verify(module, job.kernel, data, job.seed)
     except RuntimeFailure as error:
         return Outcome("wrong", message=error.message)
-    trial.spread_threads()  # of the pool too, which the verification has started
+    spread_threads(available_cpus())  # those of the pool too, which the verification has started
     return trial.sample(trial.bind(module, data), job.bar)
 
 

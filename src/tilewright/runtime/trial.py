@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from tilewright.runtime.measurement import measure
 from tilewright.runtime.memory import aligned_empty
 from tilewright.runtime.module import BoundCall, Code, Module, emit_kernel
 from tilewright.runtime.packing import pack, physical_shape
-from tilewright.runtime.pool import available_cpus
 from tilewright.runtime.signature import Role, Signature, signature
 from tilewright.runtime.target import of_machine
 from tilewright.runtime.verify import check, index_limit, random_array
@@ -35,6 +33,8 @@ HOPELESS = 2.0
 MIN_SAMPLES, MAX_SAMPLES = 5, 40
 #: Seconds: one sample lasts at least SAMPLE_TIME, all of them together about TOTAL_TIME.
 SAMPLE_TIME, TOTAL_TIME = 0.001, 0.04
+#: A sample of a comparison that other programs got into is made again so often.
+RETRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,17 @@ def make_data(kernel: Kernel, seed: int) -> Data:
     return Data(inputs, {p.name: after[p.name] for p in signature(kernel).written})
 
 
+def aligned(data: Data) -> Data:
+    """``data`` where networks have theirs, at multiples of 64 bytes: arrays that come from another process are not."""
+
+    def moved(a: np.ndarray) -> np.ndarray:
+        out = aligned_empty(a.shape, a.dtype)
+        out[...] = a
+        return out
+
+    return Data({name: moved(a) for name, a in data.inputs.items()}, data.expected)
+
+
 def load(built: Built, machine: Machine, threads: int) -> Module:
     """The candidate in this process."""
     return Module(built.kernel, built.code, machine=machine, threads=threads, parameters=built.parameters)
@@ -125,17 +136,6 @@ def bind(module: Module, data: Data) -> BoundCall:
     return module.bind(*arguments)
 
 
-def spread_threads() -> None:
-    """Give each thread of this process a processor of its own, the caller the first.
-
-    A young process has its threads where they were started, all on one processor, and the system takes longer
-    to move them than a trial lasts: a candidate on two threads would look as slow as on one.
-    """
-    cpus = available_cpus()
-    for number, thread in enumerate(sorted(int(name) for name in os.listdir("/proc/self/task"))):
-        os.sched_setaffinity(thread, {cpus[number % len(cpus)]})
-
-
 def sample(call: Callable[[], object], bar: float = inf) -> tuple[float, ...]:
     """Seconds per call, as many samples as it is worth: one when it is hopeless against ``bar``, more when it is fast."""
     call()
@@ -160,6 +160,5 @@ def compare(kernel: Kernel, modules: Sequence[Module], rounds: int, seed: int) -
     for m in modules:
         verify(m, kernel, data, seed)
     calls = {str(n): bind(m, data) for n, m in enumerate(modules)}
-    spread_threads()
-    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads)
+    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads, retries=RETRIES, spread=True)
     return [measured[name].samples for name in calls]
