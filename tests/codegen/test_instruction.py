@@ -83,3 +83,35 @@ def test_dot_of_bfloats(execute, host):
     out = np.zeros(16, np.float32)
     execute(kernel, host, {"a": (x >> 16).astype(np.uint16), "b": (y >> 16).astype(np.uint16), "c": out})
     np.testing.assert_allclose(out, y.view(np.float32) @ x.view(np.float32), rtol=1e-5, atol=1e-5)
+
+
+def test_operands_of_instructions_keep_their_places(check, host):
+    """Two packed operands too large for the frame, read by calls only: they must not share bytes."""
+    dot = instruction_of(host, "dpbusd")
+    a, b, c = buffer("a", ty.u8, (64, 128)), buffer("b", ty.i8, (128, 128)), buffer("c", ty.i32, (64, 128))
+    pa, pb, t = buffer("pa", ty.u8, (64, 128)), buffer("pb", ty.i8, (128, 128)), buffer("t", ty.i32, (16,), memory="reg")
+    i, jo, k, z, w = map(ex.Var, ("i", "jo", "k", "z", "w"))
+
+    def nest(loops: list[tuple[ex.Var, int]], body: Block, kind: LoopKind = LoopKind.SERIAL) -> Block:
+        for var, extent in reversed(loops):
+            body = Block((For(var, ex.idx(0), ex.idx(extent), body, kind),))
+        return body
+
+    p, q, x, y = map(ex.Var, ("p", "q", "x", "y"))
+    copies = (
+        *nest([(p, 64), (q, 128)], Block((store(pa[p, q], a[p, q]),))).stmts,
+        *nest([(x, 128), (y, 128)], Block((store(pb[x, y], b[x, y]),))).stmts,
+    )
+    four = Span(k * 4, ex.idx(4))
+    call = Call(
+        dot.kernel, (), (Window(t, (Span(ex.idx(0), ex.idx(16)),)), Window(pa, (i, four)), Window(pb, (Span(jo * 16, ex.idx(16)), four)))
+    )
+    tile = Block(
+        (
+            Alloc(t),
+            *nest([(z, 16)], Block((store(t[z], 0),)), LoopKind.VECTOR).stmts,
+            *nest([(k, 32)], Block((call,))).stmts,
+            *nest([(w, 16)], Block((store(c[i, jo * 16 + w], t[w]),)), LoopKind.VECTOR).stmts,
+        )
+    )
+    check(Kernel("bytes", (a, b, c), Block((Alloc(pa), Alloc(pb), *copies, *nest([(i, 64), (jo, 8)], tile).stmts))))

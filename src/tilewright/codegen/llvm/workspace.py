@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.stmt import Alloc, Block, For, If, Kernel, LoopKind, Stmt, While, own_exprs, walk
+from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Stmt, While, own_exprs, walk
 from tilewright.ir.stmt import Store as StoreStmt
 
 ALIGN = 64
@@ -49,7 +49,7 @@ class _Life:
 
 
 def plan(kernel: Kernel, is_register: Callable[[Buffer], bool]) -> Plan:
-    """Places of all buffers declared in ``kernel`` (calls must be inlined)."""
+    """Places of all buffers declared in ``kernel`` (only calls that are emitted as instructions are left)."""
     lives: list[_Life] = []
     out = Plan()
     _collect(kernel.body, SHARED, False, [0], is_register, lives, out)
@@ -111,6 +111,8 @@ def _named(s: Stmt) -> set[str]:
         out |= {ld.buffer.name for e in own_exprs(t) for ld in ex.loads(e)}
         if isinstance(t, StoreStmt):
             out.add(t.buffer.name)
+        elif isinstance(t, Call):
+            out |= {w.buffer.name for w in t.args}
     return out
 
 
