@@ -10,6 +10,7 @@ and waking them come on top.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.cost.contraction import CACHE_WAYS, EVICTED_BROADCAST, SHUFFLED_STRIDE
+from tilewright.cost.contraction import CACHE_WAYS, SHUFFLED_STRIDE
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.cost.footprint import reach, stride
 from tilewright.cost.formula import Formula, Graph, Tape
@@ -109,7 +110,8 @@ def analysed(
     program: Kernel, machine: Machine, graph: Graph | None = None, ranges: Mapping[str, tuple[int, int]] | None = None
 ) -> Analysis:
     """The program's footprints in the machine's cache lines; ``graph`` and ``ranges`` as for :func:`tilewright.cost.program.read`."""
-    return Analysis(read(program, graph, ranges), line_bytes(machine), registers(machine))
+    l1 = min((m.bytes for m in machine.memories if m.kind == CACHE and m.bytes), default=0)
+    return Analysis(read(program, graph, ranges), line_bytes(machine), registers(machine), l1 // CACHE_WAYS)
 
 
 def program_cycles(a: Analysis, machine: Machine, threads: int) -> Formula:
@@ -162,17 +164,23 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
         waited = max(source.latency / OVERLAPPED - streamed, 0.0)
         lines = g.const(0)
         for u, followed in moving:
-            moved = _moved(a, u, m.bytes) * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
+            moved = _moved(a, u, m.bytes, m.per != "chip") * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
             lines = lines + moved
             waits = waits + g.where(followed, 0, moved * waited)
         streams.append(lines * streamed)
     return tuple(streams), waits
 
 
-def _moved(a: Analysis, u: Use, nbytes: int) -> Formula:
-    """Lines fetched into a cache; near its capacity part of a working set survives, so several capacities vote."""
+def _moved(a: Analysis, u: Use, nbytes: int, own: bool) -> Formula:
+    """Lines fetched into a cache; near its capacity part of a working set survives, so several capacities vote.
+
+    In a core's ``own`` caches addresses choose the place (in further ones too, but pages lie anywhere, and hashing spreads them).
+    """
     g = a.graph
-    votes = [g.where(g.le(a.working_set(None), nbytes * part), 0, a.fetched(u, nbytes * part)) for part in USABLE]
+    votes = [
+        g.where(g.le(a.working_set(None), nbytes * part), 0, a.fetched(u, nbytes * part, nbytes * part if own else math.inf))
+        for part in USABLE
+    ]
     return g.sum(votes) * (1 / len(votes))
 
 
@@ -215,8 +223,7 @@ class _Step:
         """Cycles to load what one step reads: vectors, or elements to broadcast."""
         g, core = self.g, self.core
         if self.vector is None or self.vector not in u.access.loops:
-            count = self.many(u)
-            return count * self.evicted(u) * (1 / core.broadcasts_per_cycle)
+            return self.many(u) * (1 / core.broadcasts_per_cycle)
         apart = stride(g, u.access, self.vector)
         gathered = (core.lanes / core.scalar_moves_per_cycle) if self.copies() else GATHERED * core.lanes
         strided = g.where(g.le(apart, SHUFFLED_STRIDE), apart * 3.0, gathered)
@@ -257,19 +264,6 @@ class _Step:
         apart = stride(g, u.access, self.vector)
         scattered = self.vector.trips * (1 / core.scalar_moves_per_cycle)
         return self.many(u) * g.where(g.le(apart, 1), self.registers_wide * self.crossing(u), scattered)
-
-    def evicted(self, u: Use) -> Formula:
-        """How much slower elements of rows load that evict one another: a power-of-two distance uses few sets of the cache.
-
-        Only known where the distance of the rows does not depend on knobs.
-        """
-        rows = next((x for x in reversed(self.unrolled) if x in u.access.loops and x in self.s.target.loops), None)
-        apart = stride(self.g, u.access, rows) * u.access.itemsize if rows else None
-        if rows is None or apart is None or not apart.is_const or apart.value < self.a.line:
-            return self.g.const(1)
-        way = self.core.l1_bytes // CACHE_WAYS
-        side_by_side = CACHE_WAYS * min(way // int(np.gcd(int(apart.value), way)), way // self.a.line)
-        return self.g.where(self.g.le(side_by_side, rows.trips), EVICTED_BROADCAST, 1.0)
 
     def operations(self) -> Formula:
         """Vector operations of a step; a product that is added counts once."""
@@ -340,7 +334,7 @@ class _Issues(_Step):
         many = g.product(reach(g, i, moving, n).many for i, n in zip(u.access.logical, u.access.shape, strict=True))
         nbytes = g.product(x.trips for x in self.own if x in u.access.loops) * u.access.itemsize
         registers = g.ceildiv(nbytes, core.register_bytes) * (core.register_bytes / core.load_bytes_per_cycle)
-        return many * g.where(g.le(core.register_bytes, nbytes), registers, self.evicted(u) * (1 / core.broadcasts_per_cycle))
+        return many * g.where(g.le(core.register_bytes, nbytes), registers, 1 / core.broadcasts_per_cycle)
 
     def operations(self) -> Formula:
         return self.g.product(x.trips for x in self.around)

@@ -9,6 +9,7 @@ slide; otherwise it is an upper bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -27,20 +28,26 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footprint:
-    """What an access touches: distinct ``elements``, ``lines`` of memory."""
+    """What an access touches: distinct ``elements``, ``lines`` of memory, and the ``room`` they need where addresses choose
+    the place, in lines: rows a power of two apart crowd into a part of a cache, and need a larger one."""
 
     elements: Formula
     lines: Formula
+    room: Formula
 
 
-def footprint(g: Graph, access: Access, active: Set[Loop], line: int) -> Footprint:
-    """Footprint of ``access`` while the ``active`` loops run, in lines of ``line`` bytes starting on a line boundary."""
+def footprint(g: Graph, access: Access, active: Set[Loop], line: int, way: int = 0) -> Footprint:
+    """Footprint of ``access`` while the ``active`` loops run, in lines of ``line`` bytes starting on a line boundary.
+
+    Lines a multiple of ``way`` bytes apart compete for the same few places of a cache (0: of none).
+    """
     walked = _walked(g, access.logical, access.shape, active)
     elements = g.product(r.many for r, _ in walked)
     if _shares_loops(access.logical):
         elements = g.min(elements, g.product(x.trips for x in active if x in access.loops))
     placed = walked if access.physical is access.logical else _walked(g, access.physical, access.extents, active)
-    return Footprint(elements, g.min(_lines(g, placed, max(line // access.itemsize, 1)), elements))
+    lines = g.min(_lines(g, placed, max(line // access.itemsize, 1)), elements)
+    return Footprint(elements, lines, lines * _crowding(g, placed, access.itemsize, line, way))
 
 
 def _walked(g: Graph, indices: Sequence[Linear], shape: Sequence[Formula], active: Set[Loop]) -> tuple[tuple[Reach, Formula], ...]:
@@ -137,6 +144,27 @@ def _lines_of(g: Graph, walked: Sequence[tuple[Reach, Formula]], per_line: int) 
         lines = g.min(g.where(whole, runs * g.ceildiv(run, per_line), lines * r.many), g.ceildiv(span, per_line))
         pitch = pitch * extent
     return lines
+
+
+def _crowding(g: Graph, walked: Sequence[tuple[Reach, Formula]], itemsize: int, line: int, way: int) -> Formula:
+    """Of how many places of a cache the runs of an access can take one only.
+
+    Known where the distances of the runs do not depend on knobs; otherwise, and for arbitrary distances, 1.
+    """
+    run, pitch, apart = g.const(1), g.const(1), 0
+    for r, extent in reversed(walked):
+        whole = g.le(pitch, run)
+        single = r.many.is_const and r.many.value == 1
+        if not single and not (whole.is_const and whole.value):
+            if not pitch.is_const:
+                return g.const(1)
+            apart = math.gcd(apart, int(pitch.value) * itemsize)
+        run = g.where(whole, r.run * pitch, run)
+        pitch = pitch * extent
+    apart = math.gcd(apart, way) if apart and way else 0
+    if apart <= line:
+        return g.const(1)
+    return g.max(g.div(apart, g.ceildiv(run * itemsize, line) * line), 1)
 
 
 def stride(g: Graph, access: Access, loop: Loop) -> Formula:

@@ -14,6 +14,7 @@ Everything is a :class:`~tilewright.cost.formula.Formula`: evaluate with ints, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,10 +70,11 @@ class Reuse:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Level:
     """Loops around a use, the outermost of them number ``number``: by how much they multiply what is fetched, if the
-    ``between`` bytes from one iteration to the next fit (``growth``), or not (``trips``)."""
+    ``between`` bytes from one iteration to the next fit and its own find ``room`` (``growth``), or not (``trips``)."""
 
     number: int
     between: Formula
+    room: Formula
     growth: Formula
     trips: Formula
 
@@ -81,22 +83,24 @@ class _Level:
 class Analysis:
     """Symbolic footprints of a program whose memories move lines of ``line`` bytes.
 
-    Buffers in the memories ``inner`` (registers) take no room in the others.
+    Buffers in the memories ``inner`` (registers) take no room in the others. In memories of one core, lines a
+    multiple of ``way`` bytes apart compete for the same places (0: addresses do not matter).
     """
 
     program: Program
     line: int
     inner: frozenset[str] = frozenset()
+    way: int = 0
     uses: tuple[Use, ...] = ()
     _of: dict[Statement, tuple[Use, ...]] = field(default_factory=dict)
     _bodies: dict[Loop | None, Formula] = field(default_factory=dict)
     _levels: dict[Use, tuple[_Level, ...]] = field(default_factory=dict)
-    _fetched: dict[tuple[Use, Formula], Formula] = field(default_factory=dict)
+    _fetched: dict[tuple[Use, Formula, Formula], Formula] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         last: dict[str, Use] = {}
         for s in self.program.statements:
-            uses = (Use(s, a, _footprints(self.graph, a, s.loops, self.line), last.get(a.buffer.name)) for a in s.accesses)
+            uses = (Use(s, a, _footprints(self.graph, a, s.loops, self.line, self.way), last.get(a.buffer.name)) for a in s.accesses)
             self._of[s] = tuple(uses)
             last.update({u.access.buffer.name: u for u in self._of[s]})
         self.uses = tuple(u for uses in self._of.values() for u in uses)
@@ -128,28 +132,35 @@ class Analysis:
 
     def between(self, use: Use, level: int) -> Formula:
         """Bytes touched between two uses of the same data in neighbouring iterations of loop ``level``."""
-        moving = use.access.loops
-        inner = level
-        if use.loops[level] not in moving:
-            while inner + 1 < len(use.loops) and use.loops[inner + 1] not in moving:
-                inner += 1
-        return self.working_set(use.loops[inner])
+        return self.working_set(use.loops[self._innermost(use, level)])
 
-    def fetched(self, use: Use, capacity: Formula | float) -> Formula:
-        """Lines that enter a memory of ``capacity`` bytes for ``use`` in one run of the program, empty at first."""
-        key = use, self.graph.lift(capacity)
+    def _innermost(self, use: Use, level: int) -> int:
+        """The innermost of the loops from ``level`` inwards that do not move ``use`` (``level`` itself if it does)."""
+        moving = use.access.loops
+        if use.loops[level] not in moving:
+            while level + 1 < len(use.loops) and use.loops[level + 1] not in moving:
+                level += 1
+        return level
+
+    def fetched(self, use: Use, capacity: Formula | float, places: Formula | float = math.inf) -> Formula:
+        """Lines that enter a memory of ``capacity`` bytes for ``use`` in one run of the program, empty at first.
+
+        ``places``: bytes of a memory where addresses choose the place; there, lines of a use may evict one another before.
+        """
+        key = use, self.graph.lift(capacity), self.graph.lift(places)
         if key not in self._fetched:
-            self._fetched[key] = self._fetch(use, key[1])
+            self._fetched[key] = self._fetch(*key)
         return self._fetched[key]
 
-    def _fetch(self, use: Use, capacity: Formula) -> Formula:
+    def _fetch(self, use: Use, capacity: Formula, places: Formula) -> Formula:
         g = self.graph
         shared = use.shared(use.earlier) if use.earlier is not None else -1
         lines = use.footprints[-1].lines
         if shared == len(use.loops):
             lines = self._after_earlier(use, shared, lines, capacity)
         for level in self.levels(use, shared):
-            lines = lines * g.where(g.le(level.between, capacity), level.growth, level.trips)
+            kept = g.both(g.le(level.between, capacity), g.le(level.room, places))
+            lines = lines * g.where(kept, level.growth, level.trips)
             if level.number == shared:
                 lines = self._after_earlier(use, shared, lines, capacity)
         return lines
@@ -166,7 +177,8 @@ class Analysis:
                 while outer and outer != shared and use.loops[outer - 1] not in moving:
                     outer -= 1
             growth = self.graph.div(use.footprints[outer].lines, use.footprints[inside].lines)
-            found.append(_Level(outer, self.between(use, outer), growth, self.iterations(use.loops[outer:inside])))
+            room = use.footprints[self._innermost(use, outer) + 1].room * self.line
+            found.append(_Level(outer, self.between(use, outer), room, growth, self.iterations(use.loops[outer:inside])))
             inside = outer
         self._levels[use] = tuple(found)
         return self._levels[use]
@@ -201,13 +213,13 @@ class Analysis:
         return Reuse(multiple, use.earlier is not None, iterations, nbytes, count)
 
 
-def _footprints(g: Graph, a: Access, loops: Sequence[Loop], line: int) -> tuple[Footprint, ...]:
+def _footprints(g: Graph, a: Access, loops: Sequence[Loop], line: int, way: int) -> tuple[Footprint, ...]:
     """Footprints for every set of inner loops; loops that do not move the access change nothing."""
     moving = a.loops
-    prints = [footprint(g, a, frozenset(), line)]
+    prints = [footprint(g, a, frozenset(), line, way)]
     for level in range(len(loops) - 1, -1, -1):
         active = frozenset(x for x in loops[level:] if x in moving)
-        prints.append(footprint(g, a, active, line) if loops[level] in moving else prints[-1])
+        prints.append(footprint(g, a, active, line, way) if loops[level] in moving else prints[-1])
     return tuple(reversed(prints))
 
 
