@@ -79,6 +79,11 @@ class Population:
     def __len__(self) -> int:
         return len(self.vector)
 
+    def where(self, chosen: np.ndarray) -> Population:
+        """The candidates for which ``chosen`` (bool [len]) holds."""
+        cycles = self.cycles[chosen] if len(self.cycles) else self.cycles
+        return Population(self.vector[chosen], self.row[chosen], self.vectors[chosen], self.rows[chosen], cycles)
+
 
 def candidates(problem: Contraction, core: VectorCore) -> Population:
     """Every (vector loop, row loop, vectors, rows) whose tile and operands fit the registers."""

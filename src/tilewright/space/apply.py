@@ -20,9 +20,10 @@ from tilewright.ir.stmt import Alloc, Block, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.space.levels import Cut, cut
 from tilewright.space.prepare import Attempts
-from tilewright.space.rules import contraction, pointwise, rows, tile, writeback
+from tilewright.space.rules import contraction, dots, pointwise, rows, tile, writeback
 from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stage_of, stages
+from tilewright.space.strides import Access
 from tilewright.space.tiling import TilingSpace, value_of
 from tilewright.util.errors import ScheduleError
 
@@ -170,7 +171,7 @@ class Application(Attempts):
         """Operands stored or copied in vector order before the reduction starts."""
         reads = {a.buffer.name: a for a in stage.reads()}
         for operand, how in choice.space.structure.packing:
-            layout = contraction.panel_layout(reads[operand], stage, self.sizes(choice))
+            layout = self.packed_layout(reads[operand], stage, choice)
             if layout is not None and how == "ahead":
                 self.sch.layout(operand, str(layout))
             elif layout is not None and how == "copy":
@@ -188,7 +189,7 @@ class Application(Attempts):
     def pack_inside(self, stage: Stage, choice: Tiled, operand: str, loops: list[str]) -> None:
         """Copy the part of an operand that one block of the vector loop reads, inside that loop."""
         access = next(a for a in stage.reads() if a.buffer.name == operand)
-        layout = contraction.panel_layout(access, stage, self.sizes(choice))
+        layout = self.packed_layout(access, stage, choice)
         if layout is None:
             return
         for loop in loops:
@@ -196,6 +197,12 @@ class Application(Attempts):
             nest = stage_of(st.find_loop(self.sch.kernel, copy[0])) if copy else None
             if nest is not None and not nest.opaque:
                 pointwise.apply(self.sch, nest, self.core(nest), 1)
+
+    def packed_layout(self, access: Access, stage: Stage, choice: Tiled) -> Layout | None:
+        """The physical order in which the tile reads ``access``."""
+        dot = choice.space.structure.dot
+        panels = contraction.panel_layout(access, stage, self.sizes(choice))
+        return panels if dot is None else dots.packed_layout(access, dot, panels)
 
     def sizes(self, choice: Tiled) -> Tiling:
         """The tile as the layout rules see it."""
@@ -217,9 +224,26 @@ class Application(Attempts):
                 self.sch.layout(b.name, str(Layout(tuple((d, 1) for d in [*(d for d in range(b.rank) if d != vector), vector]))))
         local = {b.name for b in tiles}
         moved = [a.buffer.name for a in stage.reads() if a.moved_by(structure.vector)]
-        for nest in list(tile.nests(self.body)):
-            if (st.written_buffers(nest.root) | st.read_buffers(nest.root)) & local:
-                tile.finish_nest(self.sch, nest, structure.tiled, dims, local, moved[-1] if moved else "", choice.unroll)
+        packed = moved[-1] if moved else ""
+
+        def of_tile() -> list[Stage]:
+            return [n for n in tile.nests(self.body) if (st.written_buffers(n.root) | st.read_buffers(n.root)) & local]
+
+        def update(nest: Stage) -> dots.Update | None:
+            loops = tile.tile_loops(nest, dims, local)
+            found = [loops[n] for n in structure.tiled if n in loops]
+            whole = structure.dot is not None and nest.is_reduction and structure.vector in loops
+            return dots.Update.of(structure.dot, stage, nest, found) if whole and structure.dot else None
+
+        if structure.dot:
+            for u in [u for nest in of_tile() if (u := update(nest)) is not None]:
+                dots.separate_rest(self.sch, u)
+            self.simplify()
+        for nest in of_tile():
+            if (u := update(nest)) is not None and u.whole:
+                dots.issue(self.sch, u, packed, choice.unroll)
+            else:
+                tile.finish_nest(self.sch, nest, structure.tiled, dims, local, packed, choice.unroll)
                 for step in nest.reduction if structure.streamed else ():
                     self.sch.unroll(step)
 

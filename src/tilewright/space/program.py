@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.stmt import Alloc, LoopKind, Stmt, Store
-from tilewright.space.levels import starts, wrap
+from tilewright.ir.stmt import Alloc, Call, LoopKind, Span, Stmt, Store, Window
+from tilewright.space.dot import Dot, walked_by
+from tilewright.space.levels import ceil_div, starts, wrap
 from tilewright.space.rules.contraction import dimension_loops, reduction_order
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
@@ -48,7 +50,9 @@ class _Panel:
     """An operand in vector order: physical buffer, and for each dimension what indexes it.
 
     ``roles`` has ("index", d): the d-th logical index; ("loop", n): a loop that shares the vector's dimension;
-    ("panel", ""): number of the panel; ("lane", ""): element within it.
+    ("panel", ""): number of the panel; ("lane", ""): element within it. For an instruction that sums groups of steps
+    also ("group", d): the d-th logical index in groups; ("step", d): the part inside a group; ("register", ""): the
+    register of the panel that a lane is of.
     """
 
     source: Access
@@ -80,8 +84,11 @@ class _Builder:
         inside: dict[str, Expr] = {n: Var(n) if n in self.structure.tiled else ex.idx(0) for n in self.stage.spatial}
         own = tuple(ex.substitute(i, inside) if ex.free_vars(i) else ex.idx(0) for i in store.indices)
         env = self.environment("")
-        value = self.read_panels(ex.substitute(store.value, env), env)
-        update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
+        if self.structure.dot:
+            update = self.issues(self.structure.dot, tile, own, env)
+        else:
+            value = self.read_panels(ex.substitute(store.value, env), env)
+            update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
         before = Load(target, tuple(ex.substitute(i, env) for i in store.indices))
         first = Store(tile, own, self.around.init.value if self.around.init else before)
         body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
@@ -111,6 +118,8 @@ class _Builder:
             env.setdefault(n, ex.idx(0))
         if self.structure.depth:
             env[self.structure.depth] = env[self.structure.depth] + Var(self.structure.depth)
+        if (dot := self.structure.dot) is not None:
+            env[dot.loop] = self.start.get(dot.loop, ex.idx(0)) + Var(dot.loop) * dot.steps
         if (factor := self.unrolled()) is not None:
             inner = self.reductions()[-2][0]
             env[inner] = Var(inner) * factor + Var(f"{inner}_unrolled")
@@ -125,10 +134,33 @@ class _Builder:
         chunks = {level.loop: level.chunk for level in self.space.levels}
         kind = LoopKind.UNROLL if self.structure.streamed else LoopKind.SERIAL
         loops = [(n, chunks.get(n, ex.idx(self.stage.loops[n])), kind) for n in order]
+        if (dot := self.structure.dot) is not None:
+            loops = [(n, ceil_div(e, ex.idx(dot.steps)) if n == dot.loop else e, kind) for n, e, kind in loops]
         if self.space.unroll and (factor := self.unrolled()) is not None:
             last = order[-1]
             loops[-1:] = [(last, loops[-1][1] // factor, LoopKind.SERIAL), (f"{last}_unrolled", factor, LoopKind.UNROLL)]
         return loops
+
+    def issues(self, dot: Dot, tile: Buffer, own: tuple[Expr, ...], env: Mapping[str, Expr]) -> Stmt:
+        """The nest of the tile's instructions: a register of the result, a group of steps and its register of groups each."""
+        reads = {a.buffer.name: a for a in self.stage.reads()}
+        panels = {p.source.buffer.name: p for p in self.panels}
+        register = Var(f"{dot.vector}_register")
+        lanes = Span(register * dot.lanes, ex.idx(dot.lanes))
+        windows = {dot.slots[0]: Window(tile, tuple(lanes if i == Var(dot.vector) else i for i in own))}
+        for slot, name in zip(dot.slots[1:], (dot.wide, dot.narrow), strict=True):
+            a, p = reads[name], panels.get(name)
+            indices = tuple(ex.substitute(i, env) for i in a.indices)
+            if p is None:
+                steps = walked_by(a, dot.loop)
+                parts = tuple(Span(i, ex.idx(dot.steps)) if d == steps else i for d, i in enumerate(indices))
+                windows[slot] = Window(a.buffer, parts)
+            else:
+                windows[slot] = Window(p.buffer, tuple(self.panel_index(p, n, indices, env) for n in range(len(p.roles))))
+        kernel = dot.instruction.kernel
+        call = Call(kernel, (), tuple(windows[b.name] for b in kernel.args))
+        rows = [(n, self.space.size[n].var, LoopKind.UNROLL) for n in self.structure.rows]
+        return wrap([*self.reductions(), *rows, (register.name, self.width // dot.lanes, LoopKind.UNROLL)], call)
 
     def tile_loops(self, suffix: str, body: Stmt, outside: Sequence[tuple[str, Expr, LoopKind]]) -> Stmt:
         rows = [(n + suffix, self.space.size[n].var, LoopKind.UNROLL) for n in self.structure.rows]
@@ -172,8 +204,10 @@ class _Builder:
 
     def panel(self, a: Access, placement: str) -> _Panel | None:
         """The physical form of an operand in panels (dimensions around, panels, reduction dimensions, lanes)."""
-        dims = dimension_loops(a, self.stage)
+        dims, dot = dimension_loops(a, self.stage), self.structure.dot
         vector = self.structure.vector
+        if dot and a.buffer.name == dot.narrow:
+            return self.groups(a, placement, dot)
         if dims is None or not any(vector in d for d in dims):
             return None
         v = next(d for d, loops in enumerate(dims) if vector in loops)
@@ -183,12 +217,31 @@ class _Builder:
         shared = sorted((n for n in dims[v] if n != vector), key=lambda n: -dims[v][n])
         roles = [("index", str(d)) for d in beside] + [("loop", n) for n in shared] + [("panel", "")]
         roles += [*(("index", str(d)) for d in inside), ("lane", "")]
+        if dot:
+            steps = str(walked_by(a, dot.loop))
+            inner = [("step", steps), ("lane", "")] if dot.steps_first else [("lane", ""), ("step", steps)]
+            roles = [*(("group", steps) if r == ("index", steps) else r for r in roles[:-1]), ("register", ""), *inner]
         name = a.buffer.name if placement == "ahead" else self.fresh(f"{a.buffer.name}_panels")
         shape = tuple(self.panel_extent(role, a, placement, dims) for role in roles)
         return _Panel(a, Buffer(name, a.buffer.dtype, shape, a.buffer.memory), tuple(roles), placement)
 
+    def groups(self, a: Access, placement: str, dot: Dot) -> _Panel:
+        """The operand that goes to all lanes, a group of steps together."""
+        steps = str(walked_by(a, dot.loop))
+        roles = [("group" if str(d) == steps else "index", str(d)) for d in range(len(a.indices))]
+        roles.append(("step", steps))
+        name = a.buffer.name if placement == "ahead" else self.fresh(f"{a.buffer.name}_groups")
+        shape = tuple(self.panel_extent(role, a, "", ()) for role in roles)
+        return _Panel(a, Buffer(name, a.buffer.dtype, shape, a.buffer.memory), tuple(roles), placement)
+
     def panel_extent(self, role: tuple[str, str], a: Access, placement: str, dims: Sequence[Mapping[str, int]]) -> Expr:
         kind, what = role
+        if (dot := self.structure.dot) is not None:
+            sizes = {"lane": ex.idx(dot.lanes), "register": self.width // dot.lanes, "step": ex.idx(dot.steps)}
+            if kind in sizes:
+                return sizes[kind]
+            if kind == "group":
+                return ceil_div(a.buffer.shape[int(what)], ex.idx(dot.steps))
         if kind == "lane":
             return self.width
         local = placement == "panel"
@@ -217,9 +270,17 @@ class _Builder:
 
         return ex.transform(value, read)
 
-    def panel_index(self, p: _Panel, dim: int, indices: tuple[Expr, ...], env: Mapping[str, Expr]) -> Expr:
-        """Index of one dimension of the panels for a read inside the tile."""
+    def panel_index(self, p: _Panel, dim: int, indices: tuple[Expr, ...], env: Mapping[str, Expr]) -> Any:
+        """Index of one dimension of the panels for a read inside the tile (a span for an instruction's own dimensions)."""
         (kind, what), vector, extent = p.roles[dim], self.structure.vector, p.buffer.shape[dim]
+        if (dot := self.structure.dot) is not None:
+            match kind:
+                case "lane" | "step":
+                    return Span(ex.idx(0), extent)
+                case "register":
+                    return Var(f"{vector}_register")
+                case "group":
+                    return self.start.get(dot.loop, ex.idx(0)) // dot.steps + Var(dot.loop)
         if kind == "lane":
             return Var(vector)  # tiles begin at panels
         if kind == "panel":
@@ -238,8 +299,12 @@ class _Builder:
             single = isinstance(extent, ex.Const) and extent.value == 1
             own.append(ex.idx(0) if single else Var(f"d{n}{suffix}"))
             if not single:
-                last = n == len(p.roles) - 1
-                loops.append((f"d{n}{suffix}", extent, LoopKind.VECTOR if last else LoopKind.SERIAL))
+                loops.append((f"d{n}{suffix}", extent, LoopKind.SERIAL))
+        # Sources are read along the lanes, whatever lies inside these in the panels.
+        lanes = next((n for n, role in enumerate(p.roles) if role[0] == "lane"), len(p.roles) - 1)
+        loops.sort(key=lambda x: x[0] == f"d{lanes}{suffix}")
+        if loops and loops[-1][0] == f"d{lanes}{suffix}":
+            loops[-1] = (*loops[-1][:2], LoopKind.VECTOR)
         if self.structure.parallel and p.placement == "copy" and len(loops) > 1:
             loops[0] = (*loops[0][:2], LoopKind.PARALLEL)
         return wrap(loops, Store(p.buffer, tuple(own), Load(p.source.buffer, self.source_index(p, own))))
@@ -251,13 +316,18 @@ class _Builder:
         outside = self.environment("") if p.placement == "panel" else {}
         panel = lane = ex.idx(0)
         plain: dict[int, Expr] = {}
+        dot = self.structure.dot
         for role, i, extent in zip(p.roles, own, p.buffer.shape, strict=True):
             kind, what = role
             fixed = isinstance(extent, ex.Const) and extent.value == 1
             if kind == "panel":
                 panel = i
             elif kind == "lane":
-                lane = i
+                lane = lane + i
+            elif kind == "register" and dot:
+                lane = lane + i * dot.lanes
+            elif kind in ("group", "step") and dot:
+                plain[int(what)] = plain.get(int(what), ex.idx(0)) + (i * dot.steps if kind == "group" else i)
             elif kind == "loop":
                 env[what] = outside.get(what, ex.idx(0)) if fixed else i
             else:

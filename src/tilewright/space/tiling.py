@@ -15,6 +15,7 @@ from math import prod
 from tilewright.cost.core import VectorCore
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr, Var, compare
+from tilewright.space.dot import Dot
 from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, ceil_div
 from tilewright.space.rules.contraction import PARALLEL_CYCLES
@@ -40,7 +41,8 @@ class Structure:
     operands how they come into vector order: "ahead" (the argument is stored that way), "copy" (before
     everything) or "panel" (inside the loop over blocks of the vector loop). ``lead`` is the outermost loop.
     ``depth`` is the reduction loop that is cut into blocks (None: none): the tile then starts from the partial
-    sums of the block before, and initialisation and epilogue are passes of their own.
+    sums of the block before, and initialisation and epilogue are passes of their own. ``dot`` is the instruction
+    that sums several steps in each lane (None: one multiply-add a step).
     """
 
     vector: str
@@ -49,11 +51,12 @@ class Structure:
     lead: str | None = None
     parallel: bool = False
     depth: str | None = None
+    dot: Dot | None = None
 
     @property
     def streamed(self) -> bool:
         """Whether a few steps of the reduction run in one go, inside the loop over tiles: rows of memory are read along."""
-        return self.depth is not None and not self.rows
+        return self.depth is not None and not self.rows and self.dot is None
 
     @property
     def tiled(self) -> tuple[str, ...]:
@@ -69,6 +72,7 @@ class Structure:
     def __str__(self) -> str:
         parts = [f"{' x '.join(self.tiled)}", *(f"{how} {name}" for name, how in self.packing)]
         parts += [f"parallel {self.lead}"] if self.parallel else []
+        parts += [str(self.dot)] if self.dot else []
         return ", ".join([*parts, *([f"blocks of {self.depth}"] if self.depth else [])])
 
 
@@ -103,11 +107,14 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
     size, blocks = {}, {}
     for number, loop in enumerate(structure.tiled):
         label = _label(structure, number)
-        size[loop] = Knob(f"{prefix}{label}", _sizes(stage.loops[loop], core, loop == structure.vector, bool(structure.rows)))
+        sizes = _sizes(stage.loops[loop], core, loop == structure.vector, bool(structure.rows))
+        if structure.dot and loop == structure.vector:
+            sizes = tuple(s for s in sizes if s % structure.dot.lanes == 0)  # the rest of a row runs without the instruction
+        size[loop] = Knob(f"{prefix}{label}", sizes)
         blocks[loop] = Knob(f"{prefix}{label}_blocks", _block_counts(stage.loops[loop], size[loop].values))
     depth = _depth_knob(stage, structure, f"{prefix}depth_blocks")
-    if depth and (structure.streamed or inner == structure.depth):
-        inner = None  # a stream takes all steps in one go; a peeled last block would not be a multiple of the steps
+    if (depth and (structure.streamed or inner == structure.depth)) or (structure.dot and inner == structure.dot.loop):
+        inner = None  # a stream and an instruction take all steps in one go; a peeled last block would not be a multiple of them
     unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
     order = [structure.vector, *reversed(structure.rows)]
     knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([depth] if depth else []), *([unroll] if unroll else []))
@@ -126,6 +133,8 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         whole = ex.idx(stage.loops[structure.depth])
         chunk = ceil_div(whole, value_of(depth))
         grouped += [compare(">=", value_of(depth), 2), *_balanced(whole, chunk, depth.var)]
+        if structure.dot and structure.dot.loop == structure.depth:
+            grouped.append(compare("==", chunk % structure.dot.steps, 0))
         at = next(n for n, level in enumerate(levels) if level.loop == structure.vector)
         levels = (*levels[: at + 1], Level(structure.depth, value_of(depth), chunk, f"{structure.depth}_block"), *levels[at + 1 :])
     return TilingSpace(

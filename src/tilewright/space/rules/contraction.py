@@ -105,14 +105,21 @@ def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = 
     dims = dimension_loops(stage.target(), stage)
     if not problem.spatial or dims is None or any(len(loops) > 1 for loops in dims):
         return None
+    return tiling_of(problem, core, threads)
+
+
+def tiling_of(problem: Contraction, core: VectorCore, threads: int, lanes: str | None = None) -> Tiling | None:
+    """The cheapest tiling of ``problem`` by estimate, with loop ``lanes`` as the vector if one is named."""
     pop: Population = best(problem, core)
+    if lanes is not None:
+        pop = pop.where(pop.vector == problem.spatial.index(lanes))
     if not len(pop):
         return None
     vector = problem.spatial[int(pop.vector[0])]
     row = problem.spatial[int(pop.row[0])] if pop.row[0] >= 0 else None
-    width = min(int(pop.vectors[0]) * core.lanes, stage.loops[vector])
+    width = min(int(pop.vectors[0]) * core.lanes, problem.loops[vector])
     rows = int(pop.rows[0])
-    streamed = _streamed_vector(problem, core)
+    streamed = _streamed_vector(problem, core) if lanes is None else None
     if streamed is not None:
         return _stream(problem, core, threads, *streamed, float(pop.cycles[0]))
     outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)

@@ -10,10 +10,10 @@ from tilewright.mapping import Mapping, Operator, find_mappings, operator_of
 from tilewright.util.errors import MappingError
 
 
-def mappings_of(op: Operator, instruction: Instruction) -> list[Mapping]:
+def mappings_of(op: Operator, instruction: Instruction, orders: str = "auto") -> list[Mapping]:
     """Every mapping of ``op`` onto ``instruction``; none where types or arithmetic differ."""
     try:
-        return find_mappings(op, instruction)
+        return find_mappings(op, instruction, orders=orders)
     except MappingError:
         return []
 

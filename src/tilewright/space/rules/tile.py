@@ -33,7 +33,7 @@ def finish_nest(
     ``tiled`` are the reduction's loops of the tile, the vector loop last; ``dims`` says which dimension of the
     tile buffers (``local``) each loop walks. ``unroll`` steps of the innermost reduction loop run in one go.
     """
-    loops = _tile_loops(nest, dims, local)
+    loops = tile_loops(nest, dims, local)
     inner = [loops[n] for n in tiled if n in loops]
     reductions = reduction_order(nest, packed) if nest.reduction else []
     order = [*(n for n in nest.loops if n not in inner and n not in reductions), *reductions, *inner]
@@ -49,7 +49,7 @@ def finish_nest(
         sch.unroll(steps)
 
 
-def _tile_loops(nest: Stage, dims: Mapping[str, int], local: Set[str]) -> dict[str, str]:
+def tile_loops(nest: Stage, dims: Mapping[str, int], local: Set[str]) -> dict[str, str]:
     """The nest's loop that walks each dimension of a tile buffer it stores to or loads from."""
     found: dict[str, str] = {}
     for a in (nest.target(), *nest.reads()):

@@ -24,6 +24,7 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt
 from tilewright.space import nests
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
+from tilewright.space.dot import Dot, dots, grouped, remainder, widened
 from tilewright.space.knob import Knob
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
@@ -51,13 +52,14 @@ class Option:
     """One way to do one reduction; ``cycles`` is what its best point is roughly estimated at.
 
     ``tiling`` is None for a reduction done by rows. ``preferred`` are knob values if this is the option for a
-    kernel that is not tuned.
+    kernel that is not tuned. ``first`` says it is the best of its way to do the arithmetic: it stays where there are too many.
     """
 
     stage: Stage
     tiling: TilingSpace | None
     cycles: float
     preferred: Mapping[str, int] | None = None
+    first: bool = False
 
     @property
     def name(self) -> str:
@@ -92,7 +94,7 @@ def _prefixes(reductions: list[Stage]) -> list[str]:
 
 def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
     """All combinations; where there are too many, costly reductions keep more of their options than cheap ones."""
-    options = [sorted(o, key=lambda x: (x.preferred is None, x.cycles)) for o in options]
+    options = [sorted(o, key=lambda x: (x.preferred is None, not x.first, x.cycles)) for o in options]
     while prod(map(len, options)) > MOST_SKETCHES:
         weight = [o[0].cycles / len(o) if len(o) > 1 else float("inf") for o in options]
         options[int(np.argmin(weight))].pop()
@@ -102,24 +104,105 @@ def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
 def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     core = context.core(stage)
     along = rows.cycles(stage, core)
-    tiles = _tiles(context, stage, core)
-    least = min([along, *(c for _, c in tiles)], default=float("inf"))
-    choice = contraction.choose(stage, core, context.threads, context.constants)
-    rowwise = along < (choice.cycles if choice else float("inf"))
+    plain = _plain(context, stage, core, along)
+    every = [plain, *(g for d in dots(context.base.kernel, context.machine, stage) if (g := _grouped(context, stage, d, plain)))]
+    least = min([along, *(c for way in every for _, c in way.structures)], default=float("inf"))
+    best = min(every, key=lambda way: way.cycles)
     if along <= HOPELESS * least:
-        yield Option(stage, None, along, {} if rowwise else None)
-    tiles = [(t, c) for t, c in tiles if c <= HOPELESS * least]
+        yield Option(stage, None, along, {} if along < best.cycles else None)
+    for way in every:
+        preferred = way if way is best and best.cycles <= along else None
+        kept = [(s, c) for s, c in way.structures if c <= HOPELESS * least or (s == way.wanted and len(every) > 1)]
+        for structure, cycles in kept:
+            yield _tiled(stage, structure, way, prefix, cycles, preferred)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the multiply-adds of a reduction are done: tiles with their estimates on ``core``, and the one estimated best.
+
+    ``wanted`` is the structure of ``choice``, ``cycles`` what that is estimated at.
+    """
+
+    core: VectorCore
+    structures: list[tuple[Structure, float]]
+    choice: contraction.Tiling | None
+    wanted: Structure | None
+    cycles: float
+
+
+def _tiled(stage: Stage, structure: Structure, way: Way, prefix: str, cycles: float, preferred: Way | None) -> Option:
+    order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
+    space = tiling_space(stage, structure, way.core, prefix, order[-1] if order else None)
+    choice = way.choice if preferred is way and structure == way.wanted else None
+    values = _values(space, choice) if choice and structure == way.wanted else None
+    return Option(stage, space, cycles, values, structure == way.wanted)
+
+
+def _plain(context: Context, stage: Stage, core: VectorCore, along: float) -> Way:
+    """Multiply-adds of single elements, where ``along`` is what going along memory costs."""
+    problem = contraction.problem_of(stage, context.constants)
+    tiles = _tiles(problem, stage, core)
+    choice = contraction.choose(stage, core, context.threads, context.constants)
     packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
-    wanted = _structure(context, stage, choice) if choice and not rowwise else None
-    listed = [(s, c) for t, c in tiles for s in structures(stage, [t], packings, context.threads, core)]
-    listed += [(d, c) for s, c in listed if s.tiled == listed[0][0].tiled and (d := _deep(stage, s)) is not None]
+    wanted = _structure(context, stage, choice) if choice and choice.cycles <= along else None
+    listed = _structures(context, stage, tiles, packings, core)
     if choice and wanted and all(s != wanted for s, _ in listed):
         listed.insert(0, (wanted, choice.cycles))
-    for structure, cycles in listed:
-        order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
-        space = tiling_space(stage, structure, core, prefix, order[-1] if order else None)
-        preferred = _values(space, choice) if choice and structure == wanted else None
-        yield Option(stage, space, cycles, preferred)
+    return Way(core, listed, choice, wanted, choice.cycles if choice else float("inf"))
+
+
+def _structures(
+    context: Context,
+    stage: Stage,
+    tiles: list[tuple[tuple[str, tuple[str, ...]], float]],
+    packings: Mapping[str, list[tuple[tuple[str, str], ...]]],
+    core: VectorCore,
+) -> list[tuple[Structure, float]]:
+    listed = [(s, c) for t, c in tiles for s in structures(stage, [t], packings, context.threads, core)]
+    return listed + [(d, c) for s, c in listed if s.tiled == listed[0][0].tiled and (d := _deep(stage, s)) is not None]
+
+
+def _grouped(context: Context, stage: Stage, dot: Dot, plain: Way) -> Way | None:
+    """Groups of steps in each lane; None where an operand cannot be brought into groups."""
+    packings = [tuple(p for p in c if p[1] != "as it is") for c in product(*_group_placements(context, stage, dot))]
+    whole = contraction.problem_of(stage, context.constants)
+    problem, core = widened(whole, dot), dot.core(plain.core)
+    choice = contraction.tiling_of(problem, core, context.threads, dot.vector)
+    if not packings or choice is None:
+        return None
+    rest = remainder(whole, dot)
+    more = (rest * plain.cycles if rest else 0.0) + _regrouping(whole, packings[0], dot, core)
+    tiles = [(t, c + more) for t, c in _tiles(problem, stage, core, dot.vector)]
+    listed = _structures(context, stage, tiles, {dot.vector: packings}, core)
+    threads = context.threads > 1 and choice.parallel is not None
+    rows = (choice.row,) if choice.row else ()
+    wanted = Structure(dot.vector, rows, packings[0], choice.parallel if threads else None, threads, dot=dot)
+    listed = [(replace(s, dot=dot), c) for s, c in listed]
+    if all(s != wanted for s, _ in listed):
+        listed.insert(0, (wanted, choice.cycles + more))
+    return Way(core, listed, choice, wanted, choice.cycles + more)
+
+
+def _group_placements(context: Context, stage: Stage, dot: Dot) -> list[list[tuple[str, str]]]:
+    """Where the operand with lanes and the one without may be brought into groups of steps."""
+    out: list[list[tuple[str, str]]] = []
+    for a in stage.reads():
+        name, as_it_is = a.buffer.name, a.buffer.name == dot.narrow and grouped(a, dot)
+        written = any(name in st.written_buffers(s.root) for s in context.stages if s.root is stage.root)
+        if as_it_is or (contraction.dimension_loops(a, stage) is None and name == dot.wide):
+            out.append([(name, "as it is")] if as_it_is else [])
+        elif name in context.constants:
+            out.append([(name, "ahead")])
+        else:
+            out.append([] if written else [(name, how) for how in (("copy", "panel") if name == dot.wide else ("copy",))])
+    return out
+
+
+def _regrouping(problem: estimate.Contraction, packing: tuple[tuple[str, str], ...], dot: Dot, core: VectorCore) -> float:
+    """Cycles to lay out the operand without lanes in groups of steps."""
+    moved = {name for name, how in packing if how == "copy"}
+    return sum(x.elements for x in problem.inputs if x.name == dot.narrow and x.name in moved) / core.scalar_moves_per_cycle
 
 
 def _values(space: TilingSpace, choice: contraction.Tiling) -> dict[str, int]:
@@ -165,12 +248,15 @@ def _last_vector_operand(stage: Stage, vector: str) -> str:
     return moved[-1] if moved else ""
 
 
-def _tiles(context: Context, stage: Stage, core: VectorCore) -> list[tuple[tuple[str, tuple[str, ...]], float]]:
-    """Pairs of a vector loop and the row loops of a tile, with the estimate of the best sizes."""
-    problem = contraction.problem_of(stage, context.constants)
+def _tiles(
+    problem: estimate.Contraction, stage: Stage, core: VectorCore, lanes: str | None = None
+) -> list[tuple[tuple[str, tuple[str, ...]], float]]:
+    """Pairs of a vector loop (``lanes`` if one is named) and the row loops of a tile, with the estimate of the best sizes."""
     if not problem.spatial:
         return []
     ranked = estimate.best(problem, core)
+    if lanes is not None:
+        ranked = ranked.where(ranked.vector == problem.spatial.index(lanes))
     found: dict[tuple[str, tuple[str, ...]], float] = {}
     for v, r, cycles in zip(ranked.vector, ranked.row, ranked.cycles, strict=True):
         loops = (problem.spatial[int(v)], (problem.spatial[int(r)],) if r >= 0 else ())
@@ -266,7 +352,8 @@ def _decision(context: Context, option: Option, values: Mapping[str, int]) -> De
         return Decision(name, "", f"lanes along {_along(option.stage)}", option.cycles)
     structure = tiling.structure
     row = structure.rows[-1] if structure.rows else None
-    on = instructions.vector_mapping(context.base.kernel, context.machine, name, structure.vector, row)
+    on = structure.dot.mapping if structure.dot else ""
+    on = on or instructions.vector_mapping(context.base.kernel, context.machine, name, structure.vector, row)
     size = {n: int(ex.evaluate(tiling.size[n].var, values)) for n in structure.tiled}
     return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()), option.cycles)
 
