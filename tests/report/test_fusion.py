@@ -104,6 +104,7 @@ def test_every_operator_is_drawn_once_and_inside_its_kernel(network: Network, tm
     assert len(kept) + len(faster) == len(network.steps) and len(faster) == calls >= 1
     rows = table_of(document, "Kernels of the network")
     assert sum(int(r["calls"].text) for r in rows) == len(network.steps) and len(rows) == len(tasks)
+    assert "not among the tasks shown here" not in document.text
     assert best is not None and best.seconds in [exact(r["with tuning"]) for r in rows]
 
 
@@ -139,4 +140,6 @@ def test_kernels_of_another_session_are_not_matched(network: Network, tmp_path: 
     with filled(tmp_path / "r.db", tasks=1) as store:
         findings = find(store)
     assert fusion.matches(network, findings) == {}
-    assert "times faster" not in page(findings, network)
+    text = page(findings, network)
+    assert "times faster" not in text
+    assert f"{len(network.steps)} of {len(network.steps)} kernel calls are not among the tasks shown here" in text

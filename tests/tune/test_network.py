@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +164,16 @@ def test_budgets_too_small_are_refused(tmp_path: Path) -> None:
         tune_network(network(), records=tmp_path / "r.db", trials=1, executor=Stub(), scheduler="fair")
     with pytest.raises(TuneError, match="nothing was measured within the budget"):
         tune_network(network(), records=tmp_path / "r.db", seconds=1e-9, executor=Stub())
+
+
+def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(step=10)
+    monkeypatch.setattr("tilewright.tune.network.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(TuneError, match="1 of 2 kernels were measured as they are without tuning, and no candidate") as refused:
+        tune_network(network(), records=tmp_path / "r.db", seconds=15, threads=1, executor=Stub())
+    assert refused.value.hint is not None and refused.value.hint.startswith("give at least")
+    with RecordStore(tmp_path / "r.db") as store:
+        assert store.count() == 1  # it is not lost
 
 
 def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> None:

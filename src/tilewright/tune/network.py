@@ -232,6 +232,7 @@ class _Tuner:
     ) -> str:
         """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns how it ended."""
         states = [TaskState(e.weight, arithmetic_operations(e.kernel), e.operators) for e in self.entries]
+        n = 0
         scheduler = make_scheduler(states, goal=goal, patience=patience, seed=self._seed)
         try:
             while (n := self._batch(limit)) and (chosen := scheduler.next()) is not None:
@@ -243,6 +244,13 @@ class _Tuner:
             if not any(e.search is not None and e.search.best is not None for e in self.entries):
                 raise TuneError(
                     f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
+                )
+            if n == 0 and not self._spent():
+                first = sum(e.visited for e in self.entries)
+                raise TuneError(
+                    f"the budget is too small: after {self.elapsed():.0f} s {first} of {len(self.entries)} kernels were measured as they "
+                    "are without tuning, and no candidate was tried",
+                    hint=f"give at least {2 * self.elapsed() * len(self.entries) / first:.0f} seconds",
                 )
             self._compare()
         except KeyboardInterrupt:
