@@ -8,6 +8,7 @@ import numpy as np
 
 from tilewright.cost.model import library
 from tilewright.tune.author import SearchSpace
+from tilewright.tune.novelty import MOST, Doubt
 
 #: Trees learned from the estimate, and added for the measurements.
 FIRST_ROUNDS, ROUNDS = 100, 60
@@ -31,11 +32,13 @@ class Surrogate:
 
     ``assisted``: it sees the space's estimate. With :meth:`pretrain` the trees start from the estimate; :meth:`fit` puts trees for the
     measurements on top, always of all measurements, so the order of observation does not matter.
-    ``error`` is how far the estimate (or a constant, without it) is off at the fast points.
+    ``doubt`` is how far the estimate (or a constant, without it) was off at measured points, ``best`` the least measured
+    logarithm in the unit of the predictions (None: nothing was measured).
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, assisted: bool = True):
-        self.error = UNMEASURED
+        self.doubt = Doubt(1.0, UNMEASURED**2, 0.0)
+        self.best: float | None = None
         self._space = space
         self._assisted = assisted
         self._parameters: dict[str, Any] = {**PARAMETERS, "seed": seed, "verbosity": 0}
@@ -63,7 +66,10 @@ class Surrogate:
         guess = self._first.predict(data) if self._first is not None else np.zeros(len(points))
         labels = np.log(seconds)
         labels -= np.average(labels - guess, weights=weights)
-        self.error = float(np.sqrt(np.average((labels - guess) ** 2, weights=weights)))
+        self.best = float(labels.min())
+        fast = np.argsort(seconds, kind="stable")[:MOST]
+        errors = (labels - guess)[fast]
+        self.doubt = Doubt.fitted(points[fast], errors - errors.mean(), self.doubt)
         data.set_label(labels)
         self._trees = xgb.train({**self._parameters, "base_score": 0.0}, data, ROUNDS, xgb_model=self._first)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.tune.author import History, SearchSpace, draw
-from tilewright.tune.novelty import diverse
+from tilewright.tune.novelty import MOST, promising
 from tilewright.tune.screening import screened
 from tilewright.tune.surrogate import Surrogate
 
@@ -19,7 +19,7 @@ SHORTLIST = 400
 
 
 class XgbAuthor:
-    """Of every ten points eight are the model's favourites, no two alike, and two are random (``explore`` of a batch).
+    """Of every ten points eight are those the model expects most of, and two are random (``explore`` of a batch).
 
     ``pretrain`` is the number of points whose estimate the model learns beforehand (0: none, and it never sees the estimate).
     """
@@ -50,12 +50,12 @@ class XgbAuthor:
         self._stale = self._stale or bool(np.isfinite(seconds).any())
 
     def _favourites(self, n: int) -> np.ndarray:
-        best = self._history.best(32)
-        pool = screened(self._space, self._history, self._model.predict, n, self._rng, best)[:SHORTLIST]
+        best = self._history.best(MOST)
+        pool = screened(self._space, self._history, self._model.predict, n, self._rng, best[:32])[:SHORTLIST]
         if not len(pool):
             return pool
-        measured, _ = self._history.measured()
-        return self._history.propose(pool[diverse(pool, self._model.predict(pool), measured, self._model.error, n)])
+        scores, goal = self._model.predict(pool), self._model.best
+        return self._history.propose(pool[promising(pool, scores, scores.min() if goal is None else goal, best, self._model.doubt, n)])
 
 
 class PlainXgbAuthor(XgbAuthor):
