@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilewright.codegen.llvm.values import Value, container_bits, float_literal, splat_text, suffix, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
@@ -20,6 +22,11 @@ def literal(value: int | float | bool, dtype: DType, lanes: int = 0) -> Value:
     else:
         text = str(int(exact))
     return Value(splat_text(value_type(dtype), text, lanes), dtype, lanes)
+
+
+def _constants(bits: int, lanes: int) -> Callable[[int], str]:
+    """Makes the text of an integer of so many bits, in every lane."""
+    return lambda x: splat_text(f"i{bits}", str(x), lanes)
 
 
 def convert(w: Writer, v: Value, to: DType) -> Value:
@@ -173,10 +180,7 @@ def bfloat_bits(w: Writer, v: Value) -> str:
     Integer arithmetic, because the CPU's own conversion flushes denormals.
     """
     ints = f"<{v.lanes} x i32>" if v.lanes else "i32"
-
-    def c(x: int) -> str:
-        return splat_text("i32", str(x), v.lanes)
-
+    c = _constants(32, v.lanes)
     x = w.pure(f"bitcast {v.operand} to {ints}")
     top = w.pure(f"lshr {ints} {x}, {c(16)}")
     odd = w.pure(f"and {ints} {top}, {c(1)}")
@@ -210,10 +214,7 @@ def integer_to_float(w: Writer, v: Value, to: DType) -> Value:
 def _odd_bits(w: Writer, v: Value) -> Value:
     """A 64-bit integer rounded to odd at 53 bits, so that two roundings to nearest equal one."""
     ints = value_type(v.dtype, v.lanes)
-
-    def c(x: int) -> str:
-        return splat_text("i64", str(x), v.lanes)
-
+    c = _constants(64, v.lanes)
     low = w.pure(f"and {ints} {v.ref}, {c(2047)}")
     sticky = w.pure(f"select {value_type(ty.boolean, v.lanes)} {w.pure(f'icmp ne {ints} {low}, {c(0)}')}, {ints} {c(2048)}, {ints} {c(0)}")
     kept = w.pure(f"or {ints} {w.pure(f'and {ints} {v.ref}, {c(-2048)}')}, {sticky}")
@@ -228,10 +229,7 @@ def _wide_to_float(w: Writer, v: Value, to: DType) -> Value:
         raise CodegenError(f"{v.dtype} to {to}: only integers up to 512 bits convert to floats")
     ints, name = value_type(v.dtype, lanes), suffix(value_type(v.dtype, lanes))
     conds = value_type(ty.boolean, lanes)
-
-    def c(x: int) -> str:
-        return splat_text(f"i{bits}", str(x), lanes)
-
+    c = _constants(bits, lanes)
     negative = w.pure(f"icmp slt {ints} {v.ref}, {c(0)}") if v.dtype.signed else ""
     size = w.pure(f"select {conds} {negative}, {ints} {w.pure(f'sub {ints} {c(0)}, {v.ref}')}, {ints} {v.ref}") if negative else v.ref
     zeros = w.pure(f"call {ints} @llvm.ctlz.{name}({ints} {size}, i1 false)")
@@ -269,19 +267,16 @@ def wide_truncation(w: Writer, v: Value, bits: int) -> str:
     lanes = v.lanes
     ints, name = (f"<{lanes} x i{bits}>", f"v{lanes}i{bits}") if lanes else (f"i{bits}", f"i{bits}")
     long, conds = value_type(ty.i64, lanes), value_type(ty.boolean, lanes)
-
-    def c(x: int, width: int = bits) -> str:
-        return splat_text(f"i{width}", str(x), lanes)
-
+    c, c64 = _constants(bits, lanes), _constants(64, lanes)
     raw = w.pure(f"bitcast {v.operand} to {long}")
-    exponent = w.pure(f"and {long} {w.pure(f'lshr {long} {raw}, {c(52, 64)}')}, {c(2047, 64)}")
-    fraction = w.pure(f"or {long} {w.pure(f'and {long} {raw}, {c((1 << 52) - 1, 64)}')}, {c(1 << 52, 64)}")
+    exponent = w.pure(f"and {long} {w.pure(f'lshr {long} {raw}, {c64(52)}')}, {c64(2047)}")
+    fraction = w.pure(f"or {long} {w.pure(f'and {long} {raw}, {c64((1 << 52) - 1)}')}, {c64(1 << 52)}")
     mantissa = w.pure(f"zext {long} {fraction} to {ints}")
-    up = w.pure(f"sext {long} {w.pure(f'sub {long} {exponent}, {c(1075, 64)}')} to {ints}")
+    up = w.pure(f"sext {long} {w.pure(f'sub {long} {exponent}, {c64(1075)}')} to {ints}")
     down = w.pure(f"sub {ints} {c(0)}, {up}")
     left = _shifted(w, "shl", mantissa, w.pure(f"call {ints} @llvm.smax.{name}({ints} {up}, {ints} {c(0)})"), bits, lanes)
     right = _shifted(w, "lshr", left, w.pure(f"call {ints} @llvm.smax.{name}({ints} {down}, {ints} {c(0)})"), bits, lanes)
-    negative = w.pure(f"icmp slt {long} {raw}, {c(0, 64)}")
+    negative = w.pure(f"icmp slt {long} {raw}, {c64(0)}")
     return w.pure(f"select {conds} {negative}, {ints} {w.pure(f'sub {ints} {c(0)}, {right}')}, {ints} {right}")
 
 
