@@ -285,9 +285,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("names", nargs="+", choices=sorted(KERNELS))
     p.add_argument("--limit", type=int, default=4000, help="points to measure at most (default: %(default)s)")
     p.add_argument("--minutes", type=float, default=inf, help="time for each space; a later run goes on (default: no limit)")
+    p.add_argument("--missing", action="store_true", help="leave out spaces that have been measured")
     p.add_argument("--folder", type=Path, default=DATA, help="where to write (default: %(default)s)")
     options = p.parse_args(arguments)
-    complete = [collect(name, options.limit, options.folder, options.minutes) for name in options.names]
+    names = [n for n in options.names if not (options.missing and (options.folder / f"{n}.npz").exists())]
+    complete = [collect(name, options.limit, options.folder, options.minutes) for name in names]
     return 0 if all(complete) else 1
 
 

@@ -102,6 +102,7 @@ def test_a_cut_collection_goes_on_and_busy_batches_are_repeated(
     np.testing.assert_allclose(seconds, [(1 + hash(tuple(map(int, p))) % 97) * 1e-4 for p in points], rtol=1e-6)
     assert control.min() == control.max()
     assert "measured on a busy machine" not in capsys.readouterr().out
+    assert search_spaces.main([*options, "--missing"]) == 0 and len(second.batches) == 3 + len(done) - 5
 
 
 def test_collecting_within_a_time_says_what_is_left(
