@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.schedule.programs import kernel_of
 
 from tilewright import lang
 from tilewright.codegen.llvm import emit
 from tilewright.hw import Machine
 from tilewright.ir import types as ty
+from tilewright.ir.expr import intrinsic
 from tilewright.ir.stmt import For, Kernel, LoopKind, loops
 from tilewright.runtime import build, check
+from tilewright.schedule import replay
 from tilewright.space.rules import rows
 from tilewright.space.space import Space
 from tilewright.space.stages import stages
@@ -137,3 +140,105 @@ def test_streams_are_estimated_faster_than_tiles_down_the_columns(host: Machine)
     others = space.sample(200, np.random.default_rng(0))
     others = others[["blocks of" not in space.sketch(p).name for p in others]]
     assert space.estimate(point[None])[0] < 0.7 * space.estimate(others).min()
+
+
+# --- parts for threads ------------------------------------------------------------------------
+
+
+def parallel_loops(space: Space) -> list[For]:
+    return [f for f in loops(space.schedule(space.default()).kernel) if f.kind is LoopKind.PARALLEL]
+
+
+def in_parts(space: Space) -> bool:
+    return "parts of" in space.sketch(space.default()).name
+
+
+FEW_RESULTS = {
+    "sum": lambda: total(600_001),
+    "sum of a matrix": lambda: total(901, 700),
+    "five rows": lambda: product("ij,j->i", (5, 90_001), (90_001,)),
+    "one row": lambda: product("ij,j->i", (1, 400_003), (400_003,)),
+    "narrow columns": lambda: product("ij,i->j", (50_001, 12), (50_001,)),
+    "small product": lambda: product("ik,kj->ij", (5, 20_010), (20_010, 16)),
+    "batched": lambda: product("bik,bkj->bij", (1, 4, 9_000), (1, 9_000, 24)),
+}
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("name", FEW_RESULTS)
+def test_few_results_are_summed_by_all_threads(host: Machine, name: str, threads: int) -> None:
+    space = Space(FEW_RESULTS[name](), host, threads)
+    assert in_parts(space), space.sketch(space.default()).name
+    (loop,) = parallel_loops(space)
+    assert loop.hi.value == threads
+    verify(space, space.default()[None])
+    named = [n for n, s in enumerate(space.sketches) if "parts of" in s.name]
+    assert {space.sketches[n].name.split(" parts")[0].split()[-1] for n in named} == {str(threads), str(4 * threads)}
+    points = space.sample(200, np.random.default_rng(threads))
+    verify(space, points[np.isin(points[:, 0], named)][:3])
+
+
+def softmax_row(n: int) -> Kernel:
+    """The softmax of one long row: a maximum, then a sum."""
+    x = lang.tensor("x", ty.f32, (1, n))
+    a, b = lang.reduce_axis(0, n, "a"), lang.reduce_axis(0, n, "b")
+    top = lang.compute("top", (1,), lambda i: lang.max(x[i, a], a))
+    e = lang.compute("e", (1, n), lambda i, j: intrinsic("exp", x[i, j] - top[i]))
+    s = lang.compute("s", (1,), lambda i: lang.sum(e[i, b], b))
+    return lang.build("softmax", [x], [lang.compute("y", (1, n), lambda i, j: e[i, j] / s[i])])
+
+
+def test_all_reductions_of_a_row_are_cut(host: Machine) -> None:
+    space = Space(softmax_row(600_001), host, 2)
+    assert in_parts(space) and space.sketch(space.default()).name.count("2 parts of") == 2
+    verify(space, space.default()[None])
+
+
+def test_what_is_not_cut(host: Machine) -> None:
+    """One thread; enough rows for all; short sums; sums in an order that matters."""
+    assert not in_parts(Space(total(200_000), host, 1))
+    for kernel in (product("ij,j->i", (64, 2000), (2000,)), total(900), product("ik,kj->ij", (64, 600), (600, 256))):
+        assert not in_parts(Space(kernel, host, 2))
+        assert not any("64" in s.name.split("parts")[0] for s in Space(kernel, host, 2).sketches)
+    narrow = kernel_of("def f(x: i32[100000], s: i8):\n    for i in range(100000):\n        s += cast(x[i], i8)")
+    reads = kernel_of("def f(x: f32[100000], s: f32):\n    for i in range(100000):\n        s += x[i] * s")
+    for kernel in (reads, narrow):
+        space = Space(kernel, host, 2)
+        space.plan(space.default())
+    assert not any("parts" in s.name for s in Space(reads, host, 2).sketches)
+
+
+def test_parts_are_estimated_faster(host: Machine) -> None:
+    space = Space(total(4_000_000), host, 2)
+    whole = next(n for n, s in enumerate(space.sketches) if "parts of" not in s.name)
+    points = space.sample(200, np.random.default_rng(0))
+    costs = space.estimate(points)
+    assert costs[points[:, 0] != whole].min() < 0.7 * costs[points[:, 0] == whole].min()
+
+
+def test_parts_replay(host: Machine) -> None:
+    space = Space(product("ij,j->i", (3, 10_000), (10_000,)), host, 2)
+    point = space.default()
+    assert replay(space.kernel, space.trace(point), host).kernel == space.schedule(point).kernel
+    np.testing.assert_array_equal(space.decode(space.encode(point)), point)
+
+
+# --- the loop that is divided -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "shapes"),
+    [
+        ("bik,bkj->bij", ((3, 64, 64), (3, 64, 96))),  # three matrices on two threads: their rows or columns are divided
+        ("bik,kj->bij", ((3, 64, 64), (64, 96))),
+        ("ik,kj->ij", ((36, 256), (256, 512))),
+        ("bcik,bckj->bcij", ((1, 5, 40, 64), (1, 5, 64, 96))),
+    ],
+)
+def test_no_thread_waits_for_a_third_chunk(host: Machine, spec: str, shapes: tuple[tuple[int, ...], ...]) -> None:
+    space = Space(product(spec, *shapes), host, 2)
+    kernel = space.schedule(space.default()).kernel
+    first = next(f for f in kernel.body.stmts if isinstance(f, For) and any(isinstance(t, For) for t in f.body.stmts))
+    parallel = [f for f in loops(first) if f.kind is LoopKind.PARALLEL]
+    assert parallel and all((f.hi.value - f.lo.value) % 2 == 0 or f.hi.value > 8 for f in parallel), str(kernel)
+    verify(space, space.default()[None])

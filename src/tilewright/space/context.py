@@ -21,7 +21,7 @@ class Context:
     ``kernel`` is the program as the user wrote it; ``base`` the schedule that every sketch starts from
     (loops of one iteration gone, element-wise producers inlined, divided loops split, layouts spread);
     ``stages`` its nests. ``refused`` says what of that could not be done. ``constants`` are arguments known before
-    the kernel runs.
+    the kernel runs. ``dividing`` are loops that only divide work among threads: no part of a register tile.
     """
 
     kernel: Kernel
@@ -31,6 +31,7 @@ class Context:
     base: Schedule
     stages: tuple[Stage, ...] = ()
     refused: tuple[str, ...] = ()
+    dividing: frozenset[str] = frozenset()
 
     def core(self, stage: Stage) -> VectorCore:
         """One core of the machine for the element type that ``stage`` computes."""

@@ -7,7 +7,8 @@ the inner loops has constant extents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -60,10 +61,15 @@ class Tiling:
         return f"{row}{self.vector}:{self.width}"
 
 
-def problem_of(stage: Stage, free: frozenset[str]) -> Contraction:
-    """The stage as the estimate sees it; layouts of the buffers in ``free`` may be chosen ahead of time."""
+def problem_of(stage: Stage, free: frozenset[str], dividing: frozenset[str] = frozenset()) -> Contraction:
+    """The stage as the estimate sees it; layouts of the buffers in ``free`` may be chosen ahead of time.
+
+    Loops of ``dividing`` are outside of it: it is the problem of one part of the work.
+    """
     operands = tuple(_operand(a, stage, free) for a in stage.reads())
-    return Contraction(stage.loops, stage.spatial, operands, _operand(stage.target(), stage, free))
+    loops = {n: extent for n, extent in stage.loops.items() if n not in dividing}
+    spatial = tuple(n for n in stage.spatial if n not in dividing)
+    return Contraction(loops, spatial, operands, _operand(stage.target(), stage, free))
 
 
 def _operand(a: Access, stage: Stage, free: frozenset[str]) -> Operand:
@@ -98,14 +104,21 @@ def dimension_loops(a: Access, stage: Stage) -> list[dict[str, int]] | None:
     return out
 
 
-def choose(stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = frozenset()) -> Tiling | None:
+def choose(
+    stage: Stage, core: VectorCore, threads: int, free: frozenset[str] = frozenset(), dividing: frozenset[str] = frozenset()
+) -> Tiling | None:
     """The cheapest tiling by estimate over all candidates; None when no spatial loop can be a vector, or a
-    dimension of the result is not walked by one loop."""
-    problem = problem_of(stage, free)
+    dimension of the result is not walked by one loop. Loops of ``dividing`` divide the work among threads."""
+    problem = problem_of(stage, free, dividing)
     dims = dimension_loops(stage.target(), stage)
     if not problem.spatial or dims is None or any(len(loops) > 1 for loops in dims):
         return None
-    return tiling_of(problem, core, threads)
+    apart = [n for n in stage.spatial if n in dividing]
+    found = tiling_of(problem, core, 1 if apart else threads)
+    if found is None or not apart:
+        return found
+    cycles = found.cycles * prod(stage.loops[n] for n in apart)
+    return replace(found, outer=(*apart, *found.outer), parallel=apart[0], cycles=cycles)
 
 
 def tiling_of(problem: Contraction, core: VectorCore, threads: int, lanes: str | None = None) -> Tiling | None:
@@ -124,6 +137,16 @@ def tiling_of(problem: Contraction, core: VectorCore, threads: int, lanes: str |
         return _stream(problem, core, threads, *streamed, float(pop.cycles[0]))
     outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)
     return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[0]))
+
+
+def chunks(stage: Stage, tiling: Tiling) -> int:
+    """Iterations of the loop that ``tiling`` divides among threads (1: none)."""
+    if tiling.parallel is None:
+        return 1
+    if tiling.stream and tiling.parallel == tiling.vector:
+        return tiling.stream.blocks
+    each = {tiling.vector: tiling.width, tiling.row: tiling.rows}.get(tiling.parallel, 1)
+    return -(-stage.loops[tiling.parallel] // each)
 
 
 def _streamed_vector(problem: Contraction, core: VectorCore) -> tuple[str, str, int] | None:
@@ -195,16 +218,37 @@ def _loop_order(
     if threads == 1:
         order = orders[int(np.argmin(costs))]
         return tuple(n for n in order if trips[n] > 1), None
-    work = [costs[i] / core.outer_bytes_per_cycle + _imbalance(orders[i], trips, threads) * _arithmetic(problem, core) for i in range(3)]
-    order = [n for n in orders[int(np.argmin(work))] if trips[n] > 1]
-    busy = _arithmetic(problem, core) > PARALLEL_CYCLES
-    return tuple(order), (order[0] if order and busy else None)
+    leads = [[n, *(m for m in order if m != n)] for order in orders for n in order if trips[n] > 1]
+    if not leads:
+        return (), None
+    work = [_streamed_bytes(problem, core, order, trips) / core.outer_bytes_per_cycle for order in leads]
+    # A remainder of a tile is peeled: it is a nest of its own, divided by another of its loops.
+    whole = {**trips, vector: max(problem.loops[vector] // width, 1)}
+    if row:
+        whole[row] = max(problem.loops[row] // rows, 1)
+    work = [w + _imbalance(whole[order[0]], threads) * _arithmetic(problem, core) for w, order in zip(work, leads, strict=True)]
+    order = [n for n in leads[int(np.argmin(work))] if trips[n] > 1]
+    return tuple(order), (order[0] if _arithmetic(problem, core) > PARALLEL_CYCLES else None)
 
 
-def _imbalance(order: list[str], trips: dict[str, int], threads: int) -> float:
-    """Longest share of a core relative to a perfect division of the outermost loop."""
-    n = next((trips[o] for o in order if trips[o] > 1), 1)
-    return -(-n // threads) * threads / n / threads
+def _streamed_bytes(problem: Contraction, core: VectorCore, order: list[str], trips: Mapping[str, int]) -> float:
+    """Bytes from beyond the L2 cache when the loops run in ``order``: a loop that does not move an operand reads it
+    again in every iteration, unless what the loops inside touch of it stays."""
+    total = 0.0
+    for x in problem.inputs:
+        inside = total_bytes = float(x.elements * x.itemsize)
+        for n in order:
+            if x.stride(n) != 0:
+                inside /= trips[n]
+            elif inside > core.l2_bytes // 2:
+                total_bytes *= trips[n]
+        total += total_bytes
+    return total
+
+
+def _imbalance(trips: int, threads: int) -> float:
+    """Longest share of a thread when ``trips`` iterations are divided, relative to all."""
+    return -(-trips // threads) / trips
 
 
 def _arithmetic(problem: Contraction, core: VectorCore) -> float:

@@ -7,7 +7,7 @@ and an operand that is not contiguous along the lanes has to be brought into vec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -26,6 +26,7 @@ from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
 from tilewright.space.dot import Dot, dots, grouped, remainder, widened
 from tilewright.space.knob import Knob
+from tilewright.space.parts import forms
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
 from tilewright.space.rule import rule
@@ -79,13 +80,16 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
     """Every combination of the options of the kernel's reductions, most promising first."""
     if context.machine.vector_bits == 0:
         return
-    reductions = [s for s in context.stages if s.is_reduction]
-    options = [list(_options(context, s, p)) for s, p in zip(reductions, _prefixes(reductions), strict=True)]
-    for chosen in _combinations([o for o in options if o]):
-        yield _sketch(context, chosen)
+    for form in forms(context):
+        prefixes = _prefixes(form.reductions)
+        options = [list(_options(form.context, s, p)) for s, p in zip(form.reductions, prefixes, strict=True)]
+        for chosen in _combinations([o for o in options if o]):
+            made = _sketch(form.context, chosen)
+            name = f"{form.label}; {made.name}" if form.label else made.name
+            yield replace(made, name=name, preferred=made.preferred if form.preferred else None)
 
 
-def _prefixes(reductions: list[Stage]) -> list[str]:
+def _prefixes(reductions: Sequence[Stage]) -> list[str]:
     """What the knobs of each reduction begin with: nothing where there is only one."""
     names = [s.output.name for s in reductions]
     unique = [n if names.count(n) == 1 else f"{n}_{k}" for k, n in enumerate(names)]
@@ -105,7 +109,8 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     core = context.core(stage)
     along = rows.cycles(stage, core)
     plain = _plain(context, stage, core, along)
-    every = [plain, *(g for d in dots(context.base.kernel, context.machine, stage) if (g := _grouped(context, stage, d, plain)))]
+    usable = [] if context.dividing else dots(context.base.kernel, context.machine, stage)
+    every = [plain, *(g for d in usable if (g := _grouped(context, stage, d, plain)))]
     least = min([along, *(c for way in every for _, c in way.structures)], default=float("inf"))
     best = min(every, key=lambda way: way.cycles)
     if along <= HOPELESS * least:
@@ -141,9 +146,10 @@ def _tiled(stage: Stage, structure: Structure, way: Way, prefix: str, cycles: fl
 
 def _plain(context: Context, stage: Stage, core: VectorCore, along: float) -> Way:
     """Multiply-adds of single elements, where ``along`` is what going along memory costs."""
-    problem = contraction.problem_of(stage, context.constants)
-    tiles = _tiles(problem, stage, core)
-    choice = contraction.choose(stage, core, context.threads, context.constants)
+    problem = contraction.problem_of(stage, context.constants, context.dividing)
+    parts = prod(stage.loops[n] for n in context.dividing & stage.loops.keys())
+    tiles = [(t, c * parts) for t, c in _tiles(problem, stage, core)]
+    choice = contraction.choose(stage, core, context.threads, context.constants, context.dividing)
     packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
     wanted = _structure(context, stage, choice) if choice and choice.cycles <= along else None
     listed = _structures(context, stage, tiles, packings, core)
