@@ -49,6 +49,16 @@ def test_settling_calls_once_untimed_before_each_sample() -> None:
     assert order[-8:] == list("aabbbbaa") and m.conditions.settle == 0.001
 
 
+@pytest.mark.parametrize(("working", "waits"), [([0.0], 1), ([1.0, 1.0, 0.1], 3), ([1.0] * 99, 25)])
+def test_settling_goes_on_while_other_threads_work(monkeypatch: pytest.MonkeyPatch, working: list[float], waits: int) -> None:
+    """``working`` says which part of each wait they take; there is an end to it when they never rest."""
+    slept: list[float] = []
+    monkeypatch.setattr(measurement_module.time, "sleep", slept.append)
+    monkeypatch.setattr(measurement_module.time, "process_time", lambda: sum(part * s for part, s in zip(working, slept, strict=False)))
+    measurement_module._wait_for_rest(0.02)
+    assert slept == [0.02] * waits
+
+
 def test_samples_that_others_got_into_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others come in between during the first try of the first sample, and all tries of the third."""
     seconds = iter([5.0, 3.0, 4.0, 9.0, 7.0, 8.0, 6.0])

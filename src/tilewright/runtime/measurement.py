@@ -23,6 +23,9 @@ from tilewright.runtime.pool import available_cpus
 from tilewright.runtime.processors import confined, preemptions, quiet_cpus, spread_threads
 from tilewright.util.errors import RuntimeFailure
 
+#: Seconds waited at most for other threads to rest before a sample, and the part of one processor they may still use.
+LONGEST_REST, RESTING = 0.5, 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -116,10 +119,11 @@ def measure(
     """Time ``contenders`` (name -> function without arguments) in turns.
 
     Each is called ``warmup`` times, then so often per sample that a sample lasts ``min_time``
-    seconds, in ``repeats`` rounds. ``settle`` seconds pass before each sample, then one call that is not
-    timed: thread pools of other contenders that still spin for more work would take processors from
-    this one. ``threads`` states how many threads each contender uses (setting
-    theirs is the caller's affair): the process is confined to that many processors meanwhile, those on which least goes on, so
+    seconds, in ``repeats`` rounds. Before each sample ``settle`` seconds pass, and again until no thread of the
+    process works any more, then one call is not timed: thread pools of other contenders that still spin for more work
+    (OpenBLAS's for a tenth of a second) would take processors from this one. ``threads`` states how many
+    threads each contender uses (setting theirs is the caller's affair): the process is confined to that many
+    processors meanwhile, those on which least goes on, so
     nobody gets more. A sample during which other programs took a processor away is made again, up to ``retries`` times, and the
     fastest counts. ``spread`` gives each thread of this process a processor of its own. Exceptions of a contender pass through.
     """
@@ -169,6 +173,15 @@ def _undisturbed(function: Callable[[], object], calls: int, retries: int) -> fl
     return best
 
 
+def _wait_for_rest(settle: float) -> None:
+    """Sleep for ``settle`` seconds, and again while other threads of the process are found working meanwhile."""
+    for _ in range(max(1, round(LONGEST_REST / settle))):
+        before = time.process_time()
+        time.sleep(settle)
+        if time.process_time() - before < settle * RESTING:
+            return
+
+
 def _rounds(
     contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float, retries: int
 ) -> dict[str, list[float]]:
@@ -178,7 +191,7 @@ def _rounds(
         shift = n % len(order)
         for name in order[shift:] + order[:shift]:
             if settle:
-                time.sleep(settle)
+                _wait_for_rest(settle)
                 contenders[name]()
             samples[name].append(_undisturbed(contenders[name], calls[name], retries))
     return samples
