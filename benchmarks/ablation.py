@@ -7,7 +7,7 @@ The thesis' ablation (GTCO, table 3.4) and trials to match a baseline (table 3.5
 all             everything on: fusion by dynamic programming, all rules, every mapping, rounds by gradient
 greedy fusion   operators are divided into kernels by fixed rules
 no fusion       every operator is a kernel
-plain tiles     one structure for each mapping: no copies of operands, no blocks of a reduction
+plain tiles     one rule and one structure for each mapping: no copies of operands, no blocks of a reduction, no chains
 one mapping     the loops on rows and lanes are those of the schedule without tuning
 turns           every kernel gets as many rounds as any other
 none            all of that off
@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -41,6 +41,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.runtime.records import Record, RecordStore
 from tilewright.space.narrow import OneMapping, PlainTiles
 from tilewright.space.rule import Rule, discover
+from tilewright.space.rules.vectors import vector_nests
 from tilewright.space.space import Space
 from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
 
@@ -50,30 +51,25 @@ KEY = ("network", "variant", "seed", "threads", "trials", "author")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is searched: ``narrow`` makes the rules of the space from all rules."""
+    """What is searched: the space of each kernel is made by ``rules`` (None: all)."""
 
     fusion: Fusion = "dp"
-    narrow: Callable[[tuple[Rule, ...]], Rule] | None = None
+    rules: tuple[Rule, ...] | None = None
     scheduler: str = "gradient"
 
     def space(self, kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> Space:
         """The space of one kernel of the network."""
-        return Space(kernel, machine, threads, constants, rules=[self.narrow(discover())] if self.narrow else None)
-
-
-def one_sketch(rules: tuple[Rule, ...]) -> Rule:
-    """Plain tiles of one mapping: numbers are all that is left to search."""
-    return PlainTiles((OneMapping(rules),))
+        return Space(kernel, machine, threads, constants, self.rules)
 
 
 VARIANTS: Mapping[str, Variant] = {
     "all": Variant(),
     "greedy fusion": Variant(fusion="greedy"),
     "no fusion": Variant(fusion="none"),
-    "plain tiles": Variant(narrow=PlainTiles),
-    "one mapping": Variant(narrow=OneMapping),
+    "plain tiles": Variant(rules=(PlainTiles((vector_nests,)),)),
+    "one mapping": Variant(rules=(OneMapping(discover()),)),
     "turns": Variant(scheduler="turns"),
-    "none": Variant("none", one_sketch, "turns"),
+    "none": Variant("none", (PlainTiles((OneMapping((vector_nests,)),)),), "turns"),
 }
 
 

@@ -43,6 +43,7 @@ from tilewright.runtime.module import BoundCall
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.space import Space
 from tilewright.tune import tune
+from tilewright.util.errors import TuneError
 
 DEFAULT, OURS, SECTION = "default", "tuned", "tuned operators"
 #: What names a row.
@@ -141,14 +142,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for n, w in enumerate((w for w in TUNED if w.name in names), 1):
             row = rows.find(*_key(w, threads, options))
             if row is None:
-                rows.put(run(w, threads, options))
+                try:
+                    rows.put(run(w, threads, options))
+                except TuneError as error:
+                    print(f"{w.name}, {threads_text(threads)}: {error}", file=sys.stderr)
+                    continue
                 row = rows.find(*_key(w, threads, options))
                 assert row is not None  # it was put a moment ago
             here.append(row)
             print(f"[{threads_text(threads)}, {n}/{len(names)}] {w.name}: {row['point']}", file=sys.stderr)
-        tables.append(table(here, threads))
+        if here:
+            tables.append(table(here, threads))
     publish(options, SECTION, tables, rows.conditions, rows.rows)
-    return 0
+    return 0 if tables else 1
 
 
 if __name__ == "__main__":
