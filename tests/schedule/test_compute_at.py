@@ -363,3 +363,37 @@ def test_milliseconds() -> None:
         best = min(best, time.perf_counter() - start)
     assert best < 0.05
     assert [f.name for f in loops(copy.kernel)][:2] == ["i2o", "j2o"]
+
+
+def test_loops_that_may_never_run_cannot_be_the_only_place() -> None:
+    """What is computed for the loop inside the while is also needed after it."""
+    kernel = kernel_of("""
+def f(x: i32[5], n: i32[1]):
+    t = alloc(i32[5])
+    for i in range(5):
+        t[i] = x[i]
+    while n[0] < 5:
+        n[0] += 1
+        for j in range(5):
+            n[0] += t[j]
+    for k in range(5):
+        x[k] += t[k]
+""")
+    with pytest.raises(ScheduleError, match="which iterations of j run is not an affine condition"):
+        Schedule(kernel).compute_at("t", "j")
+
+
+def test_two_consumers_must_not_both_compute_what_one_changes() -> None:
+    kernel = kernel_of("""
+def f(x: i32[8], y: i32[8]):
+    t = alloc(i32[8])
+    for i in range(8):
+        t[i] = x[i]
+    for j in range(8):
+        t[j] = t[j] + 1
+        y[j] = t[j]
+    for k in range(8):
+        y[k] += t[k]
+""")
+    with pytest.raises(ScheduleError, match="iterations of j and of k of the loop need the same element of t"):
+        Schedule(kernel).compute_at("t", ["j", "k"])

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 from tests.schedule.programs import assert_same, kernel_of
 
+from tilewright.hw import load_machine
 from tilewright.ir.stmt import allocated
+from tilewright.lang import parse
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
 
@@ -71,3 +73,51 @@ def test_refusals(text: str | None, buffer: str, loop: str, message: str) -> Non
     with pytest.raises(ScheduleError, match=message):
         sch.expand(buffer, loop)
     assert sch.kernel is before
+
+
+@pytest.mark.parametrize("first", [3, 5, 7])
+def test_places_are_counted_from_the_first_iteration(first: int) -> None:
+    kernel = kernel_of(f"""
+def f(x: i32[20], y: i32[20]):
+    for i in range({first}, 20, 4):
+        t = alloc(i32[1])
+        t[0] = x[i]
+        y[i] = t[0]
+""")
+    sch = Schedule(kernel)
+    sch.expand("t", "i")
+    assert allocated(sch.kernel)[0].static_shape[0] == len(range(first, 20, 4))
+    assert_same(kernel, sch.kernel)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('for i in range(8):\n        t = alloc(i32[8], layout="0/4 0")\n        t[0] = x[0]', "it has a layout"),
+        ("for i in range(0, n[0]):\n        t = alloc(i32[8])\n        t[0] = x[0]", "number of iterations is not known"),
+        ("for i in vector(8):\n        t = alloc(i32[8])\n        t[0] = x[0]", "number of iterations is not known"),
+    ],
+)
+def test_buffers_that_cannot_be_expanded(text: str, message: str) -> None:
+    kernel = kernel_of(f"def f(x: i32[5], n: i64[1]):\n    {text}")
+    with pytest.raises(ScheduleError, match=message):
+        Schedule(kernel).expand("t", "i")
+
+
+def test_buffers_of_calls_stay() -> None:
+    kernel = parse(
+        """
+@kernel
+def f(a: f32[6], b: f32[6, 8], c: f32[6, 8]):
+    for i in range(6):
+        t = alloc(f32[8])
+        for j in range(8):
+            t[j] = 0.0
+        fma(t[0:8], a[i], b[i, 0:8])
+        for j_1 in range(8):
+            c[i, j_1] = t[j_1]
+""",
+        fma=load_machine("x86.avx2").instruction("fma"),
+    )
+    with pytest.raises(ScheduleError, match="it is passed to a call"):
+        Schedule(kernel).expand("t", "i")

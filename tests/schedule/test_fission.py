@@ -60,3 +60,16 @@ def test_local_buffers_are_not_torn() -> None:
 def test_cut_must_be_inside() -> None:
     with pytest.raises(ScheduleError, match="after=2, but its body has 2 statements"):
         Schedule(NESTS["gemm"]).fission("j", 2)
+
+
+def test_local_buffers_that_are_only_written_later_are_not_torn_either() -> None:
+    kernel = kernel_of("def f(a: i32[9]):\n    for i in range(9):\n        t = alloc(i32[1])\n        a[i] += 1\n        t[0] = 2")
+    with pytest.raises(ScheduleError, match="t is allocated in the first part and used in the second"):
+        Schedule(kernel).fission("i", 2)
+
+
+def test_bounds_that_are_read_once_must_not_be_read_again() -> None:
+    """The first half would change how often the second runs."""
+    kernel = kernel_of("def f(x: i32[9], n: i64[1]):\n    for i in range(0, n[0]):\n        x[0] = 1\n        n[0] = 5")
+    with pytest.raises(ScheduleError, match="its bounds read memory"):
+        Schedule(kernel).fission("i")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 from tests.schedule.programs import assert_same, kernel_of
 
+from tilewright.hw import load_machine
 from tilewright.ir.stmt import allocated
+from tilewright.lang import parse
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
 
@@ -79,3 +81,62 @@ def test_refusals(kernel, buffer: str, loop: str, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         sch.localize(buffer, loop)
     assert sch.kernel is kernel
+
+
+def test_the_loop_has_to_be_in_the_scope_of_the_buffer() -> None:
+    kernel = kernel_of("""
+def f(x: i32[6], y: i32[6]):
+    for i in range(6):
+        t = alloc(i32[6])
+        t[i] = x[i]
+        y[i] = t[i]
+    for j in range(6):
+        y[j] += 1
+""")
+    with pytest.raises(ScheduleError, match="not in the scope of the allocation"):
+        Schedule(kernel).localize("t", "j")
+
+
+def test_buffers_of_calls_stay() -> None:
+    kernel = parse(
+        """
+@kernel
+def f(a: f32[6], b: f32[6, 8], c: f32[6, 8]):
+    t = alloc(f32[6, 8])
+    for i in range(6):
+        for j in range(8):
+            t[i, j] = 0.0
+        fma(t[i, 0:8], a[i], b[i, 0:8])
+        for j_1 in range(8):
+            c[i, j_1] = t[i, j_1]
+""",
+        fma=load_machine("x86.avx2").instruction("fma"),
+    )
+    with pytest.raises(ScheduleError, match="it is passed to a call"):
+        Schedule(kernel).localize("t", "i")
+
+
+@pytest.mark.parametrize("last", range(5, 13))
+def test_elements_another_iteration_uses_are_not_its_own(last: int) -> None:
+    """Indexed by the loop in one use, and by something else in the other (several: a set of two has no first)."""
+    kernel = kernel_of(
+        f"def f(x: i32[6], y: i32[6]):\n    t = alloc(i32[13])\n    for i in range(6):\n        t[i] = x[i]\n        y[i] = t[{last} - i]"
+    )
+    with pytest.raises(ScheduleError, match="no dimension is indexed by i in every use"):
+        Schedule(kernel).localize("t", "i")
+
+
+def test_loops_inside_keep_their_dimension() -> None:
+    """The inner loop indexes a dimension in every use, but its iterations are not taken apart."""
+    kernel = kernel_of("""
+def f(x: i32[6, 5], y: i32[6, 5]):
+    t = alloc(i32[6, 5])
+    for i in range(6):
+        for k in range(5):
+            t[i, k] = x[i, k]
+            y[i, k] = t[i, k] + 1
+""")
+    sch = Schedule(kernel)
+    sch.localize("t", "i")
+    assert allocated(sch.kernel)[0].static_shape == (1, 5)
+    assert_same(kernel, sch.kernel)

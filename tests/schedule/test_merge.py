@@ -87,3 +87,25 @@ def test_loops_must_be_neighbours() -> None:
         Schedule(NESTS["gemm"]).merge("i", "j")
     with pytest.raises(ScheduleError, match=r"because of A|because of B"):
         Schedule(NESTS["jacobi"]).merge("i", "i2")
+
+
+def test_the_first_comes_first() -> None:
+    kernel = kernel_of("def f(a: i32[8], b: i32[8]):\n    for i in range(8):\n        a[i] = 1\n    for j in range(8):\n        b[j] = 2")
+    with pytest.raises(ScheduleError, match="i does not come right after j in the same block"):
+        Schedule(kernel).merge("j", "i")
+
+
+def test_loops_of_different_kinds_stay_apart() -> None:
+    sch = Schedule(kernel_of(TWO.format(9, 9, "j")))
+    sch.parallel("i")
+    with pytest.raises(ScheduleError, match="differ in step or kind"):
+        sch.merge("i", "j")
+
+
+def test_bounds_that_read_memory_are_not_compared() -> None:
+    """They are the same text, but the first loop changes what it means."""
+    kernel = kernel_of(
+        "def f(a: i32[8], n: i64[1]):\n    for i in range(0, n[0]):\n        n[0] = 5\n    for j in range(0, n[0]):\n        a[j] = 2"
+    )
+    with pytest.raises(ScheduleError, match="a bound reads memory"):
+        Schedule(kernel).merge("i", "j")

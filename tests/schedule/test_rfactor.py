@@ -21,7 +21,18 @@ def f(x: {dtype}[5, 12], y: {dtype}[5]):
 
 
 @pytest.mark.parametrize(
-    ("op", "dtype"), [("+=", "f64"), ("*=", "f64"), ("min", "f32"), ("max", "f32"), ("min", "i8"), ("max", "u8"), ("+=", "i32")]
+    ("op", "dtype"),
+    [
+        ("+=", "f64"),
+        ("*=", "f64"),
+        ("min", "f32"),
+        ("max", "f32"),
+        ("min", "i8"),
+        ("max", "u8"),
+        ("+=", "i32"),
+        ("&=", "i32"),
+        ("&=", "u8"),
+    ],
 )
 def test_partial_results_are_combined(op: str, dtype: str) -> None:
     k = reduction(op, dtype)
@@ -116,3 +127,18 @@ def f(x: f32[5, 12], y: f32[5]):
             y[i] += 1.0
 """)
     refused(k, "k", "not in a perfect nest around one reduction")
+
+
+def test_only_the_perfect_part_of_the_nest_is_rewritten() -> None:
+    """What else the outer loop does stays."""
+    k = kernel_of("""
+def f(x: i32[5, 12], y: i32[5]):
+    for i in range(5):
+        y[i] = 3
+        for k in range(12):
+            y[i] += x[i, k]
+""")
+    s = Schedule(k)
+    partial, *_ = s.rfactor("k")
+    assert next(b for b in all_buffers(s.kernel) if b.name == partial).static_shape == (12,)
+    assert_same(k, s.kernel)

@@ -11,7 +11,7 @@ from tilewright.hw import load_machine
 from tilewright.ir.interpreter import interpret
 from tilewright.schedule import Schedule
 from tilewright.space.default import plan
-from tilewright.space.normal import separate_nests
+from tilewright.space.normal import accumulate_apart, separate_nests
 from tilewright.space.stages import stages
 
 FORMS = {
@@ -71,4 +71,37 @@ def means(x: i32[6, 8], y: i32[6, 8]):
     sch = Schedule(kernel)
     separate_nests(sch)
     assert len(stages(sch.kernel)) == 3
+    assert_same(kernel, sch.kernel)
+
+
+def test_nests_with_conditions_stay_whole() -> None:
+    kernel = kernel_of("""
+def f(x: i32[8], y: i32[8], z: i32[8]):
+    for i in range(8):
+        if x[i] < 3:
+            y[i] = 1
+        z[i] = 2
+""")
+    sch = Schedule(kernel)
+    separate_nests(sch)
+    assert sch.kernel is kernel
+
+
+_SUM = "    for {0} in range(8):\n        for {1} in range(6):\n            y[{0}] += x[{0}, {1}]\n"
+SUMS = {
+    "started": ("    for i in range(8):\n        y[i] = 0\n" + _SUM.format("j", "k"), 0),
+    "added": (_SUM.format("j", "k"), 1),
+    "twice": (_SUM.format("i", "l") + _SUM.format("j", "k"), 2),
+    "one number": ("    for k in range(6):\n        y[3] += x[3, k]", 0),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_without_a_start_of_their_own_are_summed_apart(name: str) -> None:
+    """Those that have one, and single numbers (nothing runs beside them), stay as they are."""
+    body, count = SUMS[name]
+    kernel = kernel_of(f"def f(x: i32[8, 6], y: i32[8]):\n{body}")
+    sch = Schedule(kernel)
+    accumulate_apart(sch)
+    assert [s.primitive for s in sch.trace.steps].count("accumulate") == count
     assert_same(kernel, sch.kernel)
