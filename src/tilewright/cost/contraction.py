@@ -4,9 +4,10 @@ A tiling holds an output tile of ``rows`` x ``vectors`` SIMD registers while the
 Every quantity below is an arithmetic expression over NumPy arrays with one entry a candidate, so
 thousands of candidates cost one pass (DESIGN rule 4); plain ints work as well.
 
-The estimate is a sum of bounds a performance engineer would write on paper: multiply-adds issued
-(tails count as full registers), loads issued, the latency of dependent multiply-adds, filling and
-draining the tile, packing, and streaming the packed operand from the cache that holds it.
+What a step costs is said by the bounds of :mod:`tilewright.cost.step`, which the estimate of symbolic
+programs uses too. Here they get what a tile would do if it existed: multiply-adds (tails count as full
+registers), loads, and bytes streamed from the cache that holds an operand between two tiles; filling and
+draining the tile, and packing, come on top.
 """
 
 from __future__ import annotations
@@ -17,18 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.cost import step as bounds
 from tilewright.cost.core import VectorCore
+from tilewright.cost.formula import ARRAYS
+from tilewright.cost.step import SHUFFLED_STRIDE as SHUFFLED_STRIDE
 
 #: Bytes of a page, and cycles to begin reading a new one in a stream without reuse.
 PAGE, NEW_PAGE = 4096, 8.0
-#: Vector loads that one lane of a gather costs.
-GATHER_LOADS = 3.0
-#: Widest stride of lanes for which code generators load whole vectors and shuffle instead of gathering.
-SHUFFLED_STRIDE = 8
-#: Typical geometry of an innermost cache.
-CACHE_WAYS, CACHE_LINE = 8, 64
-#: A broadcast whose line was evicted since the last step, relative to one that hits.
-EVICTED_BROADCAST = 4.0
 #: Stands for "no constant stride" in arithmetic: farther than anything real.
 IRREGULAR = 1 << 30
 
@@ -121,37 +117,36 @@ def estimate(problem: Contraction, core: VectorCore, pop: Population) -> np.ndar
 
 
 def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
-    """Cycles of one reduction step of an m x u tile: the largest of arithmetic, loads, latency, cache traffic.
+    """Cycles of one reduction step of an m x u tile.
 
-    A tenth of the traffic is added on top: streams overlap with arithmetic, but never perfectly. Operands narrower
-    than the result are widened by an instruction for each register or broadcast.
+    Operands narrower than the result are widened by an instruction for each register or broadcast. Elements of rows
+    that evict one another come with their lines from the next cache.
     """
-    arithmetic = m * u / core.fma_per_cycle
-    vector_loads, broadcasts, traffic, jumps = (np.zeros(len(pop)) for _ in range(4))
+    operations = m * u
+    vectors, broadcasts, traffic, jumps = (np.zeros(len(pop)) for _ in range(4))
     for x in problem.inputs:
         along_row = _stride(x, problem.spatial, pop.row) != 0
         along_vector = _stride(x, problem.spatial, pop.vector) != 0
         count = np.where(along_row, m, 1.0)
         stride = np.abs(_stride(x, problem.spatial, pop.vector))
-        per_vector = np.where(x.packable & transposes(problem, x, stride), 1.0, _loads_per_vector(core, stride))
-        vector_loads += np.where(along_vector, count * u * per_vector, 0.0)
+        per_vector = np.where(x.packable & transposes(problem, x, stride), 1.0, bounds.load_slots(ARRAYS, core, stride))
+        vectors += np.where(along_vector, count * u * per_vector, 0.0)
         jumps += np.where(along_vector & (m == 1) & (_nearest(problem, x) * x.itemsize >= PAGE), NEW_PAGE, 0.0)
         bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
         traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
         if x.itemsize < problem.output.itemsize:
-            arithmetic = arithmetic + np.where(along_vector, count * u, count) / core.fma_per_cycle
-        evicted = along_row & (m >= _lines_side_by_side(core, _stride(x, problem.spatial, pop.row) * x.itemsize))
-        broadcasts += np.where(along_vector, 0.0, count * np.where(evicted, EVICTED_BROADCAST, 1.0))
-    loads = vector_loads * core.register_bytes / core.load_bytes_per_cycle + broadcasts / core.broadcasts_per_cycle
-    return np.maximum.reduce([arithmetic, loads, np.full(len(pop), core.fma_latency), traffic]) + 0.1 * traffic + jumps + 0.5
+            operations = operations + np.where(along_vector, count * u, count)
+        broadcasts += np.where(along_vector, 0.0, count)
+        evicted = ~along_vector & along_row & (m * _row_bytes(core, _stride(x, problem.spatial, pop.row) * x.itemsize) >= core.l1_bytes)
+        traffic += np.where(evicted, count * bounds.CACHE_LINE / (core.l2_bytes_per_cycle * bounds.SUSTAINED), 0.0)
+    compute = bounds.compute_cycles(ARRAYS, core, operations, bounds.load_cycles(core, vectors, broadcasts), 0.0, core.fma_latency)
+    return bounds.overlapped(ARRAYS, compute, [traffic]) + jumps  # type: ignore[no-any-return]
 
 
-def _loads_per_vector(core: VectorCore, stride: np.ndarray) -> np.ndarray:
-    """Issue slots of one vector whose lanes are ``stride`` elements apart, in units of a plain vector load.
-
-    A small stride is loaded whole and shuffled: a load and a shuffle (on fewer ports than loads) for each element of it.
-    """
-    return np.where(stride <= 1, 1.0, np.where(stride <= SHUFFLED_STRIDE, 3.0 * stride, GATHER_LOADS * core.lanes))
+def _row_bytes(core: VectorCore, apart: np.ndarray) -> np.ndarray:
+    """Room that an element of each row needs in the innermost cache, rows ``apart`` bytes from each other."""
+    shared = np.gcd(np.maximum(np.abs(apart), 1), core.l1_bytes // bounds.CACHE_WAYS)
+    return bounds.CACHE_LINE * bounds.crowding(ARRAYS, shared, bounds.CACHE_LINE)  # type: ignore[no-any-return]
 
 
 def _source_rate(problem: Contraction, core: VectorCore, x: Operand, step_bytes: np.ndarray) -> np.ndarray:
@@ -163,22 +158,11 @@ def _source_rate(problem: Contraction, core: VectorCore, x: Operand, step_bytes:
     return np.where(tile_bytes <= core.l1_bytes / 2, core.load_bytes_per_cycle * 4, far)
 
 
-def _lines_side_by_side(core: VectorCore, stride: np.ndarray) -> np.ndarray:
-    """How many lines ``stride`` bytes apart the innermost cache holds at once.
-
-    Lines a multiple of (capacity / ways) apart compete for one set; rows of a power-of-two length
-    thus evict one another although they are far fewer than the cache has lines.
-    """
-    way = core.l1_bytes // CACHE_WAYS
-    sets = way // np.gcd(np.maximum(np.abs(stride), 1), way)
-    return CACHE_WAYS * np.minimum(sets, way // CACHE_LINE)
-
-
 def _edge_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
     """Cycles to start and drain an m x u tile: zeroing, storing (element by element if the result is strided)."""
-    scattered = np.abs(_stride(problem.output, problem.spatial, pop.vector)) != 1
-    store = np.where(scattered, m * u * core.lanes / core.scalar_moves_per_cycle, m * u * 2.0)
-    return store + m * u + 12.0
+    apart = np.abs(_stride(problem.output, problem.spatial, pop.vector))
+    stored = bounds.store_cycles(ARRAYS, core, apart, m * u * bounds.UNALIGNED, m * u * core.lanes)
+    return stored + m * u + bounds.DRAIN  # type: ignore[no-any-return]
 
 
 def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.cost.contraction import CACHE_WAYS, SHUFFLED_STRIDE
+from tilewright.cost import step as bounds
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.cost.footprint import reach, stride
 from tilewright.cost.formula import Formula, Graph, Tape
@@ -33,23 +33,11 @@ from tilewright.ir.stmt import Kernel, LoopKind
 CHUNK = 4096
 #: Parts of a cache that a working set may fill: it loses lines to conflicts before, and keeps some for longer than, it is full.
 USABLE = (0.7, 1.2)
-#: Part of a memory's declared bandwidth that loops reach.
-SUSTAINED = 0.65
-#: Part of a stream's time that arithmetic does not hide.
-EXPOSED = 0.15
 #: Streams that the hardware's prefetchers follow, and how many bytes apart their lines may be. Other lines are waited for,
-#: a few at a time; that much of the wait shows.
-PREFETCHED, NEAR, OVERLAPPED, WAITED = 12, 1024, 5.0, 0.3
-#: Accesses of a vector that straddles two lines.
-UNALIGNED = 1.6
-#: Vector loads that one lane of a gather costs.
-GATHERED = 2.0
-#: Cycles to enter and leave an innermost loop (short ones are unrolled by code generators), and until a finished sum can be used.
-ENTRY, DRAIN = 1.0, 12.0
-#: Cycles of loop control of a step.
-CONTROL = 0.5
-#: Operations that a core decodes a cycle.
-ISSUE_WIDTH = 6.0
+#: a few at a time.
+PREFETCHED, NEAR, OVERLAPPED = 12, 1024, 5.0
+#: Cycles to enter and leave an innermost loop (short ones are unrolled by code generators).
+ENTRY = 1.0
 #: Cycles until all threads run and are joined again.
 FORK = 6000.0
 #: Cycles to add up the lanes of a register.
@@ -111,7 +99,7 @@ def analysed(
 ) -> Analysis:
     """The program's footprints in the machine's cache lines; ``graph`` and ``ranges`` as for :func:`tilewright.cost.program.read`."""
     l1 = min((m.bytes for m in machine.memories if m.kind == CACHE and m.bytes), default=0)
-    return Analysis(read(program, graph, ranges), line_bytes(machine), registers(machine), l1 // CACHE_WAYS)
+    return Analysis(read(program, graph, ranges), line_bytes(machine), registers(machine), l1 // bounds.CACHE_WAYS)
 
 
 def program_cycles(a: Analysis, machine: Machine, threads: int) -> Formula:
@@ -141,12 +129,10 @@ def _share(a: Analysis, loops: Sequence[Loop], threads: int) -> Formula:
 
 def statement_costs(a: Analysis, s: Statement, machine: Machine) -> Costs:
     """What statement ``s`` costs one core over all its iterations."""
-    g = a.graph
     step = _step(a, s, machine)
     compute = (step.cycles() * step.steps + step.entries()) * step.filled()
     streams, waits = _streams(a, step, machine)
-    slowest = g.largest([compute, *streams])
-    return Costs(compute, streams, waits, slowest + g.sum(streams) * EXPOSED + waits * WAITED)
+    return Costs(compute, streams, waits, bounds.overlapped(a.graph, compute, streams, waits))
 
 
 def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula, ...], Formula]:
@@ -160,7 +146,7 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
         if m.kind != CACHE or not m.bytes or m.parent is None:
             continue
         source = machine.memory(m.parent)
-        streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * SUSTAINED)
+        streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * bounds.SUSTAINED)
         waited = max(source.latency / OVERLAPPED - streamed, 0.0)
         lines = g.const(0)
         for u, followed in moving:
@@ -202,17 +188,14 @@ class _Step:
 
     def cycles(self) -> Formula:
         """Cycles of one step."""
-        g, core = self.g, self.core
+        g = self.g
         loads, stores = g.const(0), g.const(0)
         for u in self.uses:
             if u.access.buffer.memory not in self.a.inner:
                 loads = loads + (self.loads(u) if u.access.reads else 0)
                 stores = stores + (self.stores(u) if u.access.writes else 0)
         loads = loads + self.spills() * 2
-        operations = self.operations()
-        issued = (operations + loads + stores) * (1 / ISSUE_WIDTH)
-        bounds = [operations * (1 / core.fma_per_cycle), loads, stores, self.latency(), issued]
-        return g.largest(bounds) + CONTROL + self.horizontal()
+        return bounds.compute_cycles(g, self.core, self.operations(), loads, stores, self.latency()) + self.horizontal()
 
     def many(self, u: Use) -> Formula:
         """Distinct elements (or vectors of them) of an access in one step."""
@@ -221,14 +204,11 @@ class _Step:
 
     def loads(self, u: Use) -> Formula:
         """Cycles to load what one step reads: vectors, or elements to broadcast."""
-        g, core = self.g, self.core
         if self.vector is None or self.vector not in u.access.loops:
-            return self.many(u) * (1 / core.broadcasts_per_cycle)
-        apart = stride(g, u.access, self.vector)
-        gathered = (core.lanes / core.scalar_moves_per_cycle) if self.copies() else GATHERED * core.lanes
-        strided = g.where(g.le(apart, SHUFFLED_STRIDE), apart * 3.0, gathered)
-        slots = g.where(g.le(apart, 1), self.crossing(u), strided)
-        return self.many(u) * self.registers_wide * slots * (core.register_bytes / core.load_bytes_per_cycle)
+            return bounds.load_cycles(self.core, self.g.const(0), self.many(u))
+        apart = stride(self.g, u.access, self.vector)
+        slots = bounds.load_slots(self.g, self.core, apart, self.crossing(u), self.copies())
+        return bounds.load_cycles(self.core, self.many(u) * self.registers_wide * slots, self.g.const(0))
 
     def copies(self) -> bool:
         """Whether elements only move: code generators then move them one by one instead of gathering."""
@@ -242,7 +222,7 @@ class _Step:
             if x is not self.vector:
                 starts = g.mod(stride(g, u.access, x), min(per_line, self.core.lanes))
                 aligned = g.both(aligned, g.le(starts, 0))
-        return g.where(aligned, 1.0, UNALIGNED)
+        return g.where(aligned, 1.0, bounds.UNALIGNED)
 
     def followed(self, u: Use) -> Formula:
         """Whether prefetchers foresee the lines of an access: few places at a time, each moving on by little."""
@@ -258,12 +238,11 @@ class _Step:
 
     def stores(self, u: Use) -> Formula:
         """Cycles to store what one step writes."""
-        g, core = self.g, self.core
         if self.vector is None or self.vector not in u.access.loops:
             return self.many(u)
-        apart = stride(g, u.access, self.vector)
-        scattered = self.vector.trips * (1 / core.scalar_moves_per_cycle)
-        return self.many(u) * g.where(g.le(apart, 1), self.registers_wide * self.crossing(u), scattered)
+        apart = stride(self.g, u.access, self.vector)
+        vectors = self.registers_wide * self.crossing(u)
+        return self.many(u) * bounds.store_cycles(self.g, self.core, apart, vectors, self.vector.trips)
 
     def operations(self) -> Formula:
         """Vector operations of a step; a product that is added counts once."""
@@ -304,7 +283,7 @@ class _Step:
         entered = self.a.iterations(self.outside[:-1]) * ENTRY
         if not self.outside or self.outside[-1] not in self.s.reduction:
             return entered
-        return entered + self.a.iterations([x for x in self.outside if x not in self.s.reduction]) * DRAIN
+        return entered + self.a.iterations([x for x in self.outside if x not in self.s.reduction]) * bounds.DRAIN
 
     def filled(self) -> Formula:
         """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.program import Access, Linear, Loop
+from tilewright.cost.step import crowding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +165,7 @@ def _crowding(g: Graph, walked: Sequence[tuple[Reach, Formula]], itemsize: int, 
     apart = math.gcd(apart, way) if apart and way else 0
     if apart <= line:
         return g.const(1)
-    return g.max(g.div(apart, g.ceildiv(run * itemsize, line) * line), 1)
+    return crowding(g, apart, g.ceildiv(run * itemsize, line) * line)
 
 
 def stride(g: Graph, access: Access, loop: Loop) -> Formula:

@@ -351,6 +351,21 @@ class Graph:
         return node
 
 
+class Arrays:
+    """The operations of a :class:`Graph` on numbers and NumPy arrays at once."""
+
+    def le(self, a: Any, b: Any) -> Any:
+        return np.less_equal(a, b)
+
+    def max(self, a: Any, b: Any) -> Any:
+        return np.maximum(a, b)
+
+    def where(self, cond: Any, a: Any, b: Any) -> Any:
+        return np.where(cond, a, b)
+
+
+ARRAYS = Arrays()
+
 _BINARY = {"+": "add", "-": "subtract", "*": "mul", "//": "floordiv", "%": "mod", "min": "min", "max": "max", "/": "div"}
 
 

@@ -1,0 +1,88 @@
+"""What bounds one step of an innermost loop, written once for every evaluator.
+
+``on`` says what the bounds are computed with: a :class:`~tilewright.cost.formula.Graph` (symbolic programs) or
+:data:`~tilewright.cost.formula.ARRAYS` (populations of register tiles whose programs do not exist yet). Quantities are
+formulas, numbers or arrays accordingly. A step costs the largest of what a performance engineer would write on paper;
+streams of the caches overlap with it, but never perfectly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from tilewright.cost.core import VectorCore
+
+#: Typical geometry of an innermost cache.
+CACHE_WAYS, CACHE_LINE = 8, 64
+#: Part of a memory's declared bandwidth that loops reach.
+SUSTAINED = 0.65
+#: Part of a stream's time that arithmetic does not hide, and of a wait for lines that no prefetcher foresees.
+EXPOSED, WAITED = 0.15, 0.3
+#: Accesses of a vector that straddles two lines.
+UNALIGNED = 2.0
+#: Widest stride of lanes for which code generators load whole vectors and shuffle instead of gathering, and the issue slots
+#: for each element of it: a load, and a shuffle (on fewer ports than loads).
+SHUFFLED_STRIDE, SHUFFLE = 8, 3.0
+#: Vector loads that one lane of a gather costs.
+GATHERED = 2.0
+#: Cycles until a finished sum can be used.
+DRAIN = 12.0
+#: Cycles of loop control of a step.
+CONTROL = 0.5
+#: Operations that a core decodes a cycle.
+ISSUE_WIDTH = 6.0
+
+
+class Algebra(Protocol):
+    """The operations that bounds need beyond + * /."""
+
+    def le(self, a: Any, b: Any) -> Any: ...
+
+    def max(self, a: Any, b: Any) -> Any: ...
+
+    def where(self, cond: Any, a: Any, b: Any) -> Any: ...
+
+
+def load_slots(on: Algebra, core: VectorCore, apart: Any, neighbours: Any = 1.0, copied: bool = False) -> Any:
+    """Issue slots, in plain vector loads, of one vector whose lanes are ``apart`` elements apart.
+
+    ``neighbours`` are those of a vector of neighbours; elements that are only ``copied`` move one by one.
+    """
+    gathered = core.lanes / core.scalar_moves_per_cycle if copied else GATHERED * core.lanes
+    return on.where(on.le(apart, 1), neighbours, on.where(on.le(apart, SHUFFLED_STRIDE), apart * SHUFFLE, gathered))
+
+
+def load_cycles(core: VectorCore, vectors: Any, broadcasts: Any) -> Any:
+    """Cycles to load so many vectors (in slots) and elements to broadcast."""
+    return vectors * (core.register_bytes / core.load_bytes_per_cycle) + broadcasts * (1 / core.broadcasts_per_cycle)
+
+
+def store_cycles(on: Algebra, core: VectorCore, apart: Any, vectors: Any, elements: Any) -> Any:
+    """Cycles to store ``vectors`` (in slots) of neighbours; lanes ``apart`` from each other are stored one by one."""
+    return on.where(on.le(apart, 1), vectors, elements * (1 / core.scalar_moves_per_cycle))
+
+
+def compute_cycles(on: Algebra, core: VectorCore, operations: Any, loads: Any, stores: Any, latency: Any) -> Any:
+    """Cycles of one step: ``operations`` issued, cycles of loads and stores, and the latency of dependent sums."""
+    issued = (operations + loads + stores) * (1 / ISSUE_WIDTH)
+    return largest(on, [operations * (1 / core.fma_per_cycle), loads, stores, latency, issued]) + CONTROL
+
+
+def overlapped(on: Algebra, compute: Any, streams: Iterable[Any], waits: Any = 0.0) -> Any:
+    """Cycles of arithmetic together with the ``streams`` into each cache and the ``waits`` for lines no prefetcher foresees."""
+    streams = list(streams)
+    return largest(on, [compute, *streams]) + sum(streams[1:], streams[0]) * EXPOSED + waits * WAITED if streams else compute
+
+
+def largest(on: Algebra, bounds: Iterable[Any]) -> Any:
+    """The largest of non-negative bounds."""
+    total: Any = 0
+    for b in bounds:
+        total = on.max(total, b)
+    return total
+
+
+def crowding(on: Algebra, apart: Any, run: Any) -> Any:
+    """Of how many places of a cache runs of ``run`` bytes can take one only: they start at multiples of ``apart`` bytes."""
+    return on.max(apart / run, 1)
