@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tilewright.codegen.llvm import compile_ir, emit
+from tilewright.codegen.llvm.storage import _vectors_wide
+from tilewright.hw import load_machine
 from tilewright.lang import parse
 from tilewright.runtime import build
+from tilewright.runtime.target import of_machine
 from tilewright.util.errors import CodegenError
 
 GEMM = """
@@ -51,6 +54,36 @@ def test_register_tile_stays_in_registers(host):
         pytest.skip("the tile is made for 32 registers of 512 bits")
     assert text.count("vfmadd") == 28
     assert "%rsp" not in "".join(line for line in text.splitlines() if "zmm" in line)
+
+
+@pytest.mark.parametrize("width", [17, 27, 40])
+def test_rows_of_no_whole_number_of_vectors_stay_in_registers(width):
+    """Rows are padded, so that no vector holds the end of one and the beginning of the next."""
+    machine = load_machine("x86.avx512")
+    kernel = parse(f"""
+@kernel
+def tile(a: f32[6, 64], b: f32[64, {width}], c: f32[6, {width}]):
+    acc = alloc(f32[6, {width}], "reg")
+    for i in unroll(6):
+        for j in vector({width}):
+            acc[i, j] = 0.0
+    for k in range(64):
+        for i_1 in unroll(6):
+            for j_1 in vector({width}):
+                acc[i_1, j_1] += a[i_1, k] * b[k, j_1]
+    for i_2 in unroll(6):
+        for j_2 in vector({width}):
+            c[i_2, j_2] = acc[i_2, j_2]
+""")
+    text = compile_ir(emit(kernel, machine).text, of_machine(machine), emit="asm")
+    assert isinstance(text, str) and "vfmadd" in text
+    assert "(%rsp" not in text
+
+
+@pytest.mark.parametrize(("extent", "padded"), [(0, 0), (1, 1), (3, 4), (16, 16), (17, 17), (24, 24), (27, 32), (40, 40), (43, 48)])
+def test_rows_are_padded_to_what_their_vectors_touch_and_no_further(extent, padded):
+    """Tails run in the smallest power of two of lanes that holds them."""
+    assert _vectors_wide(extent, 16) == padded
 
 
 def test_layouts_with_padding(check):

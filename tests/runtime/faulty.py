@@ -139,3 +139,16 @@ class Raises:
 
     def __call__(self, kernel: Kernel, machine: Machine) -> Schedule:
         raise KeyError("no such loop")
+
+
+@dataclass(frozen=True)
+class SlowToBuild:
+    """Writes a line to ``log`` each time it is asked, and takes longer than allowed."""
+
+    log: Path
+
+    def __call__(self, kernel: Kernel, machine: Machine) -> Schedule:
+        with self.log.open("a") as file:
+            file.write("asked\n")
+        time.sleep(60)
+        return Schedule(kernel, machine)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.runtime.recipes import Busy, kill_the_worker
@@ -194,7 +195,7 @@ def test_a_job_that_kills_its_workers_is_a_crash(monkeypatch: pytest.MonkeyPatch
         found = cluster.run(asked)
         assert [o.status for o in found] == ["ok", "crash", "ok"]
         assert "every worker that ran it was lost" in found[1].message
-        assert cluster.compare(asked[1:2])[0].status == "crash"
+        assert [o.status for o in cluster.compare(asked[1:])] == ["crash", "crash"], "who cannot be compared is not measured alone"
 
 
 @pytest.mark.slow
@@ -280,3 +281,14 @@ def test_a_lost_worker_loses_no_trial(two_workers: Cluster) -> None:
     assert [o.status for o in found] == ["ok", "ok", "ok", "build_error"] * 6
     assert len(two_workers.workers()) == 1
     assert [o.ok for o in two_workers.compare(asked[:2], rounds=2)] == [True, True]
+
+
+def test_a_scheduler_that_says_nothing_of_its_workers_is_lost() -> None:
+    """What the client answers while it notices that the connection is gone: not that there are no workers."""
+    cluster = Cluster.__new__(Cluster)
+    cluster.address, cluster._local = "tcp://10.0.0.1:8786", None
+    cluster._client = SimpleNamespace(scheduler_info=lambda n_workers: {})  # type: ignore[assignment]
+    with pytest.raises(RuntimeFailure, match=r"scheduler tcp://10\.0\.0\.1:8786 was lost"):
+        cluster.workers()
+    cluster._client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})  # type: ignore[assignment]
+    assert cluster.workers() == []

@@ -307,3 +307,13 @@ def test_workers_keep_clear_of_the_caller() -> None:
                 assert all((c == cpu) == (t == 0) for t, c in seen)
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_workers_may_share_the_callers_processor_when_there_are_not_enough() -> None:
+    """Kept away from it they would have none, or be crowded on the others."""
+    count = len(available_cpus())
+    for threads, kept_away in ((count + 1, False), (1, False), *(((2, True),) if count > 1 else ())):
+        with ThreadPool(threads) as pool:
+            assert (pool._allowed is not None) == kept_away, threads
+    with ThreadPool(2, pin=True) as pool:
+        assert pool._allowed is None and pool._cpus is not None

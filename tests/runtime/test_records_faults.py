@@ -82,16 +82,29 @@ def test_a_killed_process_loses_only_what_it_had_not_committed(tmp_path: Path) -
 
 
 def test_a_forked_child_uses_its_own_connection(store: RecordStore) -> None:
+    ours = store._connection()
     child = os.fork()
     if child == 0:
         try:
             store.add(Record(task(), "ok", (1.0,), author="child"))
-            os._exit(0)
+            os._exit(0 if store._connection() is not ours else 2)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     store.add(Record(task(), "ok", (1.0,), author="parent"))
     assert [r.author for r in store.records()] == ["child", "parent"]
+
+
+def test_what_a_writer_has_read_nobody_changes_before_it_writes(store: RecordStore) -> None:
+    """Others wait from the beginning; who waited only for its first write would find that it had read old rows, and fail."""
+    with RecordStore(store.path, timeout=0.1) as other:
+        with store._writing("write") as connection:
+            connection.execute("SELECT count(*) FROM records").fetchone()
+            with pytest.raises(RuntimeFailure, match="locked for too long"):
+                other.add(Record(task(), "ok", (1.0,), author="other"))
+            connection.execute("DELETE FROM records")
+        other.add(Record(task(), "ok", (1.0,), author="other"))
+    assert [r.author for r in store.records()] == ["other"]
 
 
 def test_a_lock_that_is_kept_is_reported(tmp_path: Path) -> None:

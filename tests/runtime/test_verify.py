@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,3 +107,35 @@ def test_other_arguments_are_refused(hand: SimpleNamespace) -> None:
     other = Kernel("other", hand.axpy_kernel().args[:2], Block(()))
     with pytest.raises(RuntimeFailure, match="axpy and other have different arguments"):
         check(hand.axpy(1), other, oracle=interpret)
+
+
+def filled_with(value: str) -> Module:
+    """Code that writes ``value`` (LLVM float) to both elements of y, or nothing; for a program that writes 1.0."""
+    y = buffer("y", ty.f32, (2,))
+    kernel = Kernel("ones", (y,), Block((loop("i", 0, 2, store(y[I], 1.0)),)))
+    stores = [f"%p{n} = getelementptr float, ptr %y, i64 {n}\n store float {value}, ptr %p{n}" for n in range(2)] if value else []
+    text = "define void @ones(ptr %args, ptr %sizes, ptr %w, ptr %pool) {\n %y = load ptr, ptr %args\n" + "\n ".join(
+        [*stores, "ret void\n}"]
+    )
+    return Module.from_llvm(kernel, text, "ones", threads=1)
+
+
+def test_errors_just_beyond_the_bound_are_caught() -> None:
+    """The bound is 64 roundings of 2^-24 (of the size of the result), and nothing wider."""
+    within, beyond = 1.0 + 62 * 2.0**-24, 1.0 + 66 * 2.0**-24
+    assert 0.9 < check(filled_with(hex_float(within)), oracle=interpret).worst["y"] < 1.0
+    with pytest.raises(RuntimeFailure, match=r"2 of 2 elements are wrong"):
+        check(filled_with(hex_float(beyond)), oracle=interpret)
+
+
+def hex_float(value: float) -> str:
+    """A float as LLVM writes it exactly."""
+    return f"0x{struct.unpack('>Q', struct.pack('>d', value))[0]:016X}"
+
+
+def test_an_output_that_is_not_written_is_caught_even_where_zero_is_right() -> None:
+    y = buffer("y", ty.f32, (4,))
+    kernel = Kernel("clear", (y,), Block((loop("i", 0, 4, store(y[I], 0.0)),)))
+    text = "define void @clear(ptr %args, ptr %sizes, ptr %w, ptr %pool) {\n ret void\n}"
+    with pytest.raises(RuntimeFailure, match=r"y\[0\] is .*nan.* expected .*4 of 4 elements are wrong"):
+        check(Module.from_llvm(kernel, text, "clear", threads=1), oracle=interpret)

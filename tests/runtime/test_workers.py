@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raises, Sleep, long_program, program
+from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raises, Sleep, SlowToBuild, long_program, program
 
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
 from tilewright.runtime.pool import available_cpus
@@ -225,3 +225,11 @@ def test_hopeless_candidates_are_timed_once() -> None:
     assert len(calls) == 3  # one to warm up
     assert len(sample(lambda: time.sleep(0.002), bar=0.002)) >= 5
     assert len(sample(lambda: np.zeros(4))) >= 5
+
+
+def test_what_took_too_long_to_build_is_not_built_again(tmp_path: Path) -> None:
+    """A worker that dies gets its job a second time, but not when it died of the job's own time limit."""
+    with Workers(builders=1, limits=Limits(build=1.0)) as workers:
+        [outcome] = workers.run([job(SlowToBuild(tmp_path / "log"))])
+    assert outcome.status == "timeout" and "while it was built" in outcome.message
+    assert (tmp_path / "log").read_text() == "asked\n"
