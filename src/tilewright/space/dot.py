@@ -96,12 +96,16 @@ def _dot(stage: Stage, instruction: Instruction, m: Placed) -> Dot | None:
         return None  # fused loops need packing by hand: map_onto
     if stage.loops.get(on_lanes[0], 0) < lane.extent or stage.loops.get(on_steps[0], 0) < step.extent:
         return None
+    if m.op.output.dtype != m.target.view.output.dtype:
+        return None  # the tile is in the type of the result
     found: dict[bool, tuple[str, str]] = {}
     steps_first = False
     for b, slot in zip(m.binding, m.target.view.sources, strict=True):
         value, tile = plain(m.op.sources[b].expr), plain(slot.expr)
         if not isinstance(value, Load) or not isinstance(tile, Load) or step.name not in ex.free_vars(tile):
             return None
+        if value.dtype != tile.dtype:
+            return None  # would be converted while packing
         has_lanes = lane.name in ex.free_vars(tile)
         found[has_lanes] = value.buffer.name, tile.buffer.name
         steps_first = steps_first or (has_lanes and step.name in ex.free_vars(tile.indices[0]))

@@ -6,15 +6,20 @@ innermost loops become the instruction; what is left of a row or of the reductio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Layout
+from tilewright.ir.types import INT, UINT
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.dot import Dot, walked_by
+from tilewright.space.context import Context
+from tilewright.space.dot import Dot, dots, walked_by
+from tilewright.space.prepare import Attempts, inline_pointwise
 from tilewright.space.rules.contraction import reduction_order
-from tilewright.space.stages import Stage, stage_of
+from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.strides import Access
 
 
@@ -26,6 +31,25 @@ def packed_layout(access: Access, dot: Dot, panels: Layout | None) -> Layout | N
     if access.buffer.name == dot.narrow or lanes is None:
         return dot.layout(access.buffer.layout, access.buffer.rank, steps)
     return None if panels is None else dot.panels(panels, lanes, steps)
+
+
+def recentred(context: Context) -> Iterator[tuple[str, Context]]:
+    """The kernel with an operand of a product in the other signedness, where only then an instruction takes the product.
+
+    With what that is called.
+    """
+    for stage in context.stages:
+        loads = stage.factors() if stage.is_reduction else None
+        if loads is None or any(ld.dtype.kind not in (INT, UINT) for ld in loads) or any(dots(context.base.kernel, context.machine, stage)):
+            continue
+        for name in dict.fromkeys(ld.buffer.name for ld in loads):
+            tries = Attempts(context.base.copy())
+            if not tries.attempt(f"recentring {name}", partial(tries.sch.apply, "recenter", stage.reduction[-1], name)):
+                continue
+            every = [s for s in stages(tries.sch.kernel) if s.is_reduction]
+            if any(any(dots(tries.sch.kernel, context.machine, s)) for s in every):
+                tries.attempt("inlining", partial(inline_pointwise, tries.sch))
+                yield f"{name} recentred", replace(context, base=tries.sch, stages=tuple(stages(tries.sch.kernel)))
 
 
 @dataclass(frozen=True, slots=True)

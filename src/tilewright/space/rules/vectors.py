@@ -7,7 +7,7 @@ and an operand that is not contiguous along the lanes has to be brought into vec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -26,11 +26,12 @@ from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
 from tilewright.space.dot import Dot, dots, grouped, remainder, widened
 from tilewright.space.knob import Knob
-from tilewright.space.parts import forms
+from tilewright.space.parts import Form, forms
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
 from tilewright.space.rule import rule
 from tilewright.space.rules import contraction, instructions, rows, writeback
+from tilewright.space.rules.dots import recentred
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
@@ -80,13 +81,20 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
     """Every combination of the options of the kernel's reductions, most promising first."""
     if context.machine.vector_bits == 0:
         return
-    for form in forms(context):
-        prefixes = _prefixes(form.reductions)
-        options = [list(_options(form.context, s, p)) for s, p in zip(form.reductions, prefixes, strict=True)]
-        for chosen in _combinations([o for o in options if o]):
+    kernels = [("", context), *recentred(context)]
+    found = [(label, f, _chosen(f)) for label, kernel in kernels for f in forms(kernel)]
+    wanted = min((x for x in found if x[1].preferred), key=lambda x: sum(o.cycles for o in x[2][0]))
+    for label, form, combinations in sorted(found, key=lambda x: x is not wanted):
+        for chosen in combinations:
             made = _sketch(form.context, chosen)
-            name = f"{form.label}; {made.name}" if form.label else made.name
-            yield replace(made, name=name, preferred=made.preferred if form.preferred else None)
+            name = "; ".join(t for t in (label, form.label, made.name) if t)
+            yield replace(made, name=name, preferred=made.preferred if form is wanted[1] else None)
+
+
+def _chosen(form: Form) -> list[tuple[Option, ...]]:
+    """An option for each reduction there is something to decide for, in every combination that is kept."""
+    options = [list(_options(form.context, s, p)) for s, p in zip(form.reductions, _prefixes(form.reductions), strict=True)]
+    return _combinations([o for o in options if o])
 
 
 def _prefixes(reductions: Sequence[Stage]) -> list[str]:
@@ -96,7 +104,7 @@ def _prefixes(reductions: Sequence[Stage]) -> list[str]:
     return [f"{n}_" for n in unique] if len(names) > 1 else [""] * len(names)
 
 
-def _combinations(options: list[list[Option]]) -> Iterable[tuple[Option, ...]]:
+def _combinations(options: list[list[Option]]) -> list[tuple[Option, ...]]:
     """All combinations; where there are too many, costly reductions keep more of their options than cheap ones."""
     options = [sorted(o, key=lambda x: (x.preferred is None, not x.first, x.cycles)) for o in options]
     while prod(map(len, options)) > MOST_SKETCHES:
