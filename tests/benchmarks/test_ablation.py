@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.workloads import gemm
-from tests.benchmarks.test_tune_networks import small_bert
-from tests.tune.test_network import Stub
+from tests.tune.test_network import Stub, network
 
 from benchmarks import ablation, network_peers, networks
 from tilewright.hw import load_machine
@@ -46,12 +45,13 @@ def test_variants_are_tuned_equally_long_and_compared(
 ) -> None:
     pytest.importorskip("onnxruntime")
     stub = Stub()
-    monkeypatch.setattr(networks, "MODELS", {"bert_base": small_bert})
+    monkeypatch.setattr(ablation, "MODELS", {"layers": network})
+    monkeypatch.setattr(networks, "MODELS", {"layers": network})
     monkeypatch.setattr(ablation, "tune_network", functools.partial(tune_network, executor=stub))
     monkeypatch.setattr(network_peers, "installed", lambda package: package == "onnxruntime")
     path = tmp_path / "ablation.json"
     options = [
-        "--network", "bert_base", "--trials", "24", "--author", "random", "--repeats", "2", "--records", str(tmp_path / "records"),
+        "--network", "layers", "--trials", "24", "--author", "random", "--repeats", "2", "--records", str(tmp_path / "records"),
         "--json", str(path), "--only", "^all$|no fusion|one mapping|turns",
     ]  # fmt: skip
     assert ablation.main(options) == 0

@@ -13,7 +13,7 @@ from benchmarks.models import bert_base, detr_transformer, random_inputs, vit_ba
 from benchmarks.report import Rows, measurement_of
 from onnx import ModelProto
 from tests.graph.oracle import accumulated_bound, onnxruntime_outputs, reduction_depths
-from tests.tune.test_network import Stub
+from tests.tune.test_network import Stub, network
 
 from benchmarks import network_peers, networks, tune_networks
 from tilewright.tune.network import tune_network
@@ -29,8 +29,8 @@ def small_bert() -> ModelProto:
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     """Tuning takes no measurements, networks are small, ONNX Runtime is the only peer."""
     made = Stub()
-    monkeypatch.setattr(tune_networks, "MODELS", {"bert_base": small_bert})
-    monkeypatch.setattr(networks, "MODELS", {"bert_base": small_bert})
+    monkeypatch.setattr(tune_networks, "MODELS", {"layers": network})
+    monkeypatch.setattr(networks, "MODELS", {"layers": network})
     monkeypatch.setattr(tune_networks, "tune_network", functools.partial(tune_network, executor=made))
     monkeypatch.setattr(network_peers, "installed", lambda package: package == "onnxruntime")
     return made
@@ -50,11 +50,11 @@ def written(folder: Path) -> list[dict[str, Any]]:
 def test_a_network_is_tuned_compared_and_written(stub: Stub, tmp_path: Path) -> None:
     assert tune_networks.main(options(tmp_path)) == 0
     (row,) = written(tmp_path)
-    assert row["name"] == "bert_base" and row["trials"] == 20 == sum(t["trials"] for t in row["tasks"])
+    assert row["name"] == "layers" and row["trials"] == 20 == sum(t["trials"] for t in row["tasks"])
     assert {t.name for t in measurement_of(row).timings} == {"default", "tuned", "onnxruntime"}
     assert max(row["errors"].values()) < 1e-4
     page = (tmp_path / "page.md").read_text()
-    assert "Networks tuned for 5 minutes each, 1 thread" in page and "| bert_base |" in page and "x best" in page
+    assert "Networks tuned for 5 minutes each, 1 thread" in page and "| layers |" in page and "x best" in page
 
 
 def test_finished_rows_are_taken_over_and_other_budgets_are_not(stub: Stub, tmp_path: Path) -> None:
