@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tests.schedule.programs import assert_same, kernel_of
 
+from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel, all_buffers
 from tilewright.lang import parse
 from tilewright.schedule import Schedule, replay
+from tilewright.schedule.primitives.rfactor import neutral
 from tilewright.util.errors import ScheduleError
 
 
@@ -142,3 +145,17 @@ def f(x: i32[5, 12], y: i32[5]):
     partial, *_ = s.rfactor("k")
     assert next(b for b in all_buffers(s.kernel) if b.name == partial).static_shape == (12,)
     assert_same(k, s.kernel)
+
+
+COMBINED = [("+", np.add), ("*", np.multiply), ("min", np.minimum), ("max", np.maximum), ("&", np.bitwise_and), ("|", np.bitwise_or)]
+
+
+@pytest.mark.parametrize("dtype", [ty.i8, ty.u8, ty.i32, ty.boolean, ty.f32], ids=str)
+@pytest.mark.parametrize(("op", "apply"), COMBINED, ids=lambda x: x if isinstance(x, str) else "")
+def test_neutral_elements_change_nothing(op: str, apply: np.ufunc, dtype: ty.DType) -> None:
+    if dtype.is_float and op in "&|":
+        pytest.skip("no bits to combine")
+    storage = dtype.to_numpy()
+    low, high = (-1e30, 1e30) if dtype.is_float else dtype.range
+    values = np.array([low, low + 1, 0, 1, high - 1, high]).astype(storage)
+    np.testing.assert_array_equal(apply(values, np.array(neutral(op, dtype).value).astype(storage)), values)
