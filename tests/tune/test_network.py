@@ -82,6 +82,7 @@ def test_kernels_are_tuned_once_and_the_network_runs_with_the_best(tmp_path: Pat
     assert sorted((t.operators, t.weight) for t in found.tasks) == [("MatMul+Relu", 1), ("MatMul+Relu", 3)]
     assert sum(t.trials for t in found.tasks) == 40
     assert all(t.seconds <= t.baseline for t in found.tasks)
+    assert all(t.confirmed and t.gain == pytest.approx(t.baseline / t.seconds) for t in found.tasks)
     assert found.seconds == pytest.approx(sum(t.weight * t.seconds for t in found.tasks))
     assert [p.trials for p in seen] == sorted(p.trials for p in seen)
     assert seen[-1].seconds <= seen[-1].baseline
@@ -111,6 +112,8 @@ def test_interrupted_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     path, first, second = tmp_path / "r.db", Stub(stop_after=18), Stub()
     stopped = tune_network(network(), records=path, trials=40, threads=1, author="random", executor=first)
     assert 0 < sum(t.trials for t in stopped.tasks) < 40
+    assert not any(t.confirmed for t in stopped.tasks)
+    assert "not confirmed" in " ".join(row.schedule for row in stopped.network.summary())
     resumed = tune_network(network(), records=path, trials=40, threads=1, author="random", executor=second, patience=99)
     assert resumed.session == stopped.session
     assert sum(t.trials for t in resumed.tasks) == 40

@@ -139,7 +139,8 @@ def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
         raise TuneError("nothing was measured", hint="give more --seconds or --trials")
     out = table("calls", "operators", "untuned", "tuned", "gain", "trials", numbers=("calls", "untuned", "tuned", "gain", "trials"))
     for t in found.tasks:
-        out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), f"{t.gain:.2f}", str(t.trials))
+        gain = f"{t.gain:.2f}" + ("" if t.confirmed or t.gain == 1.0 else "?")
+        out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), gain, str(t.trials))
     console.print(out)
     console.print(
         f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "

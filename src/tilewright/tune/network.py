@@ -47,8 +47,8 @@ MakeSpace = Callable[[Kernel, Machine, int, tuple[str, ...]], TunableSpace]
 class TunedTask:
     """A distinct kernel of the network: ``weight`` calls per run, seconds of one call without and with tuning, trials spent.
 
-    ``gain`` is the decision of the final comparison: the median over its rounds of one over the other. 1.0 where nothing was
-    worth comparing.
+    ``gain`` is the median of their ratio over the rounds of the final comparison if ``confirmed``. Otherwise there was none: nothing was
+    faster than without tuning, or the session was interrupted.
     """
 
     task: Task
@@ -57,7 +57,8 @@ class TunedTask:
     baseline: float
     seconds: float
     trials: int
-    gain: float = 1.0
+    gain: float
+    confirmed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,8 @@ class _Tuner:
             start = e.search.start.seconds if e.search.start else inf
             s = e.standing
             base, best, gain = (s.baseline, s.seconds, s.gain) if s is not None else (start, e.search.bar, start / e.search.bar)
-            out.append(TunedTask(e.task, e.operators, e.weight, base, best, len(e.search.trials), gain))
+            confirmed = s is not None and s.confirmed
+            out.append(TunedTask(e.task, e.operators, e.weight, base, best, len(e.search.trials), gain, confirmed))
         return sorted(out, key=lambda t: -t.weight * t.baseline)
 
     # --- inside -------------------------------------------------------------------------------
