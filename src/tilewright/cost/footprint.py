@@ -48,7 +48,11 @@ def footprint(g: Graph, access: Access, active: Set[Loop], line: int, way: int =
         elements = g.min(elements, g.product(x.trips for x in active if x in access.loops))
     placed = walked if access.physical is access.logical else _walked(g, access.physical, access.extents, active)
     lines = g.min(_lines(g, placed, max(line // access.itemsize, 1)), elements)
-    return Footprint(elements, lines, lines * _crowding(g, placed, access.itemsize, line, way))
+    key = ("crowding", placed, access.itemsize, line, way)
+    known: Formula | None = g.memo.get(key)
+    if known is None:
+        known = g.memo[key] = _crowding(g, placed, access.itemsize, line, way)
+    return Footprint(elements, lines, lines * known)
 
 
 def _walked(g: Graph, indices: Sequence[Linear], shape: Sequence[Formula], active: Set[Loop]) -> tuple[tuple[Reach, Formula], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from tilewright.cost.core import VectorCore
 from tilewright.ir import expr as ex
@@ -51,6 +52,7 @@ def _fits(extent: int, chunk: Expr) -> bool:
     return isinstance(chunk, ex.Const) and extent <= int(chunk.value)
 
 
+@lru_cache(maxsize=32)  # sketches ask for the same few again and again
 def by_rows(kernel: Kernel, merged: bool) -> Kernel:
     """``kernel`` with nests over the same rows merged, local buffers shrunk to a row."""
     sch = Schedule(kernel)
