@@ -129,14 +129,18 @@ def test_products_of_signed_bytes_are_moved_to_unsigned_ones() -> None:
     assert "recenter" in str(trace) and "dpbusd" in str(trace)
 
 
-def test_plain_multiply_adds_stay_beside_and_are_estimated_slower() -> None:
-    space = Space(matmul(256, 256, 256, BYTES), load_machine("x86.vnni"), 1, ("b",))
-    best = {}
+@pytest.mark.parametrize(
+    ("kernel", "constant"),
+    [(matmul(256, 256, 256, BYTES), "b"), (conv(64, 28, 64, 3, 1, BYTES), "w"), (conv(64, 28, 128, 1, 1, BYTES), "w")],
+)
+def test_plain_multiply_adds_stay_beside_and_are_estimated_slower(kernel: Kernel, constant: str) -> None:
+    space = Space(kernel, load_machine("x86.vnni"), 1, (constant,))
+    best: dict[str, float] = {}
     points = space.sample(2000, np.random.default_rng(0))
     for p, seconds in zip(points, space.estimate(points), strict=True):
         kind = "dot" if "dpbusd" in space.sketch(p).name else "plain"
         best[kind] = min(best.get(kind, 1.0), seconds)
-    assert best["dot"] < 0.5 * best["plain"]
+    assert best["dot"] < 0.6 * best["plain"]
 
 
 @instruction(latency=4, per_cycle=1)

@@ -300,8 +300,9 @@ class _Builder:
             own.append(ex.idx(0) if single else Var(f"d{n}{suffix}"))
             if not single:
                 loops.append((f"d{n}{suffix}", extent, LoopKind.SERIAL))
-        # Sources are read along the lanes, whatever lies inside these in the panels.
-        lanes = next((n for n, role in enumerate(p.roles) if role[0] == "lane"), len(p.roles) - 1)
+        # Sources are read along the lanes, or along memory, whatever lies inside that in the panels.
+        along = ("lane", "") if ("lane", "") in p.roles else ("index", str(p.source.buffer.rank - 1))
+        lanes = p.roles.index(along) if along in p.roles else len(p.roles) - 1
         loops.sort(key=lambda x: x[0] == f"d{lanes}{suffix}")
         if loops and loops[-1][0] == f"d{lanes}{suffix}":
             loops[-1] = (*loops[-1][:2], LoopKind.VECTOR)
