@@ -37,6 +37,14 @@ def scores(heads: int, tokens: int, width: int) -> Kernel:
     return lang.build("scores", [q, k], [p])
 
 
+def sums(m: int, n: int) -> Kernel:
+    """The sum of a matrix, and of each of its columns."""
+    x = lang.tensor("x", f32, (m, n))
+    i, j, k = (lang.reduce_axis(0, extent, name) for extent, name in ((m, "i"), (n, "j"), (m, "k")))
+    whole = lang.compute("whole", (), lambda: lang.sum(x[i, j], [i, j]))
+    return lang.build("sums", [x], [whole, lang.compute("columns", (n,), lambda c: lang.sum(x[k, c], [k]))])
+
+
 #: Kernels with the arguments that are constant.
 OPERATORS: dict[str, tuple[Callable[[], Kernel], tuple[str, ...]]] = {
     "gemm": (lambda: gemm(37, 50, 29).kernel(), ()),
@@ -54,5 +62,9 @@ OPERATORS: dict[str, tuple[Callable[[], Kernel], tuple[str, ...]]] = {
     "softmax": (lambda: softmax(24, 77).kernel(), ()),
     "layernorm": (lambda: layer_norm(19, 96).kernel(), ()),
     "attention scores": (lambda: scores(2, 23, 16), ()),
+    "gemv transposed": (lambda: einsum("ij,i->j", (67, 1010), (67,)).kernel(), ()),
+    "gemv, few rows": (lambda: einsum("ij,j->i", (3, 9_010), (9_010,)).kernel(), ()),
+    "gemm, few results": (lambda: gemm(5, 16, 4_010).kernel(), ()),
+    "sums": (lambda: sums(129, 700), ()),
     "einsum": (lambda: einsum("acd,db->abc", (5, 12, 17), (17, 24)).kernel(), ()),
 }

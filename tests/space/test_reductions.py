@@ -242,3 +242,24 @@ def test_no_thread_waits_for_a_third_chunk(host: Machine, spec: str, shapes: tup
     parallel = [f for f in loops(first) if f.kind is LoopKind.PARALLEL]
     assert parallel and all((f.hi.value - f.lo.value) % 2 == 0 or f.hi.value > 8 for f in parallel), str(kernel)
     verify(space, space.default()[None])
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 400), (5, 1, 7, 3000), (3, 5, 2, 3001)])
+def test_loops_of_few_rows_are_divided_together(host: Machine, shape: tuple[int, ...]) -> None:
+    x, a = lang.tensor("x", ty.f32, shape), lang.reduce_axis(0, shape[-1], "a")
+    sums = lang.build("sums", [x], [lang.compute("t", shape[:-1], lambda *at: lang.sum(x[(*at, a)], a))])
+    space = Space(sums, host, 2)
+    whole = next(n for n, s in enumerate(space.sketches) if s.name == "t: along a")
+    point = space.default() if int(space.default()[0]) == whole else space.enumerate(10**4)[0]
+    (loop,) = [f for f in loops(space.schedule(point).kernel) if f.kind is LoopKind.PARALLEL]
+    assert loop.hi.value >= 8 or loop.hi.value % 2 == 0
+    verify(space, point[None])
+    program = space.sketches[whole].program
+    assert [f.hi.value for f in loops(program) if f.kind is LoopKind.PARALLEL] == [loop.hi.value]
+
+
+def test_enough_rows_stay_a_loop_of_their_own(host: Machine) -> None:
+    x, a = lang.tensor("x", ty.f32, (9, 4, 900)), lang.reduce_axis(0, 900, "a")
+    sums = lang.build("sums", [x], [lang.compute("t", (9, 4), lambda i, j: lang.sum(x[i, j, a], a))])
+    space = Space(sums, host, 2)
+    assert [f.hi.value for f in parallel_loops(space)] == [9]

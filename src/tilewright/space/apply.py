@@ -122,9 +122,9 @@ class Application(Attempts):
                 else:
                     self.attempt(f"vectors of {n.output.name}", partial(self.elementwise, n, 1))
             serial = not any(f.kind is LoopKind.PARALLEL for f in st.loops(root))
-            long = sum(n.volume for n in inner) * (trip_count(root) or 1) >= pointwise.PARALLEL_ELEMENTS
+            long = rows.work(root) >= pointwise.PARALLEL_ELEMENTS
             if self.threads > 1 and serial and rows.is_row(root) and long:
-                self.sch.parallel(root.name)
+                self.sch.parallel(rows.divided_rows(self.sch, root.name, self.threads))
 
     # --- tiles ------------------------------------------------------------------------------
 

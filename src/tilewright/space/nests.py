@@ -11,7 +11,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.stmt import Alloc, For, Kernel, LoopKind, Stmt, Store
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.schedule.primitives.rfactor import neutral
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.levels import ceil_div, wrap
@@ -77,10 +77,19 @@ def row_nest(root: For, cores: Mapping[str, VectorCore], threads: int, partials:
         return _in_partials(stage, row, partials * core.lanes, taken) if row else s
 
     out = st.map_stmts(root, rewrite)
-    work = sum(n.volume for n in inner.values()) * (pointwise.trip_count(root) or 1)
-    if isinstance(out, For) and threads > 1 and rows.is_row(root) and work >= pointwise.PARALLEL_ELEMENTS:
-        return replace(out, kind=LoopKind.PARALLEL)
+    if isinstance(out, For) and threads > 1 and rows.is_row(root) and rows.work(root) >= pointwise.PARALLEL_ELEMENTS:
+        return _divided_rows(out, threads)
     return out
+
+
+def _divided_rows(root: For, threads: int) -> For:
+    """``root`` parallel, one with the loops inside while its iterations are few (as :func:`rows.divided_rows`)."""
+    while (inner := rows.joins(root, threads)) is not None:
+        both, width = Var(f"{root.name}_{inner.name}"), pointwise.trip_count(inner) or 1
+        body = st.substitute(inner.body, {root.name: both // width, inner.name: both % width})
+        assert isinstance(body, Block)  # substitution keeps the kind of statement
+        root = For(both, ex.idx(0), ex.idx((pointwise.trip_count(root) or 1) * width), body)
+    return replace(root, kind=LoopKind.PARALLEL)
 
 
 def _in_partials(stage: Stage, row: tuple[str, ...], width: Expr, taken: set[str]) -> Stmt:

@@ -23,8 +23,6 @@ from tilewright.util.errors import ScheduleError
 EACH = (1, 4)
 #: Steps of a part at least.
 SHORTEST = 64
-#: Chunks of work that a loop has for each thread from which on parts are not looked at.
-ENOUGH = 4
 #: Cycles to combine one vector of partial results.
 COMBINE = 4.0
 
@@ -72,14 +70,24 @@ def _gain(context: Context, s: Stage) -> float | None:
     along = rows.cycles(s, core)
     results = prod(s.loops[n] for n in s.spatial)
     if choice is None or along < choice.cycles:
-        whole, chunks = along, s.loops[s.spatial[0]] if s.spatial else 1
+        whole, chunks = along, _rows(s, threads)
     else:
         whole, chunks = choice.cycles, contraction.chunks(s, choice)
-    if chunks >= ENOUGH * threads or whole == float("inf"):
+    if chunks >= rows.ENOUGH * threads or whole == float("inf"):
         return None
     alone = -(-chunks // threads) / chunks
     combined = results * threads / core.lanes * COMBINE + (contraction.PARALLEL_CYCLES if chunks == 1 else 0.0)
     return whole * (alone - 1 / threads) - combined
+
+
+def _rows(s: Stage, threads: int) -> int:
+    """Iterations of the loop over rows that is divided, loops of few rows taken together."""
+    found = 1
+    for n in s.spatial:
+        if found > 1 and (found >= rows.ENOUGH * threads or found % threads == 0):
+            break
+        found *= s.loops[n]
+    return found
 
 
 def _loop(s: Stage, parts: int) -> str | None:

@@ -12,7 +12,8 @@ from tilewright.cost.core import VectorCore
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Var
-from tilewright.ir.stmt import Block, For, Kernel
+from tilewright.ir.stmt import Block, For, Kernel, LoopKind, Stmt
+from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.rules import tile
 from tilewright.space.stages import Stage, stage_of
@@ -24,6 +25,8 @@ PARTIALS = 4
 COMBINE_CYCLES = 12.0
 #: Elements of a row below which lanes do not pay.
 SHORTEST = 8
+#: Iterations for each thread from which on it does not matter that they do not divide.
+ENOUGH = 4
 
 
 def horizontal_loops(stage: Stage) -> tuple[str, ...]:
@@ -134,6 +137,28 @@ def localize_rows(sch: Schedule) -> None:
                     break
                 except ScheduleError:
                     continue  # used outside this loop, or shared between its iterations: try one further out
+
+
+def work(s: Stmt) -> int:
+    """How often the statements below ``s`` run, together."""
+    inside = sum(map(work, st.substmts(s))) + isinstance(s, (st.Store, st.Call))
+    return inside * (trip_count(s) or 1) if isinstance(s, For) else inside
+
+
+def joins(outer: For, threads: int) -> For | None:
+    """The loop of rows that ``outer`` should become one with, because its own few iterations do not divide among ``threads``."""
+    rows = trip_count(outer)
+    inner = outer.body.stmts[0] if len(outer.body.stmts) == 1 else None
+    if rows is None or rows >= ENOUGH * threads or rows % threads == 0 or not isinstance(inner, For) or trip_count(inner) is None:
+        return None
+    return inner if inner.kind is LoopKind.SERIAL and is_row(inner) else None
+
+
+def divided_rows(sch: Schedule, root: str, threads: int) -> str:
+    """The loop over rows to divide among ``threads``: ``root``, fused with loops inside while its iterations are few."""
+    while (inner := joins(st.find_loop(sch.kernel, root), threads)) is not None:
+        (root,) = sch.apply("fuse", root, inner.name)
+    return root
 
 
 def reduce_row(sch: Schedule, stage: Stage, core: VectorCore, partials: int = PARTIALS) -> None:
