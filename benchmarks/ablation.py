@@ -86,6 +86,8 @@ def tuned(variant: str, seed: int, store: RecordStore, options: argparse.Namespa
         scheduler=v.scheduler,
     )  # fmt: skip
     print(file=sys.stderr)
+    if store.session(found.session).state == "stopped":
+        raise KeyboardInterrupt  # tuning itself ends with the best so far, but variants are compared after equal trials
     return found
 
 

@@ -47,8 +47,8 @@ from tilewright.tune.network import NetworkProgress, tune_network
 from tilewright.util.errors import TuneError
 
 DEFAULT, OURS, SECTION = "default", "tuned", "tuned networks"
-#: Seconds given to a network whose tuning was cut when its budget was nearly spent: enough for the final comparison.
-LEAST = 30.0
+#: Seconds given at least to a network whose tuning was cut: its kernels are first measured again as they are without tuning.
+LEAST = 120.0
 #: What names a row.
 KEY = ("name", "threads", "minutes", "fusion", "author", "seed")
 
@@ -76,10 +76,12 @@ def run(name: str, threads: int, rows: Rows, options: argparse.Namespace, record
 
     proto = model(name)
     tuning = tune_network(
-        proto, records=records, seconds=max(60 * options.minutes - before, LEAST), trials=options.trials, threads=threads,
+        proto, records=records, seconds=max(60 * options.minutes - before, min(LEAST, 60 * options.minutes)), trials=options.trials, threads=threads,
         dims=batch_of(name), fusion=options.fusion, author=options.author, seed=options.seed, progress=note,
     )  # fmt: skip
     print(file=sys.stderr)
+    if records.session(tuning.session).state == "stopped":
+        raise KeyboardInterrupt  # tuning itself ends with the best so far, but this row is to be made with all of its budget
     row = {
         **key, "spent": spent(), "trials": sum(t.trials for t in tuning.tasks), "kernels": len(tuning.network.steps),
         "tasks": [

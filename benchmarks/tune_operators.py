@@ -58,6 +58,8 @@ def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any
         space, trials=options.trials, seconds=options.seconds, author=options.author, seed=options.seed, records=options.records,
         subject=w.name,
     )  # fmt: skip
+    if found.reason == "interrupted":
+        raise KeyboardInterrupt  # tuning itself ends with the best so far, but this row is to be made with all of its budget
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(s, dtype=np.float32) for s in w.inputs]
     calls = {n: _bound(w, s, arrays, threads) for n, s in {DEFAULT: space.schedule(space.default()), OURS: found.schedule()}.items()}

@@ -92,6 +92,18 @@ def test_a_cut_network_goes_on_with_what_is_left_of_its_budget(stub: Stub, tmp_p
     assert given == [pytest.approx(300 - cut["spent"], abs=0.01)]
 
 
+def test_a_row_is_not_made_with_part_of_its_budget(stub: Stub, tmp_path: Path) -> None:
+    stub.stop_after = 12
+    with pytest.raises(KeyboardInterrupt):
+        tune_networks.main(options(tmp_path))
+    (cut,) = written(tmp_path)
+    assert "timings" not in cut
+    stub.stop_after = None
+    assert tune_networks.main(options(tmp_path, "--resume")) == 0
+    (row,) = written(tmp_path)
+    assert row["trials"] == 20 and "timings" in row
+
+
 def test_rows_replace_their_own_key_and_survive_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = Rows(path, ("name",), {"load": 0.1})
