@@ -74,9 +74,9 @@ def run(name: str, threads: int, rows: Rows, options: argparse.Namespace, record
             f"{p.seconds * 1e3:.3g} ms", end="", file=sys.stderr,
         )  # fmt: skip
 
-    proto = model(name)
+    proto, whole = model(name), 60 * options.minutes
     tuning = tune_network(
-        proto, records=records, seconds=max(60 * options.minutes - before, min(LEAST, 60 * options.minutes)), trials=options.trials, threads=threads,
+        proto, records=records, seconds=max(whole - before, min(LEAST, whole)), trials=options.trials, threads=threads,
         dims=batch_of(name), fusion=options.fusion, author=options.author, seed=options.seed, progress=note,
     )  # fmt: skip
     print(file=sys.stderr)
