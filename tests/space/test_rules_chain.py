@@ -120,18 +120,20 @@ KERNELS = {
     "mask": attention(2, 21, 37, 16, mask=True),
     "heads inside": attention(3, 18, 35, 16, heads_inside=True),
     "perceptron": perceptron(37, 50, 20),
+    "long rows": attention(1, 13, 520, 16, mask=True),
 }
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_every_sketch_computes_the_kernel(host: Machine, name: str, threads: int) -> None:
-    kernel = KERNELS[name]
+@pytest.mark.parametrize(("number", "name"), enumerate(KERNELS))
+def test_schedules_compute_the_kernel(host: Machine, number: int, name: str) -> None:
+    kernel, threads = KERNELS[name], 1 + number % 2
     space = Space(kernel, host, threads=threads, rules=[chains])
     rng = np.random.default_rng(len(name) + threads)
     points = space.sample(24, rng)
-    chosen = [points[rows[0]] for _, rows in space.groups(points)]
-    for p in [space.default(), *chosen]:
+    # Each structure's own choice where it has one, and a point of the last structure.
+    chosen = [points[rows[0]] for _, rows in space.groups(points)][-1:]
+    liked = [nearest(space, n, x.preferred) for n, x in enumerate(space.sketches) if x.preferred is not None]
+    for p in [*liked, *chosen]:
         plan = space.plan(p)
         assert plan.refused == ()
         check(build(plan.schedule, host, threads=threads, cache=False), kernel, trials=1)
@@ -170,6 +172,49 @@ def test_the_symbolic_program_is_the_kernel_where_blocks_divide(avx512: Machine,
         values |= {"block": 16, "dots_width": 16, "dots_rows": 4, "mixed_width": 32, "mixed_rows": 8}
         assert space.valid(np.array([[number, *(values[k.name] for k in sketch.knobs)]]))[0]
         assert_same(kernel, st.specialize(sketch.program, **values))
+
+
+def test_the_symbolic_program_in_blocks_of_keys_is_the_kernel_where_they_divide(avx512: Machine) -> None:
+    kernel = attention(2, 8, 512, 16, mask=True)
+    space = Space(kernel, avx512, threads=1, rules=[chains])
+    found = [s for s in space.sketches if "at a time" in s.name]
+    assert found
+    values = {"block": 4, "dots_width": 32, "dots_rows": 2, "mixed_width": 16, "mixed_rows": 4, "partials": 1}
+    assert_same(kernel, st.specialize(found[0].program, **values))
+
+
+@pytest.mark.parametrize("keys", [512, 601])
+def test_masked_keys_and_whole_blocks_of_them(host: Machine, keys: int) -> None:
+    """-inf in the mask: no query sees later keys, so the first rows see nothing of most blocks; one row sees nothing at all."""
+    kernel = attention(2, 24, keys, 16, mask=True)
+    space = Space(kernel, host, threads=1, rules=[chains])
+    rng = np.random.default_rng(keys)
+    q, k, v = (rng.standard_normal((2, t, 16)).astype(np.float32) for t in (24, keys, keys))
+    mask = np.triu(np.full((24, keys), -np.inf, np.float32), 30)
+    mask[:, : keys // 2][::3] = -np.inf
+    mask[7] = -np.inf
+    with np.errstate(invalid="ignore"):
+        scores = np.einsum("hid,hjd->hij", q, k).astype(np.float64) / 4 + mask
+        e = np.exp(scores - scores.max(axis=2, keepdims=True))
+        want = np.einsum("hij,hjd->hid", e / e.sum(axis=2, keepdims=True), v)
+    for sketch in (s for s in space.sketches if s.preferred is not None):
+        point = nearest(space, space.sketches.index(sketch), sketch.preferred or {})
+        plan = space.plan(point)
+        assert plan.refused == ()
+        out = np.zeros((2, 24, 16), np.float32)
+        build(plan.schedule, host, threads=1, cache=False)(q, k, v, mask, out=out)
+        np.testing.assert_allclose(out, want, rtol=2e-4, atol=1e-5)
+
+
+def test_memory_of_a_block_does_not_grow_with_the_row(avx512: Machine) -> None:
+    def inside(tokens: int) -> int:
+        space = Space(attention(1, tokens, tokens, 64), avx512, threads=1, rules=[chains])
+        number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
+        p = nearest(space, number, {**(space.sketches[number].preferred or {}), "block": 64})
+        buffers = st.allocated(space.schedule(p).kernel)
+        return max(b.nbytes for b in buffers if b.name.startswith(("scores", "powers")))
+
+    assert inside(4096) == inside(2048) == 64 * 256 * 4
 
 
 def test_heads_are_divided_among_threads_and_blocks_where_there_are_too_few(avx512: Machine) -> None:

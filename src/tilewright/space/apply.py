@@ -135,7 +135,7 @@ class Application(Attempts):
         panels = [operand for operand, how in structure.packing if how == "panel"]
         keep = frozenset([space.block_level(structure.vector)] if panels else [])
         levels = [(level.loop, choice.of(level.chunk)) for level in space.levels]
-        if structure.depth:
+        if structure.depth or self.continues(stage):
             name, around = self.partial_tiles(stage, levels, keep, structure.depth)
         else:
             name, around = self.whole_tiles(stage, levels, keep)
@@ -146,6 +146,10 @@ class Application(Attempts):
         self.slice_producers(name)
         if structure.parallel:
             self.parallelize(name)
+
+    def continues(self, stage: Stage) -> bool:
+        """Whether the loop around the nests goes on with sums that were begun before it."""
+        return self.within is not None and not any(s.is_init and s.output.name == stage.output.name for s in stages(self.body))
 
     def whole_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int]) -> tuple[str, Cut]:
         """Tile the nest that takes the result and compute tiles inside it, from initialisation on; returns the tiles' buffer too."""
@@ -160,7 +164,7 @@ class Application(Attempts):
         self.sch.compute_at(name, around.around)
         return name, around
 
-    def partial_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int], depth: str) -> tuple[str, Cut]:
+    def partial_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int], depth: str | None) -> tuple[str, Cut]:
         """Tile the reduction itself: each tile starts from the partial sums of the blocks of the reduction before it."""
         loops = {n: n for n in stage.loops if n not in stage.reduction or n == depth}
         around = cut(self.sch, loops, levels, [n for n in stage.loops if n not in loops], keep)

@@ -142,3 +142,22 @@ def _connected(every: Sequence[Stage], links: Sequence[int]) -> bool:
                     return True
                 made |= st.written_buffers(s.root)
     return False
+
+
+def computed_along(every: Sequence[Stage], reader: Stage, loop: str) -> list[str]:
+    """Buffers of which ``reader`` needs one element (or row) for each iteration of ``loop``, directly or through others,
+    in the order they are written."""
+    own = {id(reader.root): loop}
+    found: set[str] = set()
+    for s in reversed(every):
+        if s.store is None or id(s.root) not in own:
+            continue
+        for ld in ex.loads(s.store.value):
+            dims = [d for d, i in enumerate(ld.indices) if i == Var(own[id(s.root)])]
+            for w in every:
+                if dims and w.store is not None and w.output.name == ld.buffer.name != s.output.name:
+                    at = w.store.indices[dims[0]]
+                    if isinstance(at, Var):
+                        own[id(w.root)] = at.name
+                        found.add(w.output.name)
+    return [n for n in dict.fromkeys(s.output.name for s in every if s.store is not None) if n in found]

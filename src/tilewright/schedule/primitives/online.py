@@ -136,7 +136,9 @@ def _read(home: Block, loop: str, subject: str) -> _Row:
     readers = [s for s in home.stmts if name in read_buffers(s)]
     if [s for s in home.stmts if name in written_buffers(s)] != [weights[0].root]:
         raise ScheduleError(f"{subject}: {name} is written more than once")
-    sums = tuple(_sum_of(_nest(s), s, weights[0], dims[0], extent, at, subject) for s in readers)
+    unordered = [_sum_of(_nest(s), s, weights[0], dims[0], extent, at, subject) for s in readers]
+    # Plain sums first: they can share the pass that makes the weights.
+    sums = tuple(sorted(unordered, key=lambda s: len(s.nest.loops)))
     if not sums:
         raise ScheduleError(f"{subject}: nothing sums {name}")
     for s in sums:

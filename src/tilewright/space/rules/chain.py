@@ -33,6 +33,8 @@ from tilewright.util.errors import ScheduleError
 
 #: Combinations of copied operands that become sketches, at most.
 MOST_COPIES = 4
+#: Vectors of a row that a softmax sees at a time, where it does not see all.
+KEY_VECTORS = (16, 32)
 
 
 @rule
@@ -48,11 +50,13 @@ def chains(context: Context) -> Iterator[Sketch]:
     links = [x for x in found if x is not None]
     if len(links) < len(found):
         return
-    for packings in islice(product(*(p for _, p in links)), MOST_COPIES):
+    for number, packings in enumerate(islice(product(*(p for _, p in links)), MOST_COPIES)):
         chosen = tuple(replace(x, packing=p) for (x, _), p in zip(links, packings, strict=True))
-        sketch = _sketch(context, start, every, chain, chosen)
-        if sketch is not None:
-            yield sketch
+        for keys in (None, *_key_blocks(every, chain, context.core(every[chain.links[0]]))):
+            blocks = _blocks(context, start, every, chain, chosen, keys)
+            if blocks is not None:
+                # Copies that are not necessary are for a search to try.
+                yield _sketch(blocks, number == 0)
 
 
 def _with_last_nest(context: Context) -> tuple[Schedule, tuple[Stage, ...]]:
@@ -135,38 +139,72 @@ def _placements(context: Context, stage: Stage, name: str, choice: _Choice) -> l
 # --- sketches -----------------------------------------------------------------------------
 
 
-def _sketch(context: Context, start: Schedule, every: Sequence[Stage], chain: Chain, links: tuple[Link, ...]) -> Sketch | None:
-    """The sketch of ``links``; None when a primitive refuses to run the stages block by block."""
+def _key_blocks(every: Sequence[Stage], chain: Chain, core: VectorCore) -> list[int]:
+    """Lengths of the part of a row that a softmax between the contractions may see at a time: long rows only."""
+    peaks = [every[n] for n in _maxima(every, chain)]
+    longest = peaks[0].loops[peaks[0].reduction[-1]] // core.lanes if len(peaks) == 1 else 0
+    return [n * core.lanes for n in KEY_VECTORS if 2 * n <= longest]
+
+
+def _blocks(
+    context: Context, start: Schedule, every: tuple[Stage, ...], chain: Chain, links: tuple[Link, ...], keys: int | None
+) -> Blocks | None:
+    """The chain with its knobs; None when too few rows fit the core, or a primitive refuses to run the stages block by block."""
     core = context.core(every[chain.links[0]])
     extent = every[-1].loops[chain.row.loop]
     row_bytes = chain.row_bytes(every)
-    most = min(extent // 2, core.l2_bytes // row_bytes)
-    preferred = {k: v for x in links for k, v in x.preferred.items()}
+    if keys is not None:
+        (peak,) = (every[n] for n in _maxima(every, chain))
+        row_bytes = max(row_bytes * keys // peak.loops[peak.reduction[-1]], 1)
+    most = min(-(-extent // 2), core.l2_bytes // row_bytes)
     if most < FEWEST_ROWS:
         return None
     tile = max(x.preferred[x.rows.name] for x in links)
     balanced = {-(-extent // n) for n in range(2, 17)}
-    values = {b for b in {*balanced, *(tile << n for n in range(12)), *(1 << n for n in range(2, 16))} if FEWEST_ROWS <= b <= most}
-    block = Knob("block", tuple(sorted(values)))
-    wanted = min(most, max(core.l2_bytes // SHARE // row_bytes, tile))
+    likely = {*balanced, *(tile << n for n in range(12)), *(1 << n for n in range(2, 16))}
+    # The last block is not much smaller than the others.
+    values = {b for b in likely if FEWEST_ROWS <= b <= most and -(-extent // b) * b * SLACK <= extent * (SLACK + 1)}
+    if not values:
+        return None
     longest = max((s.loops[s.reduction[-1]] // core.lanes for n in chain.members if _along_memory(s := every[n])), default=0)
     partials = Knob("partials", tuple(v for v in (1, 2, 4, 8) if v <= max(longest, 1)))
+    block = Knob("block", tuple(sorted(values)))
+    wanted = min(most, max(core.l2_bytes // SHARE // row_bytes, tile))
     lead = _lead(context, every[-1], chain, max(block.values))
-    blocks = Blocks(context, start, tuple(every), chain, links, block, partials, lead)
+    blocks = Blocks(context, start, every, chain, links, block, partials, lead, wanted, keys)
     try:
         chain_steps.in_blocks(start.copy(), blocks, block.values[0])
+        if keys is not None:
+            chain_program.in_keys(blocks)
     except ScheduleError:
         return None
+    return blocks
+
+
+def _sketch(blocks: Blocks, default: bool) -> Sketch:
+    """The sketch of ``blocks``, with preferred values if it is for the ``default`` too."""
+    every, links, block, partials = blocks.every, blocks.links, blocks.block, blocks.partials
+    row, core = blocks.chain.row, blocks.context.core(every[links[0].position])
     constraints = [c for x in links for c in _fits(x, core, block)]
-    # The last block is not much smaller than the others.
-    constraints.append(compare("<=", ceil_div(ex.idx(extent), block.var) * block.var * SLACK, ex.idx(extent * (SLACK + 1))))
     knobs = (*(k for x in links for k in (x.width, x.rows)), block, *([partials] if len(partials.values) > 1 else []))
-    preferred |= {"block": max((b for b in block.values if b <= wanted), default=block.values[0]), "partials": rows.PARTIALS}
-    names = [f"{every[x.position].output.name}: {x.structure}" for x in links]
-    walked = {s.loop: s.own for s in chain.shared}
-    name = f"blocks of {walked[chain.row.loop][links[0].position]}; {'; '.join(names)}"
-    steps = partial(_schedule, blocks)
-    return Sketch(name, knobs, tuple(constraints), partial(chain_program.program, blocks, knobs), steps, partial(_plan, blocks), preferred)
+    preferred = {k: v for x in links for k, v in x.preferred.items()}
+    preferred |= {"block": max((b for b in block.values if b <= blocks.wanted), default=block.values[0]), "partials": rows.PARTIALS}
+    parts = [f"blocks of {row.own[links[0].position]}", *(f"{x.stage.output.name}: {x.structure}" for x in links)]
+    parts += [f"softmax of {blocks.keys} at a time"] if blocks.keys is not None else []
+    return Sketch(
+        "; ".join(parts),
+        knobs,
+        tuple(constraints),
+        partial(chain_program.program, blocks, knobs),
+        partial(_schedule, blocks),
+        partial(_plan, blocks),
+        preferred if default else None,
+    )
+
+
+def _maxima(every: Sequence[Stage], chain: Chain) -> list[int]:
+    """Positions of the reductions of the chain that find a maximum."""
+    return [n for n in chain.members if (s := every[n]).is_reduction and s.store is not None and s.store.op == "max"]
 
 
 def _along_memory(s: Stage) -> bool:

@@ -9,10 +9,10 @@ from functools import partial
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import For
+from tilewright.ir.stmt import Block, For
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
-from tilewright.space.chains import Chain
+from tilewright.space.chains import Chain, computed_along
 from tilewright.space.context import Context
 from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, ceil_div, cut
@@ -63,7 +63,9 @@ class Link:
 class Blocks:
     """A chain to be run in blocks: ``start`` is the schedule before, ``every`` its stages.
 
-    ``lead`` is the loop of the last stage that is divided among threads (None: none).
+    ``lead`` is the loop of the last stage that is divided among threads (None: none), ``wanted`` the block
+    of the default schedule, ``keys`` the elements of a row that
+    a softmax inside sees at a time (None: all).
     """
 
     context: Context
@@ -74,6 +76,13 @@ class Blocks:
     block: Knob
     partials: Knob
     lead: str | None
+    wanted: int
+    keys: int | None = None
+
+    @property
+    def peak(self) -> int:
+        """The position of the first maximum."""
+        return next(n for n, s in enumerate(self.every) if s.is_reduction and s.store is not None and s.store.op == "max")
 
     @property
     def order(self) -> list[str]:
@@ -91,12 +100,15 @@ def applied(blocks: Blocks, values: Mapping[str, int]) -> Application:
         whole.store_packed(x.stage, Tiled(x.space(x.stage, x.vector, x.row, around, ex.idx(block)), values))
     kept = in_blocks(whole.sch, blocks, block)
     whole.sch.simplify(keep_loops=kept)
+    inner = {loop: in_key_blocks(whole.sch, blocks, loop) for loop in kept}
+    every = [*kept, *(n for found in inner.values() for n in found)]
+    whole.sch.simplify(keep_loops=every)
     registers = int(ex.evaluate(value_of(blocks.partials), values))
-    for loop in kept:
+    for loop in (n for outer in kept for n in (*inner[outer], outer)):
         choices = _choices(blocks, stages(st.find_loop(whole.sch.kernel, loop).body), values, registers)
-        inner = Application(whole.sch, whole.refused, machine=context.machine, threads=1, choices=choices, within=loop, kept=tuple(kept))
-        inner.run()
-        whole.sch = inner.sch
+        part = Application(whole.sch, whole.refused, machine=context.machine, threads=1, choices=choices, within=loop, kept=tuple(every))
+        part.run()
+        whole.sch = part.sch
     whole.sch.simplify(keep_loops=False)
     for s in [s for s in tile.nests(whole.sch.kernel.body) if s.loops and not s.is_reduction and not s.is_scheduled]:
         if all(s.root is not t for t in whole.body.stmts):
@@ -114,6 +126,22 @@ def in_blocks(sch: Schedule, blocks: Blocks, block: int) -> list[str]:
     levels = [(n, block if n == blocks.chain.row.loop else 1) for n in order]
     around = cut(sch, {n: n for n in order}, levels, [n for n in last.loops if n not in order], frozenset(range(len(levels)))).around
     for buffer in reversed(blocks.chain.local):
+        sch.compute_at(buffer, around)
+    return around
+
+
+def in_key_blocks(sch: Schedule, blocks: Blocks, loop: str) -> list[str]:
+    """Run the softmax inside ``loop`` over blocks of its row, and what computes that row with it; returns the loops over them."""
+    return over_keys(sch, st.find_loop(sch.kernel, loop).body, blocks) if blocks.keys is not None else []
+
+
+def over_keys(sch: Schedule, body: Block, blocks: Blocks) -> list[str]:
+    """The softmax of ``body`` over blocks of its row, with the nests that compute that row; returns the loops over blocks."""
+    every = stages(body)
+    peak = next(s for s in every if s.is_reduction and s.store is not None and s.store.op == "max")
+    made = computed_along(every, peak, peak.reduction[-1])
+    around = list(sch.apply("online", peak.reduction[-1], blocks.keys))
+    for buffer in reversed(made):
         sch.compute_at(buffer, around)
     return around
 
