@@ -14,6 +14,7 @@ import numpy as np
 
 from tilewright.cost.formula import Formula, Graph, Tape
 from tilewright.cost.loopnest import LoopNest, mapping_program
+from tilewright.cost.orders import Orders
 from tilewright.cost.program import read
 from tilewright.cost.residence import Movement, movements
 from tilewright.hw.hierarchy import Hierarchy, Storage
@@ -99,7 +100,10 @@ class NestModel:
 
 @dataclass(slots=True)
 class Population:
-    """Models of one layer kernel on one hierarchy, by structure: rows whose mappings share one are evaluated together."""
+    """Models of one layer kernel on one hierarchy, by structure.
+
+    Mappings whose orders cost the same are evaluated together.
+    """
 
     layer: Kernel
     hierarchy: Hierarchy
@@ -117,6 +121,7 @@ class Population:
         ``parameters`` holds a column for each machine parameter and each size of the layer that no loop makes (strides).
         """
         columns = {k: np.asarray(v, dtype=np.float64) for k, v in parameters.items()}
+        nests = Orders.of(self.layer, self.hierarchy).completed(nests)
         groups: dict[LoopNest, list[int]] = {}
         for n, nest in enumerate(nests):
             groups.setdefault(nest.structure(), []).append(n)
