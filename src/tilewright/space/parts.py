@@ -23,6 +23,8 @@ from tilewright.util.errors import ScheduleError
 EACH = (1, 4)
 #: Steps of a part at least.
 SHORTEST = 64
+#: Time with the loops around divided, relative to a perfect division, from which on parts are looked at.
+UNBALANCED = 1.15
 #: Cycles to combine one vector of partial results.
 COMBINE = 4.0
 
@@ -73,9 +75,9 @@ def _gain(context: Context, s: Stage) -> float | None:
         whole, chunks = along, _rows(s, threads)
     else:
         whole, chunks = choice.cycles, contraction.chunks(s, choice)
-    if chunks >= rows.ENOUGH * threads or whole == float("inf"):
-        return None
     alone = -(-chunks // threads) / chunks
+    if alone * threads < UNBALANCED or whole == float("inf"):
+        return None
     combined = results * threads / core.lanes * COMBINE + (contraction.PARALLEL_CYCLES if chunks == 1 else 0.0)
     return whole * (alone - 1 / threads) - combined
 
