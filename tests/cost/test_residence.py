@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as hs
 
 from tilewright.cost.formula import Tape
@@ -140,9 +140,14 @@ def mappings(draw: Any) -> LoopNest:
     return LoopNest(tuple(Level(n, keeps[n], tuple(placed[n, False]), tuple(placed[n, True])) for n in NAMES))
 
 
+#: Rows of both windows come back while a loop outside goes on: displacements forward, back, and none.
+REENTERED = parse_nest("L3[WIO] K2 P3 Q2 R2 S3 - L2[WI] K2X - L1[O] Q2 - L0[W] P2")
+
+
 @pytest.mark.parametrize("reuse", [RESIDENT, STREAMED])
 @settings(max_examples=60, deadline=None)
 @given(nest=mappings(), stride=hs.tuples(hs.integers(1, 3), hs.integers(1, 3)), dilation=hs.tuples(hs.integers(1, 2), hs.integers(1, 2)))
+@example(nest=REENTERED, stride=(1, 2), dilation=(1, 1))
 def test_words_moved_are_what_running_finds(reuse: str, nest: LoopNest, stride: tuple[int, int], dilation: tuple[int, int]) -> None:
     program = read(mapping_program(convolution(stride, dilation), nest))
     symbolic = read(mapping_program(convolution(("SH", "SW"), ("DH", "DW")), nest.structure()))
