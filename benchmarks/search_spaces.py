@@ -1,9 +1,9 @@
 """Spaces in which every point was measured once: how good a search is can then be known exactly.
 
-    python -m benchmarks.search_spaces gemm conv attention [--limit 4000]
+    python -m benchmarks.search_spaces gemm conv attention [--limit 2500]
 
 builds, verifies and times every point of a space (or of a regular part of it, when it is larger than
-the limit: each knob keeps values spread over its range) and writes ``benchmarks/data/NAME.npz``. The
+the limit: grids around the best estimates, each knob with values spread over its range) and writes ``benchmarks/data/NAME.npz``. The
 file is all that a search needs: points, their seconds, estimates and features, so it stays valid when
 the spaces of later versions differ. Run it on a quiet machine: 1,500 points take about five minutes. A run that was cut, or
 ended by --minutes, goes on when it is started again (``NAME.part.npz``). The default schedule is measured with each batch:
@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import inf
 from pathlib import Path
 
@@ -42,8 +41,8 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "conv": conv("3x3", 56, 64, 64).kernel,
     "attention": attention(12, 197, 64).kernel,
 }
-#: Points that are worth measuring, and values of a knob that are looked at.
-ENOUGH, MOST_VALUES = 1500, 16
+#: Sketches of a space of which a part is measured, and combinations of values looked at for each point that is kept.
+MOST_SKETCHES, LARGEST = 8, 50
 #: With each batch of so many points the default is measured once more: how much the machine changed meanwhile.
 BATCH = 40
 #: Batches during which it took so many times its median are measured again in the end, so often.
@@ -140,46 +139,53 @@ def _without(point: np.ndarray, column: int) -> bytes:
 
 
 def regular_part(space: Space, limit: int) -> np.ndarray:
-    """All points of ``space``, or a grid of at most ``limit``: some sketches, and of their knobs values spread over the range.
+    """All points of ``space``, or grids of at most ``limit`` in all: one in each of the sketches with the best estimates.
 
-    Sketches with the best estimates go first. As many are taken as leave room for a grid of at least ENOUGH points.
+    A grid holds the point of its sketch that is taken without tuning, or else has the best estimate, and spreads around it.
     """
     if space.size <= limit:
         return space.enumerate(limit)
-    drawn = space.sample(20_000, np.random.default_rng(0))
-    order = list(dict.fromkeys(drawn[np.argsort(space.estimate(drawn), kind="stable"), 0].tolist()))
-    largest = drawn[:0]
-    for count in range(len(order), 0, -1):
-        for values in range(2, MOST_VALUES):
-            points = _within(space, order[:count], values, limit)
-            if points is None:
-                break
-            if len(points) > len(largest):
-                largest = points
-        if len(largest) >= ENOUGH:
-            break
-    return largest
-
-
-def _within(space: Space, sketches: Sequence[int], values: int, limit: int) -> np.ndarray | None:
-    """The grids of several sketches; None when they have more than ``limit`` points."""
+    drawn = np.concatenate([space.default()[None], space.sample(20_000, np.random.default_rng(0))])
+    estimates = space.estimate(drawn)
+    estimates[0] = 0.0  # the default leads
+    first = drawn[np.argsort(estimates, kind="stable")]
+    anchors = first[np.sort(np.unique(first[:, 0], return_index=True)[1])][:MOST_SKETCHES]
     parts: list[np.ndarray] = []
-    for s in sketches:
-        parts.append(_grid(space, s, values))
-        if sum(map(len, parts)) > limit:
-            return None
+    for n, anchor in enumerate(anchors):
+        parts.append(_grid(space, anchor, (limit - sum(map(len, parts))) // (len(anchors) - n)))
     return np.concatenate(parts)
 
 
-@cache
-def _grid(space: Space, sketch: int, values: int) -> np.ndarray:
-    """Valid points of one sketch whose knobs have one of ``values`` values spread over their range."""
-    spread = [
-        sorted({k.values[i] for i in np.linspace(0, len(k.values) - 1, values).round().astype(int)}) for k in space.sketches[sketch].knobs
-    ]
-    points = np.zeros((math.prod(map(len, spread)), space.columns), np.int64)
-    points[:, 0] = sketch
-    points[:, 1 : 1 + len(spread)] = list(itertools.product(*spread))
+def _grid(space: Space, anchor: np.ndarray, limit: int) -> np.ndarray:
+    """At most ``limit`` valid points around ``anchor``: knobs take turns to get one more value, far from those they have."""
+    knobs = space.sketches[int(anchor[0])].knobs
+    taken = [{k.values.index(int(v))} for k, v in zip(knobs, anchor[1:], strict=False)]
+    growing = [n for n, k in enumerate(knobs) if len(k.values) > 1]
+    points = anchor[None]
+    while growing:
+        n = min(growing, key=lambda g: len(taken[g]))
+        left = set(range(len(knobs[n].values))) - taken[n]
+        more = max(left, key=lambda i: min(abs(i - t) for t in taken[n]))
+        wider = [t | {more} if g == n else t for g, t in enumerate(taken)]
+        found = _product(space, anchor, wider, LARGEST * limit)
+        if found is None or len(found) > limit:
+            growing.remove(n)
+            continue
+        taken, points = wider, found
+        if len(left) == 1:
+            growing.remove(n)
+    return points
+
+
+def _product(space: Space, anchor: np.ndarray, taken: Sequence[set[int]], most: int) -> np.ndarray | None:
+    """Valid combinations of the knobs' values; None for more than ``most`` combinations."""
+    count = math.prod(map(len, taken))
+    if count > most:
+        return None
+    points = np.zeros((count, space.columns), np.int64)
+    points[:, 0] = anchor[0]
+    knobs = space.sketches[int(anchor[0])].knobs
+    points[:, 1 : 1 + len(knobs)] = list(itertools.product(*([k.values[i] for i in sorted(t)] for k, t in zip(knobs, taken, strict=True))))
     return points[space.valid(points)]
 
 
@@ -283,7 +289,7 @@ def _measured(name: str, kernel: Kernel, space: Space, sitting: Sitting, end: fl
 def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="+", choices=sorted(KERNELS))
-    p.add_argument("--limit", type=int, default=4000, help="points to measure at most (default: %(default)s)")
+    p.add_argument("--limit", type=int, default=2500, help="points to measure at most (default: %(default)s)")
     p.add_argument("--minutes", type=float, default=inf, help="time for each space; a later run goes on (default: no limit)")
     p.add_argument("--missing", action="store_true", help="leave out spaces that have been measured")
     p.add_argument("--folder", type=Path, default=DATA, help="where to write (default: %(default)s)")

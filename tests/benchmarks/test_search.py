@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from benchmarks.peers import contenders
 from benchmarks.search_spaces import Measured
-from benchmarks.workloads import TUNED, WORKLOADS, Workload, attention, mlp
+from benchmarks.workloads import TUNED, WORKLOADS, Workload, attention, gemm, mlp
 from tests.tune.gemm_space import GemmSpace
 from tests.tune.simulated import landscape
 
 from benchmarks import search_quality, search_spaces, tune_operators
+from tilewright.hw import load_machine
 from tilewright.runtime.jobs import Job, Outcome
 from tilewright.runtime.measurement import Conditions
 from tilewright.space.space import Space
@@ -58,6 +60,20 @@ def test_the_table_of_curves(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "percent of the best" in text and "gemm, 10" in text and "Wanted of xgb: 99 % after 50 trials: gemm" in text
     with pytest.raises(SystemExit):
         search_quality.main(["--folder", str(folder / "nowhere")])
+
+
+@pytest.mark.parametrize("limit", [150, 700])
+def test_a_part_of_a_space_is_made_of_grids_around_the_default(limit: int) -> None:
+    space = Space(gemm(197, 768, 768).kernel(), load_machine("x86.avx512"), 1)
+    points = search_spaces.regular_part(space, limit)
+    assert 0.5 * limit < len(points) <= limit < space.size
+    assert space.valid(points).all() and len(np.unique(points, axis=0)) == len(points)
+    assert (points == space.default()).all(axis=1).any()
+    for s, rows in space.groups(points):
+        part = points[rows]
+        values = [np.unique(part[:, c]) for c in range(part.shape[1])]
+        grid = np.array(list(itertools.product(*values)))
+        assert len(grid[space.valid(grid)]) == len(part), f"sketch {s}: not every valid combination"
 
 
 class Busy:
