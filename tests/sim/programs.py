@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tilewright.sim.gemmini import Configuration, isa
 
 DIM = 4
-CONFIGURATION = Configuration(dim=DIM, spad_rows=96, acc_rows=48, max_bytes=8)
+CONFIGURATION = Configuration(dim=DIM, spad_rows=96, acc_rows=48, max_bytes=8, bus_bytes=4)
 BASE, SIZE = 0x1000, 4096
 
 

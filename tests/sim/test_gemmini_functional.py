@@ -35,6 +35,8 @@ def test_configuration_follows_the_declared_machine() -> None:
     assert (c.load_queue, c.store_queue, c.execute_queue, c.array_bits) == (8, 2, 8, 20)
     big = Configuration.of(gemmini("gemmini.32", 32, 512 << 10, 128 << 10))
     assert (big.dim, big.spad_rows, big.acc_rows, big.blocks(1), big.array_bits) == (32, 16384, 1024, 2, 21)
+    with pytest.raises(MachineError, match="bus of 16 bytes, requests of at most 8"):
+        Configuration(4, 64, 32, max_bytes=8)
     with pytest.raises(MachineError, match="is not a Gemmini"):
         Configuration.of(load_machine("x86.avx2"))
 
@@ -183,7 +185,7 @@ def test_default_tiles_fill_the_halves() -> None:
 
 @pytest.mark.parametrize(("at", "bt", "low", "full"), [(0, 0, 0, 0), (1, 0, 1, 0), (0, 1, 0, 1)])
 def test_loop_ws_multiplies_and_adds(at: int, bt: int, low: int, full: int) -> None:
-    f, memory = machine(configuration=Configuration(dim=4, spad_rows=128, acc_rows=64, max_bytes=8))
+    f, memory = machine(configuration=Configuration(dim=4, spad_rows=128, acc_rows=64, max_bytes=8, bus_bytes=4))
     rng = np.random.default_rng(5)
     m, n, k = 7, 10, 11
     a, b = rng.integers(-99, 99, (k, m) if at else (m, k), np.int8), rng.integers(-99, 99, (n, k) if bt else (k, n), np.int8)
@@ -220,7 +222,7 @@ def test_loop_ws_multiplies_and_adds(at: int, bt: int, low: int, full: int) -> N
     ],
 )
 def test_loop_conv_ws_convolves(stride: int, dilation: int, pad: int, pool: int, bias: bool, chs: tuple[int, int]) -> None:
-    f, memory = machine(configuration=Configuration(dim=4, spad_rows=2048, acc_rows=512, max_bytes=8))
+    f, memory = machine(configuration=Configuration(dim=4, spad_rows=2048, acc_rows=512, max_bytes=8, bus_bytes=4))
     rng = np.random.default_rng(7)
     (ic, oc), batch, size, kernel = chs, 2, 6, 3
     x, w = rng.integers(-99, 99, (batch, size, size, ic), np.int8), rng.integers(-99, 99, (kernel, kernel, ic, oc), np.int8)

@@ -33,6 +33,14 @@ class Configuration:
     acc_bytes: int = 4
     array_bits: int = 20
 
+    def __post_init__(self) -> None:
+        sizes = (self.dim, self.bus_bytes, self.max_bytes)
+        if min(sizes) < 1 or self.bus_bytes & (self.bus_bytes - 1) or self.max_bytes % self.bus_bytes:
+            raise MachineError(
+                f"array of {self.dim}, bus of {self.bus_bytes} bytes, requests of at most {self.max_bytes}: not a Gemmini",
+                hint="the bus is a power of two, the largest request a multiple of it",
+            )
+
     @staticmethod
     def of(machine: Machine) -> Configuration:
         """The configuration of a declared Gemmini; MachineError if ``machine`` is not one or its types are not simulated."""

@@ -19,7 +19,8 @@ class Expansion:
     """The primitive commands of one loop, by the machine that issues them.
 
     ``execute[n]`` may be issued once ``needs[n] = (a, b)`` loads of A and of B have been, and all of the bias;
-    ``store[n]`` once ``after[n]`` executes have been.
+    ``store[n]`` once ``after[n]`` executes have been. ``a_k`` and ``b_k`` say how far along k each load is: the one that is
+    behind goes first.
     """
 
     bias: tuple[Command, ...]
@@ -29,6 +30,8 @@ class Expansion:
     store: tuple[Command, ...]
     needs: tuple[tuple[int, int], ...] = ()
     after: tuple[int, ...] = ()
+    a_k: tuple[int, ...] = ()
+    b_k: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Command]:
         """An order a program could have: loads, executes, stores."""

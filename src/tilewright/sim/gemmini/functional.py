@@ -62,9 +62,7 @@ class Functional:
             isa.ConfigNorm: _refuse("the normalisation unit is not part of the declared machine"),
             isa.Counter: _refuse("performance counters belong to the cycle model"),
         }
-        latches = (isa.LoopBounds, isa.LoopAddressesAB, isa.LoopAddressesDC, isa.LoopStridesAB, isa.LoopStridesDC)
-        conv = (isa.ConvShape, isa.ConvTile, isa.ConvKernel, isa.ConvOutput, isa.ConvAddressesWO, isa.ConvAddressesBI)
-        self._do |= dict.fromkeys((*latches, *conv), self.loops.configure)
+        self._do |= dict.fromkeys(isa.LOOP_REGISTERS, self.loops.configure)
 
     def run(self, program: Iterable[Command | tuple[int, int, int]]) -> None:
         """Executes commands or (funct, rs1, rs2) words; ExecutionError names the instruction, the rule and the way out."""

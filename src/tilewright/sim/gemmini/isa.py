@@ -344,6 +344,22 @@ class Fence(Command):
     """The host waits for everything issued so far. A RISC-V instruction of its own: it has no custom-3 word."""
 
 
+#: Commands that only set the registers of the loop machines.
+LOOP_REGISTERS = (
+    LoopBounds,
+    LoopAddressesAB,
+    LoopAddressesDC,
+    LoopStridesAB,
+    LoopStridesDC,
+    ConvShape,
+    ConvTile,
+    ConvKernel,
+    ConvOutput,
+    ConvAddressesWO,
+    ConvAddressesBI,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """One encoding: the class it stands for, the attributes the opcode fixes, the layout of the registers."""

@@ -112,7 +112,8 @@ def convolution(loops: Loops, run: isa.LoopConvWs) -> Expansion:
     execute = tuple(_execute(conv))
     store = tuple(_store(conv, wo.output)) if wo.output else ()
     needs = ((len(inputs), len(weights)),) * len(execute)
-    return Expansion(bias, inputs, weights, execute, store, needs, (len(execute),) * len(store))
+    after = (len(execute),) * len(store)
+    return Expansion(bias, inputs, weights, execute, store, needs, after, (1,) * len(inputs), (0,) * len(weights))  # weights first
 
 
 def _bias(v: Conv, address: int) -> Iterator[Command]:

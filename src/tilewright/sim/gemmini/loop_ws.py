@@ -43,9 +43,9 @@ def matmul(loops: Loops, run: isa.LoopWs) -> Expansion:
     i, j, k = (n.i, n.pad_i), (n.j, n.pad_j), (n.k, n.pad_k)
     a_groups = loads(ab.a, strides_ab.a, a_start, *((k, i) if run.a_transpose else (i, k)), 0)
     b_groups = loads(ab.b, strides_ab.b, b_start, *((j, k) if run.b_transpose else (k, j)), 1)
-    a = _in_order(a_groups, outer_is_k=bool(run.a_transpose)) if ab.a else ()
-    b = _in_order(b_groups, outer_is_k=not run.b_transpose) if ab.b else ()
     span = c.blocks(c.input_bytes)
+    a, a_k = _in_order(a_groups, bool(run.a_transpose), span) if ab.a else ((), ())
+    b, b_k = _in_order(b_groups, not run.b_transpose, span) if ab.b else ((), ())
 
     def loads_of_a(kk: int, ii: int) -> int:
         if run.a_transpose:
@@ -75,13 +75,14 @@ def matmul(loops: Loops, run: isa.LoopWs) -> Expansion:
 
     store, after = _stores(c, run, n, dc.c, strides_dc.c, c_start)
     bias = _bias(c, run, n, dc.d, strides_dc.d, c_start)
-    return Expansion(bias, a, b, tuple(execute), store, tuple(needs), after)
+    return Expansion(bias, a, b, tuple(execute), store, tuple(needs), after, a_k, b_k)
 
 
-def _in_order(groups: list[list[Mvin]], outer_is_k: bool) -> tuple[Command, ...]:
-    """k is outermost in the order of issue: by rows of blocks when those are k, else by groups of columns."""
-    by = zip(*groups, strict=True) if outer_is_k else groups
-    return tuple(m for group in by for m in group)
+def _in_order(groups: list[list[Mvin]], outer_is_k: bool, span: int) -> tuple[tuple[Command, ...], tuple[int, ...]]:
+    """k is outermost in the order of issue: by rows of blocks when those are k, else by groups of columns. Also k of each."""
+    by = [list(row) for row in zip(*groups, strict=True)] if outer_is_k else groups
+    step = 1 if outer_is_k else span
+    return tuple(m for group in by for m in group), tuple(n * step for n, group in enumerate(by) for _ in group)
 
 
 def _bias(c: Configuration, run: isa.LoopWs, n: isa.LoopBounds, address: int, stride: int, start: int) -> tuple[Command, ...]:

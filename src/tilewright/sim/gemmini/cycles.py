@@ -1,0 +1,291 @@
+"""How many cycles a Gemmini program takes: events at the granularity of instructions.
+
+The host and the loop machines issue instructions into the reservation station. There each waits for older instructions of other
+controllers whose rows it touches, then for its controller, which works in order. So the times of an instruction follow from those
+issued before it, and one pass in the order of issue gives them all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini.configuration import Configuration
+from tilewright.sim.gemmini.expansion import Expansion, Loops
+from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
+from tilewright.sim.gemmini.loop_conv import convolution
+from tilewright.sim.gemmini.loop_ws import matmul
+from tilewright.sim.gemmini.memory_timing import Channel, Port, Timing, requests
+from tilewright.sim.gemmini.unroller import unroll
+from tilewright.util.errors import ExecutionError
+
+LOAD, EXECUTE, STORE = "load", "execute", "store"
+#: Why the array stood still between its first cycle and its last product.
+CAUSES = ("load", "store", "issue", "bank")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One instruction: the controller that ran it, the cycles of its issue, start and end, and what its start waited for last."""
+
+    command: Command
+    unit: str
+    issued: int
+    start: int
+    end: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a simulation gave: events in the order of issue, the last cycle, and the cycles in which the array was fed."""
+
+    events: tuple[Event, ...]
+    cycles: int
+    fed: int
+    stalls: dict[str, int]
+
+    def utilisation(self, macs: int, configuration: Configuration) -> float:
+        """Share of the array's multiplications that a program of ``macs`` used."""
+        return macs / configuration.dim**2 / self.cycles
+
+
+def simulate(program: Iterable[Command], configuration: Configuration, timing: Timing | None = None) -> Run:
+    """Runs the cycle model over a program; ExecutionError for commands it does not know. Data is not computed."""
+    return Cycles(configuration, timing or Timing()).run(program)
+
+
+Rows = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A place in the reservation station: rows read and written, until when."""
+
+    reads: Rows
+    writes: Rows
+    end: int
+
+
+def _rows(tile: Tile, count: int) -> Rows:
+    """Rows [first, end) of a tile, the accumulator's above the scratchpad's; none for the garbage address."""
+    if tile.garbage:
+        return ()
+    first = tile.row + (isa.ACCUMULATOR if tile.address & isa.ACCUMULATOR else 0)
+    return ((first, first + count),)
+
+
+def _touch(a: Rows, b: Rows) -> bool:
+    return any(x[0] < y[1] and y[0] < x[1] for x in a for y in b)
+
+
+class Cycles:
+    """The state of one simulated machine between instructions."""
+
+    def __init__(self, configuration: Configuration, timing: Timing):
+        c = configuration
+        self.configuration, self.timing = c, timing
+        self.loops = Loops(c)
+        self.ex, self.st = ConfigEx(), ConfigSt(0)
+        self.ld: dict[int, ConfigLd] = {}
+        self.entries: dict[str, deque[Entry]] = {u: deque() for u in (LOAD, EXECUTE, STORE)}
+        self.limits = {LOAD: c.load_entries, EXECUTE: c.execute_entries, STORE: c.store_entries}
+        self.last = dict.fromkeys(self.entries, 0)
+        self.reader = Channel(timing, timing.request)
+        self.writer = Channel(timing, timing.write)
+        self.ports = [Port() for _ in range(c.spad_banks)]
+        #: Ends of the loads and of the stores that may still be under way.
+        self.loads: deque[int] = deque([0] * timing.moves, timing.moves)
+        self.stores: deque[int] = deque([0] * timing.moves, timing.moves)
+        self.slot = (0, 0)
+        self.rides = False
+        self.fed = 0
+        self.stalls = dict.fromkeys(CAUSES, 0)
+        self.events: list[Event] = []
+        self.end = 0
+
+    def run(self, program: Iterable[Command]) -> Run:
+        """Issues a program; successive loops are unrolled together, as the hardware does with two of them at a time."""
+        now = 0
+        batch: list[tuple[Expansion, int]] = []
+        configured = 0
+        for command in program:
+            if isinstance(command, isa.LoopWs | isa.LoopConvWs):
+                loops = self.loops
+                expansion = matmul(loops, command) if isinstance(command, isa.LoopWs) else convolution(loops, command)
+                batch.append((expansion, configured + 1))
+                configured = 0
+            elif isinstance(command, isa.LOOP_REGISTERS):
+                self.loops.configure(command)
+                configured += 1
+            else:
+                now, batch = unroll(self, batch, now), []
+                if isinstance(command, isa.Fence):
+                    now = max(now, self.end)
+                now = max(self.issue(command, now), now + self.timing.gap) + 1
+        unroll(self, batch, now)
+        drain = self.end - self.slot[1]
+        return Run(tuple(self.events), self.end, self.fed, {**self.stalls, "drain": drain})
+
+    def room(self, unit: str, now: int) -> int:
+        """The first cycle from ``now`` on with a free entry for ``unit``."""
+        ends = sorted(e.end for e in self.entries[unit] if e.end > now)
+        return now if len(ends) < self.limits[unit] else ends[len(ends) - self.limits[unit]]
+
+    def issue(self, command: Command, now: int) -> int:
+        """Puts a command into the station as soon as there is room; returns that cycle. Configurations act at once."""
+        match command:
+            case ConfigLd():
+                self.ld[command.mvin] = command
+            case ConfigEx():
+                self.ex = command
+            case ConfigSt():
+                self.st = command
+            case Mvin():
+                return self._enter(command, LOAD, now, (), _rows(command.local, self._span(command)))
+            case Mvout():
+                return self._enter(command, STORE, now, _rows(command.local, self._extent(command)), ())
+            case Preload():
+                written = _rows(command.c, (command.c.rows - 1) * self.ex.c_stride + 1)
+                return self._enter(command, EXECUTE, now, _rows(command.bd, command.bd.rows), written)
+            case Compute():
+                a = command.a.cols if self.ex.a_transpose else command.a.rows
+                reads = _rows(command.a, (a - 1) * self.ex.a_stride + 1) + _rows(command.bd, command.bd.rows)
+                return self._enter(command, EXECUTE, now, reads, ())
+            case isa.Flush() | isa.Fence():
+                pass
+            case _:
+                raise ExecutionError(f"the cycle model does not run {command}", hint="leave it out of timed programs")
+        return now
+
+    def _span(self, x: Mvin) -> int:
+        setting = self._load_setting(x)
+        return (-(-x.local.cols // self.configuration.dim) - 1) * setting.block_stride + x.local.rows
+
+    def _load_setting(self, x: Mvin) -> ConfigLd:
+        if x.mvin not in self.ld:
+            raise ExecutionError(f"{x}: mvin {x.mvin} was never configured", hint=f"issue ConfigLd(stride, mvin={x.mvin}) first")
+        return self.ld[x.mvin]
+
+    def _extent(self, x: Mvout) -> int:
+        if self.st.pool_stride:
+            return self.st.orows * self.st.ocols
+        return (-(-x.local.cols // self.configuration.dim) - 1) * self.configuration.dim + x.local.rows
+
+    def _enter(self, command: Command, unit: str, now: int, reads: Rows, writes: Rows) -> int:
+        now = self.room(unit, now)
+        ready, cause = now + self.timing.station, "issue"
+        for other, entries in self.entries.items():
+            while entries and entries[0].end <= now:
+                entries.popleft()
+            if other == unit and unit != LOAD:
+                continue
+            for e in entries:
+                hazard = _touch(reads, e.writes) or _touch(writes, e.writes) or (other != unit and _touch(writes, e.reads))
+                if hazard and e.end + 2 > ready:
+                    ready, cause = e.end + 2, other
+        ready = max(ready, self.last[unit] + 1)
+        self.last[unit] = ready
+        if isinstance(command, Mvin):
+            start, end = self._load(command, ready)
+        elif isinstance(command, Mvout):
+            start, end = self._store(command, ready)
+        elif isinstance(command, Preload):
+            start, end, cause = self._preload(command, ready, cause)
+        else:
+            assert isinstance(command, Compute)
+            start, end, cause = self._compute(command, ready, cause)
+        self.entries[unit].append(Entry(reads, writes, end))
+        self.events.append(Event(command, unit, now, start, end, cause))
+        self.end = max(self.end, end)
+        return now
+
+    # Controllers
+
+    def _load(self, x: Mvin, ready: int) -> tuple[int, int]:
+        c, setting = self.configuration, self._load_setting(x)
+        start = max(ready, self.loads[0], self.reader.issue)
+        in_acc = bool(x.local.address & isa.ACCUMULATOR)
+        size = c.acc_bytes if in_acc and not setting.shrunk else c.input_bytes
+        first = 0
+        for row in range(x.local.rows if x.address else 0):
+            offset = (x.address + row * setting.stride) % c.max_bytes
+            arrives = self.reader.read(start, requests(offset, x.local.cols * size, c.bus_bytes, c.max_bytes))
+            first = first or arrives
+        written = -(-x.local.cols // c.dim) * x.local.rows
+        end = self.reader.bus if x.address else start + written
+        if not in_acc:
+            bank = x.local.row * c.spad_banks // c.spad_rows
+            end = max(end, self.ports[bank].use(first or start, written))
+            if x.address:
+                self.reader.bus = max(self.reader.bus, end - 1)
+        end += self.timing.arrival
+        self.loads.append(end)
+        return start, end
+
+    def _store(self, x: Mvout, ready: int) -> tuple[int, int]:
+        c, st = self.configuration, self.st
+        start = max(ready, self.stores[0], self.writer.issue)
+        full = bool(x.local.address & isa.ACCUMULATOR and x.local.address & isa.FULL)
+        width = x.local.cols * (c.acc_bytes if full else c.input_bytes)
+        if st.pool_stride:
+            reads = st.pool_size**2
+            rows = [(r * st.pool_out_cols + q) * st.stride for r in range(st.porows) for q in range(st.pocols)]
+        else:
+            reads = -(-x.local.cols // c.dim)
+            rows = [row * st.stride for row in range(x.local.rows)]
+        sends = []
+        for row in rows:
+            beats = requests((x.address + row) % c.max_bytes, width, c.bus_bytes, c.max_bytes)
+            gathered = reads + (self.timing.gather if reads > 1 else 0)
+            sends += [max(beats[0], gathered), *beats[1:]]
+        end = self.writer.write(start, sends)
+        self.stores.append(end)
+        return start, end
+
+    def _read(self, tile: Tile, rows: int, start: int) -> int:
+        """When the array has read so many rows of an operand: their bank's port may be busy with arriving data."""
+        if tile.garbage:
+            return start
+        bank = min(tile.row * self.configuration.spad_banks // self.configuration.spad_rows, len(self.ports) - 1)
+        return self.ports[bank].use(start, rows)
+
+    def _occupy(self, ready: int, cause: str, rows: int) -> int:
+        """A new slot of the array from ``ready`` on; the cycles it stood still are counted by their cause."""
+        start = max(ready, self.slot[1])
+        self.stalls[cause] += start - self.slot[1]
+        self.slot = start, start + rows
+        self.fed += rows
+        return start
+
+    def _stretch(self, end: int) -> None:
+        if end > self.slot[1]:
+            self.stalls["bank"] += end - self.slot[1]
+            self.slot = self.slot[0], end
+
+    def _preload(self, x: Preload, ready: int, cause: str) -> tuple[int, int, str]:
+        """Weights ride along with the compute before, if they come in time; else they take a slot of their own."""
+        ready += self.timing.feed
+        keeps = self.ex.dataflow == isa.WEIGHT_STATIONARY and x.bd.garbage
+        dim = self.configuration.dim
+        if self.rides and ready <= self.slot[0]:
+            start = self.slot[0]
+            if not keeps and start + dim > self.slot[1]:
+                self.fed += start + dim - self.slot[1]
+                self.slot = start, start + dim
+        else:
+            start = self._occupy(ready, cause, 0 if keeps else dim)
+        self._stretch(self._read(x.bd, x.bd.rows, start))
+        self.rides = False
+        end = self.slot[1] if x.c.garbage else self.slot[1] + dim + self.timing.drain
+        return start, end, cause
+
+    def _compute(self, x: Compute, ready: int, cause: str) -> tuple[int, int, str]:
+        weights = self.ex.dataflow == isa.WEIGHT_STATIONARY
+        start = self._occupy(ready + self.timing.feed, cause, max(4, x.a.rows) if weights else self.configuration.dim)
+        self._stretch(self._read(x.a, x.a.rows, start))
+        self._stretch(self._read(x.bd, x.bd.rows, start))
+        self.rides = True
+        return start, self.slot[1], cause
