@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tilewright.ir import types as ty
 from tilewright.runtime import measurement as measurement_module
+from tilewright.runtime import trial
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import measure_peak, register_bits
 from tilewright.runtime.pool import available_cpus
@@ -93,6 +95,31 @@ def test_quiet_processors_are_chosen() -> None:
     assert quietest({}, {}, (4, 5, 6), 2) == (4, 5), "the first ones where nothing is known"
     assert quiet_cpus(len(available_cpus())) == available_cpus()
     assert set(quiet_cpus(1)) <= set(available_cpus()) and len(quiet_cpus(1)) == 1
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_a_comparison_gives_each_thread_a_processor_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the trial's comparison, while contenders run; afterwards everybody has what it had."""
+    before, seen = os.sched_getaffinity(0), []
+    end, thread = threading.Event(), None
+
+    def contender() -> None:
+        assert thread is not None
+        seen.append((os.sched_getaffinity(0), os.sched_getaffinity(thread.native_id or 0)))
+
+    thread = threading.Thread(target=end.wait, args=(60,))
+    thread.start()
+    try:
+        monkeypatch.setattr(trial, "make_data", lambda *_: None)
+        monkeypatch.setattr(trial, "verify", lambda *_: None)
+        monkeypatch.setattr(trial, "bind", lambda *_: contender)
+        module = SimpleNamespace(threads=2)
+        samples = trial.compare(None, [module, module], 3, 0)  # type: ignore[arg-type, list-item]
+    finally:
+        end.set()
+        thread.join()
+    assert [len(s) for s in samples] == [3, 3] and os.sched_getaffinity(0) == before
+    assert seen and all(len(mine) == len(other) == 1 for mine, other in seen)  # other tests' threads may share theirs
 
 
 def test_affinity_is_confined_and_restored() -> None:
