@@ -124,7 +124,7 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(KERNELS))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(KERNELS)))
 def test_schedules_compute_the_kernel(host: Machine, number: int, name: str) -> None:
     kernel, threads = KERNELS[name], 1 + number % 2
     space = Space(kernel, host, threads=threads, rules=[chains])

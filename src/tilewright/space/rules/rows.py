@@ -130,7 +130,7 @@ def nests_of(root: For) -> list[Stage]:
 def localize_rows(sch: Schedule) -> None:
     """Shrink local buffers that only one row uses to that row."""
     for b in st.allocated(sch.kernel):
-        for f in reversed(st.loops(sch.kernel)):
+        for f in reversed(_loops_that_use(sch.kernel, b.name)):
             if any(isinstance(s, For) for s in f.body.stmts):
                 try:
                     sch.localize(b.name, f.name)
@@ -159,6 +159,17 @@ def divided_rows(sch: Schedule, root: str, threads: int) -> str:
     while (inner := joins(st.find_loop(sch.kernel, root), threads)) is not None:
         (root,) = sch.apply("fuse", root, inner.name)
     return root
+
+
+def _loops_that_use(kernel: Kernel, buffer: str) -> list[For]:
+    """The loops in the scope of a local buffer's declaration that use it."""
+    homes = (
+        s
+        for s in st.walk(kernel.body)
+        if isinstance(s, Block) and any(isinstance(t, st.Alloc) and t.buffer.name == buffer for t in s.stmts)
+    )
+    home = next(homes)
+    return [f for f in st.loops(home) if buffer in st.read_buffers(f) | st.written_buffers(f)]
 
 
 def reduce_row(sch: Schedule, stage: Stage, core: VectorCore, partials: int = PARTIALS) -> None:
