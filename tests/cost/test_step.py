@@ -11,7 +11,8 @@ from hypothesis import strategies as hs
 
 from tilewright.cost import step
 from tilewright.cost.core import VectorCore, vector_core
-from tilewright.cost.formula import ARRAYS, Graph, Tape
+from tilewright.cost.formula import Graph, Tape
+from tilewright.cost.step import ARRAYS
 from tilewright.hw import load_machine
 from tilewright.ir import types as ty
 

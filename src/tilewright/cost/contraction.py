@@ -20,7 +20,7 @@ import numpy as np
 
 from tilewright.cost import step as bounds
 from tilewright.cost.core import VectorCore
-from tilewright.cost.formula import ARRAYS
+from tilewright.cost.step import ARRAYS
 from tilewright.cost.step import SHUFFLED_STRIDE as SHUFFLED_STRIDE
 
 #: Bytes of a page, and cycles to begin reading a new one in a stream without reuse.

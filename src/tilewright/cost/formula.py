@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ class Graph:
             return over
         under = self._product(1, tuple(down))
         lo = over.lo / under.hi if over.lo >= 0 and under.lo > 0 else -math.inf
-        return self._node("div", (over, under), bounds=(lo, over.hi / under.lo if under.lo > 0 else math.inf))
+        return self._node("div", (over, under), bounds=(lo, _most(over, under)))
 
     def quotient(self, a: Formula, b: Formula) -> Formula | None:
         """``a / b`` when the factors show that b divides a; None otherwise."""
@@ -225,7 +226,7 @@ class Graph:
             return self.const(0)
         if (x := self._rounded_up(a, b)) is not None:
             return self.ceildiv(x, b)
-        hi = math.floor(a.hi / b.lo) if b.lo > 0 and math.isfinite(a.hi) else math.inf
+        hi = math.floor(most) if math.isfinite(most := _most(a, b)) else most
         lo = math.floor(a.lo / b.hi) if a.lo >= 0 and math.isfinite(b.hi) else (0.0 if a.lo >= 0 else -math.inf)
         return self._node("floordiv", (a, b), bounds=(lo, hi))
 
@@ -251,7 +252,7 @@ class Graph:
         if a.lo > 0 and a.hi <= b.lo:
             return self.const(1)
         lo = math.ceil(a.lo / b.hi) if a.lo > 0 and math.isfinite(b.hi) else (1.0 if a.lo > 0 else 0.0 if a.lo >= 0 else -math.inf)
-        hi = math.ceil(a.hi / b.lo) if b.lo > 0 and math.isfinite(a.hi) else math.inf
+        hi = math.ceil(most) if math.isfinite(most := _most(a, b)) else most
         return self._node("ceildiv", (a, b), bounds=(lo, hi))
 
     def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
@@ -317,22 +318,13 @@ class Graph:
         return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
 
     def sum(self, terms: Iterable[Formula | Number]) -> Formula:
-        total = self.const(0)
-        for t in terms:
-            total = total + t
-        return total
+        return reduce(self.add, terms, self.const(0))
 
     def product(self, terms: Iterable[Formula | Number]) -> Formula:
-        total = self.const(1)
-        for t in terms:
-            total = self.mul(total, t)
-        return total
+        return reduce(self.mul, terms, self.const(1))
 
     def largest(self, terms: Iterable[Formula | Number]) -> Formula:
-        total = self.const(0)
-        for t in terms:
-            total = self.max(total, t)
-        return total
+        return reduce(self.max, terms, self.const(0))
 
     def _node(
         self,
@@ -351,21 +343,6 @@ class Graph:
         return node
 
 
-class Arrays:
-    """The operations of a :class:`Graph` on numbers and NumPy arrays at once."""
-
-    def le(self, a: Any, b: Any) -> Any:
-        return np.less_equal(a, b)
-
-    def max(self, a: Any, b: Any) -> Any:
-        return np.maximum(a, b)
-
-    def where(self, cond: Any, a: Any, b: Any) -> Any:
-        return np.where(cond, a, b)
-
-
-ARRAYS = Arrays()
-
 _BINARY = {"+": "add", "-": "subtract", "*": "mul", "//": "floordiv", "%": "mod", "min": "min", "max": "max", "/": "div"}
 
 
@@ -378,6 +355,11 @@ def _product_bounds(a: Formula, b: Formula) -> tuple[float, float]:
         return a.lo * b.lo, a.hi * b.hi
     corners = [x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi) if not (math.isinf(x * y) and 0 in (x, y))]
     return (min(corners), max(corners)) if corners and not any(map(math.isnan, corners)) else (-math.inf, math.inf)
+
+
+def _most(a: Formula, b: Formula) -> float:
+    """The largest value of a / b."""
+    return a.hi / (b.lo if a.hi >= 0 else b.hi) if b.lo > 0 else math.inf
 
 
 def _ratio(a: Number, b: Number) -> Number:

@@ -1,7 +1,7 @@
 """What bounds one step of an innermost loop, written once for every evaluator.
 
 ``on`` says what the bounds are computed with: a :class:`~tilewright.cost.formula.Graph` (symbolic programs) or
-:data:`~tilewright.cost.formula.ARRAYS` (populations of register tiles whose programs do not exist yet). Quantities are
+:data:`ARRAYS` (populations of register tiles whose programs do not exist yet). Quantities are
 formulas, numbers or arrays accordingly. A step costs the largest of what a performance engineer would write on paper;
 streams of the caches overlap with it, but never perfectly.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Protocol
+
+import numpy as np
 
 from tilewright.cost.core import VectorCore
 
@@ -42,6 +44,22 @@ class Algebra(Protocol):
     def max(self, a: Any, b: Any) -> Any: ...
 
     def where(self, cond: Any, a: Any, b: Any) -> Any: ...
+
+
+class Arrays:
+    """:class:`Algebra` on numbers and NumPy arrays."""
+
+    def le(self, a: Any, b: Any) -> Any:
+        return np.less_equal(a, b)
+
+    def max(self, a: Any, b: Any) -> Any:
+        return np.maximum(a, b)
+
+    def where(self, cond: Any, a: Any, b: Any) -> Any:
+        return np.where(cond, a, b)
+
+
+ARRAYS = Arrays()
 
 
 def load_slots(on: Algebra, core: VectorCore, apart: Any, neighbours: Any = 1.0, copied: bool = False) -> Any:
