@@ -149,13 +149,15 @@ class Rows:
     """Results of a run that may be cut: written to ``path`` as they come (nowhere if it is None), taken over from there with ``resume``.
 
     A row is JSON data; ``key`` are the fields that name it. Rows under the same key replace one another.
+    ``conditions`` are those of the sitting that made the last row.
     """
 
     def __init__(self, path: Path | None, key: Sequence[str], conditions: dict[str, Any], *, resume: bool = False):
-        self.path, self.key, self.conditions = path, tuple(key), conditions
+        self.path, self.key, self.conditions, self._now = path, tuple(key), conditions, conditions
         self.rows: list[dict[str, Any]] = []
         if resume and path is not None and path.exists():
-            self.rows = json.loads(path.read_text())["results"]
+            written = json.loads(path.read_text())
+            self.rows, self.conditions = written["results"], written["conditions"]
 
     def find(self, *key: Any) -> dict[str, Any] | None:
         """The row of this key."""
@@ -163,6 +165,7 @@ class Rows:
 
     def put(self, row: dict[str, Any]) -> None:
         """Keep a row, and write all."""
+        self.conditions = self._now
         row = json.loads(json.dumps(_rounded(row)))  # as it is when it is read again
         places = [n for n, r in enumerate(self.rows) if self._key(r) == self._key(row)]
         self.rows = [r for n, r in enumerate(self.rows) if n not in places[1:]]

@@ -110,8 +110,11 @@ def test_rows_replace_their_own_key_and_survive_as_a_whole(tmp_path: Path) -> No
     rows.put({"name": "a", "value": 1.234567})
     rows.put({"name": "b"})
     rows.put({"name": "a", "value": 2})
-    again = Rows(path, ("name",), {}, resume=True)
+    again = Rows(path, ("name",), {"load": 2}, resume=True)
+    assert again.conditions == {"load": 0.1}
     assert again.rows == [{"name": "a", "value": 2}, {"name": "b"}] and again.find("b") == {"name": "b"} and again.find("c") is None
+    again.put({"name": "c"})
+    assert again.conditions == {"load": 2} == Rows(path, ("name",), {}, resume=True).conditions
     assert Rows(path, ("name",), {}).rows == []
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
 
