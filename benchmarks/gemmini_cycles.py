@@ -1,11 +1,10 @@
 """The Gemmini cycle model against cycles of the real RTL.
 
-    python -m benchmarks.gemmini_cycles [DATA] [--calibrate] [--json out.json]
+    python -m benchmarks.gemmini_cycles DATA [--calibrate] [--json out.json]
 
-DATA is a table of RTL runs of the vendor library's command streams; the default is the committed sample of the held-back
-shapes. Shapes are sorted by (M, N, K): those at even places calibrate, those at odd places are held back. ``--calibrate``
-repeats the search for the latencies of ``Timing`` (coordinate descent on the calibration runs below 20,000 cycles) and prints
-what it finds.
+DATA is the published table of RTL runs of the vendor library's command streams (``gemmini_rtl_cycles_16x16.csv``). Shapes are
+sorted by (M, N, K): those at even places calibrate, those at odd places are held back. ``--calibrate`` repeats the search for
+the latencies of ``Timing`` (coordinate descent on the calibration runs below 20,000 cycles) and prints what it finds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from tilewright.sim.gemmini.cycles import simulate
 from tilewright.sim.gemmini.isa import Command
 from tilewright.sim.gemmini.memory_timing import Timing
 
-SAMPLE = Path(__file__).parent / "data" / "gemmini_rtl_cycles.csv"
 #: Where A starts; B and C follow at the next page.
 BASE, PAGE = 0x8000_0000, 4096
 #: How far the calibration moves each latency at a time.
@@ -152,13 +150,12 @@ def table(named: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=SAMPLE)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     c = Configuration.of(load_machine("gemmini"))
-    runs = load(arguments.data)
-    ours, held = ([], runs) if arguments.data == SAMPLE else split(runs)
+    ours, held = split(load(arguments.data))
     if arguments.calibrate:
         print(calibrate(ours, c))
         return

@@ -6,10 +6,11 @@ import json
 import random
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.gemmini_cycles import SAMPLE, errors, load, predict, spearman, split, table
+from benchmarks.gemmini_cycles import errors, load, predict, spearman, split, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sim.programs import CONFIGURATION, Programs
@@ -21,6 +22,7 @@ from tilewright.sim.gemmini.memory_timing import Channel, Port, requests
 from tilewright.sim.gemmini.timeline import breakdown, chrome_trace, trace_text
 from tilewright.util.errors import ExecutionError
 
+PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "gemmini_rtl_cycles_16x16.csv"
 C = Configuration.of(load_machine("gemmini"))
 SMALL = Configuration(dim=4, spad_rows=512, acc_rows=128, max_bytes=16, bus_bytes=4)
 
@@ -29,16 +31,21 @@ def gemm(m: int, n: int, k: int) -> Gemm:
     return Gemm(m, n, k, 0x8000_0000, 0x8100_0000, 0x8200_0000)
 
 
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"the published table {PUBLISHED.name} is not in ../shared/data beside the repository")
 def test_it_predicts_rtl_runs_of_shapes_it_was_not_calibrated_on() -> None:
-    runs = load(SAMPLE)
-    found = errors(runs, predict(runs, C, Timing()))
-    assert len(runs) == 30 and len({r.stream for r in runs}) == 3
-    assert found["median"] <= 0.06 and found["spearman"] >= 0.98 and found["p90"] <= 0.12, table({"sample": found})
-
-
-def test_no_shape_is_on_both_sides_of_the_split() -> None:
-    ours, held = split(load(SAMPLE))
+    ours, held = split(load(PUBLISHED))
     assert ours and held and not {r.shape for r in ours} & {r.shape for r in held}
+    quick = [r for r in held if r.cycles < 60_000]
+    found = errors(quick, predict(quick, C, Timing()))
+    assert len(quick) >= 30 and len({r.stream for r in quick}) == 3
+    assert found["median"] <= 0.06 and found["spearman"] >= 0.98 and found["p90"] <= 0.12, table({"held back": found})
+
+
+def test_a_run_of_one_block_takes_what_its_parts_take() -> None:
+    """Bounds written down by hand: two loads of 16 rows after one latency each, 16 rows through the array, one store."""
+    timing = Timing(memory=20, gap=0)
+    run = simulate(tiled_ws(C, gemm(16, 16, 16), (1, 1, 1)), C, timing)
+    assert 20 + 2 * 16 + 2 * 16 <= run.cycles <= 20 + 400
 
 
 def test_spearman_shares_the_ranks_of_ties() -> None:
