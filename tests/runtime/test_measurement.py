@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tilewright.ir import types as ty
 from tilewright.runtime import measurement as measurement_module
-from tilewright.runtime import trial
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import measure_peak, register_bits
 from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.processors import confined, preemptions, quiet_cpus, quietest
+from tilewright.runtime.processors import confined, placed, preemptions, quiet_cpus, quietest
 from tilewright.runtime.target import Target
 from tilewright.util.errors import RuntimeFailure
 
@@ -97,29 +97,58 @@ def test_quiet_processors_are_chosen() -> None:
     assert set(quiet_cpus(1)) <= set(available_cpus()) and len(quiet_cpus(1)) == 1
 
 
+class Helped:
+    """A contender whose work is done by a thread of its own, and by the caller as well if ``both``."""
+
+    def __init__(self, both: bool):
+        self.both, self.work, self.done, self.seen = both, queue.SimpleQueue[bool](), queue.SimpleQueue[None](), set[tuple[int, ...]]()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while self.work.get():
+            zlib.crc32(BYTES)
+            self.done.put(None)
+
+    def __call__(self) -> None:
+        mine, other = os.sched_getaffinity(0), os.sched_getaffinity(self.thread.native_id or 0)
+        self.seen.add((*sorted(mine), -1, *sorted(other)))
+        self.work.put(True)
+        if self.both:
+            zlib.crc32(BYTES)
+        self.done.get()
+
+
+BYTES = bytes(4_000_000)
+
+
 @pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
-def test_a_comparison_gives_each_thread_a_processor_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the trial's comparison, while contenders run; afterwards everybody has what it had."""
-    before, seen = os.sched_getaffinity(0), []
-    end, thread = threading.Event(), None
+def test_threads_that_work_together_have_a_processor_each() -> None:
+    """The last calls of each contender, those that are timed: a thread beside the caller, one that it waits for, both at once."""
+    before = os.sched_getaffinity(0)
+    first, second = available_cpus()[:2]
+    together, alone = Helped(both=True), Helped(both=False)
+    with placed([together, alone], (first, second)):
+        assert os.sched_getaffinity(0) == {first}
+        assert os.sched_getaffinity(together.thread.native_id or 0) == {second}
+        assert os.sched_getaffinity(alone.thread.native_id or 0) == {first}, "the caller sleeps meanwhile"
+    assert os.sched_getaffinity(0) == os.sched_getaffinity(together.thread.native_id or 0) == before
+    measure({"together": together, "alone": alone}, repeats=2, threads=2)
+    assert (first, -1, second) in together.seen and (first, -1, first) in alone.seen
+    assert os.sched_getaffinity(alone.thread.native_id or 0) == before
+    for helped in (together, alone):
+        helped.work.put(False)
 
-    def contender() -> None:
-        assert thread is not None
-        seen.append((os.sched_getaffinity(0), os.sched_getaffinity(thread.native_id or 0)))
 
-    thread = threading.Thread(target=end.wait, args=(60,))
-    thread.start()
-    try:
-        monkeypatch.setattr(trial, "make_data", lambda *_: None)
-        monkeypatch.setattr(trial, "verify", lambda *_: None)
-        monkeypatch.setattr(trial, "bind", lambda *_: contender)
-        module = SimpleNamespace(threads=2)
-        samples = trial.compare(None, [module, module], 3, 0)  # type: ignore[arg-type, list-item]
-    finally:
-        end.set()
-        thread.join()
-    assert [len(s) for s in samples] == [3, 3] and os.sched_getaffinity(0) == before
-    assert seen and all(len(mine) == len(other) == 1 for mine, other in seen)  # other tests' threads may share theirs
+def test_a_narrower_set_of_processors_is_kept() -> None:
+    """Workers of a pool keep clear of their caller; widened, they would be woken beside it."""
+    first = available_cpus()[:1]
+    helped = Helped(both=False)
+    os.sched_setaffinity(helped.thread.native_id or 0, first)
+    with confined(available_cpus()):
+        assert os.sched_getaffinity(helped.thread.native_id or 0) == set(first)
+    assert os.sched_getaffinity(helped.thread.native_id or 0) == set(first)
+    helped.work.put(False)
 
 
 def test_affinity_is_confined_and_restored() -> None:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.processors import confined, preemptions, quiet_cpus, spread_threads
+from tilewright.runtime.processors import confined, placed, preemptions, quiet_cpus
 from tilewright.util.errors import RuntimeFailure
 
 #: Seconds waited at most for other threads to rest before a sample, and the part of one processor they may still use.
@@ -114,7 +115,6 @@ def measure(
     settle: float = 0.0,
     threads: int | None = None,
     retries: int = 0,
-    spread: bool = False,
 ) -> Measurement:
     """Time ``contenders`` (name -> function without arguments) in turns.
 
@@ -124,8 +124,8 @@ def measure(
     (OpenBLAS's for a tenth of a second) would take processors from this one. ``threads`` states how many
     threads each contender uses (setting theirs is the caller's affair): the process is confined to that many
     processors meanwhile, those on which least goes on, so
-    nobody gets more. A sample during which other programs took a processor away is made again, up to ``retries`` times, and the
-    fastest counts. ``spread`` gives each thread of this process a processor of its own. Exceptions of a contender pass through.
+    nobody gets more, and the threads of each contender get a processor each. A sample during which other programs took a
+    processor away is made again, up to ``retries`` times, and the fastest counts. Exceptions of a contender pass through.
     """
     if not contenders or repeats < 1 or warmup < 0:
         raise RuntimeFailure(f"measure: {len(contenders)} contenders, {repeats} repeats, {warmup} warm-ups", hint="measure({'ours': f})")
@@ -135,11 +135,10 @@ def measure(
         raise RuntimeFailure(f"measure with {count} threads on {len(cpus)} processors", hint="use at most as many threads as processors")
     chosen = quiet_cpus(count)
     with confined(chosen):
-        if spread:
-            spread_threads(chosen)
         load = os.getloadavg()[0]
         calls = {name: _calibrate(f, warmup, min_time) for name, f in contenders.items()}
-        samples = _rounds(contenders, calls, repeats, settle, retries)
+        with placed([partial(_rested, f, calls[name], settle) for name, f in contenders.items()], chosen):
+            samples = _rounds(contenders, calls, repeats, settle, retries)
     conditions = Conditions(
         datetime.now(UTC).isoformat(timespec="seconds"),
         processor_name(), platform.platform(), count, chosen, load, warmup, repeats, min_time, settle,
@@ -180,6 +179,14 @@ def _wait_for_rest(settle: float) -> None:
         time.sleep(settle)
         if time.process_time() - before < settle * RESTING:
             return
+
+
+def _rested(function: Callable[[], object], calls: int, settle: float) -> None:
+    """The calls of a sample after other threads have come to rest."""
+    if settle:
+        _wait_for_rest(settle)
+    for _ in range(calls):
+        function()
 
 
 def _rounds(

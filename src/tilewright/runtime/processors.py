@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tilewright.runtime.pool import available_cpus
 
 #: Seconds that processors are watched for what others do on them (a few ticks of the system's clock).
 WATCH = 0.04
+#: A thread takes part in a call if it works this part of what the busiest thread does.
+WORKING = 0.25
+#: Low bits of a Linux clock number that stand for the processor time of one thread.
+_THREAD_CLOCK = 6
 
 
 def quiet_cpus(count: int) -> tuple[int, ...]:
@@ -65,16 +70,52 @@ def confined(cpus: tuple[int, ...]) -> Iterator[None]:
 
     Linux keeps affinity per thread: the caller's alone would leave the threads of a pool where they
     are, and threads started in the block inherit it, so they are widened again to what the caller had.
+    A thread that already stays within ``cpus`` keeps its narrower set: workers of a pool keep clear of their caller.
     """
     own = os.sched_getaffinity(0)
     before = {thread: affinity for thread in _threads() if (affinity := _affinity(thread)) is not None}
     try:
-        for thread in before:
-            _confine(thread, set(cpus))
+        for thread, affinity in before.items():
+            if not affinity <= set(cpus):
+                _confine(thread, set(cpus))
         yield
     finally:
         for thread in _threads():
             _confine(thread, before.get(thread, own))
+
+
+@contextmanager
+def placed(contenders: Iterable[Callable[[], object]], cpus: tuple[int, ...]) -> Iterator[None]:
+    """Inside the block the threads that a contender runs on have processors of their own among ``cpus``.
+
+    The system wakes a thread that slept next to its waker and takes milliseconds to part them: whoever was left alone
+    for a while would look as slow on two threads as on one. Each contender is called once, with all threads clear of the caller;
+    those that work then are its own, the caller's among them or not.
+    """
+    caller = threading.get_native_id()
+    before = {thread: affinity for thread in _threads() if (affinity := _affinity(thread)) is not None}
+    try:
+        for thread, affinity in before.items() if len(cpus) > 1 else ():
+            _confine(thread, {cpus[0]} if thread == caller else affinity & set(cpus[1:]) or affinity)
+        for contender in contenders if len(cpus) > 1 else ():
+            at_first = {thread: _worked(thread) for thread in _threads()}
+            contender()
+            worked = {thread: _worked(thread) - at_first.get(thread, 0.0) for thread in _threads()}
+            busy = [thread for thread in sorted(worked) if worked[thread] > WORKING * max(worked.values())]
+            free = cpus[1:] if caller in busy else cpus
+            for number, thread in enumerate(t for t in busy if t != caller):
+                _confine(thread, {free[number % len(free)]})
+        yield
+    finally:
+        for thread, affinity in before.items():
+            _confine(thread, affinity)
+
+
+def _worked(thread: int) -> float:
+    """Processor seconds of a thread of this process so far; 0 when it has ended."""
+    with suppress(OSError):
+        return time.clock_gettime(~thread << 3 | _THREAD_CLOCK)
+    return 0.0
 
 
 @contextmanager

@@ -160,5 +160,5 @@ def compare(kernel: Kernel, modules: Sequence[Module], rounds: int, seed: int) -
     for m in modules:
         verify(m, kernel, data, seed)
     calls = {str(n): bind(m, data) for n, m in enumerate(modules)}
-    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads, retries=RETRIES, spread=True)
+    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads, retries=RETRIES)
     return [measured[name].samples for name in calls]

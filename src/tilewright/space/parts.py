@@ -49,13 +49,12 @@ def forms(context: Context) -> Iterator[Form]:
     if context.threads == 1:
         yield Form(context, "", reductions, True)
         return
-    gain = {s.name: _gain(context, s) for s in reductions}
+    uneven = [u for s in reductions if (u := _uneven(context, s)) is not None]
     # Where all of them gain they are cut together: a kernel of one row has its maximum and its sum in parts.
-    paying = [s for s in reductions if gain[s.name] is not None and (gain[s.name] or 0.0) > 0.0]
-    others = [s for s in reductions if gain[s.name] is not None and s not in paying]
-    chosen = paying or others
+    paying = [u for u in uneven if u.busiest > u.whole / context.threads + u.combined]
+    chosen = [u.stage for u in paying or uneven]
     made = [f for each in EACH if chosen and (f := _form(context, chosen, each * context.threads)) is not None]
-    if made and paying:
+    if made and paying and _busiest(made[0]) + sum(u.combined for u in paying) < sum(u.busiest for u in paying):
         yield replace(made.pop(0), preferred=True)
         yield Form(context, "", reductions, False)
     else:
@@ -63,23 +62,46 @@ def forms(context: Context) -> Iterator[Form]:
     yield from made
 
 
-def _gain(context: Context, s: Stage) -> float | None:
-    """Cycles that parts save by estimate; None where the loops around keep all threads busy, or the reduction is short."""
-    core, threads = context.core(s), context.threads
+@dataclass(frozen=True, slots=True)
+class _Uneven:
+    """A reduction whose loops around do not divide well: cycles on one core, of the busiest thread, and to combine parts."""
+
+    stage: Stage
+    whole: float
+    busiest: float
+    combined: float
+
+
+def _uneven(context: Context, s: Stage) -> _Uneven | None:
+    """None where the loops around keep all threads busy, or the reduction is short."""
+    threads = context.threads
     if _loop(s, threads) is None:
         return None
-    choice = contraction.choose(s, core, threads, context.constants)
-    along = rows.cycles(s, core)
-    results = prod(s.loops[n] for n in s.spatial)
-    if choice is None or along < choice.cycles:
-        whole, chunks = along, _rows(s, threads)
-    else:
-        whole, chunks = choice.cycles, contraction.chunks(s, choice)
-    alone = -(-chunks // threads) / chunks
-    if alone * threads < UNBALANCED or whole == float("inf"):
+    choice, cycles = _cheapest(context, s, threads)
+    whole = _cheapest(context, s, 1)[1]
+    chunks = contraction.chunks(s, choice) if choice else _rows(s, threads)
+    busiest = cycles * -(-chunks // threads) / chunks
+    if busiest * threads < whole * UNBALANCED or whole == float("inf"):
         return None
-    combined = results * threads / core.lanes * COMBINE + (contraction.PARALLEL_CYCLES if chunks == 1 else 0.0)
-    return whole * (alone - 1 / threads) - combined
+    results = prod(s.loops[n] for n in s.spatial)
+    combined = results * threads / context.core(s).lanes * COMBINE + (contraction.PARALLEL_CYCLES if chunks == 1 else 0.0)
+    return _Uneven(s, whole, busiest, combined)
+
+
+def _cheapest(context: Context, s: Stage, threads: int) -> tuple[contraction.Tiling | None, float]:
+    """The tiling of ``s`` for so many threads (None: done by rows) and its cycles on one core, all parts together."""
+    core = context.core(s)
+    choice, along = contraction.choose(s, core, threads, context.constants, context.dividing), rows.cycles(s, core)
+    return (None, along) if choice is None or along < choice.cycles else (choice, choice.cycles)
+
+
+def _busiest(form: Form) -> float:
+    """Cycles of each thread for the reductions of a form: parts are as many as threads, or a multiple.
+
+    In parts a reduction may cost more than whole: an operand that is cut along it is not laid out in panels.
+    """
+    threads = form.context.threads
+    return sum(_cheapest(form.context, s, threads)[1] for s in form.reductions) / threads
 
 
 def _rows(s: Stage, threads: int) -> int:

@@ -25,6 +25,8 @@ PARALLEL_CYCLES = 8000
 #: Rows of memory that a stream reads side by side, about: each sum is then loaded and stored once for that many rows,
 #: and prefetchers still follow all of them.
 SIDE_BY_SIDE = 8
+#: Tiles up to this much slower on one core are looked at for how their loops divide among threads, and how many of them.
+NEARLY_BEST, MOST_BALANCED = 1.25, 32
 #: Vectors of sums beside one another in a stream: enough to hide the latency of additions.
 STREAMED_VECTORS = 4
 
@@ -128,15 +130,36 @@ def tiling_of(problem: Contraction, core: VectorCore, threads: int, lanes: str |
         pop = pop.where(pop.vector == problem.spatial.index(lanes))
     if not len(pop):
         return None
-    vector = problem.spatial[int(pop.vector[0])]
-    row = problem.spatial[int(pop.row[0])] if pop.row[0] >= 0 else None
-    width = min(int(pop.vectors[0]) * core.lanes, problem.loops[vector])
-    rows = int(pop.rows[0])
     streamed = _streamed_vector(problem, core) if lanes is None else None
     if streamed is not None:
         return _stream(problem, core, threads, *streamed, float(pop.cycles[0]))
+    if threads == 1:
+        return _tiling(problem, core, threads, pop, 0)
+    near = np.flatnonzero(pop.cycles <= pop.cycles[0] * NEARLY_BEST)[:MOST_BALANCED]
+    ordered = [_tiling(problem, core, threads, pop, int(n)) for n in near]
+    # Nearly equal ones stay in the order of their cycles on one core.
+    return min(ordered, key=lambda t: round(50 * np.log(t.cycles * _busiest(problem, t, threads))))
+
+
+def _tiling(problem: Contraction, core: VectorCore, threads: int, pop: Population, n: int) -> Tiling:
+    """Candidate ``n`` with the loops around it."""
+    vector = problem.spatial[int(pop.vector[n])]
+    row = problem.spatial[int(pop.row[n])] if pop.row[n] >= 0 else None
+    width = min(int(pop.vectors[n]) * core.lanes, problem.loops[vector])
+    rows = int(pop.rows[n])
     outer, parallel = _loop_order(problem, core, threads, vector, row, width, rows)
-    return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[0]))
+    return Tiling(vector, row, width, rows, outer, parallel, float(pop.cycles[n]))
+
+
+def _busiest(problem: Contraction, tiling: Tiling, threads: int) -> float:
+    """Part of the work that the busiest thread does. A remainder of a tile is a nest of its own, divided by another loop."""
+    if tiling.parallel is None:
+        return 1.0
+    each = {tiling.vector: tiling.width, tiling.row: tiling.rows}.get(tiling.parallel, 1)
+    extent = problem.loops[tiling.parallel]
+    whole = max(extent // each, 1)
+    divided = min(whole * each / extent, 1.0)
+    return _imbalance(whole, threads) * divided + (1.0 - divided) / threads
 
 
 def chunks(stage: Stage, tiling: Tiling) -> int:
