@@ -139,10 +139,11 @@ def _openvino(w: Workload, model: ModelProto, arrays: Sequence[np.ndarray], thre
 
 
 def openvino_options(threads: int) -> dict[str, object]:
-    """One stream on ``threads`` threads, float32, not pinned (the process is confined while measuring)."""
+    """One stream on ``threads`` threads, float32. Several are pinned: left free they undo where the measurement put them, and
+    get in each other's way after a pause. One is not: it is the caller's, which is confined while measuring."""
     return {
         "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": threads > 1,
     }  # fmt: skip
 
 

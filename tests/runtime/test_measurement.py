@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from tilewright.ir import types as ty
 from tilewright.runtime import measurement as measurement_module
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import measure_peak, register_bits
-from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.processors import confined, placed, preemptions, quiet_cpus, quietest
+from tilewright.runtime.pool import BODY, ThreadPool, available_cpus
+from tilewright.runtime.processors import confined, pinned, placed, preemptions, quiet_cpus, quietest
 from tilewright.runtime.target import Target
 from tilewright.util.errors import RuntimeFailure
 
@@ -101,7 +102,8 @@ class Helped:
     """A contender whose work is done by a thread of its own, and by the caller as well if ``both``."""
 
     def __init__(self, both: bool):
-        self.both, self.work, self.done, self.seen = both, queue.SimpleQueue[bool](), queue.SimpleQueue[None](), set[tuple[int, ...]]()
+        self.both, self.work, self.done = both, queue.SimpleQueue[bool](), queue.SimpleQueue[None]()
+        self.seen: set[tuple[int, ...]] = set()
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
 
@@ -138,6 +140,42 @@ def test_threads_that_work_together_have_a_processor_each() -> None:
     assert os.sched_getaffinity(alone.thread.native_id or 0) == before
     for helped in (together, alone):
         helped.work.put(False)
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_a_caller_that_prepares_what_two_threads_do_leaves_them_both_processors() -> None:
+    pair = Helped(both=True), Helped(both=False)
+
+    def call() -> None:
+        pair[1].work.put(True)
+        pair[0]()
+        pair[1].done.get()
+
+    cpus = available_cpus()[:2]
+    with placed([call], cpus):
+        assert {*os.sched_getaffinity(pair[0].thread.native_id or 0), *os.sched_getaffinity(pair[1].thread.native_id or 0)} == set(cpus)
+    for helped in pair:
+        helped.work.put(False)
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_workers_of_a_pool_stay_clear_of_their_caller_after_measurements() -> None:
+    """Whatever the measurement restored: it is the processor the caller is on now that counts."""
+    every, (first, second) = set(available_cpus()), (cpus := available_cpus()[:2])
+    with ThreadPool(2) as pool:
+        loop = partial(pool.parallel_for, BODY(lambda *_: None), 64)
+        others = set(os.listdir("/proc/self/task"))
+        loop()
+        (worker,) = {int(t) for t in set(os.listdir("/proc/self/task")) - others}
+        for here in (first, second, first):
+            with pinned(here):
+                loop()
+                with confined(cpus), placed([loop], cpus):
+                    loop()
+                    assert os.sched_getaffinity(worker) & os.sched_getaffinity(0) == set()
+            with pinned(first):
+                loop()
+                assert os.sched_getaffinity(worker) == every - {first}
 
 
 def test_a_narrower_set_of_processors_is_kept() -> None:

@@ -137,7 +137,8 @@ def measure(
     with confined(chosen):
         load = os.getloadavg()[0]
         calls = {name: _calibrate(f, warmup, min_time) for name, f in contenders.items()}
-        with placed([partial(_rested, f, calls[name], settle) for name, f in contenders.items()], chosen):
+        samples_of = [partial(_time, f, calls[name]) for name, f in contenders.items()]
+        with placed(samples_of, chosen, partial(_wait_for_rest, settle)):
             samples = _rounds(contenders, calls, repeats, settle, retries)
     conditions = Conditions(
         datetime.now(UTC).isoformat(timespec="seconds"),
@@ -174,19 +175,11 @@ def _undisturbed(function: Callable[[], object], calls: int, retries: int) -> fl
 
 def _wait_for_rest(settle: float) -> None:
     """Sleep for ``settle`` seconds, and again while other threads of the process are found working meanwhile."""
-    for _ in range(max(1, round(LONGEST_REST / settle))):
+    for _ in range(max(1, round(LONGEST_REST / settle)) if settle else 0):
         before = time.process_time()
         time.sleep(settle)
         if time.process_time() - before < settle * RESTING:
             return
-
-
-def _rested(function: Callable[[], object], calls: int, settle: float) -> None:
-    """The calls of a sample after other threads have come to rest."""
-    if settle:
-        _wait_for_rest(settle)
-    for _ in range(calls):
-        function()
 
 
 def _rounds(
@@ -197,8 +190,8 @@ def _rounds(
     for n in range(repeats):
         shift = n % len(order)
         for name in order[shift:] + order[:shift]:
+            _wait_for_rest(settle)
             if settle:
-                _wait_for_rest(settle)
                 contenders[name]()
             samples[name].append(_undisturbed(contenders[name], calls[name], retries))
     return samples

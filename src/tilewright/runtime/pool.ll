@@ -109,6 +109,13 @@ define void @tw_pool_reset(ptr %pool) {
   ret void
 }
 
+; Somebody else has moved threads: the next loop sends workers clear of its caller whatever was done before.
+define void @tw_pool_moved(ptr %pool) {
+  %caller = getelementptr %tw.pool, ptr %pool, i64 0, i32 3
+  store i32 0, ptr %caller
+  ret void
+}
+
 ; Stop and join the threads and free the pool. No loop may be running on it.
 define void @tw_pool_destroy(ptr %pool) {
   %mutex = getelementptr %tw.pool, ptr %pool, i64 0, i32 23

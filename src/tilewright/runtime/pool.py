@@ -26,11 +26,12 @@ class _Native:
     """The loaded pool code and its entry points."""
 
     def __init__(self) -> None:
-        self.library = native_library("pool.ll", ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_parallel_for"))
+        self.library = native_library("pool.ll", ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_pool_moved", "tw_parallel_for"))
         pointer, void = ctypes.c_void_p, None
         self.create = self.library.function("tw_pool_create", pointer, ctypes.c_int32, ctypes.c_int32, pointer, pointer)
         self.destroy = self.library.function("tw_pool_destroy", void, pointer)
         self.reset = self.library.function("tw_pool_reset", void, pointer)
+        self.moved = self.library.function("tw_pool_moved", void, pointer)
         self.parallel_for = self.library.function("tw_parallel_for", void, pointer, pointer, pointer, ctypes.c_int64)
         self.parallel_for_address = self.library.address("tw_parallel_for")
 
@@ -135,6 +136,16 @@ def _live_pools() -> weakref.WeakSet[Any]:
     os.register_at_fork(after_in_child=repair)
     atexit.register(close_all)
     return pools
+
+
+def threads_moved() -> None:
+    """Tell all pools that threads of this process were given other processors.
+
+    A pool sends its workers clear of the caller when that changes its processor; what others did meanwhile it does not see.
+    """
+    for pool in _live_pools():
+        if pool.handle:
+            native().moved(pool.handle)
 
 
 @cache

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.pool import available_cpus, threads_moved
 
 #: Seconds that processors are watched for what others do on them (a few ticks of the system's clock).
 WATCH = 0.04
@@ -78,37 +78,44 @@ def confined(cpus: tuple[int, ...]) -> Iterator[None]:
         for thread, affinity in before.items():
             if not affinity <= set(cpus):
                 _confine(thread, set(cpus))
+        threads_moved()
         yield
     finally:
         for thread in _threads():
             _confine(thread, before.get(thread, own))
+        threads_moved()
 
 
 @contextmanager
-def placed(contenders: Iterable[Callable[[], object]], cpus: tuple[int, ...]) -> Iterator[None]:
+def placed(contenders: Iterable[Callable[[], object]], cpus: tuple[int, ...], rest: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Inside the block the threads that a contender runs on have processors of their own among ``cpus``.
 
     The system wakes a thread that slept next to its waker and takes milliseconds to part them: whoever was left alone
-    for a while would look as slow on two threads as on one. Each contender is called once, with all threads clear of the caller;
-    those that work then are its own, the caller's among them or not.
+    for a while would look as slow on two threads as on one. Each contender is called after a ``rest`` of all threads, which are
+    clear of the caller; those that work then are its own, the caller's among them or not.
     """
     caller = threading.get_native_id()
     before = {thread: affinity for thread in _threads() if (affinity := _affinity(thread)) is not None}
     try:
         for thread, affinity in before.items() if len(cpus) > 1 else ():
             _confine(thread, {cpus[0]} if thread == caller else affinity & set(cpus[1:]) or affinity)
+        threads_moved()
         for contender in contenders if len(cpus) > 1 else ():
+            rest()
             at_first = {thread: _worked(thread) for thread in _threads()}
             contender()
             worked = {thread: _worked(thread) - at_first.get(thread, 0.0) for thread in _threads()}
             busy = [thread for thread in sorted(worked) if worked[thread] > WORKING * max(worked.values())]
-            free = cpus[1:] if caller in busy else cpus
-            for number, thread in enumerate(t for t in busy if t != caller):
+            workers = [thread for thread in busy if thread != caller]
+            # As many workers as processors: the caller only prepares their work, even where that takes a while.
+            free = cpus[1:] if caller in busy and len(workers) < len(cpus) else cpus
+            for number, thread in enumerate(workers):
                 _confine(thread, {free[number % len(free)]})
         yield
     finally:
         for thread, affinity in before.items():
             _confine(thread, affinity)
+        threads_moved()
 
 
 def _worked(thread: int) -> float:
