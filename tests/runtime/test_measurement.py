@@ -143,6 +143,23 @@ def test_threads_that_work_together_have_a_processor_each() -> None:
 
 
 @pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_a_thread_that_still_spins_for_another_contender_is_not_taken_for_a_worker() -> None:
+    """It is waited for first; counted, it would take the processor of the contender's own thread."""
+    first, second = available_cpus()[:2]
+    together, tail = Helped(both=True), threading.Event()
+    spinner = threading.Thread(target=lambda: [zlib.crc32(BYTES) for _ in iter(tail.is_set, True)], daemon=True)
+    spinner.start()
+
+    def rest() -> None:
+        tail.set()
+        spinner.join()
+
+    with placed([together], (first, second), rest):
+        assert os.sched_getaffinity(together.thread.native_id or 0) == {second}
+    together.work.put(False)
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
 def test_a_caller_that_prepares_what_two_threads_do_leaves_them_both_processors() -> None:
     pair = Helped(both=True), Helped(both=False)
 

@@ -178,6 +178,21 @@ def test_few_results_are_summed_by_all_threads(host: Machine, name: str, threads
     verify(space, points[np.isin(points[:, 0], named)][:3])
 
 
+def test_parts_that_keep_an_operand_from_being_packed_are_not_the_default(host: Machine) -> None:
+    """Five chunks on two threads leave one idle, but weights cut along the reduction would be gathered: four times as slow."""
+    space = Space(product("pqc,kc->pqk", (7, 7, 1024), (352, 1024)), host, 2, ["b"])
+    assert not in_parts(space)
+    assert any("parts of" in s.name for s in space.sketches), "searches may still try"
+
+
+def test_of_nearly_equal_tiles_the_one_that_divides_evenly_is_taken(host: Machine) -> None:
+    """On one thread 80 or 96 of 256 columns are best, three chunks with a rest: two threads take 64."""
+    kernel = product("ik,kj->ij", (196, 1024), (1024, 256))
+    alone, both = (Space(kernel, host, threads, ["b"]) for threads in (1, 2))
+    assert not in_parts(both) and 256 % (2 * both.values(both.default())["width"]) == 0
+    assert 256 % (2 * alone.values(alone.default())["width"]) != 0, "or this shows nothing"
+
+
 def softmax_row(n: int) -> Kernel:
     """The softmax of one long row: a maximum, then a sum."""
     x = lang.tensor("x", ty.f32, (1, n))
