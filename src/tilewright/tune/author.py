@@ -86,6 +86,10 @@ class History:
         rows = {key: p for p in points if (key := p.tobytes()) not in self._points}
         return np.array(list(rows.values()), np.int64).reshape(len(rows), points.shape[1])
 
+    def sketches(self) -> np.ndarray:
+        """The sketches (first entries) of all points seen."""
+        return np.unique([p[0] for p in self._points.values()])
+
     def measured(self) -> tuple[np.ndarray, np.ndarray]:
         """(points, seconds) of all that were tried and worked, in the order they were first observed."""
         good = [(self._points[k], s) for k, s in self._seconds.items() if np.isfinite(s)]

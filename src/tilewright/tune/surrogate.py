@@ -10,8 +10,8 @@ from tilewright.cost.model import library
 from tilewright.tune.author import SearchSpace
 from tilewright.tune.novelty import MOST, Doubt
 
-#: Trees learned from the estimate, and added for the measurements.
-FIRST_ROUNDS, ROUNDS = 100, 60
+#: Trees grown for the measurements.
+ROUNDS = 60
 PARAMETERS = {
     "max_depth": 5,
     "eta": 0.15,
@@ -30,8 +30,9 @@ UNMEASURED = 0.1
 class Surrogate:
     """Predicts the logarithm of a point's seconds, up to a constant.
 
-    ``assisted``: it sees the space's estimate. With :meth:`pretrain` the trees start from the estimate; :meth:`fit` puts trees for the
-    measurements on top, always of all measurements, so the order of observation does not matter.
+    ``assisted``: predictions start from the space's estimate, and trees learn by how much it was off. A tree that had to learn the
+    estimate itself would blur it where its favourites are told apart. :meth:`fit` always learns from all measurements, so the
+    order of observation does not matter.
     ``doubt`` is how far the estimate (or a constant, without it) was off at measured points, ``best`` the least measured
     logarithm in the unit of the predictions (None: nothing was measured).
     """
@@ -42,40 +43,37 @@ class Surrogate:
         self._space = space
         self._assisted = assisted
         self._parameters: dict[str, Any] = {**PARAMETERS, "seed": seed, "verbosity": 0}
-        self._first: Any = None
         self._trees: Any = None
 
     @property
     def ready(self) -> bool:
-        """Whether it has learned anything."""
-        return self._trees is not None
-
-    def pretrain(self, points: np.ndarray) -> None:
-        """Learn what the space's estimate says of ``points``."""
-        xgb = library()
-        labels = np.log(self._space.estimate(points))
-        data = xgb.DMatrix(self._columns(points), label=labels - labels.mean())
-        self._first = self._trees = xgb.train(self._parameters, data, FIRST_ROUNDS)
+        """Whether it knows anything: the estimate, or measurements."""
+        return self._assisted or self._trees is not None
 
     def fit(self, points: np.ndarray, seconds: np.ndarray) -> None:
         """Learn from measurements; nothing of earlier ones is kept. Fast points count more: that is where the choice is."""
         xgb = library()
         weights = seconds.min() / seconds
-        data = xgb.DMatrix(self._columns(points), weight=weights)
         # The estimate may be off by any factor: only its differences between points are taken over.
-        guess = self._first.predict(data) if self._first is not None else np.zeros(len(points))
-        labels = np.log(seconds)
+        guess, labels = self._guess(points), np.log(seconds)
         labels -= np.average(labels - guess, weights=weights)
         self.best = float(labels.min())
         fast = np.argsort(seconds, kind="stable")[:MOST]
         errors = (labels - guess)[fast]
         self.doubt = Doubt.fitted(points[fast], errors - errors.mean(), self.doubt)
-        data.set_label(labels)
-        self._trees = xgb.train({**self._parameters, "base_score": 0.0}, data, ROUNDS, xgb_model=self._first)
+        data = xgb.DMatrix(self._columns(points), weight=weights, label=labels, base_margin=guess)
+        self._trees = xgb.train(self._parameters, data, ROUNDS)
 
     def predict(self, points: np.ndarray) -> np.ndarray:
         """Predicted logarithms of seconds, up to a constant."""
-        return np.asarray(self._trees.predict(library().DMatrix(self._columns(points))), np.float64)
+        guess = self._guess(points)
+        if self._trees is None:
+            return guess
+        return np.asarray(self._trees.predict(library().DMatrix(self._columns(points), base_margin=guess)), np.float64)
+
+    def _guess(self, points: np.ndarray) -> np.ndarray:
+        """What is known before anything was measured."""
+        return np.log(self._space.estimate(points)) if self._assisted else np.zeros(len(points))
 
     def _columns(self, points: np.ndarray) -> np.ndarray:
         """What the trees see of a point: its knobs, and the estimate."""

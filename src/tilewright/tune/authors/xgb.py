@@ -1,8 +1,7 @@
 """Model-assisted search with gradient-boosted trees (ALCOP, section 4.3).
 
-The trees first learn the analytical estimate on many points that cost nothing to evaluate, then go
-on learning from measurements. So the first batch already knows what the estimate knows, and later
-ones what it got wrong.
+Predictions start from the analytical estimate, which costs nothing to evaluate, and trees learn from
+measurements what it got wrong. So the first batch already knows what the estimate knows.
 """
 
 from __future__ import annotations
@@ -16,31 +15,36 @@ from tilewright.tune.surrogate import Surrogate
 
 #: How many of the best by the model are looked at when a batch is chosen.
 SHORTLIST = 400
+#: Measured points that screening starts from.
+SEEDS = 32
 
 
 class XgbAuthor:
-    """Of every ten points eight are those the model expects most of, and two are random (``explore`` of a batch).
+    """Of every ten points eight are those the model expects most of; two look elsewhere (``explore`` of a batch).
 
-    ``pretrain`` is the number of points whose estimate the model learns beforehand (0: none, and it never sees the estimate).
+    Elsewhere are the sketches nobody tried: an estimate compares points of one structure better than structures, so the favourite
+    of each is measured once. When all were tried, or where nothing is known, it is random points. ``assisted``: the model sees the
+    estimate.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, pretrain: int = 2048, explore: float = 0.2):
+    def __init__(self, space: SearchSpace, seed: int = 0, *, assisted: bool = True, explore: float = 0.2):
         self._space = space
         self._rng = np.random.default_rng(seed)
         self._history = History()
         self._explore = explore
-        self._model = Surrogate(space, seed, assisted=pretrain > 0)
+        self._model = Surrogate(space, seed, assisted=assisted)
         self._stale = False
-        if pretrain:
-            self._model.pretrain(space.sample(pretrain, self._rng))
 
     def propose(self, n: int) -> np.ndarray:
-        """``n`` points: favourites first, then random ones. Random ones only as long as nothing was learned."""
+        """``n`` points, favourites first. Random ones only as long as nothing is known."""
         if self._stale:
             self._model.fit(*self._history.measured())
             self._stale = False
-        favourites = n - int(self._explore * n) if self._model.ready else 0
-        found = self._favourites(favourites) if favourites else self._space.sample(0, self._rng)
+        found = self._space.sample(0, self._rng)
+        if self._model.ready:
+            probes = int(self._explore * n)
+            found = self._favourites(n - probes)
+            found = np.concatenate([found, self._untried(probes)])
         random = draw(self._space, self._history, n - len(found), self._rng)
         return np.concatenate([found, self._history.propose(random)])
 
@@ -49,9 +53,19 @@ class XgbAuthor:
         self._history.observe(points, seconds)
         self._stale = self._stale or bool(np.isfinite(seconds).any())
 
+    def _screened(self, n: int) -> np.ndarray:
+        """New points, best first by the model."""
+        return screened(self._space, self._history, self._model.predict, n, self._rng, self._history.best(SEEDS))
+
+    def _untried(self, n: int) -> np.ndarray:
+        """The favourite of each sketch nobody has tried, best first; at most ``n``."""
+        pool = self._screened(n)
+        pool = pool[~np.isin(pool[:, 0], self._history.sketches())]
+        return self._history.propose(pool[np.sort(np.unique(pool[:, 0], return_index=True)[1])], n)
+
     def _favourites(self, n: int) -> np.ndarray:
         best = self._history.best(MOST)
-        pool = screened(self._space, self._history, self._model.predict, n, self._rng, best[:32])[:SHORTLIST]
+        pool = self._screened(n)[:SHORTLIST]
         if not len(pool):
             return pool
         scores, goal = self._model.predict(pool), self._model.best
@@ -62,4 +76,4 @@ class PlainXgbAuthor(XgbAuthor):
     """Without the estimate: the first batch is random, and the model sees knobs only."""
 
     def __init__(self, space: SearchSpace, seed: int = 0, *, explore: float = 0.2):
-        super().__init__(space, seed, pretrain=0, explore=explore)
+        super().__init__(space, seed, assisted=False, explore=explore)
