@@ -14,7 +14,7 @@ COPY = "def copy(a: i32[{n}], b: i32[{n}]):\n    for i in range({lo}, {hi}, {ste
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 5), st.integers(0, 20), st.integers(1, 3), st.integers(1, 9), st.sampled_from(["guard", "peel"]))
+@given(st.integers(0, 5), st.integers(0, 20), st.integers(1, 3), st.integers(1, 9), st.sampled_from(["guard", "peel", "clip"]))
 def test_every_extent_and_factor(lo: int, hi: int, step: int, factor: int, tail: str) -> None:
     kernel = kernel_of(COPY.format(n=20, lo=lo, hi=hi, step=step))
     sch = Schedule(kernel)
@@ -37,7 +37,7 @@ def test_peeled_tail_has_its_own_names() -> None:
 
 
 @pytest.mark.parametrize("size", range(7))
-@pytest.mark.parametrize("tail", ["guard", "peel"])
+@pytest.mark.parametrize("tail", ["guard", "peel", "clip"])
 def test_triangular_and_symbolic_loops(tail: str, size: int) -> None:
     kernel = NESTS["cholesky"]
     sch = Schedule(kernel)
@@ -46,10 +46,21 @@ def test_triangular_and_symbolic_loops(tail: str, size: int) -> None:
     assert_same(kernel, sch.kernel, {"N": size})
 
 
-def test_bounds_that_cross_do_not_run_the_tail() -> None:
+def test_clipped_tiles_have_no_guard_and_no_second_copy() -> None:
+    kernel = kernel_of(COPY.format(n=20, lo=0, hi=20, step=1))
+    sch = Schedule(kernel)
+    sch.split("i", 8, tail="clip")
+    sch.split("ii", 3, tail="clip")
+    assert not any(isinstance(s, If) for s in walk(sch.kernel.body))
+    assert str(find_loop(sch.kernel, "iii").hi) == "min(3, min(8, 20 - io * 8) - iio * 3)"
+    assert_same(kernel, sch.kernel)
+
+
+@pytest.mark.parametrize("tail", ["peel", "clip"])
+def test_bounds_that_cross_do_not_run_the_tail(tail: str) -> None:
     kernel = kernel_of("def f(a: i32[9]):\n    for i in range(9):\n        for j in range(i + 5, 9):\n            a[j] += 1")
     sch = Schedule(kernel)
-    sch.split("j", 4, tail="peel")  # at i = 8, j would run from 13 to 9
+    sch.split("j", 4, tail=tail)  # at i = 8, j would run from 13 to 9
     assert_same(kernel, sch.kernel)
 
 

@@ -214,3 +214,38 @@ def layer(a: f32[37, 23], b: f32[23, 45], bias: f32[45], c: f32[37, 45]):
     same_floats(s, k)
     again = replay(k, s.trace, machine)
     assert again.kernel == s.kernel
+
+
+ARRAY = """
+def product(a: i8[20, 40] @ "spad", b: i8[40, 24] @ "spad", c: i32[20, 24] @ "acc"):
+    for i in range(20):
+        for j in range(24):
+            for k in range(40):
+                c[i, j] += a[i, k] * b[k, j]
+"""
+
+
+def clipped(block: int, tile: int) -> Schedule:
+    """A product in blocks that are cut into tiles, the last block and the last tile smaller."""
+    sch = Schedule(kernel_of(ARRAY), load_machine("gemmini"))
+    for buffer in "abc":  # rows of 16 elements
+        sch.layout(buffer, "1/16 0 1")
+    io, ii = sch.split("i", block, "clip")
+    tiles = [sch.split(loop, tile, "clip") for loop in (ii, "j", "k")]
+    sch.reorder(io, *(outer for outer, _ in tiles), *(inner for _, inner in tiles))
+    sch.tensorize(tiles[0][1], "matmul")
+    return sch
+
+
+def test_an_axis_of_any_extent_takes_clipped_tiles() -> None:
+    """The instruction is called with the extents as sizes: what they are at the end is computed there."""
+    sch = clipped(12, 16)
+    (call,) = calls(sch)
+    assert [v.name for v in call.kernel.sizes] == ["i_n", "j_n", "k_n"]
+    assert_same(kernel_of(ARRAY), sch.kernel)
+    assert replay(kernel_of(ARRAY), sch.trace, load_machine("gemmini")).kernel == sch.kernel
+
+
+def test_clipped_tiles_may_not_exceed_the_axis() -> None:
+    with pytest.raises(ScheduleError, match=r"takes upto\(16\) iterations, loop .* runs min"):
+        clipped(20, 17)

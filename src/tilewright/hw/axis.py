@@ -27,6 +27,12 @@ class AxisRule:
                 return 0 < n <= self.extent and n % self.multiple == 0
         return n == self.extent
 
+    def accepts_all(self, lo: int | None, hi: int | None) -> bool:
+        """Whether the hardware can execute every number of iterations in lo..hi (None: not known)."""
+        if lo is None or hi is None:
+            return False
+        return all(self.accepts(n) for n in ((lo, hi) if self.rule == UPTO else range(lo, hi + 1)))
+
     def __str__(self) -> str:
         match self.rule:
             case "fixed":

@@ -28,6 +28,8 @@ from tilewright.hw.state import Need, State
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir import types as ty
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.simplify import Simplifier
 from tilewright.ir.types import DType
 from tilewright.util.errors import Location, MachineError
 
@@ -139,6 +141,18 @@ class Instruction:
                 )
         return _shrunk(self.kernel, {**self.extents, **extents})
 
+    def sized(self, extents: Mapping[str, ex.Expr]) -> tuple[st.Kernel, tuple[ex.Expr, ...]]:
+        """The semantics for ``extents`` that need not be constants, and the sizes to call it with.
+
+        Every axis whose extent is not a constant becomes a size ``<axis>_n`` of the kernel. MachineError if the hardware
+        does not accept a constant extent.
+        """
+        given = {n: e for n, e in extents.items() if not isinstance(e, ex.Const)}
+        kernel = self.kernel_for({n: int(e.value) for n, e in extents.items() if isinstance(e, ex.Const)})
+        if not given:
+            return kernel, ()
+        return _with_sizes(kernel, {n: ex.Var(f"{n}_n") for n in given}), tuple(given.values())
+
     def __str__(self) -> str:
         return f"{self.name}({', '.join(map(str, self.operands))})"
 
@@ -236,6 +250,27 @@ def _shrunk(k: st.Kernel, extents: Mapping[str, int]) -> st.Kernel:
     reach = accessed(smaller)
     args = {b.name: b.with_(shape=tuple(ex.idx(hi + 1) for _, hi in reach[b.name])) if b.name in reach else b for b in k.args}
     return smaller.with_(args=tuple(args.values()), body=st.replace_buffers(smaller.body, args))
+
+
+def _with_sizes(k: st.Kernel, sizes: Mapping[str, ex.Var]) -> st.Kernel:
+    """``k`` with the loops called as ``sizes`` as long as those, and operands just large enough."""
+
+    def stmt(s: st.Stmt) -> st.Stmt | None:
+        return replace(s, hi=sizes[s.name]) if isinstance(s, st.For) and s.name in sizes else None
+
+    last = {f.name: sizes.get(f.name, f.hi) - 1 for f in st.loops(k)}
+    scope = Simplifier({v.name: (1, None) for v in sizes.values()})
+    args: dict[str, Buffer] = {b.name: b for b in k.args}
+    for s in st.walk(k.body):
+        used = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
+        used += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
+        for name, indices in used:
+            moving = [ex.free_vars(i) & sizes.keys() for i in indices]
+            shape = (scope.expr(ex.substitute(i, last) + 1) if m else n for i, m, n in zip(indices, moving, args[name].shape, strict=True))
+            args[name] = args[name].with_(shape=tuple(shape))
+    body = st.replace_buffers(st.map_stmts(k.body, stmt), args)
+    assert isinstance(body, st.Block)  # the kind of a statement stays
+    return k.with_(args=tuple(args.values()), body=body, sizes=tuple(sizes.values()))
 
 
 def _named(what: str, name: str, items: Sequence[Any], owner: str) -> Any:

@@ -404,7 +404,7 @@ class IndexScope:
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op in ("min", "max"):
                 rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
-                proofs = (self.nonneg(rest.plus(_read(x), c), depth - 1) for x in (atom.a, atom.b))
+                proofs = (self.nonneg(rest.plus(_read(x), c), depth) for x in (atom.a, atom.b))
                 if all(proofs) if (atom.op == "min") == (c > 0) else any(proofs):
                     return True
         return False
@@ -445,7 +445,15 @@ class IndexScope:
             if isinstance(atom, Binary) and atom.op in ("min", "max") and (atom.op == "min") == (c > 0):
                 rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
                 return [f for x in (atom.a, atom.b) for f in self._split_extrema(rest.plus(_read(x), c))]
-        return [a]
+        return [a, *self._multiplied_out(a)]
+
+    def _multiplied_out(self, a: Linear) -> list[Linear]:
+        """What ``c * (x // d) + r >= 0`` says about ``x``: ``c * x + d * r >= 0`` (for c > 0), which bounds can use."""
+        for atom, c in a.terms.items():
+            if isinstance(atom, Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0 and c > 0:
+                rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+                return self._split_extrema(rest.times(int(atom.b.value)).plus(_read(atom.a), c))
+        return []
 
     # --- rendering --------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Block, For, Span, Stmt, Store, Window
 from tilewright.schedule.nest import trip_count
+from tilewright.schedule.region import largest_extent
 
 _COMMUTATIVE = ("+", "*", "min", "max", "&", "|", "^")
 
@@ -32,9 +33,12 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Extents of the instruction's loops in this use, and the part of a program buffer each operand is."""
+    """Extents of the instruction's loops in this use, and the part of a program buffer each operand is.
 
-    extents: dict[str, int]
+    An extent that is not constant (the loop of a clipped tile) is an expression at the place of the nest.
+    """
+
+    extents: dict[str, Expr]
     windows: dict[str, Window]
 
 
@@ -69,16 +73,18 @@ def unify(scope: Simplifier, program: Chain, body: Chain, accepts: Mapping[str, 
     a loop that accepts one iteration may stay without partner.
     """
     best = Mismatch("")
-    trips = {f.name: trip_count(f) for f in program.loops}
-    unknown = next((f for f in program.loops if trips[f.name] is None), None)
+    trips = {f.name: _trips(scope, f) for f in program.loops}
+    inside = {f.name for f in program.loops}
+    unknown = next((f for f in program.loops if f.step != 1 and not isinstance(trips[f.name], Const)), None)
+    unknown = unknown or next((f for f in program.loops if ex.free_vars(trips[f.name]) & inside), None)
     if unknown is not None:
-        return Mismatch(f"loop {unknown.name} runs {unknown.extent} iterations, which is not a constant (peel its tail)")
+        return Mismatch(f"loop {unknown.name} runs {unknown.extent} iterations, which is not known before the nest (peel its tail)")
     if len(program.loops) > len(body.loops):
         return Mismatch(f"the nest has {len(program.loops)} loops, the instruction {len(body.loops)}")
     for chosen in permutations(body.loops, len(program.loops)):
         partner = dict(zip((t.name for t in chosen), program.loops, strict=True))
-        extents = {t.name: trips[partner[t.name].name] or 0 if t.name in partner else 1 for t in body.loops}
-        wrong = next((t for t in body.loops if not accepts[t.name].accepts(extents[t.name])), None)  # type: ignore[attr-defined]
+        extents = {t.name: trips[partner[t.name].name] if t.name in partner else ex.idx(1) for t in body.loops}
+        wrong = next((t for t in body.loops if not accepts[t.name].accepts_all(*_range(scope, extents[t.name]))), None)  # type: ignore[attr-defined]
         if wrong is not None:
             got = f"loop {partner[wrong.name].name} runs {extents[wrong.name]}" if wrong.name in partner else "no loop is left for it"
             result: Match | Mismatch = Mismatch(f"axis {wrong.name} takes {accepts[wrong.name]} iterations, {got}", 1)
@@ -91,19 +97,34 @@ def unify(scope: Simplifier, program: Chain, body: Chain, accepts: Mapping[str, 
     return best
 
 
+def _trips(scope: Simplifier, f: For) -> Expr:
+    """Iterations of ``f``: a constant where they are known."""
+    count = trip_count(f)
+    return scope.expr(f.extent) if count is None else ex.idx(count)
+
+
+def _range(scope: Simplifier, extent: Expr) -> tuple[int | None, int | None]:
+    """The least and the largest value of ``extent``, as far as they can be proven."""
+    if isinstance(extent, Const):
+        return int(extent.value), int(extent.value)
+    runs = scope.nonneg(scope.linear(extent).plus(Linear({}, 1), -1))
+    return 1 if runs else None, largest_extent(scope, ex.idx(0), extent)
+
+
 Pairs = tuple[tuple[Load, Load], ...]
 
 
 class _Unifier:
     """One assignment of loops: instruction accesses are compared with program accesses in common variables."""
 
-    def __init__(self, scope: Simplifier, program: Chain, body: Chain, partner: Mapping[str, For], extents: dict[str, int]):
+    def __init__(self, scope: Simplifier, program: Chain, body: Chain, partner: Mapping[str, For], extents: dict[str, Expr]):
         self.program, self.body, self.extents = program, body, extents
         self.axes = {t.name: Var(f"axis {t.name}") for t in body.loops}
         # An axis of one iteration moves nothing: it must not make accesses look different.
-        self.place: dict[str, Expr] = {t: v if extents[t] > 1 else ex.idx(0) for t, v in self.axes.items()}
+        self.place: dict[str, Expr] = {t: ex.idx(0) if extents[t] == ex.idx(1) else v for t, v in self.axes.items()}
         self.env = {f.name: f.lo + self.place[t] * f.step for t, f in partner.items()}
-        ranges = {**scope.ranges, **{v.name: (0, extents[t] - 1) for t, v in self.axes.items()}}
+        ends = {t: largest_extent(scope, ex.idx(0), e) for t, e in extents.items()}
+        ranges = {**scope.ranges, **{v.name: (0, None if (n := ends[t]) is None else n - 1) for t, v in self.axes.items()}}
         self.scope = Simplifier(ranges, list(scope.facts))
         self.mismatch = Mismatch("")
 
@@ -187,10 +208,10 @@ class _Unifier:
         found = self._assign([x for x in mine if x], [x for x in theirs if x], extents)
         return None if found is None else Window(p.buffer, found)
 
-    def _extent(self, e: Expr) -> int:
-        """Elements of the operand's dimension that the body reaches (from 0)."""
-        high = self.scope.bounds(self._theirs(e))[1]
-        return 1 if high is None else high + 1
+    def _extent(self, e: Expr) -> Expr:
+        """Elements of the operand's dimension that the body reaches (from 0): its indices do not fall along an axis."""
+        last = ex.substitute(e, {t: n - 1 for t, n in self.extents.items()})
+        return self.scope.expr(last + 1)
 
     def _split(self, a: Linear) -> tuple[dict[Expr, int], Linear] | None:
         """The part that moves with the axes, and the rest; None if an axis is inside a quotient or the like."""
@@ -202,7 +223,7 @@ class _Unifier:
         return moving, Linear(rest, a.const)
 
     def _assign(
-        self, mine: list[tuple[dict[Expr, int], Linear]], theirs: list[tuple[dict[Expr, int], Linear]], extents: list[int]
+        self, mine: list[tuple[dict[Expr, int], Linear]], theirs: list[tuple[dict[Expr, int], Linear]], extents: list[Expr]
     ) -> tuple[Expr | Span, ...] | None:
         if not mine:
             return () if not theirs else None
@@ -211,7 +232,7 @@ class _Unifier:
             below = self._assign(rest, theirs[1:], extents[1:])
             if below is not None:
                 lo = self.scope.render(base.plus(theirs[0][1], -step))
-                return (Span(lo, ex.idx(extents[0]), step), *below)
+                return (Span(lo, extents[0], step), *below)
         if not moving and (below := self._assign(rest, theirs, extents)) is not None:
             return (self.scope.render(base), *below)
         return None
@@ -224,7 +245,7 @@ class _Unifier:
             return Mismatch(f"{mine.buffer.name} is written and is also operand {shared[0]}", 7)
         if mine.op is None:
             used = {x for e in mine.indices for x in self._mine(e).terms}
-            lost = [t for t, v in self.axes.items() if v not in used and self.extents[t] > 1]
+            lost = [t for t, v in self.axes.items() if v not in used and self.extents[t] != ex.idx(1)]
             if lost:
                 return Mismatch(f"axis {lost[0]} stores to one element several times", 7)
         return None

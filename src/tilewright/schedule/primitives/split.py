@@ -12,7 +12,7 @@ from tilewright.schedule.nest import copied, fresh, get_loop, names, range_text,
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
-TAILS = ("exact", "guard", "peel")
+TAILS = ("exact", "guard", "peel", "clip")
 
 
 @primitive
@@ -20,7 +20,8 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact", align: bo
     """Split ``loop`` into an outer loop and an inner loop of ``factor`` iterations.
 
     ``tail`` says what happens when the extent is no multiple of the factor: "exact" refuses,
-    "guard" puts ``if`` around the body, "peel" runs the remaining iterations in a loop after.
+    "guard" puts ``if`` around the body, "peel" runs the remaining iterations in a loop after, "clip" lets the
+    inner loop of the last tile run fewer iterations.
     With ``align`` (and "guard") tiles begin at multiples of the factor rather than at the lower bound: what
     tiling a skewed loop needs, whose lower bound moves.
     Returns (outer, inner), or (outer, inner, tail) when a tail loop was peeled. The order of
@@ -49,6 +50,8 @@ def split(kernel: Kernel, loop: str, factor: int, tail: str = "exact", align: bo
             hint='use tail="guard" or tail="peel", or another factor',
             location=f.loc,
         )
+    if tail == "clip" and not multiple:
+        return replace_stmt(kernel, f, _clipped(f, outer, inner, factor)), (outer.name, inner.name)
     if multiple or tail == "guard":
         return replace_stmt(kernel, f, _tiled(f, outer, inner, factor, guard=not multiple)), (outer.name, inner.name)
     return _peeled(kernel, f, outer, inner, factor, taken)
@@ -60,7 +63,7 @@ def _aligned(f: For, outer: Var, inner: Var, factor: int, tail: str) -> For:
     index = outer * factor + inner
     inside = ex.logical("and", ex.compare("<=", f.lo, index), ex.compare("<", index, f.hi))
     body = Block((If(inside, substituted(f.body, {f.name: index}), loc=f.loc),))
-    return _two_loops(f, (outer, f.lo // factor, (f.hi + (factor - 1)) // factor), (inner, factor), body)
+    return _two_loops(f, (outer, f.lo // factor, (f.hi + (factor - 1)) // factor), (inner, ex.idx(factor)), body)
 
 
 def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr | None = None) -> For:
@@ -72,12 +75,19 @@ def _tiled(f: For, outer: Var, inner: Var, factor: int, guard: bool, tiles: Expr
     count = trip_count(f)
     if tiles is None:
         tiles = ex.idx(-(-count // factor)) if count is not None else (f.extent + (factor - 1)) // factor
-    return _two_loops(f, (outer, ex.idx(0), tiles), (inner, factor), body)
+    return _two_loops(f, (outer, ex.idx(0), tiles), (inner, ex.idx(factor)), body)
 
 
-def _two_loops(f: For, outer: tuple[Var, Expr, Expr], inner: tuple[Var, int], body: Block) -> For:
+def _clipped(f: For, outer: Var, inner: Var, factor: int) -> For:
+    """The two loops with as many inner iterations as are left, at most ``factor``."""
+    left = f.extent - outer * factor
+    body = substituted(f.body, {f.name: f.lo + (outer * factor + inner) * f.step})
+    return _two_loops(f, (outer, ex.idx(0), (f.extent + (factor - 1)) // factor), (inner, ex.binary("min", ex.idx(factor), left)), body)
+
+
+def _two_loops(f: For, outer: tuple[Var, Expr, Expr], inner: tuple[Var, Expr], body: Block) -> For:
     """The loops that take the place of ``f``, with the kinds that still hold."""
-    inner_loop = replace(f, var=inner[0], lo=ex.idx(0), hi=ex.idx(inner[1]), body=body, step=1)
+    inner_loop = replace(f, var=inner[0], lo=ex.idx(0), hi=inner[1], body=body, step=1)
     outer_loop = replace(f, var=outer[0], lo=outer[1], hi=outer[2], step=1)
     # Tiles of a vector run one after the other; iterations within a parallel tile do, too.
     if f.kind is LoopKind.VECTOR:

@@ -10,10 +10,10 @@ from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const, Expr, Var
 from tilewright.ir.linear import TRUE
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Call, Kernel, Span, Window
+from tilewright.ir.stmt import Call, Kernel, Window
 from tilewright.schedule.nest import loop_place, replace_stmt
 from tilewright.schedule.primitive import primitive
-from tilewright.schedule.region import scope_at
+from tilewright.schedule.region import largest_extent, scope_at
 from tilewright.schedule.unify import Match, Mismatch, chain_of, unify
 from tilewright.util.errors import ScheduleError
 
@@ -57,8 +57,8 @@ def tensorize(kernel: Kernel, loop: str, instruction: str, machine: Machine | No
             )
         _check_memories(instr, found, machine, subject)
         _check_constraints(scope, instr, found, {b.name for b in kernel.args}, subject)
-        callee = instr.kernel_for(found.extents)
-        call = Call(callee, (), tuple(found.windows[p.name] for p in callee.args), program.loops[0].loc)
+        callee, sizes = instr.sized(found.extents)
+        call = Call(callee, sizes, tuple(found.windows[p.name] for p in callee.args), program.loops[0].loc)
     return replace_stmt(kernel, place.node, call), ()
 
 
@@ -79,7 +79,7 @@ def _check_memories(instr: Instruction, found: Match, machine: Machine, subject:
 def _check_constraints(scope: Simplifier, instr: Instruction, found: Match, arguments: set[str], subject: str) -> None:
     from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange
 
-    known: dict[str, Expr] = {f"{axis}.extent": ex.idx(n) for axis, n in found.extents.items()}
+    known: dict[str, Expr] = {f"{axis}.extent": n for axis, n in found.extents.items()}
     for name, w in found.windows.items():
         base, strides = _address(scope, w, w.buffer.name in arguments)
         known[f"{name}.base"] = base * w.buffer.dtype.nbytes
@@ -110,7 +110,8 @@ def _address(scope: Simplifier, w: Window, argument: bool) -> tuple[Expr, list[E
     """Address of the window's first element (in elements, from an aligned origin), and the stride of each span."""
     b: Buffer = w.buffer
     lanes = [Var(f"lane {d}") for d in range(len(w.spans))]
-    inner = Simplifier({**scope.ranges, **{v.name: (0, _last(s)) for v, s in zip(lanes, w.spans, strict=True)}}, list(scope.facts))
+    ends = [largest_extent(scope, ex.idx(1), s.extent) for s in w.spans]
+    inner = Simplifier({**scope.ranges, **{v.name: (0, n) for v, n in zip(lanes, ends, strict=True)}}, list(scope.facts))
     index = w.element(tuple(lanes))
     physical = b.layout.physical_index(index) if b.layout else index
     shape = b.physical_shape()
@@ -129,7 +130,3 @@ def _address(scope: Simplifier, w: Window, argument: bool) -> tuple[Expr, list[E
     start = scope.expr(ex.substitute(address, {v.name: ex.idx(0) for v in lanes}))
     origin = Var(f"{b.name}.address")
     return start + (origin if argument else origin * (_ALIGNMENT // b.dtype.nbytes)), strides
-
-
-def _last(s: Span) -> int | None:
-    return int(s.extent.value) - 1 if isinstance(s.extent, Const) else None
