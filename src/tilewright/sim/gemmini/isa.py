@@ -455,14 +455,20 @@ FORMATS = (
 
 def encode(command: Command) -> tuple[int, int, int]:
     """``(funct, rs1, rs2)`` of a command; MachineError if a field does not fit, or for ``Fence``, which has no word."""
+    word = format_of(command).word
+    return word.funct7, *word.registers(quantities(command))
+
+
+def format_of(command: Command) -> Format:
+    """The format that encodes ``command``; MachineError for ``Fence``, which has none."""
     for f in FORMATS:
         if type(command) is f.command and all(getattr(command, n) == v for n, v in f.fixed):
-            rs1, rs2 = f.word.registers(_quantities(command))
-            return f.word.funct7, rs1, rs2
+            return f
     raise MachineError(f"{command} has no custom-3 word", hint="a fence is the RISC-V instruction `fence`; mvins are 0, 1 and 2")
 
 
-def _quantities(command: Command) -> dict[str, int]:
+def quantities(command: Command) -> dict[str, int]:
+    """What the fields of the command's registers hold, by the names that its format uses (``"local.rows"``)."""
     out: dict[str, int] = {}
     for field in fields(command):  # type: ignore[arg-type]
         value = getattr(command, field.name)

@@ -1,0 +1,53 @@
+"""C to a bare-metal RV64 executable, by the C compiler of the ``ziglang`` wheel: no cross compiler has to be installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from tilewright.hw.machine import Target
+from tilewright.util.errors import CodegenError, RuntimeFailure
+
+#: rv64gc: what the field's simulators run by default.
+GENERIC = Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c"))
+
+
+def compile_program(sources: Mapping[str, str], target: Target = GENERIC, *, options: tuple[str, ...] = ("-O2",)) -> bytes:
+    """The ELF file of C files given as name -> text, linked with the start-up code and the host interface (htif.h).
+
+    The program has an ``int main(void)``; what it returns is the exit code. Floats are rounded after each operation.
+    RuntimeFailure when ziglang is not installed; CodegenError with the compiler's message when it refuses the program.
+    """
+    if importlib.util.find_spec("ziglang") is None:
+        raise RuntimeFailure("no C compiler for RISC-V: the package ziglang is not installed", hint="pip install 'tilewright[riscv]'")
+    cpu = target.cpu.replace("-", "_") + "".join(f"+{f}" for f in target.features)
+    with tempfile.TemporaryDirectory() as folder, as_file(files(__package__) / "support") as support:
+        for name, text in sources.items():
+            (Path(folder) / name).write_text(text)
+        command = [
+            *(sys.executable, "-m", "ziglang", "cc", "-target", "riscv64-freestanding-none", f"-mcpu={cpu}", "-mcmodel=medany"),
+            *(
+                "-std=c11",
+                "-ffreestanding",
+                "-fno-builtin",
+                "-ffp-contract=off",
+                "-fno-sanitize=all",
+                "-nostdlib",
+                "-static",
+                f"-I{support}",
+            ),
+            *(f"-Wl,-T,{support / 'link.ld'}", *options),
+            *(str(support / "start.S"), str(support / "htif.c"), *sources, "-o", "program.elf"),
+        ]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, "ZIG_LOCAL_CACHE_DIR": folder}
+        )
+        if done.returncode:
+            raise CodegenError(f"the RISC-V C compiler refuses the program:\n{done.stderr.strip()[-4000:]}")
+        return (Path(folder) / "program.elf").read_bytes()
