@@ -169,6 +169,15 @@ def test_budgets_too_small_are_refused(tmp_path: Path) -> None:
         tune_network(network(), records=tmp_path / "r.db", seconds=1e-9, executor=Stub())
 
 
+def test_when_every_candidate_fails_the_reason_is_said(tmp_path: Path) -> None:
+    class Broken(Stub):
+        def outcome(self, job: Job) -> Outcome:
+            return Outcome("crash", message="exited with status 1 (no such linker) while it was built")
+
+    with pytest.raises(TuneError, match=r"no candidate for .* works \(.* crash\): exited with status 1 \(no such linker\)"):
+        tune_network(network(), records=tmp_path / "r.db", trials=4, executor=Broken())
+
+
 def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(step=10)
     monkeypatch.setattr("tilewright.tune.network.time", SimpleNamespace(monotonic=lambda: next(clock)))

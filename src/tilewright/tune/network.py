@@ -242,7 +242,10 @@ class _Tuner:
                 scheduler.observe(chosen, search.bar if search is not None else 0.0, exhausted=exhausted)
                 if progress is not None:
                     progress(self._progress(self.entries[chosen], scheduler))
-            if not any(e.search is not None and e.search.best is not None for e in self.entries):
+            tried = [e.search for e in self.entries if e.search is not None and e.search.everything()]
+            if not any(s.best is not None for s in tried):
+                if tried:
+                    raise tried[0].hopeless()
                 raise TuneError(
                     f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
                 )

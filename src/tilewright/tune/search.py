@@ -113,6 +113,11 @@ class Search:
         counts = Counter(t.outcome.status for t in self.everything())
         return ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
+    def hopeless(self) -> TuneError:
+        """What to raise when nothing that was tried works."""
+        first = next((t.outcome.message for t in self.everything()), "")
+        return TuneError(f"no candidate for {self.space.kernel.name} works ({self.failures() or 'none was tried'}): {first}")
+
     # --- steps --------------------------------------------------------------------------------
 
     def resume(self) -> int:
@@ -148,8 +153,7 @@ class Search:
         The winner of earlier sessions takes part, so that it is kept or beaten in the same rounds.
         """
         if self.best is None:
-            first = next((t.outcome.message for t in self.everything()), "")
-            raise TuneError(f"no candidate for {self.space.kernel.name} works ({self.failures() or 'none was tried'}): {first}")
+            raise self.hopeless()
         has_baseline = self.start is not None and self.start.outcome.ok
         contenders = self._contenders()
         outcomes = self.executor.compare([self._job(t.array) for t in contenders], rounds_for([t.seconds for t in contenders]))
