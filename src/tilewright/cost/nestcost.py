@@ -42,6 +42,9 @@ class NestModel:
     whole cycles and whole lines; without it the result is smooth between kinks, for searches that follow gradients.
     """
 
+    #: Steps, operations, then by level words, words held and instances: what does not depend on the machine's parameters.
+    traffic: Tape
+
     def __init__(self, layer: Kernel, nest: LoopNest, hierarchy: Hierarchy, rounded: bool = True):
         self.program = read(mapping_program(layer, nest))
         self.hierarchy, self.rounded = hierarchy, rounded
@@ -73,29 +76,70 @@ class NestModel:
         return NestCost(cycles, energy, words, held, instances)
 
     def _formulas(self, steps: Formula) -> list[Formula]:
-        g, h = self.graph, self.hierarchy
-        parameters = {p: g.var(p) for p in h.parameters}
-        operations = self.graph.product(x.trips for x in self.program.statements[0].loops)
-        cycles, energy = steps, operations * h.rate(h.arithmetic, parameters)
-        words, held, instances = [], [], []
-        for s in h.levels:
+        g = self.graph
+        operations = g.product(x.trips for x in self.program.statements[0].loops)
+        words, held, instances, paid = [], [], [], []
+        for s in self.hierarchy.levels:
             own = [m for m in self.movements if m.level == s.name]
             words.append(g.sum(m.reads + m.fills + m.updates for m in own))
             held.append(g.sum(m.held for m in own))
             instances.append(own[0].instances if own else g.const(1))
-            energy = energy + self._energy(s, own, parameters)
-            if s.words_per_cycle is not None:
-                rate = h.rate(s.words_per_cycle, parameters) * instances[-1]
-                cycles = g.max(cycles, g.ceildiv(words[-1], rate) if self.rounded else g.div(words[-1], rate))
-        return [cycles, energy, *words, *held, *instances]
+            paid.append(self._paid(s, own) if self.rounded else words[-1])
+        traffic = _Traffic(steps, operations, words, instances, paid)
+        self.traffic = Tape([steps, operations, *words, *held, *instances])
+        return [*_roofline(g, self.hierarchy, traffic, self.rounded), *words, *held, *instances]
 
-    def _energy(self, s: Storage, own: Sequence[Movement], parameters: Mapping[str, Formula]) -> Formula:
-        """Each kind of access of each tensor fills its own lines."""
+    def _paid(self, s: Storage, own: Sequence[Movement]) -> Formula:
+        """Words in whole lines: each kind of access of each tensor fills its own."""
         g = self.graph
-        line = g.lift(self.hierarchy.rate(s.line, parameters))
-        counts = [c for m in own for c in (m.reads, m.fills, m.updates)]
-        paid = [g.ceildiv(c, line) * line for c in counts] if self.rounded else counts
-        return g.sum(paid) * self.hierarchy.rate(s.energy, parameters)
+        line = g.lift(self.hierarchy.rate(s.line, {p: g.var(p) for p in self.hierarchy.parameters}))
+        return g.sum(g.ceildiv(c, line) * line for m in own for c in (m.reads, m.fills, m.updates))
+
+
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """What a mapping does whatever the machine's parameters; a list has one entry for each level, the outermost first."""
+
+    steps: Formula
+    operations: Formula
+    words: Sequence[Formula]
+    instances: Sequence[Formula]
+    paid: Sequence[Formula]
+
+
+def _roofline(g: Graph, h: Hierarchy, t: _Traffic, rounded: bool) -> tuple[Formula, Formula]:
+    """Cycles and energy."""
+    parameters = {p: g.var(p) for p in h.parameters}
+    cycles, energy = t.steps, t.operations * h.rate(h.arithmetic, parameters)
+    for s, words, instances, paid in zip(h.levels, t.words, t.instances, t.paid, strict=True):
+        energy = energy + paid * h.rate(s.energy, parameters)
+        if s.words_per_cycle is not None:
+            rate = h.rate(s.words_per_cycle, parameters) * instances
+            cycles = g.max(cycles, g.ceildiv(words, rate) if rounded else g.div(words, rate))
+    return cycles, energy
+
+
+class Roofline:
+    """The part of :class:`NestModel` (not ``rounded``) that depends on the machine, for traffic that is known.
+
+    A search that changes one layer, or only the machine, need not count the words of all the others again.
+    """
+
+    def __init__(self, hierarchy: Hierarchy):
+        g = Graph()
+        names = [s.name for s in hierarchy.levels]
+        words, instances = ([g.var(f"{kind}.{n}") for n in names] for kind in ("words", "instances"))
+        traffic = _Traffic(g.var("steps"), g.var("operations"), words, instances, words)
+        self._tape = Tape(_roofline(g, hierarchy, traffic, rounded=False))
+
+    def __call__(
+        self, steps: Any, operations: Any, words: Mapping[str, Any], instances: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        """Cycles and pJ for ``words`` and ``instances`` by name of level. Values broadcast against each other."""
+        env = {"steps": steps, "operations": operations, **parameters}
+        env |= {f"words.{n}": w for n, w in words.items()} | {f"instances.{n}": w for n, w in instances.items()}
+        cycles, energy = self._tape(env)
+        return cycles, energy
 
 
 @dataclass(slots=True)

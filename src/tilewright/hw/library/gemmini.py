@@ -11,6 +11,7 @@ from __future__ import annotations
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import require, stride
 from tilewright.hw.emit import Bits, RoCC, Steps
+from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.machine import Machine, Target
@@ -233,4 +234,26 @@ def hierarchy(name: str = "gemmini") -> Hierarchy:
         ),
         arithmetic=0.5608,
         parameters=("dim", "scratchpad_bytes", "accumulator_bytes"),
+    )
+
+
+#: Loop orders at main memory: the weights stay (a window moves down or across), the inputs stay, the results stay (likewise). No other
+#: order moves fewer words: a tensor stays while the innermost loops do not move it, and one loop inside moves a window.
+ORDERS = ("KCRSNQP", "KCRSNPQ", "CRSNPQK", "KNPQCSR", "KNPQCRS")
+
+
+def family(name: str = "gemmini", dim: int = 128) -> Family:
+    """Machines of any size up to ``dim`` x ``dim`` units, weights stationary: channels on rows and columns, memories in steps of 1 KB."""
+    return Family(
+        name,
+        hierarchy(name),
+        keeps=("WIO", "WI", "O", "W"),
+        orders=(ORDERS, ("",), ("KCRSNQP",), ("",)),
+        spatial=("", "K", "C", ""),
+        fanout=(1, dim, dim, 1),
+        parameters=(
+            Parameter("dim", (lambda u, _: u.units["L2"], lambda u, _: u.units["L1"]), most=dim),
+            Parameter("scratchpad_bytes", (lambda u, _: u.held["L2"],), step=1024, least=1024),
+            Parameter("accumulator_bytes", (lambda u, m: u.held["L1"] * m["dim"] * 4,), step=1024, least=1024),
+        ),
     )

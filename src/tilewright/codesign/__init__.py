@@ -1,0 +1,1 @@
+"""Machines and mappings searched together: map spaces, evaluation of populations, searches, baselines."""

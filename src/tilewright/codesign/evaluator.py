@@ -1,0 +1,149 @@
+"""Costs of populations of points: words moved (whatever the machine), the smallest machine, its cycles and energy.
+
+All numbers come from one :class:`~tilewright.cost.nestcost.NestModel` for each loop order (not rounded: whole lines and cycles would
+make tile sizes jump). Layers are rows like any others: their sizes are products of factors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tilewright.codesign.layer import KERNEL, STEPS
+from tilewright.codesign.mapspace import MapSpace
+from tilewright.cost.nestcost import NestModel, Roofline
+from tilewright.hw.family import Use
+
+#: Rows evaluated together: their intermediate values stay in the cache.
+BLOCK = 4096
+#: Of a parameter's need, what rounding errors may add.
+SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What mappings do on any machine of a family; arrays of one shape, by name of level.
+
+    ``words`` accessed, those ``held`` by one of ``instances``, ``units`` side by side below; ``steps`` one after the other.
+    """
+
+    words: Mapping[str, np.ndarray]
+    held: Mapping[str, np.ndarray]
+    instances: Mapping[str, np.ndarray]
+    units: Mapping[str, np.ndarray]
+    steps: np.ndarray
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> Usage:
+        """The same with every array changed alike: a selection, another shape."""
+        words, held, instances, units = ({k: change(v) for k, v in d.items()} for d in (self.words, self.held, self.instances, self.units))
+        return Usage(words, held, instances, units, change(self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """``cycles`` and ``energy`` (pJ) of one run of each layer [n, layers] on ``hardware`` ([n] each); whether it ``fits`` them [n]."""
+
+    cycles: np.ndarray
+    energy: np.ndarray
+    hardware: Mapping[str, np.ndarray]
+    fits: np.ndarray
+
+
+class Evaluator:
+    """Evaluates points of one ``space``."""
+
+    def __init__(self, space: MapSpace):
+        self.space = space
+        self._roofline = Roofline(space.family.hierarchy)
+        self._operations = np.array([x.operations for x in space.layers], dtype=np.float64)
+        self._names = [s.name for s in space.family.hierarchy.levels]
+        self._knobs = [c.knob for c in space.columns]
+        #: Columns that are 1 in every point stay numbers: what they multiply costs nothing.
+        self._fixed = {n for n, c in enumerate(space.columns) if all(x.sizes[c.dim] == 1 for x in space.layers)}
+        self._units = {
+            s.name: [n for n, c in enumerate(space.columns) if c.spatial and c.depth == depth]
+            for depth, s in zip(reversed(range(len(self._names))), space.family.hierarchy.levels, strict=True)
+        }
+
+    @cached_property
+    def models(self) -> tuple[NestModel, ...]:
+        """A model for each loop order."""
+        return tuple(NestModel(KERNEL, s, self.space.family.hierarchy, rounded=False) for s in self.space.structures)
+
+    def usage(self, points: np.ndarray) -> Usage:
+        """What ``points`` [n, layers, width] do on any machine."""
+        n = len(points)
+        rows = points.reshape(n * len(self.space.layers), -1)
+        layers = np.tile(np.arange(len(self.space.layers)), n)
+        return self.rows(rows, layers).map(lambda v: v.reshape(n, -1))
+
+    def rows(self, rows: np.ndarray, layers: np.ndarray) -> Usage:
+        """The same for mappings ``rows`` [m, width] of ``layers`` [m]."""
+        levels = len(self._names)
+        out = np.empty((1 + 3 * levels, len(rows)))
+        order = rows[:, -1]
+        for k in range(self.space.orders):
+            own = np.flatnonzero(order == k) if self.space.orders > 1 else np.arange(len(rows))
+            for start in range(0, len(own), BLOCK):
+                part = own[start : start + BLOCK]
+                steps, _, *rest = self.models[k].traffic(self._environment(rows[part], layers[part]))
+                out[0, part] = steps
+                for at, value in enumerate(rest):
+                    out[1 + at, part] = value
+        units = {s: rows[:, c].prod(axis=1).astype(np.float64) for s, c in self._units.items()}
+        words, held, instances = (dict(zip(self._names, out[1 + k * levels : 1 + (k + 1) * levels], strict=True)) for k in range(3))
+        return Usage(words, held, instances, units, out[0])
+
+    def _environment(self, rows: np.ndarray, layers: np.ndarray) -> dict[str, np.ndarray | int]:
+        columns = np.ascontiguousarray(rows[:, :-1].T, dtype=np.float64)
+        env: dict[str, np.ndarray | int] = {k: 1 if n in self._fixed else columns[n] for n, k in enumerate(self._knobs)}
+        for n, name in enumerate(STEPS):
+            values = self.space.steps[:, n]
+            env[name] = int(values[0]) if (values == values[0]).all() else values[layers].astype(np.float64)
+        return env
+
+    def needs(self, usage: Usage, hardware: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What each layer needs of each parameter [n, layers], other parameters being ``hardware``; not rounded up."""
+        at = {k: np.asarray(v)[..., None] for k, v in hardware.items()}
+        use = Use(usage.held, usage.units)
+        return {p.name: _most([np.asarray(need(use, at)) for need in p.needs]) for p in self.space.family.parameters}
+
+    def infer(self, usage: Usage) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The smallest machine for all layers ([n] for each parameter), and whether the family has one that large [n]."""
+        use = Use(usage.held, usage.units)
+        found: dict[str, np.ndarray] = {}
+        fits = np.ones(usage.steps.shape[:-1], dtype=bool)
+        for p in self.space.family.parameters:
+            at = {k: v[..., None] for k, v in found.items()}
+            need = _most([np.asarray(f(use, at)) for f in p.needs]).max(axis=-1)
+            found[p.name] = np.maximum(np.ceil(need / p.step - SLACK) * p.step, p.least)
+            fits &= found[p.name] <= p.most
+        return found, fits
+
+    def cost(self, usage: Usage, hardware: Mapping[str, np.ndarray | float]) -> tuple[np.ndarray, np.ndarray]:
+        """Cycles and pJ of each layer [n, layers] on ``hardware`` ([n] or one number for each parameter)."""
+        at = {k: np.asarray(v, dtype=np.float64)[..., None] for k, v in hardware.items()}
+        cycles, energy = self._roofline(usage.steps, self._operations, usage.words, usage.instances, at)
+        return cycles, energy
+
+    def evaluate(self, points: np.ndarray, hardware: Mapping[str, float] | None = None) -> Evaluation:
+        """Costs on the smallest machine of each point, or on a given one (``fits`` then says whether it is large enough)."""
+        usage = self.usage(points)
+        least, fits = self.infer(usage)
+        if hardware is None:
+            return Evaluation(*self.cost(usage, least), least, fits)
+        given = {p.name: np.full(len(points), float(hardware[p.name])) for p in self.space.family.parameters}
+        needed = self.needs(usage, given)
+        for name, need in needed.items():
+            fits = fits & (need.max(axis=-1) <= given[name] * (1 + SLACK))
+        return Evaluation(*self.cost(usage, given), given, fits)
+
+
+def _most(values: list[np.ndarray]) -> np.ndarray:
+    out = values[0]
+    for v in values[1:]:
+        out = np.maximum(out, v)
+    return out

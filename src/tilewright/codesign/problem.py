@@ -1,0 +1,210 @@
+"""What a co-design search minimises and under which limits; and the run that every search method is charged to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tilewright.codesign.evaluator import Evaluation, Evaluator
+from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.pareto import Front
+from tilewright.util.errors import SpaceError
+
+#: Powers of a network's energy and latency in what is minimised.
+OBJECTIVES = {"edp": (1.0, 1.0), "latency": (0.0, 1.0), "energy": (1.0, 0.0), "ed2p": (1.0, 2.0)}
+
+#: Square millimetres of a machine from its parameters, written with plain operators.
+AreaModel = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``area`` (mm2, by ``area_model``), ``power`` (W at ``clock_hz``), and the most of a parameter; None: no limit."""
+
+    area: float | None = None
+    power: float | None = None
+    most: Mapping[str, float] = field(default_factory=dict)
+    area_model: AreaModel | None = None
+    clock_hz: float = 1e9
+
+
+class Problem:
+    """A map space, an objective and limits.
+
+    ``objective``: ``edp``, ``latency``, ``energy``, ``ed2p``, or the powers of energy and latency. A network's energy is the sum of its
+    layers' by their counts, its latency likewise. ``networks`` [m, layers] are counts for several networks: the objective is
+    then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched.
+
+    SpaceError for an unknown objective, limits that are not positive or contradict the family, and an area limit without a model.
+    """
+
+    def __init__(
+        self,
+        space: MapSpace,
+        objective: str | tuple[float, float] = "edp",
+        limits: Limits | None = None,
+        hardware: Mapping[str, float] | None = None,
+        networks: Sequence[Sequence[int]] | None = None,
+    ):
+        if isinstance(objective, str) and objective not in OBJECTIVES:
+            raise SpaceError(
+                f"there is no objective {objective!r}", hint=f"one of {', '.join(OBJECTIVES)}, or powers of energy and latency"
+            )
+        self.space, self.evaluator = space, Evaluator(space)
+        self.powers = OBJECTIVES[objective] if isinstance(objective, str) else objective
+        self.limits = limits or Limits()
+        self.hardware = dict(hardware) if hardware is not None else None
+        self.networks = np.array([space.counts] if networks is None else networks, dtype=np.float64)
+        self._check()
+
+    def _check(self) -> None:
+        known = [p.name for p in self.space.family.parameters]
+        if self.networks.ndim != 2 or self.networks.shape[1] != len(self.space.layers) or not (self.networks.sum(axis=1) > 0).all():
+            raise SpaceError(
+                f"networks count {self.networks.shape[-1]} layers, the space has {len(self.space.layers)}", hint="a count for each layer"
+            )
+        if self.hardware is not None and sorted(self.hardware) != sorted(known):
+            raise SpaceError(f"the machine gives {', '.join(self.hardware) or 'nothing'}", hint=f"give {', '.join(known)}")
+        x = self.limits
+        for name, value in {"area": x.area, "power": x.power, **x.most}.items():
+            if value is not None and not value > 0:
+                raise SpaceError(f"the limit of {name} is {value}", hint="limits are positive")
+        if x.area is not None and x.area_model is None:
+            raise SpaceError("an area limit needs an area model", hint="area_model: machine parameters to square millimetres")
+        for p in self.space.family.parameters:
+            for what, value in (("limit", x.most.get(p.name)), ("machine", (self.hardware or {}).get(p.name))):
+                if value is not None and value < p.least:
+                    raise SpaceError(
+                        f"the {what} has {p.name} = {value:g}, {self.space.family.name} needs {p.least} or more", hint=f"raise {p.name}"
+                    )
+            if self.hardware is not None and self.hardware[p.name] > x.most.get(p.name, np.inf):
+                raise SpaceError(
+                    f"the machine has {p.name} = {self.hardware[p.name]:g}, the limit is {x.most[p.name]:g}",
+                    hint="raise one or lower the other",
+                )
+        if unknown := [k for k in x.most if k not in known]:
+            raise SpaceError(f"{self.space.family.name} has no parameter {unknown[0]!r}", hint=f"parameters: {', '.join(known)}")
+
+    def totals(self, cycles: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latency (cycles) and energy (pJ) of each network, [n, networks], from those of its layers [n, layers]."""
+        return cycles @ self.networks.T, energy @ self.networks.T
+
+    def value(self, cycles: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """The logarithm of the objective [n] of layers' costs [n, layers]."""
+        latency, total = self.totals(cycles, energy)
+        return (self.powers[0] * np.log(total) + self.powers[1] * np.log(latency)).mean(axis=-1)
+
+    def excess(self, cycles: np.ndarray, energy: np.ndarray, hardware: Mapping[str, np.ndarray]) -> np.ndarray:
+        """By how much limits are exceeded [n], as a sum of logarithms of ratios: 0 where all are kept."""
+        out = np.zeros(len(cycles))
+        for name, most in self.limits.most.items():
+            out += np.maximum(np.log(hardware[name] / most), 0)
+        if self.limits.area is not None and self.limits.area_model is not None:
+            out += np.maximum(np.log(self.limits.area_model(hardware) / self.limits.area), 0)
+        if self.limits.power is not None:
+            latency, total = self.totals(cycles, energy)
+            watts = total / latency * 1e-12 * self.limits.clock_hz
+            out += np.maximum(np.log(watts / self.limits.power), 0).sum(axis=-1)
+        return out
+
+    def evaluate(self, points: np.ndarray) -> Evaluation:
+        """Costs of ``points`` on the fixed machine, or on the smallest of each."""
+        return self.evaluator.evaluate(points, self.hardware)
+
+    def score(self, e: Evaluation) -> np.ndarray:
+        """The objective (pJ and cycles, to their powers) [n]; infinite where a limit is exceeded or mappings do not fit."""
+        good = e.fits & (self.excess(e.cycles, e.energy, e.hardware) <= 1e-12)
+        return np.where(good, np.exp(self.value(e.cycles, e.energy)), np.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """``evaluations`` of one mapping of one layer, and ``seconds``; at least one of them."""
+
+    evaluations: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [x for x in (self.evaluations, self.seconds) if x is not None]
+        if not given or any(x <= 0 for x in given):
+            raise SpaceError(
+                f"the budget is {self.evaluations} evaluations and {self.seconds} seconds", hint="give one of them, more than 0"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After ``evaluations`` and ``seconds`` the best score was ``best``."""
+
+    evaluations: int
+    seconds: float
+    best: float
+
+
+class Run:
+    """One search: its problem, budget and random numbers; the best point, the history and the Pareto front of all that was evaluated.
+
+    A search method is a function of a run that evaluates points until ``done``. One evaluation is one mapping of one layer.
+    """
+
+    def __init__(self, problem: Problem, budget: Budget, seed: int = 0, pareto: bool = False):
+        self.problem, self.budget = problem, budget
+        self.rng = np.random.default_rng(seed)
+        self.evaluations = 0
+        self.best = np.inf
+        self.point: np.ndarray | None = None
+        self.history: list[Progress] = []
+        self.front = Front() if pareto else None
+        self._start = time.monotonic()
+
+    @property
+    def space(self) -> MapSpace:
+        return self.problem.space
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        """Evaluations that the budget still has."""
+        return np.inf if self.budget.evaluations is None else max(self.budget.evaluations - self.evaluations, 0)
+
+    @property
+    def points_left(self) -> float:
+        """Evaluations of whole points that the budget still has."""
+        return self.left // len(self.space.layers)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can be evaluated."""
+        return self.points_left < 1 or (self.budget.seconds is not None and self.seconds >= self.budget.seconds)
+
+    def charge(self, evaluations: int) -> None:
+        """Count evaluations that were made elsewhere: a gradient step of one start is one for each layer that it moves."""
+        self.evaluations += evaluations
+
+    def evaluate(self, points: np.ndarray) -> np.ndarray:
+        """Scores of ``points`` [n, layers, width]; those beyond the budget are not evaluated (infinite)."""
+        allowed = int(min(len(points), self.points_left))
+        scores = np.full(len(points), np.inf)
+        if allowed:
+            self.charge(allowed * len(self.space.layers))
+            evaluation = self.problem.evaluate(points[:allowed])
+            scores[:allowed] = self.problem.score(evaluation)
+            self.offer(points[:allowed], scores[:allowed], evaluation)
+        return scores
+
+    def offer(self, points: np.ndarray, scores: np.ndarray, evaluation: Evaluation) -> None:
+        """Take note of points that were evaluated and charged."""
+        first = int(np.argmin(scores))
+        if scores[first] < self.best:
+            self.best, self.point = float(scores[first]), points[first].copy()
+            self.history.append(Progress(self.evaluations, self.seconds, self.best))
+        if self.front is not None:
+            self.front.add(self.problem, points, np.isfinite(scores), evaluation)

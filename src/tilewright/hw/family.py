@@ -1,0 +1,87 @@
+"""Machines of one kind and any size: what mappings may do on them, and the smallest one that a mapping fits.
+
+A :class:`Family` adds to a :class:`~tilewright.hw.hierarchy.Hierarchy` which dimensions may have loops at each level, in
+which orders, and which may be spread over units side by side. Its parameters are inferred: a search chooses mappings, and the
+machine is the smallest that all of them fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilewright.hw.hierarchy import Hierarchy
+from tilewright.util.errors import MachineError
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a mapping takes of a machine, by name of level: words ``held`` by one instance, ``units`` side by side below the level.
+
+    Values are numbers, arrays or tensors.
+    """
+
+    held: Mapping[str, Any]
+    units: Mapping[str, Any]
+
+
+#: What one mapping needs of a parameter, given its use and the parameters declared before. Plain operators only.
+Need = Callable[[Use, Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A size of the machine: the largest of its ``needs``, rounded up to a multiple of ``step``, within ``least`` and ``most``."""
+
+    name: str
+    needs: tuple[Need, ...]
+    step: int = 1
+    least: int = 1
+    most: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if not self.needs or self.step < 1 or self.least < 1 or self.most < self.least:
+            raise MachineError(
+                f"parameter {self.name} has {len(self.needs)} needs, step {self.step}, limits {self.least} and {self.most}",
+                hint="one need or more; step and least of 1 or more; most no less than least",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Machines with one ``hierarchy``. Tuples have one entry for each level, the outermost first.
+
+    ``keeps``: the tensors a level holds. ``orders``: the orders (outermost loop first) its loops in time may have, all of the same
+    dimensions. ``spatial``: the dimensions spread over units below the level, ``fanout``: at most how many units.
+    MachineError when an entry is missing, orders of a level differ in their dimensions, or a parameter is declared twice or not at all.
+    """
+
+    name: str
+    hierarchy: Hierarchy
+    keeps: tuple[str, ...]
+    orders: tuple[tuple[str, ...], ...]
+    spatial: tuple[str, ...]
+    fanout: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+
+    def __post_init__(self) -> None:
+        levels = len(self.hierarchy.levels)
+        for what, entries in (("keeps", self.keeps), ("orders", self.orders), ("spatial", self.spatial), ("fanout", self.fanout)):
+            if len(entries) != levels:
+                raise MachineError(
+                    f"family {self.name} has {len(entries)} entries of {what}",
+                    hint=f"one for each of the {levels} levels, the outermost first",
+                )
+        for storage, orders in zip(self.hierarchy.levels, self.orders, strict=True):
+            if not orders or len({frozenset(o) for o in orders}) > 1 or any(len(set(o)) < len(o) for o in orders):
+                raise MachineError(
+                    f"orders of level {storage.name} of {self.name} are {', '.join(orders) or 'none'}",
+                    hint="one order or more, each of all its dimensions once ('' where it has no loops)",
+                )
+        declared = [p.name for p in self.parameters]
+        if sorted(declared) != sorted(self.hierarchy.parameters):
+            raise MachineError(
+                f"family {self.name} infers {', '.join(declared) or 'nothing'}, its hierarchy has {', '.join(self.hierarchy.parameters)}",
+                hint="declare each parameter of the hierarchy once",
+            )
