@@ -381,6 +381,7 @@ class Tape:
         order = sorted(needed, key=_number)
         slot = {f: i for i, f in enumerate(order)}
         self._constants = [(slot[f], f.value) for f in order if f.is_const]
+        self._operators = {slot[f]: f.op for f in order if f.args}
         self._variables = [(slot[f], f.value) for f in order if f.op == "var"]
         self._results = [slot[f] for f in self.outputs]
         self._steps: list[tuple[Any, int, tuple[int, ...], list[int]]] = []
@@ -404,6 +405,16 @@ class Tape:
     def variables(self) -> tuple[str, ...]:
         """Names of the symbols the results depend on."""
         return tuple(name for _, name in self._variables)
+
+    @property
+    def steps(self) -> list[tuple[str, Any, int, tuple[int, ...]]]:
+        """Operator, its function, place of the result, places of the arguments: for evaluators of other kinds."""
+        return [(self._operators[i], apply, i, args) for apply, i, args, _ in self._steps]
+
+    @property
+    def places(self) -> tuple[int, dict[str, int], list[tuple[int, Number]], list[int]]:
+        """How many places there are, those of symbols and constants, and those of the results."""
+        return self._size, {name: i for i, name in self._variables}, self._constants, self._results
 
     def __call__(self, env: Mapping[str, Any]) -> list[Any]:
         """Values of the outputs with symbols bound to numbers, arrays or tensors of one length.
