@@ -46,7 +46,8 @@ def test_matmul_preloads_weights_then_computes_without_bias() -> None:
     emit = MACHINE.instruction("matmul").emit
     assert isinstance(emit, Steps)
     preload, compute = emit.steps
-    q = {f"{o}.{x}": v for o, address in (("a", 1), ("b", 2), ("c", 3)) for x, v in (("address", address), ("cols", 16), ("rows", 16))}
+    places = {"a": 1, "b": 2, "c": 3}
+    q = {f"{o}.{x}": n for o, address in places.items() for x, n in (("address", address), ("cols", 16), ("rows", 16))} | {"accumulate": 1}
     full = 16 << 48 | 16 << 32
     assert (preload.funct7, preload.registers(q)) == (6, (full | 2, full | 0b11 << 30 | 3))
     assert (compute.funct7, compute.registers(q)) == (4, (full | 1, full | 0xFFFFFFFF))
@@ -56,8 +57,8 @@ def test_configuration_words_are_told_apart_by_the_low_bits() -> None:
     ex = dict.fromkeys(("activation", "a_transpose", "b_transpose", "shift"), 0)
     rs1, rs2 = word_of("config_ex").registers({**ex, "dataflow": 1, "a_stride": 1, "c_stride": 1, "acc_scale": ONE})
     assert (rs1, rs2) == (ONE << 32 | 1 << 16 | 1 << 2, 1 << 48)
-    ld = {"shrunk": 0, "mvin": 1, "repeats": 1, "block_stride": 16, "scale": ONE, "stride": 512}
-    assert word_of("config_ld").registers(ld) == (ONE << 32 | 16 << 16 | 1 << 8 | 1 << 3 | 1, 512)
+    ld = {"shrunk": 0, "repeats": 1, "block_stride": 16, "scale": ONE, "stride": 512}
+    assert word_of("config_ld").registers(ld) == (ONE << 32 | 16 << 16 | 1 << 8 | 1, 512)
     st = {"activation": 1, "pool": 0, "stride": 64, "acc_scale": ONE}
     assert word_of("config_st").registers(st) == (1 << 2 | 2, ONE << 32 | 64)
 

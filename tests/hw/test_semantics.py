@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,7 @@ def as_numbers(array: np.ndarray, dtype: DType) -> np.ndarray:
 def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
     out, *inputs = (values[o.name] for o in i.operands)
     base = (i.family or i.name).removesuffix("_f64")
+    base = re.sub("^mvin[23]", "mvin", base)
     if base in COPIES:
         return inputs[0]
     match base:
@@ -73,6 +76,15 @@ def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
             return np.minimum(out, inputs[0])
         case "mvout":
             return np.clip(inputs[0], -128, 127)
+        case "mvout_relu":
+            return np.clip(inputs[0], 0, 127)
+        case "mvout_scaled" | "mvout_scaled_relu":
+            product = inputs[0].astype(np.float32) * inputs[1].astype(np.float32)
+            return np.clip(np.rint(product), 0 if base.endswith("relu") else -128, 127)
+        case "mvin_acc_row":
+            return np.broadcast_to(inputs[0], out.shape)
+        case "mvin_acc_add":
+            return out + inputs[0]
         case "narrow":
             return inputs[0].astype(np.int8)
         case "wmma_b1":

@@ -67,8 +67,9 @@ class CText:
 class Bits:
     """A bit field of a 64-bit register: ``value`` is a number or the text of a quantity of the operands.
 
-    Quantities: ``"a.address"``, ``"a.rows"``, ``"a.cols"``, ``"a.stride"`` (bytes between rows), and the name of a
-    state field.
+    Quantities of an operand in main memory: ``"a.address"`` and ``"a.stride"`` (from row to row) in bytes. Of one in a memory
+    of lines: ``"a.address"``, ``"a.stride"`` and ``"a.block_stride"`` (between parts that are a line wide) in lines. Of both:
+    ``"a.rows"``, ``"a.cols"``. ``"accumulate"``: whether the instruction adds to its result or replaces it. And the names of state fields.
     """
 
     lo: int
@@ -78,13 +79,16 @@ class Bits:
 
 @dataclass(frozen=True, slots=True)
 class RoCC:
-    """One RISC-V custom instruction word (R type): two 64-bit source registers packed from bit fields."""
+    """One RISC-V custom instruction word (R type): two 64-bit source registers packed from bit fields.
+
+    ``name`` tells the words of an instruction of several apart.
+    """
 
     funct7: int
     rs1: tuple[Bits, ...] = ()
     rs2: tuple[Bits, ...] = ()
     opcode: int = 0x7B
-    note: str = ""
+    name: str = ""
 
     def word(self, rs1: int, rs2: int, rd: int = 0) -> int:
         """The 32-bit instruction reading registers x``rs1`` and x``rs2`` (xs1 and xs2 set, xd clear)."""
@@ -97,9 +101,14 @@ class RoCC:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Several instruction words that together are the instruction (Gemmini: preload, then compute)."""
+    """Several instruction words that together are the instruction (Gemmini: preload, then compute).
+
+    ``again`` are the words that do it when operand ``held`` is still in the unit from the execution before.
+    """
 
     steps: tuple[RoCC, ...]
+    again: tuple[RoCC, ...] = ()
+    held: str = ""
 
 
 Emit = LLVM | PTX | CText | RoCC | Steps

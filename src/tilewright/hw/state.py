@@ -29,12 +29,15 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The state an instruction needs, and the field values it wants (fields not named: set by the operands)."""
+    """The state an instruction needs, and the field values it wants: numbers, or quantities of its operands (``"src.stride"``).
+
+    It works with any value of the fields not named.
+    """
 
     state: str
-    values: tuple[tuple[str, int], ...] = ()
+    values: tuple[tuple[str, int | str], ...] = ()
 
 
-def needs(state: State | str, **values: int) -> Need:
-    """``needs=needs(TILECFG, palette=1)``: the instruction is correct only under these field values."""
+def needs(state: State | str, **values: int | str) -> Need:
+    """``needs=needs(LD, scale=1, stride="src.stride")``: the instruction is correct only under these field values."""
     return Need(state.name if isinstance(state, State) else state, tuple(sorted(values.items())))

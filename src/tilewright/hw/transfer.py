@@ -63,14 +63,15 @@ def transfer(
 ) -> Callable[[Callable[..., Any]], Transfer]:
     """Declares a transfer by its semantics: ``dst[i, j] = src[i, j]`` with both operands annotated.
 
-    Costs are as in :class:`Transfer`. MachineError unless exactly one operand is written and one read.
+    Operands without dimensions are settings (a scale): what they hold is state, not data that moves. Costs are as in
+    :class:`Transfer`. MachineError unless exactly one operand is written and one array read.
     """
 
     def declare(fn: Callable[..., Any]) -> Transfer:
         scope = sys._getframe(1).f_locals
         instr = instruction(name=name, needs=needs, requires=requires, latency=latency, unit=unit, emit=emit, note=note, scope=scope)(fn)
         written = [o for o in instr.operands if o.role != "in"]
-        read = [o for o in instr.operands if o.role == "in"]
+        read = [o for o in instr.operands if o.role == "in" and o.shape]
         if len(written) != 1 or len(read) != 1:
             raise MachineError(
                 f"transfer {instr.name} must write one operand and read one, not {len(written)} and {len(read)}",

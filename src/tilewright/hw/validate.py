@@ -144,7 +144,7 @@ def _instruction(m: Machine, i: Instruction) -> None:
     _bounds(m, i)
     _constraints(m, i)
     _needs(m, i)
-    for word in i.emit.steps if isinstance(i.emit, Steps) else (i.emit,):
+    for word in (*i.emit.steps, *i.emit.again) if isinstance(i.emit, Steps) else (i.emit,):
         if isinstance(word, RoCC):
             _word(m, i, word)
     if isinstance(i.emit, PTX) and (unknown := {f.operand for f in i.emit.fragments} - {o.name for o in i.operands}):
@@ -191,7 +191,9 @@ def _needs(m: Machine, i: Instruction) -> None:
             dtype = states[need.state].field_type(name)
             if dtype is None:
                 _fail(m, f"instruction {i.name} needs field {name!r} of state {need.state}, which has no such field", loc=i.loc)
-            if not dtype.is_float and not dtype.range[0] <= value <= dtype.range[1]:
+            if isinstance(value, str):
+                i.operand(value.partition(".")[0])
+            elif not dtype.is_float and not dtype.range[0] <= value <= dtype.range[1]:
                 _fail(m, f"instruction {i.name} needs {need.state}.{name} = {value}, which {dtype} cannot hold", loc=i.loc)
     if i.sets is not None and i.sets not in states:
         _fail(m, f"instruction {i.name} sets state {i.sets!r}, which is not declared", f"states: {_names(m.states)}", i.loc)

@@ -19,7 +19,7 @@ from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
 from tilewright.hw.transfer import Transfer, transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.types import UInt, i8, i32, u8, u16, u32, u64
+from tilewright.ir.types import UInt, f32, i8, i32, u8, u16, u32, u64
 from tilewright.lang import cast
 
 DRAM, SPAD, ACC = "dram", "spad", "acc"
@@ -41,11 +41,15 @@ EX = State(
     setter="config_ex",
     note="dataflow 1 is weight stationary; strides are in rows of the local memories",
 )
-LD = State(
-    "ld",
-    fields=(("shrunk", UInt(1)), ("mvin", UInt(2)), ("repeats", u8), ("block_stride", u16), ("scale", u32), ("stride", u64)),
-    setter="config_ld",
-    note="one copy of it for each of mvin, mvin2 and mvin3; stride in bytes of main memory",
+#: Each of mvin, mvin2 and mvin3 has its own.
+LD = tuple(
+    State(
+        f"ld{n}",
+        fields=(("shrunk", UInt(1)), ("repeats", u8), ("block_stride", u16), ("scale", u32), ("stride", u64)),
+        setter=f"config_ld{n}",
+        note="stride in bytes of main memory, block stride in rows of the local memory",
+    )
+    for n in ("", "2", "3")
 )
 ST = State(
     "st",
@@ -66,12 +70,17 @@ def tile(operand: str, address_bits: int = 32) -> tuple[Bits, ...]:
 
 
 #: Local address bits: accumulator, accumulate on write, read the full int32; all ones means zero.
-IN_ACCUMULATOR, ACCUMULATE, FULL = Bits(31, 1, 1), Bits(30, 1, 1), Bits(29, 1, 1)
-NOTHING = (Bits(0, 32, 0xFFFFFFFF), Bits(32, 16, "c.cols"), Bits(48, 16, "c.rows"))
+IN_ACCUMULATOR, ACCUMULATE, FULL = Bits(31, 1, 1), Bits(30, 1, "accumulate"), Bits(29, 1, 1)
+ADDING = Bits(30, 1, 1)
+
+
+def nothing(extents: str) -> tuple[Bits, ...]:
+    """No operand, of the extents of this one."""
+    return Bits(0, 32, 0xFFFFFFFF), Bits(32, 16, f"{extents}.cols"), Bits(48, 16, f"{extents}.rows")
 
 
 def setters() -> list[Instruction]:
-    """The three config instructions (funct 0), told apart by the low bits of rs1."""
+    """The config instructions (funct 0), told apart by the low bits of rs1."""
     ex_modes = (Bits(0, 2, 0), Bits(2, 1, "dataflow"), Bits(3, 2, "activation"), Bits(8, 1, "a_transpose"), Bits(9, 1, "b_transpose"))
     ex_rs1 = (*ex_modes, Bits(16, 16, "a_stride"), Bits(32, 32, "acc_scale"))
 
@@ -79,11 +88,15 @@ def setters() -> list[Instruction]:
     def config_ex():
         """Dataflow, activation, transposition, strides of the execute controller."""
 
-    ld_rs1 = (Bits(0, 2, 1), Bits(2, 1, "shrunk"), Bits(3, 2, "mvin"), Bits(8, 8, "repeats"), Bits(16, 16, "block_stride"))
+    def load_setter(state: State, channel: int) -> Instruction:
+        modes = (Bits(0, 2, 1), Bits(2, 1, "shrunk"), Bits(3, 2, channel), Bits(8, 8, "repeats"))
+        rs1 = (*modes, Bits(16, 16, "block_stride"), Bits(32, 32, "scale"))
 
-    @instruction(sets=LD, emit=RoCC(0, (*ld_rs1, Bits(32, 32, "scale")), (Bits(0, 64, "stride"),)))
-    def config_ld():
-        """Strides and scale of the load controller."""
+        @instruction(name=state.setter, sets=state, emit=RoCC(0, rs1, (Bits(0, 64, "stride"),)))
+        def config_ld():
+            """Strides and scale of one of the moves of the load controller."""
+
+        return config_ld
 
     st_rs1 = (Bits(0, 2, 2), Bits(2, 2, "activation"), Bits(4, 60, "pool"))
 
@@ -91,15 +104,20 @@ def setters() -> list[Instruction]:
     def config_st():
         """Stride, scale, activation and pooling of the store controller."""
 
-    return [config_ex, config_ld, config_st]
+    return [config_ex, *(load_setter(s, n) for n, s in enumerate(LD)), config_st]
 
 
 def matmul_instruction(dim: int) -> Instruction:
     """C += A B: preload of the weights B, then a compute that streams the rows of A and adds nothing else."""
     c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
-    steps = (RoCC(6, rs1=tile("b"), rs2=c, note="preload"), RoCC(4, rs1=tile("a"), rs2=NOTHING, note="compute_preloaded"))
+    steps = Steps(
+        (RoCC(6, tile("b"), c, name="preload"), RoCC(4, tile("a"), nothing("c"), name="compute_preloaded")),
+        (RoCC(6, nothing("b"), c, name="preload_nothing"), RoCC(5, tile("a"), nothing("c"), name="compute_accumulated")),
+        held="b",
+    )
+    plain = needs(EX, dataflow=1, activation=0, a_transpose=0, b_transpose=0, a_stride="a.stride", c_stride="c.stride")
 
-    @instruction(needs=needs(EX, dataflow=1), latency=5 * dim, per_cycle=1 / dim, emit=Steps(steps))
+    @instruction(needs=plain, latency=5 * dim, per_cycle=1 / dim, emit=steps)
     def matmul(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
         i, j, k = axes(upto(dim), upto(dim), upto(dim))
         require(stride(a, 1) == 1)
@@ -111,48 +129,109 @@ def matmul_instruction(dim: int) -> Instruction:
 
 
 def moves(dim: int) -> list[Transfer]:
-    """DMA moves of up to dim x dim tiles. The declared semantics hold for scale 1 and no activation."""
-    plain_load = needs(LD, scale=ONE, shrunk=0)
-    plain_store = needs(ST, acc_scale=ONE, activation=0, pool=0)
+    """DMA moves of up to dim x dim tiles, from main memory several side by side."""
+    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n])), *stores(dim)]
 
-    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_load, emit=moved(2, "src", "dst"))
-    def mvin(dst: i8[dim, dim] @ SPAD, src: i8[dim, dim] @ DRAM):
-        i, j = axes(upto(dim), upto(dim))
+
+def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
+    """What one of mvin, mvin2 and mvin3 does: copies, broadcasts a row, adds to the accumulator. For scale 1."""
+    name = "mvin" + state.name.removeprefix("ld")
+    plain = needs(state, scale=ONE, shrunk=0, repeats=1, stride="src.stride", block_stride="dst.block_stride")
+    same_row = needs(state, scale=ONE, shrunk=0, repeats=1, stride=0, block_stride="dst.block_stride")
+    narrow, wide = (max(1, CONTROL["dma_max_bytes"] // (dim * size)) * dim for size in (4, 1))
+
+    @transfer(
+        name=name,
+        granularity=dim,
+        most=dim * wide,
+        latency=60,
+        bandwidth=16,
+        asynchronous=True,
+        needs=plain,
+        emit=moved(funct7, "src", "dst"),
+    )
+    def mvin(dst: i8[dim, wide] @ SPAD, src: i8[dim, wide] @ DRAM):
+        i, j = axes(upto(dim), upto(wide))
         require(stride(src, 1) == 1)
         dst[i, j] = src[i, j]
 
-    in_acc = moved(2, "src", "dst", (IN_ACCUMULATOR,))
+    into_acc = {"granularity": 4 * dim, "most": 4 * dim * narrow, "latency": 60, "bandwidth": 16, "asynchronous": True}
+    in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
-    @transfer(granularity=4 * dim, most=4 * dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_load, emit=in_acc)
-    def mvin_acc(dst: i32[dim, dim] @ ACC, src: i32[dim, dim] @ DRAM):
-        i, j = axes(upto(dim), upto(dim))
+    @transfer(name=f"{name}_acc", **into_acc, needs=plain, emit=in_acc)
+    def mvin_acc(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
+        i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 1) == 1)
         dst[i, j] = src[i, j]
 
+    @transfer(name=f"{name}_acc_row", **into_acc, needs=same_row, emit=in_acc)
+    def mvin_acc_row(dst: i32[dim, narrow] @ ACC, src: i32[narrow] @ DRAM):
+        i, j = axes(upto(dim), upto(narrow))
+        require(stride(src, 0) == 1)
+        dst[i, j] = src[j]
+
+    @transfer(name=f"{name}_acc_add", **into_acc, needs=plain, emit=adding)
+    def mvin_acc_add(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
+        i, j = axes(upto(dim), upto(narrow))
+        require(stride(src, 1) == 1)
+        dst[i, j] += src[i, j]
+
+    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add]
+
+
+def stores(dim: int) -> list[Transfer]:
+    """What mvout does."""
+    plain = needs(ST, acc_scale=ONE, activation=0, pool=0, stride="dst.stride")
+    rectified = needs(ST, acc_scale=ONE, activation=1, pool=0, stride="dst.stride")
+    scaled = needs(ST, acc_scale="scale.bits", activation=0, pool=0, stride="dst.stride")
+    both = needs(ST, acc_scale="scale.bits", activation=1, pool=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
+    cost = {"granularity": dim, "most": dim * dim, "latency": 60, "bandwidth": 16, "asynchronous": True}
 
-    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=narrowed)
+    @transfer(**cost, needs=plain, emit=narrowed)
     def mvout(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
         """Saturates to int8."""
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
         dst[i, j] = cast(min(max(src[i, j], -128), 127), i8)
 
-    full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
+    @transfer(**cost, needs=rectified, emit=narrowed)
+    def mvout_relu(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
+        """Saturates to 0..127."""
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = cast(min(max(src[i, j], 0), 127), i8)
 
-    @transfer(granularity=4 * dim, most=4 * dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=full)
+    @transfer(**cost, needs=scaled, emit=narrowed)
+    def mvout_scaled(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC, scale: f32 @ DRAM):
+        """Scales in f32, rounds to nearest even, saturates to int8."""
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+
+    @transfer(**cost, needs=both, emit=narrowed)
+    def mvout_scaled_relu(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC, scale: f32 @ DRAM):
+        """Scales in f32, rounds to nearest even, saturates to 0..127."""
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), 0), 127), i8)
+
+    full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
+    wide = {**cost, "granularity": 4 * dim, "most": 4 * dim * dim}
+
+    @transfer(**wide, needs=plain, emit=full)
     def mvout_full(dst: i32[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
         dst[i, j] = src[i, j]
 
-    @transfer(granularity=dim, most=dim * dim, latency=60, bandwidth=16, asynchronous=True, needs=plain_store, emit=moved(3, "dst", "src"))
+    @transfer(**cost, needs=plain, emit=moved(3, "dst", "src"))
     def mvout_spad(dst: i8[dim, dim] @ DRAM, src: i8[dim, dim] @ SPAD):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
         dst[i, j] = src[i, j]
 
-    return [mvin, mvin_acc, mvout, mvout_full, mvout_spad]
+    return [mvout, mvout_relu, mvout_scaled, mvout_scaled_relu, mvout_full, mvout_spad]
 
 
 #: Bus and largest request in bytes; entries of the controllers' queues and of their parts of the reservation station.
@@ -195,7 +274,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
         instructions=[*setters(), matmul_instruction(dim)],
         transfers=moves(dim),
-        states=[EX, LD, ST],
+        states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,
         parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **CONTROL},
@@ -203,6 +282,19 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
 
 
 default = gemmini()
+
+
+#: Cycles a tile, a row streamed, a row of weights preloaded, and words and rows of inputs and weights fetched take on the RTL: a fit of
+#: ``tilewright.cost.residual.ArrayTime`` to measured cycles by ``benchmarks/rtl_residual.py --constants``.
+RTL_RATES = {
+    "tile": 151.5,
+    "row": 1.045,
+    "preload": 0.9987,
+    "input_word": 0.1266,
+    "input_row": 1.012,
+    "weight_word": 0.08768,
+    "weight_row": 1.965,
+}
 
 
 def hierarchy(name: str = "gemmini") -> Hierarchy:
