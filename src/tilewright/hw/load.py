@@ -41,9 +41,9 @@ def load_machine(name_or_path: str | Path) -> Machine:
     found = _machines(module)
     if text in found:
         return found[text]
-    if text == stem:
+    if text == stem and found:
         return _on_host(module) or list(found.values())[-1]
-    raise MachineError(f"there is no machine {text!r}", hint=f"{stem} has: {', '.join(found)}")
+    raise MachineError(f"there is no machine {text!r}", hint=f"{stem} has: {', '.join(found) or 'none'}")
 
 
 def library_modules() -> list[str]:
