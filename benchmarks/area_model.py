@@ -2,8 +2,7 @@
 
     python -m benchmarks.area_model DATA [--markdown]
 
-DATA is a table (csv.gz) with ``arch.*`` and ``target.area`` (mm2). An array has dim x dim units, dim accumulators side by side (one a
-column, with its own periphery), one scratchpad. A memory's area is cells, as its size, and periphery, as the root of it. The script prints
+DATA is a table (csv.gz) with ``arch.*`` and ``target.area`` (mm2). An array has dim x dim units, dim columns with an accumulator each, one scratchpad; memories count by size. The script prints
 the constants of ``hw/library/gemmini_costs.py`` and the error on architectures left out of the fit, one at a time.
 """
 
@@ -31,7 +30,7 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
             found[dim, 4 * dim * words, scratchpad] = float(row["target.area"])
     dim, accumulator, scratchpad = np.array(list(found)).T
     machine = {"dim": dim, "accumulator_bytes": accumulator, "scratchpad_bytes": scratchpad}
-    return np.stack([term(machine) for term in AREA_TERMS.values()], axis=1), np.array(list(found.values()))
+    return np.stack(np.broadcast_arrays(*(term(machine) for term in AREA_TERMS.values())), axis=1), np.array(list(found.values()))
 
 
 def fit(terms: np.ndarray, areas: np.ndarray) -> np.ndarray:

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 
-def _kilobytes(m: Mapping[str, Any]) -> Any:
-    """Of the accumulator of one column."""
-    return m["accumulator_bytes"] / 1024 / m["dim"]
-
-
-#: What area is proportional to: units, columns, cells and periphery (as the root of its size) of each memory.
+#: What area is proportional to: units, columns (with the periphery of their accumulators), kilobytes of each memory, the rest.
 AREA_TERMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "unit": lambda m: m["dim"] * m["dim"],
     "column": lambda m: m["dim"],
-    "accumulator cells": lambda m: m["dim"] * _kilobytes(m),
-    "accumulator periphery": lambda m: m["dim"] * _kilobytes(m) ** 0.5,
-    "scratchpad cells": lambda m: m["scratchpad_bytes"] / 1024,
-    "scratchpad periphery": lambda m: (m["scratchpad_bytes"] / 1024) ** 0.5,
+    "accumulator": lambda m: m["accumulator_bytes"] / 1024,
+    "scratchpad": lambda m: m["scratchpad_bytes"] / 1024,
+    "rest": lambda _: 1.0,
 }
 #: Square millimetres for each, from ``benchmarks/area_model.py``.
-AREA = {
-    "unit": 0.0003963,
-    "column": 0.0004226,
-    "accumulator cells": 0.005173,
-    "accumulator periphery": 0.002987,
-    "scratchpad cells": 0.002505,
-    "scratchpad periphery": 0.002243,
-}
+AREA = {"unit": 0.0004005, "column": 0.001634, "accumulator": 0.005631, "scratchpad": 0.002586, "rest": 0.008467}
 #: Cycles a tile, a row streamed, a row of weights preloaded, and words and rows of inputs and weights fetched take on the RTL: a fit of
 #: ``tilewright.cost.residual.ArrayTime`` to measured cycles by ``benchmarks/rtl_residual.py --constants``.
 RTL_RATES = {
@@ -43,8 +32,8 @@ RTL_RATES = {
 
 
 def area(machine: Mapping[str, Any]) -> Any:
-    """Square millimetres of a machine with ``dim``, ``scratchpad_bytes`` and ``accumulator_bytes``: numbers, arrays or tensors.
+    """Square millimetres of a machine with ``dim``, ``scratchpad_bytes`` and ``accumulator_bytes``: numbers, arrays, tensors or formulas.
 
     A fit to Accelergy's estimates for 65 architectures (2 to 128 units a side).
     """
-    return sum(AREA[name] * term(machine) for name, term in AREA_TERMS.items())
+    return reduce(add, (AREA[name] * term(machine) for name, term in AREA_TERMS.items()))
