@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from tilewright.runtime import measure_peak as measure_peak
     from tilewright.runtime import pack as pack
     from tilewright.runtime import unpack as unpack
+    from tilewright.runtime.launch import Config as Config
+    from tilewright.runtime.launch import autotune as autotune
+    from tilewright.runtime.launch import cdiv as cdiv
+    from tilewright.runtime.launch import jit as jit
+    from tilewright.runtime.launch import next_power_of_2 as next_power_of_2
     from tilewright.schedule.replay import replay as replay
     from tilewright.schedule.schedule import Schedule as Schedule
     from tilewright.space.default import default_schedule as default_schedule
@@ -45,13 +50,16 @@ if TYPE_CHECKING:
 
 #: Public name -> the module below this package that it lives in.
 _HOME = {
+    "Config": "runtime.launch",
     "Kernel": "ir.stmt",
     "Machine": "hw",
     "Module": "runtime",
     "Network": "graph",
     "Schedule": "schedule.schedule",
     "TilewrightError": "util.errors",
+    "autotune": "runtime.launch",
     "build": "runtime",
+    "cdiv": "runtime.launch",
     "check": "runtime",
     "compile": "graph",
     "compute": "lang",
@@ -61,10 +69,12 @@ _HOME = {
     "find_mappings": "mapping",
     "instruction": "hw",
     "interpret": "ir.interpreter",
+    "jit": "runtime.launch",
     "kernel": "lang",
     "load_machine": "hw",
     "measure": "runtime",
     "measure_peak": "runtime",
+    "next_power_of_2": "runtime.launch",
     "pack": "runtime",
     "parse": "lang",
     "reduce_axis": "lang",

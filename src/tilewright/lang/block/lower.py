@@ -1,0 +1,520 @@
+"""Block IR to nests: blocks become index expressions over their elements, addresses an array and an offset.
+
+Element-wise blocks are never stored: they are expressions of the element's position, put in place where they are
+used. Stored are reductions and products, what a loop carries, and what is expensive and used more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Binary, Const, Expr, Intrinsic, Load, Logical, Var, Where
+from tilewright.ir.linear import IndexScope
+from tilewright.ir.types import DType
+from tilewright.lang.block.builder import ARITHMETIC, COMPARE
+from tilewright.lang.block.ir import Function, Op, Region, Value, walk
+from tilewright.lang.block.masks import identity, masked
+from tilewright.lang.block.nests import Item, Loop, Nest, Program
+from tilewright.lang.block.source import BlockError
+from tilewright.util.errors import Location
+
+_OPERATOR = {name: op for op, name in ARITHMETIC.items()}
+_COMPARISON = {name: op for op, name in COMPARE.items()}
+#: Nodes of an expression that is worth storing rather than repeating.
+_LARGE = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A reduction not stored yet: ``base op (reduce over axes of value)``."""
+
+    op: str
+    axes: tuple[tuple[str, int], ...]
+    value: Expr
+    base: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """``expr`` at the position ``axis0, axis1, ...``: an element, or for pointers the offset in ``base``."""
+
+    shape: tuple[int, ...]
+    expr: Expr
+    base: Buffer | None = None
+    pending: Pending | None = None
+
+
+class NotInduction(Exception):
+    """A carried value that is not its start plus a multiple of the iteration."""
+
+
+def axis(d: int) -> Var:
+    return Var(f"axis{d}")
+
+
+def positions(shape: Sequence[int]) -> tuple[Expr, ...]:
+    """The index of the element at the current position; dimensions of one element have index 0."""
+    return tuple(ex.idx(0) if n == 1 else axis(d) for d, n in enumerate(shape))
+
+
+def lower(function: Function, arrays: Sequence[tuple[DType, int] | None], grid: Sequence[int]) -> Program:
+    """The nests of ``function``. ``arrays`` are (element type, elements) of its pointer arguments, None for scalars."""
+    return _Lowering(function, arrays, tuple(grid)).run()
+
+
+class _Lowering:
+    def __init__(self, function: Function, arrays: Sequence[tuple[DType, int] | None], grid: tuple[int, ...]) -> None:
+        self.function, self.grid = function, grid
+        self.env: dict[Value, Block] = {}
+        self.locals: dict[str, Buffer] = {}
+        self.names: dict[str, int] = {}
+        self.items: list[list[Item]] = [[]]
+        self.loc: Location | None = None
+        self.arguments = []
+        for a, array in zip(function.arguments, arrays, strict=True):
+            name = self.fresh(a.name)
+            if array is None:
+                buffer = Buffer(name, a.type.dtype, ())
+                self.env[a] = Block((), Load(buffer, ()))
+            else:
+                buffer = Buffer(name, array[0], (ex.idx(array[1]),))
+                self.env[a] = Block((), ex.idx(0), buffer)
+            self.arguments.append(buffer)
+        self.uses = _weighted_uses(function)
+        self.stored = _stored_arguments(function)
+        self.definition = {op.result: op for op in walk(function.ops) if op.result is not None}
+
+    def run(self) -> Program:
+        self.ops(self.function.ops)
+        grid = tuple((f"pid{d}", n) for d, n in enumerate(self.grid))
+        return Program(self.function.name, grid, tuple(self.arguments), tuple(self.items[0]), self.locals, self.function.loc)
+
+    def fresh(self, name: str) -> str:
+        name = name.replace(".", "_")
+        n = self.names.get(name, -1) + 1
+        self.names[name] = n
+        out = f"{name}_{n}" if n else name
+        return out if not n or out not in self.names else self.fresh(name)
+
+    def ops(self, ops: Sequence[Op]) -> None:
+        for op in ops:
+            self.loc = op.loc
+            try:
+                self.op(op)
+            except BlockError as error:
+                error.location = error.location or op.loc
+                raise
+
+    def op(self, op: Op) -> None:
+        if op.name == "for":
+            self.loop(op)
+        elif op.name == "store":
+            self.store(op)
+        else:
+            assert op.result is not None  # everything else makes a value
+            out = self.value(op)
+            if self.worth_storing(op, out):
+                out = self.stored_block(out, op.result)
+            self.env[op.result] = out
+
+    # --- values -----------------------------------------------------------------------------
+
+    def value(self, op: Op) -> Block:
+        """The block that ``op`` makes."""
+        assert op.result is not None
+        shape, a = op.result.shape, op.attributes
+        if op.name == "reduce":
+            return self.reduced(self.get(op.operands[0]), shape, a["op"], a["axes"])
+        if op.name == "dot":
+            return self.product(op, shape)
+        if op.name == "add" and (out := self.accumulated(op)) is not None:
+            return out
+        x = [self.get(o) for o in op.operands]
+        element = op.result.type.element
+        match op.name:
+            case "constant":
+                return Block((), _constant(a["value"], op.result.type.dtype))
+            case "program_id":
+                return Block((), Var(f"pid{a['axis']}"))
+            case "arange":
+                return Block(shape, (axis(0) if shape[0] > 1 else ex.idx(0)) + a["start"])
+            case "addptr":
+                return Block(shape, x[0].expr + ex.idx(x[1].expr), x[0].base)
+            case "load":
+                return self.load(op, x)
+            case "broadcast":
+                return self.broadcast(x[0], shape, op.operands[0])
+            case "expand_dims":
+                return self.moved(x[0], shape, {d: d + (d >= a["axis"]) for d in range(len(x[0].shape))})
+            case "permute":
+                return self.moved(x[0], shape, {d: n for n, d in enumerate(a["order"])})
+            case "reshape":
+                return self.reshaped(x[0], shape)
+        assert isinstance(element, DType)  # pointers were handled above
+        return Block(shape, _elementwise(op, [b.expr for b in x], element))
+
+    def get(self, v: Value) -> Block:
+        """The block of ``v``, stored if it was a reduction still to be done."""
+        b = self.env[v]
+        if b.pending is not None:
+            b = self.env[v] = self.stored_block(b, v)
+        return b
+
+    def load(self, op: Op, x: list[Block]) -> Block:
+        base = x[0].base
+        assert base is not None  # the builder checked that it is a pointer
+        element: Expr = Load(base, (x[0].expr,))
+        if len(x) > 1:
+            element = Where(x[1].expr, element, ex.cast(x[2].expr, base.dtype), base.dtype)
+        return Block(x[0].shape, element)
+
+    def broadcast(self, x: Block, shape: tuple[int, ...], source: Value) -> Block:
+        if prod(shape) > prod(x.shape) and x.base is None and _computes(x.expr):
+            x = self.env[source] = self.stored_block(x, source)
+        shift = len(shape) - len(x.shape)
+        return self.moved(x, shape, {d: d + shift for d in range(len(x.shape))})
+
+    def moved(self, x: Block, shape: tuple[int, ...], to: dict[int, int]) -> Block:
+        """``x`` with its dimensions renumbered; those of one element are at 0."""
+        env = {f"axis{d}": ex.idx(0) if x.shape[d] == 1 else axis(n) for d, n in to.items()}
+        return replace(x, shape=shape, expr=ex.substitute(x.expr, env))
+
+    def reshaped(self, x: Block, shape: tuple[int, ...]) -> Block:
+        flat = ex.idx(0)
+        for p, n in zip(positions(shape), shape, strict=True):
+            flat = flat * n + p
+        env: dict[str, Expr] = {}
+        for d in reversed(range(len(x.shape))):
+            env[f"axis{d}"] = flat % x.shape[d] if d else flat
+            flat = flat // x.shape[d]
+        return replace(x, shape=shape, expr=ex.substitute(x.expr, env))
+
+    # --- reductions -------------------------------------------------------------------------
+
+    def reduced(self, x: Block, shape: tuple[int, ...], op: str, axes: tuple[int, ...]) -> Block:
+        loops = tuple((self.fresh("k"), x.shape[d]) for d in axes)
+        env: dict[str, Expr] = {f"axis{d}": Var(n) for d, (n, _) in zip(axes, loops, strict=True)}
+        kept = [d for d in range(len(x.shape)) if d not in axes]
+        env |= {f"axis{d}": axis(n) for n, d in enumerate(kept)}
+        return Block(shape, ex.idx(0), None, Pending(op, loops, ex.substitute(x.expr, env)))
+
+    def product(self, op: Op, shape: tuple[int, ...]) -> Block:
+        assert op.result is not None
+        a, b = (self.factor(o) for o in op.operands[:2])
+        loop = (self.fresh("k"), a.shape[1])
+        left = ex.substitute(a.expr, {"axis1": Var(loop[0])})
+        right = ex.substitute(b.expr, {"axis0": Var(loop[0])})
+        dtype = op.result.type.dtype
+        if dtype.is_float:
+            left, right = ex.cast(left, dtype), ex.cast(right, dtype)
+        base = self.env[op.operands[2]] if len(op.operands) > 2 else None
+        if base is not None and base.pending is not None:
+            base = self.get(op.operands[2])
+        return Block(shape, ex.idx(0), None, Pending("+", (loop,), ex.binary("*", left, right), base.expr if base else None))
+
+    def factor(self, v: Value) -> Block:
+        """An operand of a product: it is read many times, so what is computed is stored first."""
+        b = self.get(v)
+        if _computes(b.expr):
+            b = self.env[v] = self.stored_block(b, v)
+        return b
+
+    def accumulated(self, op: Op) -> Block | None:
+        """``x + (a reduction)``: the reduction starts at x."""
+        for mine, other in (op.operands, op.operands[::-1]):
+            b = self.env[mine]
+            if b.pending is not None and b.pending.op == "+" and b.pending.base is None and self.uses[mine] == 1:
+                return Block(b.shape, b.expr, None, replace(b.pending, base=self.get(other).expr))
+        return None
+
+    def worth_storing(self, op: Op, b: Block) -> bool:
+        assert op.result is not None
+        if b.pending is not None or b.base is not None or b.expr.dtype.kind == ty.INDEX:
+            return False
+        if op.name == "load" and any(ld.buffer.name in self.stored for ld in ex.loads(b.expr)):
+            return True  # what is there now, not what a later store leaves
+        size = sum(1 for _ in ex.walk(b.expr))
+        return self.uses[op.result] > 1 and (size > _LARGE or _costs(b.expr))
+
+    # --- stored blocks ----------------------------------------------------------------------
+
+    def stored_block(self, b: Block, v: Value) -> Block:
+        """``b`` in a local buffer, named after ``v``."""
+        dtype = v.type.dtype
+        buffer = self.local(v.name, dtype, b.shape)
+        self.assign(buffer, b)
+        return Block(b.shape, Load(buffer, positions(b.shape)))
+
+    def local(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Buffer:
+        buffer = Buffer(self.fresh(name.split(".")[0]), dtype, tuple(map(ex.idx, shape)))
+        self.locals[buffer.name] = buffer
+        return buffer
+
+    def assign(self, target: Buffer, b: Block) -> None:
+        """``target = b``, where ``b`` may read the same element of target."""
+        at = positions(b.shape)
+        if b.pending is None:
+            op, value = _as_reduction(Load(target, at), b.expr)
+            self.nest(target, at, value, b.shape, op)
+            return
+        p = b.pending
+        if p.base is None or p.base != Load(target, at):
+            start = identity(p.op, target.dtype) if p.base is None else p.base
+            self.nest(target, at, start, b.shape)
+        guard, value = masked(p.value, p.op)
+        self.nest(target, at, value, b.shape, p.op, guard, p.axes)
+
+    def nest(
+        self,
+        target: Buffer,
+        indices: tuple[Expr, ...],
+        value: Expr,
+        shape: tuple[int, ...],
+        op: str | None = None,
+        guard: Expr | None = None,
+        inner: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        """Append a nest over the positions of ``shape`` and the loops ``inner``, with loops of its own."""
+        if op is None or value.dtype.is_float != target.dtype.is_float or value.dtype.kind == ty.INDEX:
+            value = ex.cast(value, target.dtype)
+        axes = [(f"axis{d}", n) for d, n in enumerate(shape) if n > 1]
+        new = {n: self.fresh("ijlm"[d] if d < 4 else "i") for d, (n, _) in enumerate(axes)} | {n: n for n, _ in inner}
+        env: dict[str, Expr] = {n: Var(m) for n, m in new.items()}
+        env |= {f"axis{d}": ex.idx(0) for d, n in enumerate(shape) if n == 1}
+        loops = tuple((new[n], e) for n, e in (*axes, *inner))
+        nest = Nest(target, indices, value, loops, op, guard, self.loc)
+        self.items[-1].append(nest.mapped(lambda e: ex.substitute(e, env)))
+
+    def store(self, op: Op) -> None:
+        pointer, value = (self.get(o) for o in op.operands[:2])
+        assert pointer.base is not None  # the builder checked it
+        guard = self.get(op.operands[2]).expr if len(op.operands) > 2 else None
+        self.nest(pointer.base, (ex.idx(pointer.expr),), value.expr, pointer.shape, op.attributes.get("op"), guard)
+
+    # --- loops ------------------------------------------------------------------------------
+
+    def loop(self, op: Op) -> None:
+        region = op.region
+        assert region is not None
+        lo, hi = (ex.idx(self.get(o).expr) for o in op.operands[:2])
+        step: int = op.attributes["step"]
+        trips = ex.binary("max", (hi - lo + (step - 1)) // step, 0)
+        var = self.fresh(region.variable.name)
+        inits = [self.get(o) for o in op.operands[2:]]
+        self.env[region.variable] = Block((), lo + Var(var) * step)
+        moves = self.inductions(region, inits)
+        carried: dict[int, Buffer] = {}
+        for n, (a, init) in enumerate(zip(region.arguments, inits, strict=True)):
+            if n in moves:
+                self.env[a] = replace(init, expr=init.expr + Var(var) * moves[n])
+                continue
+            if init.base is not None:
+                raise BlockError(f"pointer {a.name!r} does not move by the same step in each iteration", hint="keep an offset, and add it")
+            carried[n] = self.local(a.name, a.type.dtype, a.shape)
+            self.assign(carried[n], init)
+            self.env[a] = Block(a.shape, Load(carried[n], positions(a.shape)))
+        self.items.append([])
+        self.ops(region.ops)
+        self.write_back(region, carried)
+        body = tuple(self.items.pop())
+        self.items[-1].append(Loop(var, trips, body, frozenset(b.name for b in carried.values())))
+        for n, (r, init) in enumerate(zip(region.results, inits, strict=True)):
+            if n in moves:
+                self.env[r] = replace(init, expr=init.expr + trips * moves[n])
+            else:
+                self.env[r] = Block(r.shape, Load(carried[n], positions(r.shape)))
+
+    def inductions(self, region: Region, inits: list[Block]) -> dict[int, Expr]:
+        """Carried addresses and integers that move by the same step in each iteration: position -> step."""
+        out: dict[int, Expr] = {}
+        marks = {f"carried{n}" for n in range(len(inits))}
+        inside = {op.result: op for op in region.ops if op.result is not None}
+        for n, init in enumerate(inits):
+            if init.base is None and init.expr.dtype.kind != ty.INDEX:
+                continue
+            trial = dict(self.env)
+            for m, (a, i) in enumerate(zip(region.arguments, inits, strict=True)):
+                trial[a] = replace(i, expr=Var(f"carried{m}"))
+            try:
+                after = self.pure(region.yields[n], trial, inside)
+            except NotInduction:
+                continue
+            if after.base is not init.base or after.expr.dtype.kind != ty.INDEX:
+                continue
+            scope = IndexScope()
+            step = scope.render(scope.linear(after.expr - Var(f"carried{n}")))
+            loop_value = ex.free_vars(self.env[region.variable].expr) - ex.free_vars(ex.idx(0))
+            varying = {v for v in loop_value if v not in {f"pid{d}" for d in range(3)}}
+            if not ex.free_vars(step) & (marks | varying) and not ex.loads(step):
+                out[n] = step
+        return out
+
+    def pure(self, v: Value, env: dict[Value, Block], inside: dict[Value, Op]) -> Block:
+        """The block of ``v`` where only addresses and integers are involved."""
+        if v in env and v not in inside:
+            return env[v]
+        op = inside.get(v)
+        if op is None or op.name in ("load", "reduce", "dot", "for"):
+            raise NotInduction
+        saved = self.env
+        self.env = {**env, **{o: self.pure(o, env, inside) for o in op.operands}}
+        try:
+            if any(self.env[o].pending is not None or self.env[o].expr.dtype.is_float for o in op.operands):
+                raise NotInduction
+            return self.value(op)
+        finally:
+            self.env = saved
+
+    def write_back(self, region: Region, carried: dict[int, Buffer]) -> None:
+        """Give carried blocks their new values, each before the buffers it reads change."""
+        left = dict(carried)
+        while left:
+            reads = {n: _buffers(self.env[region.yields[n]]) for n in left}
+            free = [n for n in left if not any(carried[n].name in reads[m] for m in left if m != n)]
+            n = free[0] if free else next(iter(left))
+            if not free:
+                for m in left:
+                    if m != n and carried[n].name in reads[m]:
+                        self.env[region.yields[m]] = self.stored_block(self.env[region.yields[m]], region.yields[m])
+            now = self.env[region.yields[n]]
+            own = Load(carried[n], positions(now.shape))
+            elsewhere = any(ld.buffer == carried[n] and ld != own for ld in _loads(now))
+            reread = now.pending is not None and any(ld.buffer == carried[n] for ld in ex.loads(now.pending.value))
+            if elsewhere or reread:
+                now = self.stored_block(now, region.yields[n])
+            if now.pending is not None or now.expr != own:
+                self.assign(carried[n], now)
+            del left[n]
+
+
+def _loads(b: Block) -> list[Load]:
+    parts = [b.expr] if b.pending is None else [b.pending.value, *([b.pending.base] if b.pending.base is not None else [])]
+    return [ld for e in parts for ld in ex.loads(e)]
+
+
+def _buffers(b: Block) -> set[str]:
+    return {ld.buffer.name for ld in _loads(b)}
+
+
+def _as_reduction(own: Load, value: Expr) -> tuple[str | None, Expr]:
+    """``own + rest`` as the update ``+= rest``."""
+    if isinstance(value, Binary) and value.op in ("+", "min", "max") and value.dtype == own.dtype:
+        for mine, rest in ((value.a, value.b), (value.b, value.a)):
+            if mine == own and own.buffer.name not in {ld.buffer.name for ld in ex.loads(rest)}:
+                return value.op, rest
+    return None, value
+
+
+def _computes(e: Expr) -> bool:
+    """Whether the elements are computed (with floats) from memory, not just loaded or converted."""
+    arithmetic = any(isinstance(n, (Binary, Intrinsic)) and n.dtype.is_float for n in ex.walk(e))
+    return arithmetic and any(ld.indices for ld in ex.loads(e))
+
+
+def _costs(e: Expr) -> bool:
+    return any(isinstance(n, Intrinsic) or (isinstance(n, Binary) and n.op == "/") for n in ex.walk(e))
+
+
+def _constant(value: Any, dtype: DType) -> Expr:
+    if dtype.kind in (ty.INT, ty.UINT):
+        return Const(int(value), ty.index)
+    return ex.const(value, dtype)
+
+
+def _elementwise(op: Op, x: list[Expr], dtype: DType) -> Expr:
+    """The element of an operation on elements; integers known from positions stay indices."""
+    if op.name in _OPERATOR:
+        return _arithmetic(_OPERATOR[op.name], x[0], x[1], dtype)
+    if op.name in _COMPARISON:
+        return ex.compare(_COMPARISON[op.name], *_alike(x[0], x[1]))
+    match op.name:
+        case "not":
+            return ex.Not(x[0])
+        case "cast":
+            kept = x[0].dtype.kind == ty.INDEX and dtype.kind in (ty.INT, ty.UINT) and dtype.bits >= 32
+            return x[0] if kept else ex.cast(x[0], dtype)
+        case "bitcast":
+            assert op.operands[0].type.is_data
+            return ex.bitcast(ex.cast(x[0], op.operands[0].type.dtype), dtype)
+        case "where":
+            a, b = _alike(x[1], x[2])
+            return ex.where(x[0], a, b)
+        case "math":
+            kind = dtype if dtype.kind != ty.BOOL else op.operands[0].type.dtype
+            return ex.intrinsic(op.attributes["function"], *(ex.cast(e, kind) for e in x))
+    raise BlockError(f"operation {op.name} has no lowering")
+
+
+def _alike(a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """Two elements of one block type in one type of the program form."""
+    if a.dtype.kind == ty.INDEX and b.dtype.kind != ty.INDEX:
+        return ex.cast(a, b.dtype), b
+    if b.dtype.kind == ty.INDEX and a.dtype.kind != ty.INDEX:
+        return a, ex.cast(b, a.dtype)
+    return a, b
+
+
+def _arithmetic(op: str, a: Expr, b: Expr, dtype: DType) -> Expr:
+    if dtype.kind == ty.BOOL:
+        if op == "^":
+            return Logical("or", Logical("and", a, ex.Not(b)), Logical("and", ex.Not(a), b))
+        return Logical("and" if op in ("&", "min") else "or", a, b)
+    a, b = _alike(a, b)
+    if a.dtype.kind == ty.INDEX and op != "/" and dtype.is_int:
+        return ex.binary(op, a, b)
+    return ex.cast(ex.binary(op, ex.cast(a, dtype), ex.cast(b, dtype)), dtype)
+
+
+def _weighted_uses(function: Function) -> dict[Value, int]:
+    """Uses of each value; one in a deeper loop than the definition counts as two."""
+    uses: dict[Value, int] = {}
+    depth: dict[Value, int] = {}
+
+    def visit(ops: Sequence[Op], level: int) -> None:
+        for op in ops:
+            for o in op.operands:
+                uses[o] = uses.get(o, 0) + (2 if depth.get(o, 0) < level and o in depth else 1)
+            if op.result is not None:
+                depth[op.result] = level
+                uses.setdefault(op.result, 0)
+            if op.region is not None:
+                for a in op.region.arguments:
+                    depth[a] = level + 1
+                visit(op.region.ops, level + 1)
+                for y in op.region.yields:
+                    uses[y] = uses.get(y, 0) + 1
+                for r in op.region.results:
+                    depth[r] = level
+
+    visit(function.ops, 0)
+    return uses
+
+
+def _stored_arguments(function: Function) -> set[str]:
+    """Names of the arguments that stores write."""
+    base: dict[Value, str] = {a: a.name for a in function.arguments}
+
+    def follow(ops: Sequence[Op]) -> set[str]:
+        found: set[str] = set()
+        for op in ops:
+            if op.region is not None:
+                for a, init in zip(op.region.arguments, op.operands[2:], strict=True):
+                    if init in base:
+                        base[a] = base[init]
+                for r, init in zip(op.region.results, op.operands[2:], strict=True):
+                    if init in base:
+                        base[r] = base[init]
+                found |= follow(op.region.ops)
+            elif op.name == "store":
+                found.add(base[op.operands[0]])
+            elif op.result is not None and op.result.type.is_pointer:
+                base[op.result] = base[op.operands[0]]
+        return found
+
+    return follow(function.ops)

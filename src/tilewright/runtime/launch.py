@@ -1,0 +1,313 @@
+"""Launching block programs: ``kernel[grid](arrays, numbers)``, specialised on shapes, strides and integers.
+
+A launch is compiled once for each combination of element types, shapes, strides, integers and constexprs: the
+program is read, turned into a kernel over the real arrays, scheduled like any other and built.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from typing import Any
+
+import numpy as np
+
+from tilewright.ir import types as ty
+from tilewright.ir.stmt import Kernel
+from tilewright.lang.block.builder import Builder, Specialized, pointer_type
+from tilewright.lang.block.ir import BlockType, Function, Value
+from tilewright.lang.block.kernels import Array, kernel_of
+from tilewright.lang.block.marks import Constexpr
+from tilewright.lang.block.reader import Program, program_of, read
+from tilewright.runtime.dlpack import as_numpy
+from tilewright.util.errors import LanguageError, RuntimeFailure
+
+#: Keyword arguments of a launch that say how other hardware runs it.
+OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu", "matrix_instr_nonkdim")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A float argument: its value is passed at each launch."""
+
+    dtype: ty.DType = ty.f32
+
+
+#: What a launch is compiled for: of each parameter an Array, a Scalar, or a compile-time value; tuples hold several.
+Spec = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One specialisation: block IR, kernel, and (once built) the module that runs it."""
+
+    function: Function
+    kernel: Kernel
+    module: Any = None
+
+
+class JitFunction:
+    """A block program. ``f[grid](*arguments)`` runs it; from other programs it is called like a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        update_wrapper(self, function)
+        self.block_function = function
+        self.signature = inspect.signature(function)
+        self.launches: dict[Any, Launch] = {}
+        annotations = {n: p.annotation for n, p in self.signature.parameters.items()}
+        self.constexprs = {n for n, a in annotations.items() if a is Constexpr or (isinstance(a, str) and a.endswith("constexpr"))}
+
+    @property
+    def program(self) -> Program:
+        """Its source, read."""
+        return program_of(self.block_function)
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        """A launcher for ``grid``: an int, a tuple of up to three, or a function of the arguments that returns one."""
+        return lambda *arguments, **keywords: self.run(grid, arguments, keywords)
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise LanguageError(f"{self.program.name} is a block program", hint=f"launch it on a grid: {self.program.name}[grid](...)")
+
+    def run(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        """Run all programs of ``grid``; written arrays are updated in place."""
+        named = self.bound(arguments, keywords)
+        launch, values = self.specialized(grid, named, build=True)
+        launch.module(*values)
+
+    def block_ir(self, grid: Any, *arguments: Any, **keywords: Any) -> Function:
+        """The block IR of a launch with these arguments."""
+        return self.specialized(grid, self.bound(arguments, keywords), build=False)[0].function
+
+    def kernel(self, grid: Any, *arguments: Any, **keywords: Any) -> Kernel:
+        """The loop kernel of a launch with these arguments, not scheduled yet."""
+        return self.specialized(grid, self.bound(arguments, keywords), build=False)[0].kernel
+
+    def module(self, grid: Any, *arguments: Any, **keywords: Any) -> Any:
+        """The compiled module of a launch with these arguments."""
+        return self.specialized(grid, self.bound(arguments, keywords), build=True)[0].module
+
+    # --- specialisation ---------------------------------------------------------------------
+
+    def bound(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter; RuntimeFailure names what is missing or too much."""
+        parameters = self.signature.parameters
+        given = {k: v for k, v in keywords.items() if k in parameters or k not in OPTIONS}
+        try:
+            bound = self.signature.bind(*arguments, **given)
+        except TypeError as error:
+            missing = [n for n in self.constexprs if n not in given and str(error).endswith(f"{n!r}")]
+            hint = f"constexprs are passed by name: {missing[0]}=64" if missing else f"{self.program.name}{self.signature}"
+            raise RuntimeFailure(f"launch of {self.program.name}: {error}", hint=hint) from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def specialized(self, grid: Any, named: dict[str, Any], build: bool) -> tuple[Launch, list[Any]]:
+        """The launch for these arguments, and the arrays and numbers its module takes."""
+        specs: dict[str, Spec] = {}
+        values: list[Any] = []
+        for name, x in named.items():
+            specs[name] = self.spec(name, x, values)
+        sizes = _grid(grid, named, self.program.name)
+        key = (sizes, tuple(_key(s) for s in specs.values()))
+        launch = self.launches.get(key)
+        if launch is None:
+            function, arrays = self.read(specs, sizes)
+            launch = self.launches[key] = Launch(function, kernel_of(function, arrays, sizes))
+        if build and launch.module is None:
+            launch = self.launches[key] = Launch(launch.function, launch.kernel, _module(launch.kernel))
+        shaped = [_passed(v, b.static_shape) for v, b in zip(values, launch.kernel.args, strict=True)]
+        return launch, shaped
+
+    def spec(self, name: str, x: Any, values: list[Any]) -> Spec:
+        """What ``x`` means to the compiler; what is passed at run time is added to ``values``."""
+        if name in self.constexprs:
+            if _is_array(x):
+                raise RuntimeFailure(
+                    f"launch of {self.program.name}: constexpr {name} is an array", hint="remove the annotation tl.constexpr"
+                )
+            return x
+        if isinstance(x, (tuple, list)):
+            return tuple(self.spec(f"{name}[{n}]", y, values) for n, y in enumerate(x))
+        if isinstance(x, (bool, int, np.integer, np.bool_)):
+            return bool(x) if isinstance(x, (bool, np.bool_)) else Specialized(x)
+        if isinstance(x, (float, np.floating)):
+            values.append(np.float32(x))
+            return Scalar()
+        if x is None or isinstance(x, (str, ty.DType, JitFunction)):
+            return x
+        array = as_numpy(x, f"{name} of {self.program.name}")
+        if any(s < 0 or s % array.itemsize for s in array.strides):
+            raise RuntimeFailure(
+                f"{name} of {self.program.name} has strides {array.strides}: they are negative or no multiples of an element",
+                hint="pass numpy.ascontiguousarray(x)",
+            )
+        values.append(array)
+        dtype = ty.bf16 if "bfloat16" in str(getattr(x, "dtype", "")) else ty.from_numpy(array.dtype)
+        return Array(dtype, array.shape, tuple(s // array.itemsize for s in array.strides))
+
+    def read(self, specs: Mapping[str, Spec], grid: tuple[int, ...]) -> tuple[Function, list[Array | None]]:
+        """Block IR and, for each of its arguments, the array behind it (None: a scalar)."""
+        parameters: list[tuple[str, BlockType]] = []
+        arrays: list[Array | None] = []
+
+        def declare(name: str, s: Spec) -> None:
+            if isinstance(s, tuple) and name not in self.constexprs:
+                for n, part in enumerate(s):
+                    declare(f"{name}_{n}", part)
+            elif isinstance(s, (Array, Scalar)):
+                parameters.append((name, pointer_type(s.dtype) if isinstance(s, Array) else BlockType(s.dtype)))
+                arrays.append(s if isinstance(s, Array) else None)
+
+        for name, s in specs.items():
+            declare(name, s)
+        builder = Builder(self.program.name, parameters, grid)
+        left = iter(builder.arguments)
+
+        def value(name: str, s: Spec) -> Any:
+            if isinstance(s, tuple) and name not in self.constexprs:
+                return tuple(value(name, part) for part in s)
+            return next(left) if isinstance(s, (Array, Scalar)) else s
+
+        named: dict[str, Value | Any] = {name: value(name, s) for name, s in specs.items()}
+        return read(self.program, builder, named), arrays
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or hasattr(x, "__dlpack__")
+
+
+def _key(s: Spec) -> Any:
+    if isinstance(s, tuple):
+        return tuple(map(_key, s))
+    return (type(s).__name__, s if not isinstance(s, JitFunction) else id(s))
+
+
+def _grid(grid: Any, named: dict[str, Any], name: str) -> tuple[int, ...]:
+    sizes = grid(named) if callable(grid) else grid
+    sizes = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+    if not 1 <= len(sizes) <= 3 or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in sizes):
+        raise RuntimeFailure(f"launch of {name}: {sizes!r} is not a grid", hint="one to three integers: kernel[(8, 4)](...)")
+    return tuple(int(n) for n in sizes)
+
+
+def _module(kernel: Kernel) -> Any:
+    from tilewright.runtime.module import build
+    from tilewright.space.default import default_schedule
+
+    return build(default_schedule(kernel))
+
+
+def _passed(x: Any, shape: tuple[int, ...]) -> Any:
+    """The memory of ``x`` as a dense array of ``shape``, without copying."""
+    if not isinstance(x, np.ndarray) or x.shape == shape == () or (x.shape == shape and x.flags.c_contiguous):
+        return x
+    count = int(np.prod(shape))
+    flat = np.lib.stride_tricks.as_strided(x, (count,), (x.itemsize,), writeable=x.flags.writeable)
+    return flat.reshape(shape)
+
+
+def jit(function: Callable[..., Any] | None = None, **_: Any) -> Any:
+    """Make ``function`` a block program, written with :mod:`tilewright.language` and launched as ``function[grid](...)``."""
+    return jit if function is None else JitFunction(function)
+
+
+# --- configurations -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """Values of constexprs to try; the other fields are accepted and mean nothing on this hardware."""
+
+    kwargs: dict[str, Any]
+    num_warps: int = 4
+    num_stages: int = 2
+    num_ctas: int = 1
+    pre_hook: Any = None
+    maxnreg: int | None = None
+
+
+@dataclass(eq=False)
+class Autotuner:
+    """A block program whose configuration is measured once for each value of the arguments ``key``."""
+
+    function: JitFunction
+    configs: list[Config]
+    key: list[str]
+    best: dict[Any, Config] = field(default_factory=dict)
+
+    @property
+    def block_function(self) -> Callable[..., Any]:
+        return self.function.block_function
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *arguments, **keywords: self.run(grid, arguments, keywords)
+
+    def run(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        """Run with the best configuration for these arguments, finding it first when they are new."""
+        config = self.configured(grid, arguments, keywords)
+        self.function.run(grid, arguments, {**keywords, **config.kwargs})
+
+    def configured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Config:
+        """The configuration used for these arguments. Configurations that become the same kernel are measured once."""
+        partial = self.function.signature.bind_partial(*arguments, **{k: v for k, v in keywords.items() if k not in OPTIONS}).arguments
+        types = tuple(str(x.dtype) for x in partial.values() if _is_array(x))
+        key = (tuple(partial.get(k) for k in self.key), types)
+        if key not in self.best:
+            self.best[key] = self._measured(grid, arguments, keywords) if len(self.configs) > 1 else self.configs[0]
+        return self.best[key]
+
+    def _measured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Config:
+        times: dict[Kernel, tuple[float, Config]] = {}
+        for config in self.configs:
+            named = self.function.bound(arguments, {**keywords, **config.kwargs})
+            launch, _ = self.function.specialized(grid, named, build=False)
+            if launch.kernel not in times:
+                times[launch.kernel] = (0.0, config)
+        if len(times) > 1:
+            for kernel, (_, config) in list(times.items()):
+                copies = [np.array(as_numpy(a, "an argument")) if _is_array(a) else a for a in arguments]
+                named = self.function.bound(copies, {**keywords, **config.kwargs})
+                times[kernel] = (_seconds(self.function, grid, named), config)
+        return min(times.values(), key=lambda t: t[0])[1]
+
+
+def _seconds(function: JitFunction, grid: Any, named: dict[str, Any], repeats: int = 5) -> float:
+    launch, values = function.specialized(grid, named, build=True)
+    call = launch.module.bind(*values)
+    call()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def autotune(configs: Sequence[Config], key: Sequence[str], **_: Any) -> Callable[[JitFunction], Autotuner]:
+    """Choose among ``configs`` by measuring, once for each combination of the arguments named in ``key``."""
+    if not configs:
+        raise LanguageError("autotune has no configuration to try", hint="configs=[Config({'BLOCK': 64})]")
+
+    def wrap(function: JitFunction) -> Autotuner:
+        if not isinstance(function, JitFunction):
+            raise LanguageError("autotune decorates a block program", hint="put @tilewright.jit below it")
+        unknown = [k for k in key if k not in function.signature.parameters]
+        if unknown:
+            raise LanguageError(f"autotune: {function.program.name} has no parameter {unknown[0]!r}")
+        return Autotuner(function, list(configs), list(key))
+
+    return wrap
+
+
+def cdiv(x: int, y: int) -> int:
+    """``x / y`` rounded up."""
+    return -(-x // y)
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is not less than ``n``."""
+    return 1 << max(n - 1, 0).bit_length()
