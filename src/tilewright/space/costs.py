@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tilewright.cost import explicit
 from tilewright.cost.estimate import Estimator, analysed
+from tilewright.cost.explicit import ExplicitEstimator
 from tilewright.cost.features import Extractor
 from tilewright.cost.formula import Graph
 from tilewright.cost.traffic import Analysis
@@ -23,7 +25,7 @@ class Costs:
         self.sketches, self.machine, self.threads = sketches, machine, threads
         self._graph = Graph()
         self._analyses: dict[int, Analysis] = {}
-        self._estimators: dict[int, Estimator] = {}
+        self._estimators: dict[int, Estimator | ExplicitEstimator] = {}
         self._extractors: dict[tuple[int, bool], Extractor] = {}
 
     def analysis(self, number: int) -> Analysis:
@@ -34,10 +36,15 @@ class Costs:
             self._analyses[number] = analysed(sketch.program, self.machine, self._graph, ranges)
         return self._analyses[number]
 
-    def estimator(self, number: int) -> Estimator:
+    def estimator(self, number: int) -> Estimator | ExplicitEstimator:
         """Seconds of a sketch's points."""
         if number not in self._estimators:
-            self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
+            sketch = self.sketches[number]
+            if explicit.applies(sketch.program, self.machine):
+                ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
+                self._estimators[number] = ExplicitEstimator(sketch.program, self.machine, self._graph, ranges)
+            else:
+                self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
         return self._estimators[number]
 
     def extractor(self, number: int, seconds: bool = False) -> Extractor:

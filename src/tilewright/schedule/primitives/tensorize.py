@@ -79,6 +79,8 @@ def _check_memories(instr: Instruction, found: Match, machine: Machine, subject:
 def _check_constraints(scope: Simplifier, instr: Instruction, found: Match, arguments: set[str], subject: str) -> None:
     from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange
 
+    # Along a dimension of one element there are no neighbours: whatever is demanded of their distance holds.
+    alone = {f"{name}.stride[{d}]" for name, w in found.windows.items() for d, s in enumerate(w.spans) if s.extent == ex.idx(1)}
     known: dict[str, Expr] = {f"{axis}.extent": n for axis, n in found.extents.items()}
     for name, w in found.windows.items():
         base, strides = _address(scope, w, w.buffer.name in arguments)
@@ -87,7 +89,7 @@ def _check_constraints(scope: Simplifier, instr: Instruction, found: Match, argu
     for c in instr.constraints:
         match c:
             case Require():
-                holds = scope.expr(ex.substitute(c.condition, known)) == TRUE
+                holds = bool(c.variables & alone) or scope.expr(ex.substitute(c.condition, known)) == TRUE
                 why = ", ".join(f"{v} = {known.get(v, 'not constant')}" for v in sorted(c.variables))
             case ValueRange():
                 dtype = instr.operand(c.operand).dtype

@@ -30,7 +30,7 @@ from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, cut, starts, trips, wrap
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.rule import rule
-from tilewright.space.rules import instructions
+from tilewright.space.rules import explicit, instructions
 from tilewright.space.sketch import Sketch
 from tilewright.space.tiling import value_of
 from tilewright.util.errors import MappingError, ScheduleError
@@ -74,6 +74,10 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
     if context.machine.vector_bits:
         return
     for stage in sorted((s for s in context.stages if s.is_reduction), key=lambda s: -s.volume):
+        direct = list(explicit.sketches(context, stage.output.name, _cheapest(context, stage.output.name), MOST_MAPPINGS))
+        if direct:
+            yield from direct
+            return
         found = _mappings(context, stage.output.name)
         if found:
             for n, (instruction, mapping) in enumerate(found):
@@ -82,16 +86,20 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
     yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), None, {})
 
 
-def _mappings(context: Context, output: str) -> list[tuple[Instruction, Placed]]:
-    """The cheapest mappings whose steps the machine admits with one tile in each block."""
+def _cheapest(context: Context, output: str) -> list[tuple[Instruction, Placed]]:
+    """All mappings of the contraction into ``output``, cheapest first."""
     try:
         op = operator_of(context.base.kernel, at=output)
     except MappingError:
         return []
     every = [(i, m) for i in context.machine.instructions if i.operands and not i.sets for m in instructions.mappings_of(op, i)]
+    return [every[n] for n in np.argsort(instructions.mapping_cycles(context.machine, every), kind="stable")] if every else []
+
+
+def _mappings(context: Context, output: str) -> list[tuple[Instruction, Placed]]:
+    """The cheapest mappings whose steps the machine admits with one tile in each block."""
     out: list[tuple[Instruction, Placed]] = []
-    for n in np.argsort(instructions.mapping_cycles(context.machine, every), kind="stable") if every else ():
-        instruction, mapping = every[n]
+    for instruction, mapping in _cheapest(context, output):
         try:
             _apply(context, output, mapping, {})
         except (ScheduleError, MappingError):
@@ -249,7 +257,7 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
 
     def plan(values: Mapping[str, int]) -> Plan:
         shown = f"{instruction.name}: {str(mapping).split('[')[0].strip()}"
-        return Plan(_apply(context, output, mapping, values), (Decision(output, shown, "", 0.0),))
+        return Plan(_apply(context, output, mapping, values), (Decision(output, shown, ""),))
 
     return Sketch(
         text,
