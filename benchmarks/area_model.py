@@ -2,7 +2,8 @@
 
     python -m benchmarks.area_model DATA [--markdown]
 
-DATA is a table (csv.gz) with ``arch.*`` and ``target.area`` (mm2). An array has dim x dim units, dim columns with an accumulator each, one scratchpad; memories count by size. The script prints
+DATA is a table (csv.gz) with ``arch.*`` and ``target.area`` (mm2). An array has dim x dim units, dim columns with an accumulator each,
+one scratchpad; memories count by size. The script prints
 the constants of ``hw/library/gemmini_costs.py`` and the error on architectures left out of the fit, one at a time.
 """
 

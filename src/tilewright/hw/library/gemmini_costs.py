@@ -7,7 +7,6 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-
 #: What area is proportional to: units, columns (with the periphery of their accumulators), kilobytes of each memory, the rest.
 AREA_TERMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "unit": lambda m: m["dim"] * m["dim"],
