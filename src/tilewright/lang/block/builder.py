@@ -74,10 +74,13 @@ class Builder:
         self.names[name] = n
         return f"{name}.{n}" if n else name
 
+    def rename(self, v: Value, name: str) -> None:
+        """Call a value that has no name of its own like the variable it is assigned to."""
+        if v.automatic:
+            v.name, v.automatic = self.fresh(name), False
+
     def emit(self, name: str, operands: Sequence[Value], type: BlockType | None, hint: str | None = None, **attributes: Any) -> Value:
-        for o in operands:
-            o.uses += 1
-        result = Value(type, self.fresh(hint or name)) if type is not None else None
+        result = Value(type, self.fresh(hint or name), automatic=True) if type is not None else None
         self.stack[-1].append(Op(name, tuple(operands), attributes, result, self.loc))
         return result  # type: ignore[return-value]
 
@@ -320,8 +323,6 @@ class Builder:
         """A loop whose body takes the operations that follow, until :meth:`close_loop`."""
         region = Region(Value(BlockType(ty.i32), self.fresh(name)), [Value(v.type, self.fresh(n)) for n, v in inits], [])
         op = Op("for", (lo, hi, *(v for _, v in inits)), {"step": step}, None, self.loc, region)
-        for v in op.operands:
-            v.uses += 1
         self.stack.append(region.ops)
         return op
 
@@ -329,8 +330,6 @@ class Builder:
         region = op.region
         assert region is not None  # open_loop made it
         self.stack.pop()
-        for v in yields:
-            v.uses += 1
         region.yields = tuple(yields)
         region.results = tuple(Value(v.type, self.fresh(a.name.split(".")[0])) for a, v in zip(region.arguments, yields, strict=True))
         self.stack[-1].append(op)

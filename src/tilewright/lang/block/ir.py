@@ -55,11 +55,14 @@ class BlockType:
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """The result of an operation, a function argument or a region argument; compared by identity."""
+    """The result of an operation, a function argument or a region argument; compared by identity.
+
+    An ``automatic`` name says which operation made it, until it is assigned to a variable.
+    """
 
     type: BlockType
     name: str
-    uses: int = 0
+    automatic: bool = False
 
     def __str__(self) -> str:
         return f"%{self.name}"

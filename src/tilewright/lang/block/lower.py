@@ -19,13 +19,15 @@ from tilewright.ir.linear import IndexScope
 from tilewright.ir.types import DType
 from tilewright.lang.block.builder import ARITHMETIC, COMPARE
 from tilewright.lang.block.ir import Function, Op, Region, Value, walk
-from tilewright.lang.block.masks import identity, masked
+from tilewright.lang.block.masks import constant_lanes, identity, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
 from tilewright.lang.block.source import BlockError
 from tilewright.util.errors import Location
 
 _OPERATOR = {name: op for op, name in ARITHMETIC.items()}
 _COMPARISON = {name: op for op, name in COMPARE.items()}
+#: Names that mean something in the text of kernels.
+_WORDS = {*ex.INTRINSICS, *ty.NAMED, "sum", "min", "max", "where", "cast", "range", "parallel", "vector", "unroll", "alloc", "grid"}
 #: Nodes of an expression that is worth storing rather than repeating.
 _LARGE = 40
 
@@ -245,14 +247,21 @@ class _Lowering:
     # --- stored blocks ----------------------------------------------------------------------
 
     def stored_block(self, b: Block, v: Value) -> Block:
-        """``b`` in a local buffer, named after ``v``."""
-        dtype = v.type.dtype
-        buffer = self.local(v.name, dtype, b.shape)
-        self.assign(buffer, b)
-        return Block(b.shape, Load(buffer, positions(b.shape)))
+        """``b`` in a local buffer, named after ``v``; lanes that a mask makes constant are not stored."""
+        buffer = self.local(v.name, v.type.dtype, b.shape)
+        element: Expr = Load(buffer, positions(b.shape))
+        if b.pending is not None:
+            self.assign(buffer, b)
+            return Block(b.shape, element)
+        guard, value, rest = constant_lanes(b.expr)
+        self.nest(buffer, positions(b.shape), value, b.shape, None, guard)
+        if guard is not None and rest is not None:
+            element = Where(guard, element, ex.cast(rest, element.dtype), element.dtype)
+        return Block(b.shape, element)
 
     def local(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Buffer:
-        buffer = Buffer(self.fresh(name.split(".")[0]), dtype, tuple(map(ex.idx, shape)))
+        stem = name.split(".")[0]
+        buffer = Buffer(self.fresh(f"{stem}_block" if stem in _WORDS else stem), dtype, tuple(map(ex.idx, shape)))
         self.locals[buffer.name] = buffer
         return buffer
 
@@ -261,7 +270,8 @@ class _Lowering:
         at = positions(b.shape)
         if b.pending is None:
             op, value = _as_reduction(Load(target, at), b.expr)
-            self.nest(target, at, value, b.shape, op)
+            guard, value = masked(value, op) if op is not None else (None, value)
+            self.nest(target, at, value, b.shape, op, guard)
             return
         p = b.pending
         if p.base is None or p.base != Load(target, at):

@@ -37,6 +37,15 @@ def masked(value: Expr, op: str) -> tuple[Expr | None, Expr]:
     return guard, value
 
 
+def constant_lanes(value: Expr) -> tuple[Expr | None, Expr, Const | None]:
+    """(condition, value where it holds, constant elsewhere), or (None, value, None)."""
+    for c in _conditions(value):
+        rest = folded(assumed(value, c, False))
+        if isinstance(rest, Const):
+            return c, assumed(value, c, True), rest
+    return None, value, None
+
+
 def assumed(value: Expr, condition: Expr, truth: bool) -> Expr:
     """``value`` where ``condition`` is known."""
 

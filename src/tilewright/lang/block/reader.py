@@ -172,6 +172,8 @@ class Reader:
     def assign(self, target: ast.expr, value: Any) -> None:
         match target:
             case ast.Name():
+                if isinstance(value, Value):
+                    self.builder.rename(value, target.id)
                 self.names[target.id] = value
                 self.gone.pop(target.id, None)
             case ast.Tuple() | ast.List():
@@ -506,8 +508,7 @@ class Reader:
             return self.word(e, f.name, arguments, keywords)
         if (function := getattr(f, "block_function", None)) is not None:
             return self.inlined(e, function, arguments, keywords)
-        known = isinstance(f, type(len)) or isinstance(f, type)
-        if known and f.__name__ in PYTHON:
+        if isinstance(f, (type(len), type)) and f.__name__ in PYTHON:
             return self.python(e, f, arguments, keywords)
         if not callable(f):
             raise self.error(e, f"`{ast.unparse(e.func)}` cannot be called")

@@ -17,6 +17,7 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Const, Expr, Load, Logical, Var
 from tilewright.ir.linear import IndexScope, Linear
+from tilewright.lang.block.masks import identity
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
 from tilewright.lang.block.source import BlockError
 
@@ -46,7 +47,7 @@ def unblocked(p: Program) -> Whole | None:
     if placed is None:
         return None
     deps = _dependences(placed, p)
-    flat = [_flat(x, deps, p) for x in placed]
+    flat = reduced_at_once([_flat(x, deps, p) for x in placed], set(deps))
     return _merged(flat, deps, p, {n: e for x in placed for n, e in x.around.items()})
 
 
@@ -172,6 +173,39 @@ def _race(n: Nest) -> BlockError:
         hint="make the address depend on tl.program_id, or add up with tl.atomic_add",
         location=n.loc,
     )
+
+
+def reduced_at_once(flat: list[Flat], local: set[str]) -> list[Flat]:
+    """``flat`` where a block of partial results that is only reduced further is not made: ``sum(sum(x) by lanes)`` is one sum."""
+    for n, f in enumerate(flat):
+        load = f.nest.value
+        if f.nest.op is None or f.nest.guard is not None or not isinstance(load, Load) or load.buffer.name not in local:
+            continue
+        name = load.buffer.name
+        if any(name in g.nest.reads() for m, g in enumerate(flat) if m != n) or not all(isinstance(i, Var) for i in load.indices):
+            continue
+        writers = [g for g in flat if g.nest.target.name == name]
+        start = identity(f.nest.op, load.buffer.dtype)
+        first, updates = writers[0], writers[1:]
+        if first.nest.op is not None or first.nest.value != start or first.nest.guard or any(g.nest.op != f.nest.op for g in updates):
+            continue
+        new = [_composed(f, g, load) for g in updates]
+        return reduced_at_once([x for m, g in enumerate(flat) if g not in writers for x in (new if m == n else [g])], local)
+    return flat
+
+
+def _composed(outer: Flat, inner: Flat, load: Load) -> Flat:
+    """``outer`` with the terms of ``inner`` in place of the block ``load`` reads."""
+    env: dict[str, Expr] = {}
+    for mine, theirs in zip(load.indices, inner.nest.indices, strict=True):
+        assert isinstance(mine, Var)  # checked by the caller
+        if isinstance(theirs, Var):
+            env[theirs.name] = mine
+    value = inner.nest.mapped(lambda e: ex.substitute(e, env))
+    own = {n: e for n, e in inner.loops.items() if n not in env}
+    axes = (*outer.nest.axes, *((n, e) for n, e in inner.nest.axes if n in own))
+    nest = replace(outer.nest, value=value.value, guard=value.guard, axes=axes, loc=inner.nest.loc)
+    return Flat({**outer.loops, **own}, nest)
 
 
 # --- joining loops ------------------------------------------------------------------------------
