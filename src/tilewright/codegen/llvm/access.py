@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from tilewright.codegen.llvm.conversion import from_memory, to_memory
 from tilewright.codegen.llvm.division import floor_division
 from tilewright.codegen.llvm.frame import Frame, Storage
@@ -33,16 +35,23 @@ def _divide(f: Frame, p: Poly, c: int) -> tuple[Poly, Poly]:
     if lo is not None and hi is not None and lo // c == hi // c:
         k = lo // c
         return whole + Poly(k), rest + Poly(-k * c)
+    # What stays within a step of the others is left alone: (16 a + l) // 64 with l < 16 is a // 4, the same in all lanes.
+    for g in sorted({gcd(k, c) for k in rest.terms.values()} - {1}, reverse=True):
+        steps, inside = rest.split_multiples(g)
+        least, most = inside.range()
+        if least is not None and least >= 0 and most is not None and most < g:
+            quotient, remainder = _divide(f, steps, c // g)
+            return whole + quotient, remainder.scaled(g) + inside
     nonneg = lo is not None and lo >= 0
     w = f.w
     lanes = 0 if rest.is_uniform else f.lanes
     x = w.index_value(rest, lanes)
     divisor = f"splat (i64 {c})" if lanes else str(c)
     number = f.module.number
-    quotient = Atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), number(), *floordiv_range((lo, hi), c), lanes)
-    remainder = Atom(floor_division(w, "%", x, divisor, 64, not nonneg, lanes, known=True), number(), 0, c - 1, lanes)
-    quotient.quotient_of = remainder.remainder_of = rest, c
-    return whole + Poly.of(quotient), Poly.of(remainder)
+    above = Atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), number(), *floordiv_range((lo, hi), c), lanes)
+    below = Atom(floor_division(w, "%", x, divisor, 64, not nonneg, lanes, known=True), number(), 0, c - 1, lanes)
+    above.quotient_of = below.remainder_of = rest, c
+    return whole + Poly.of(above), Poly.of(below)
 
 
 def physical_offset(f: Frame, s: Storage, index: tuple[Poly, ...]) -> Poly:

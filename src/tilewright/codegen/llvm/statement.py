@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tilewright.codegen.llvm import access, arithmetic, control, instruction, parallel, reduction, storage, vector
+from tilewright.codegen.llvm import access, arithmetic, control, instruction, parallel, reduction, storage, transposition, vector
 from tilewright.codegen.llvm.expression import converted, narrowed, poly, value
 from tilewright.codegen.llvm.frame import Frame
 from tilewright.codegen.llvm.index import Poly
@@ -107,7 +107,7 @@ def _for(f: Frame, s: For) -> None:
             vector.emit_loop(f, s, lambda: emit(f, s.body))
     elif s.kind is LoopKind.PARALLEL and not f.lanes and not f.thread:
         parallel.emit_loop(f, s, lambda inner: emit(inner, s.body))
-    elif s.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and _unrolled(f, s):
+    elif transposition.emit_loop(f, s) or (s.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and _unrolled(f, s)):
         return
     elif f.lanes:
         serial_loop(f, s)

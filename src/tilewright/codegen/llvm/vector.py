@@ -92,11 +92,11 @@ def _chunk(f: Frame, s: For, base: Poly, lanes: int, body: Callable[[], None], a
     known = active if isinstance(active, int) and active else lanes if active == 0 else lanes - 1
     numbers = "<" + ", ".join(f"i64 {i}" for i in range(lanes)) + ">"
     lane = Poly.of(Atom(numbers, f.module.number(), 0, known - 1, lanes, is_lane=True))
-    with f.vector(lanes, _first(f, active, lanes)), f.bound(LANE, lane), f.bound(s.name, base + lane.scaled(s.step)):
+    with f.vector(lanes, first_lanes(f, active, lanes)), f.bound(LANE, lane), f.bound(s.name, base + lane.scaled(s.step)):
         body()
 
 
-def _first(f: Frame, active: int | str, lanes: int) -> Value | None:
+def first_lanes(f: Frame, active: int | str, lanes: int) -> Value | None:
     """Mask of the first ``active`` lanes; None for all."""
     if active in (0, lanes):
         return None
