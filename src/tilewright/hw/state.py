@@ -13,13 +13,15 @@ class State:
 
     An instruction that ``needs`` a state is only correct after the setter ran with the values
     the instruction wants; code generation hoists setters to where they dominate all uses.
-    ``reset`` tells the values after power-on, for fields that have one.
+    ``reset`` tells the values after power-on, for fields that have one; ``idle`` what to set fields to that no instruction
+    depends on (0 where it does not say).
     """
 
     name: str
     fields: tuple[tuple[str, DType], ...]
     setter: str
     reset: tuple[tuple[str, int], ...] = ()
+    idle: tuple[tuple[str, int], ...] = ()
     note: str = ""
 
     def field_type(self, field: str) -> DType | None:

@@ -219,6 +219,7 @@ def _states(m: Machine) -> None:
             _fail(m, f"state {s.name} has setter {s.setter!r}, which is not an instruction", way_out)
         if setters[0].sets != s.name:
             _fail(m, f"instruction {s.setter} is the setter of state {s.name} but sets {setters[0].sets}", f"give it sets={s.name!r}")
-        for name, value in s.reset:
-            if (dtype := s.field_type(name)) is None or not dtype.range[0] <= value <= dtype.range[1]:
-                _fail(m, f"state {s.name} resets {name} to {value}, which is no value of its fields")
+        for what, values in (("resets", s.reset), ("idles", s.idle)):
+            for name, value in values:
+                if (dtype := s.field_type(name)) is None or not dtype.range[0] <= value <= dtype.range[1]:
+                    _fail(m, f"state {s.name} {what} {name} to {value}, which is no value of its fields")

@@ -39,6 +39,7 @@ EX = State(
         ("shift", u32),
     ),
     setter="config_ex",
+    idle=(("a_stride", 1), ("c_stride", 1), ("acc_scale", ONE)),
     note="dataflow 1 is weight stationary; strides are in rows of the local memories",
 )
 #: Each of mvin, mvin2 and mvin3 has its own.
@@ -282,19 +283,6 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
 
 
 default = gemmini()
-
-
-#: Cycles a tile, a row streamed, a row of weights preloaded, and words and rows of inputs and weights fetched take on the RTL: a fit of
-#: ``tilewright.cost.residual.ArrayTime`` to measured cycles by ``benchmarks/rtl_residual.py --constants``.
-RTL_RATES = {
-    "tile": 151.5,
-    "row": 1.045,
-    "preload": 0.9987,
-    "input_word": 0.1266,
-    "input_row": 1.012,
-    "weight_word": 0.08768,
-    "weight_row": 1.965,
-}
 
 
 def hierarchy(name: str = "gemmini") -> Hierarchy:

@@ -1,0 +1,248 @@
+"""Scheduled kernels to command programs.
+
+Copies into and out of memories that only transfers fill become the machine's moves, calls become its words, loops and guards stay, and
+what touches main memory alone is left to the host.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from tilewright.codegen.commands.fences import fenced
+from tilewright.codegen.commands.first import overwriting
+from tilewright.codegen.commands.moves import Move, moves
+from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
+from tilewright.codegen.commands.placing import managed, place
+from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, words
+from tilewright.codegen.commands.setting import Needed, configure, merged
+from tilewright.hw import Instruction, Machine, RoCC, Steps
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Expr
+from tilewright.ir.simplify import Simplifier, scope_of, simplify
+from tilewright.schedule.unify import Chain, chain_of
+from tilewright.util.errors import CodegenError
+
+
+def generate(kernel: st.Kernel, machine: Machine) -> Program:
+    """The command program of a scheduled ``kernel`` whose sizes are numbers.
+
+    CodegenError names the statement that no instruction of ``machine`` does, the operand that does not lie as its word demands, or
+    the buffers that do not fit their memory.
+    """
+    if kernel.sizes:
+        raise CodegenError(f"kernel {kernel.name} has the sizes {', '.join(v.name for v in kernel.sizes)}", hint="specialize it first")
+    words(machine)
+    kernel = simplify(kernel)
+    lowering = _Lowering(kernel, machine)
+    body = configure(lowering.block(kernel.body), machine)
+    return Program(kernel.name, machine.name, kernel.args, fenced(body))
+
+
+@dataclass
+class _Lowering:
+    kernel: st.Kernel
+    machine: Machine
+    #: By state: what the moves chosen so far need of it, so that moves that differ use different ones.
+    chosen: dict[str, dict[str, Expr]] = field(default_factory=dict)
+    #: Calls (by identity) that may replace their result, and the condition under which they do: 0 there, 1 elsewhere.
+    adds: dict[int, Expr] = field(default_factory=dict)
+    hosts: int = 0
+
+    def __post_init__(self) -> None:
+        self.inside = managed(self.machine)
+        self.places = place(self.kernel, self.machine)
+        self.scope: Simplifier = scope_of(self.kernel)
+
+    # Statements
+
+    def block(self, b: st.Block) -> tuple[Item, ...]:
+        out: list[Item] = []
+        waiting: list[st.Stmt] = []
+        for n, s in enumerate(b.stmts):
+            if self._for_host(s):
+                waiting.append(s)
+                continue
+            if waiting:
+                out.append(self._host(waiting))
+                waiting = []
+            if isinstance(s, st.Alloc) and s.buffer.memory in self.inside:
+                continue
+            found = overwriting(self.scope, s, b.stmts[n + 1 :])
+            if found is not None:
+                call, accumulate = found
+                self.adds[id(call)] = accumulate
+                continue
+            out += self.stmt(s, b)
+        if waiting:
+            out.append(self._host(waiting))
+        return tuple(out)
+
+    def stmt(self, s: st.Stmt, parent: st.Block) -> tuple[Item, ...]:
+        nest = chain_of(s)
+        if nest is not None:
+            return self.move(nest, s)
+        match s:
+            case st.For():
+                with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
+                    only_call = isinstance(s.body.stmts[0], st.Call) and len(s.body.stmts) == 1
+                    body = self.call(s.body.stmts[0], s) if only_call else self.block(s.body)  # type: ignore[arg-type]
+                return (Loop(s.name, s.lo, s.hi, body, s.step),)
+            case st.If():
+                if ex.loads(s.cond):
+                    raise CodegenError(f"`if {s.cond}` decides on data, around work of {self.machine.name}", hint="guard by indices")
+                with self.scope.assuming(s.cond):
+                    then = self.block(s.then)
+                with self.scope.assuming(self.scope.negation(s.cond)):
+                    orelse = self.block(s.orelse) if s.orelse else ()
+                return (Branch(s.cond, then, orelse),)
+            case st.Block():
+                return self.block(s)
+            case st.Call():
+                return self.call(s, None)
+        raise CodegenError(f"`{str(s).splitlines()[0]}` is nothing that {self.machine.name} or its host does")
+
+    # What the host does
+
+    def _for_host(self, s: st.Stmt) -> bool:
+        used = st.read_buffers(s) | st.written_buffers(s)
+        allocated = {t.buffer.name for t in st.walk(s) if isinstance(t, st.Alloc)}
+        calls = any(isinstance(t, st.Call) and t.kernel.instruction for t in st.walk(s))
+        return not calls and not (used | allocated) & self.places.keys() and (bool(used) or isinstance(s, st.Alloc)) and not self._placed(s)
+
+    def _placed(self, s: st.Stmt) -> bool:
+        return isinstance(s, st.Alloc) and s.buffer.name in self.places
+
+    def _host(self, stmts: list[st.Stmt]) -> Host:
+        body = st.Block(tuple(stmts))
+        used = st.read_buffers(body) | st.written_buffers(body)
+        local = {t.buffer.name for t in st.walk(body) if isinstance(t, st.Alloc)}
+        args = tuple(b for b in self.kernel.args if b.name in used)
+        if lost := used - local - {b.name for b in args}:
+            raise CodegenError(
+                f"{', '.join(sorted(lost))} is shared between host statements with accelerator work in between",
+                hint="make it an argument of the kernel",
+            )
+        own = {f.name for f in st.loops(body)}
+        free = {v for t in st.walk(body) for e in st.own_exprs(t) for v in ex.free_vars(e)} - own
+        sizes = tuple(ex.Var(n) for n in self.scope.ranges if n in free)
+        self.hosts += 1
+        return Host(st.Kernel(f"{self.kernel.name}_host_{self.hosts}", args, body, sizes), sizes, tuple(b.name for b in args))
+
+    # What the machine does
+
+    def move(self, nest: Chain, s: st.Stmt) -> tuple[Item, ...]:
+        found, why = moves(self.scope, self.machine, nest)
+        errors: list[CodegenError] = []
+        ways: list[tuple[Move, list[Needed], tuple[Item, ...]]] = []
+        for m in found:
+            with ExitStack() as stack:
+                for f in m.loops:
+                    stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
+                try:
+                    placed = {n: self.placed(w) for n, w in m.windows.items()}
+                    items = self.issue(m.instruction, placed, m.settings)
+                except CodegenError as e:
+                    errors.append(e)
+                    continue
+            ways.append((m, [i for i in items if isinstance(i, Needed)], items))
+        if not ways:
+            if errors:
+                raise errors[0]
+            raise CodegenError(
+                f"kernel {self.kernel.name}: no instruction of {self.machine.name} does\n{s}\n({why})",
+                hint="let the host do it (keep it in main memory), or declare the transfer",
+            )
+        m, needed, items = min(ways, key=lambda way: self._changes(way[1]))
+        for n in needed:
+            self.chosen[n.state] = merged(self.chosen.get(n.state, {}), dict(n.values)) or dict(n.values)
+        for f in reversed(m.loops):
+            items = (Loop(f.name, self.scope.expr(f.lo), self.scope.expr(f.hi), items, f.step),)
+        return items
+
+    def _changes(self, needed: list[Needed]) -> int:
+        """0 when what is chosen already serves, 1 when nothing uses the state yet, 2 when it must change back and forth."""
+        cost = 0
+        for n in needed:
+            mine = self.chosen.get(n.state)
+            cost = max(cost, 1 if mine is None else 2 if merged(mine, dict(n.values)) is None else 0)
+        return cost
+
+    def call(self, s: st.Call, loop: st.For | None) -> tuple[Item, ...]:
+        """An instruction; ``loop`` holds nothing else, so that an operand that stays from iteration to iteration can stay in the unit."""
+        if s.kernel.instruction is None:
+            raise CodegenError(f"`{s}` calls a kernel, not an instruction", hint="inline it")
+        instruction = self.machine.instruction(s.kernel.instruction)
+        windows = {b.name: w for b, w in zip(s.kernel.args, s.args, strict=True)}
+        placed = {n: self.placed(w) for n, w in windows.items()}
+        accumulate = self.adds.get(id(s), ex.idx(1))
+        items = self.issue(instruction, placed, {}, accumulate)
+        emit = instruction.emit
+        if loop is None or not isinstance(emit, Steps) or not emit.again:
+            return items
+        w = windows[emit.held]
+        if any(loop.name in ex.free_vars(e) for e in st.own_exprs(st.Call(s.kernel, (), (w,)))):
+            return items
+        again = self.issue(instruction, placed, {}, accumulate, again=True)
+        demands = tuple(i for i in items if isinstance(i, Needed))
+        return (
+            *demands,
+            Branch(
+                ex.compare("==", loop.var, loop.lo),
+                tuple(i for i in items if not isinstance(i, Needed)),
+                tuple(i for i in again if not isinstance(i, Needed)),
+            ),
+        )
+
+    def placed(self, w: st.Window) -> Placed:
+        b = w.buffer
+        if b.memory in self.inside:
+            return in_lines(self.scope, self.machine, w, self.places[b.name])
+        if b not in self.kernel.args:
+            raise CodegenError(f"{w}: {b.name} in {b.memory} is neither an argument nor in a memory of {self.machine.name}")
+        return in_main_memory(self.scope, w)
+
+    def issue(
+        self, i: Instruction, placed: dict[str, Placed], settings: dict[str, int], accumulate: Expr = ex.idx(1), again: bool = False
+    ) -> tuple[Item, ...]:
+        """The words of one instruction, after the state it needs."""
+        quantities: dict[str, Expr] = {f"{n}.bits": ex.idx(v) for n, v in settings.items()}
+        for n, p in placed.items():
+            quantities |= {f"{n}.{what}": ex.idx(v) for what, v in p.strides.items()}
+        out: list[Item] = []
+        used: set[str] = set()
+        for need in i.needs:
+            values = []
+            for name, value in need.values:
+                if isinstance(value, int):
+                    values.append((name, ex.idx(value)))
+                    continue
+                used.add(value)
+                if value in quantities:
+                    values.append((name, quantities[value]))
+            out.append(Needed(need.state, tuple(values)))
+        if isinstance(i.emit, Steps):
+            names = [(f"{i.name}.{w.name}", w) for w in (i.emit.again if again else i.emit.steps)]
+        elif isinstance(i.emit, RoCC):
+            names = [(i.name, i.emit)]
+        else:
+            raise CodegenError(f"instruction {i.name} declares no words", hint="give it emit=RoCC(...)")
+        self._strides_fit(i, placed, used)
+        for name, word in names:
+            operands: list[tuple[str, Operand]] = []
+            asked = dict.fromkeys(b.value.partition(".")[0] for b in (*word.rs1, *word.rs2) if isinstance(b.value, str))
+            for n in asked:
+                operands.append((n, accumulate if n == "accumulate" else placed[n].operand))
+            out.append(Command(name, tuple(operands)))
+        return tuple(out)
+
+    def _strides_fit(self, i: Instruction, placed: dict[str, Placed], used: set[str]) -> None:
+        for n, p in placed.items():
+            for what, v in p.strides.items():
+                fixed = 1 if what == "stride" and i.operand(n).memory in self.inside else None
+                if f"{n}.{what}" not in used and v != fixed:
+                    raise CodegenError(
+                        f"{i.name}: operand {n} has {what} {v}, for which its words have no field",
+                        hint="lay the buffer out so that its rows are consecutive lines" if fixed else "use tiles of one row",
+                    )

@@ -1,0 +1,112 @@
+"""Copy nests as declared transfers: cut into tiles that the instruction takes, each unified with its semantics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+from struct import pack, unpack
+
+from tilewright.hw import Instruction, Machine
+from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Binary, Const, Expr, Load, Var
+from tilewright.ir.simplify import Simplifier
+from tilewright.ir.stmt import For, Window
+from tilewright.schedule.region import largest_extent
+from tilewright.schedule.unify import Chain, Match, Mismatch, chain_of, unify
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One way to do a nest: ``loops`` around an instruction with these windows, and the values of its settings as bits."""
+
+    loops: tuple[For, ...]
+    instruction: Instruction
+    windows: dict[str, Window]
+    settings: dict[str, int] = field(default_factory=dict)
+
+
+def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move], str]:
+    """The declared instructions without arithmetic of their own that do ``nest``, and why the best of the others does not."""
+    constants: dict[str, int] = {}
+    store = replace(nest.store, value=_settings(nest.store.value, constants))
+    read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
+    found: list[Move] = []
+    why = Mismatch(f"no instruction writes {store.buffer.memory} from {', '.join(read) or 'nothing'}", -1)
+    for instruction in machine.all_instructions:
+        arrays = [o for o in instruction.operands if o.shape]
+        ends = [o.memory for o in arrays if o.role != "in"]
+        if ends != [store.buffer.memory] or {o.memory for o in arrays if o.role == "in"} != read:
+            continue
+        body = chain_of(instruction.kernel.body)
+        if body is None or len(body.store.indices) == 0:
+            continue
+        move = None
+        for loops, inner in _cuts(scope, nest.loops, instruction, body):
+            with ExitStack() as stack:
+                for f in loops:
+                    stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
+                result = unify(scope, Chain(inner, store), body, {a.name: a.rule for a in instruction.axes})
+            if isinstance(result, Match):
+                settings = {n: constants[w.buffer.name] for n, w in result.windows.items() if w.buffer.name in constants}
+                windows = {n: w for n, w in result.windows.items() if n not in settings}
+                move = Move(loops, instruction, windows, settings)
+                break
+            if result.depth > why.depth:
+                why = Mismatch(f"{instruction.name}: {result.reason}", result.depth)
+        if move:
+            found.append(move)
+    return found, why.reason
+
+
+def _settings(value: Expr, constants: dict[str, int]) -> Expr:
+    """``value`` with its f32 factors as scalars, which settings of an instruction can match; ``constants`` gets their bits."""
+
+    def scalar(e: Expr) -> Expr:
+        if not (isinstance(e, Const) and e.dtype == ty.f32):
+            return e
+        bits = int(unpack("<I", pack("<f", e.value))[0])
+        name = f"f32 {bits:#x}"
+        constants[name] = bits
+        return Load(Buffer(name, ty.f32, ()), ())
+
+    def node(e: Expr) -> Expr | None:
+        return replace(e, a=scalar(e.a), b=scalar(e.b)) if isinstance(e, Binary) and e.op == "*" else None
+
+    return ex.transform(value, node)
+
+
+def _cuts(
+    scope: Simplifier, loops: tuple[For, ...], instruction: Instruction, body: Chain
+) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
+    """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first."""
+    axes = [instruction.axis(f.name) for f in body.loops]
+    for count in range(min(len(axes), len(loops)), -1, -1):
+        for inside in permutations(range(len(loops)), count):
+            for chosen in permutations(axes, count):
+                outer: list[For] = []
+                inner: list[For] = []
+                limits = dict(zip(inside, (a.extent for a in chosen), strict=True))
+                for n, f in enumerate(loops):
+                    if n not in limits:
+                        outer.append(f)
+                        continue
+                    cut = _cut(scope, f, limits[n])
+                    outer += cut[:-1]
+                    inner.append(cut[-1])
+                yield tuple(outer), tuple(inner[sorted(inside).index(n)] for n in inside)
+
+
+def _cut(scope: Simplifier, f: For, limit: int) -> tuple[For, ...]:
+    """``f`` as runs of at most ``limit`` iterations: a loop over the runs, unless one does it, and the run."""
+    largest = largest_extent(scope, f.lo, f.hi)
+    if (largest is not None and largest <= limit) or f.step != 1:
+        return (f,)
+    number = Var(f"{f.name}_n")
+    start = f.lo + number * limit
+    runs = scope.expr((f.hi - f.lo + (limit - 1)) // limit)
+    run = replace(f, lo=start, hi=ex.binary("min", f.hi, start + limit))
+    return For(number, ex.idx(0), runs, f.body, f.kind), run

@@ -1,0 +1,139 @@
+"""Command programs: what the host of an accelerator issues, one item for each instruction word, inside ordinary loops.
+
+Expressions are index expressions over the loops around them. A command names a declared word and gives its operands; what the bits of
+the word are follows from the machine's declaration alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tilewright.hw import Instruction, Machine, RoCC, Steps
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.expr import Expr
+from tilewright.ir.stmt import Kernel
+from tilewright.util.errors import CodegenError
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A place in main memory: ``offset`` bytes after the start of the argument ``base``."""
+
+    base: str
+    offset: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A matrix in a memory of lines: ``rows`` lines from line ``row`` on, ``cols`` elements of each."""
+
+    memory: str
+    row: Expr
+    rows: Expr
+    cols: Expr
+
+
+Operand = Pointer | Tile | Expr
+
+
+class Item:
+    """Base of what a program consists of; ``str`` is its text."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        from tilewright.codegen.commands.printer import item_text
+
+        return item_text(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Command(Item):
+    """One instruction word: ``word`` as :func:`words` names it, and the operands its bit fields are made of."""
+
+    word: str
+    operands: tuple[tuple[str, Operand], ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Loop(Item):
+    """``for var in range(lo, hi, step)``, run by the host."""
+
+    var: str
+    lo: Expr
+    hi: Expr
+    body: tuple[Item, ...]
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Branch(Item):
+    """``if cond: then else: orelse``, decided by the host."""
+
+    cond: Expr
+    then: tuple[Item, ...]
+    orelse: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Fence(Item):
+    """The host waits until everything issued has ended."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Host(Item):
+    """The host runs ``kernel`` with these ``sizes`` on whole arguments of the program."""
+
+    kernel: Kernel
+    sizes: tuple[Expr, ...]
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Program:
+    """``args`` are arrays in main memory, row-major, as those of the kernel it was made from; ``machine`` is the name of its machine."""
+
+    name: str
+    machine: str
+    args: tuple[Buffer, ...]
+    body: tuple[Item, ...]
+
+    def __str__(self) -> str:
+        from tilewright.codegen.commands.printer import program_text
+
+        return program_text(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A declared word, and the instruction that it is a part of."""
+
+    instruction: Instruction
+    encoding: RoCC
+
+
+def words(machine: Machine) -> dict[str, Word]:
+    """The words of ``machine`` by name: that of the instruction, or ``instruction.step`` where there are several."""
+    out: dict[str, Word] = {}
+    for i in machine.all_instructions:
+        match i.emit:
+            case RoCC():
+                out[i.name] = Word(i, i.emit)
+            case Steps():
+                out |= {f"{i.name}.{step.name}": Word(i, step) for step in (*i.emit.steps, *i.emit.again)}
+    if not out:
+        raise CodegenError(f"machine {machine.name} declares no instruction words", hint="give its instructions emit=RoCC(...)")
+    return out
+
+
+def walk(items: tuple[Item, ...]) -> Iterator[Item]:
+    """All items in text order, parents first."""
+    for i in items:
+        yield i
+        match i:
+            case Loop():
+                yield from walk(i.body)
+            case Branch():
+                yield from walk(i.then)
+                yield from walk(i.orelse)

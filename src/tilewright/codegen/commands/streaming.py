@@ -1,0 +1,108 @@
+"""Runs a command program: the words its host issues, one after the other.
+
+The program becomes the text of a Python generator, so that a stream of a million words takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Loop, Operand, Pointer, Program, Tile, Word, words
+from tilewright.hw import Bits, Machine
+from tilewright.ir.expr import Const
+from tilewright.ir.printer import expr_text
+from tilewright.ir.stmt import Kernel
+from tilewright.util.errors import CodegenError, ExecutionError
+
+#: What the host runs in between: a kernel, its sizes, and the names of the program's arguments it works on.
+HostCall = Callable[[Kernel, Sequence[int], Sequence[str]], None]
+
+
+def stream(
+    program: Program, machine: Machine, addresses: Mapping[str, int], host: HostCall | None = None
+) -> Iterator[tuple[int, int, int] | None]:
+    """(funct7, rs1, rs2) of every word, and None for a fence.
+
+    ``addresses`` say where each argument is in main memory. ``host`` runs host kernels when their turn comes (None: they are
+    skipped, as when only time matters). ExecutionError: a value does not fit its bit field, or an address is missing.
+    """
+    missing = [b.name for b in program.args if b.name not in addresses]
+    if missing:
+        raise ExecutionError(f"program {program.name}: no address for {', '.join(missing)}", hint="give one for each argument")
+    writer = _Writer(words(machine), addresses)
+    text = "\n".join(["def run():", "    yield from ()", *writer.block(program.body, "    ")])
+    scope: dict[str, Any] = {"host": host, "kernels": writer.kernels, "where": lambda c, a, b: a if c else b, "refuse": _refuse}
+    exec(compile(text, f"<{program.name}>", "exec"), scope)
+    result: Iterator[tuple[int, int, int] | None] = scope["run"]()
+    return result
+
+
+def _refuse(word: str, field: str, value: int, width: int) -> NoReturn:
+    raise ExecutionError(f"{word}: {field} = {value} does not fit {width} bits", hint="the program or its declaration is wrong")
+
+
+class _Writer:
+    def __init__(self, known: Mapping[str, Word], addresses: Mapping[str, int]):
+        self.words, self.addresses = known, addresses
+        self.kernels: list[Kernel] = []
+
+    def block(self, items: tuple[Item, ...], indent: str) -> list[str]:
+        return [line for i in items for line in self.item(i, indent)] or [f"{indent}pass"]
+
+    def item(self, i: Item, indent: str) -> list[str]:
+        inside = indent + "    "
+        match i:
+            case Command():
+                return [indent + line for line in self.command(i)]
+            case Loop():
+                return [f"{indent}for {i.var} in range({expr_text(i.lo)}, {expr_text(i.hi)}, {i.step}):", *self.block(i.body, inside)]
+            case Branch():
+                then = [f"{indent}if {expr_text(i.cond)}:", *self.block(i.then, inside)]
+                return [*then, f"{indent}else:", *self.block(i.orelse, inside)] if i.orelse else then
+            case Fence():
+                return [f"{indent}yield None"]
+            case Host():
+                self.kernels.append(i.kernel)
+                sizes = ", ".join(map(expr_text, i.sizes))
+                call = f"host(kernels[{len(self.kernels) - 1}], [{sizes}], {list(i.args)!r})"
+                return [f"{indent}if host is not None:", f"{inside}{call}"]
+        raise CodegenError(f"{type(i).__name__} is no item of a command program")
+
+    def command(self, c: Command) -> list[str]:
+        word = self.words.get(c.word)
+        if word is None:
+            raise CodegenError(f"the machine has no word {c.word!r}", hint=f"it has: {', '.join(self.words)}")
+        values = {q: text for name, o in c.operands for q, text in self.quantities(name, o).items()}
+        lines: list[str] = []
+        packed = [self.register(c.word, bits, values, lines) for bits in (word.encoding.rs1, word.encoding.rs2)]
+        return [*lines, f"yield {word.encoding.funct7}, {packed[0]}, {packed[1]}"]
+
+    def quantities(self, name: str, o: Operand) -> dict[str, str]:
+        match o:
+            case Pointer(base, offset):
+                if base not in self.addresses:
+                    raise ExecutionError(f"no address for {base}", hint="give one for each argument")
+                known = str(self.addresses[base] + int(offset.value)) if isinstance(offset, Const) else None
+                return {f"{name}.address": known or f"{self.addresses[base]} + {expr_text(offset)}"}
+            case Tile():
+                return {f"{name}.address": expr_text(o.row), f"{name}.rows": expr_text(o.rows), f"{name}.cols": expr_text(o.cols)}
+        return {name: expr_text(o)}
+
+    def register(self, word: str, bits: tuple[Bits, ...], values: Mapping[str, str], lines: list[str]) -> str:
+        """The text of a register's contents; ``lines`` get what must be computed and checked before."""
+        constant, parts = 0, []
+        for b in bits:
+            if isinstance(b.value, str) and b.value not in values:
+                raise CodegenError(f"{word} needs {b.value!r}", hint=f"given: {', '.join(values) or 'nothing'}")
+            text = str(b.value) if isinstance(b.value, int) else values[b.value]
+            if text.isdigit():
+                if int(text) >> b.width:
+                    _refuse(word, str(b.value), int(text), b.width)
+                constant |= int(text) << b.lo
+                continue
+            name = f"v{len(lines)}"
+            lines.append(f"{name} = {text}")
+            lines.append(f"if not 0 <= {name} < {1 << b.width}: refuse({word!r}, {b.value!r}, {name}, {b.width})")
+            parts.append(f"{name} << {b.lo}" if b.lo else name)
+        return " | ".join([*parts, str(constant)] if constant or not parts else parts)
