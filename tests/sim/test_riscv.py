@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tilewright.hw import load_machine
-from tilewright.hw.emit import Bits, RoCC, Steps
+from tilewright.hw.emit import Bits, RoCC
 from tilewright.sim.gemmini import Configuration, Functional, MainMemory, isa
 from tilewright.sim.gemmini.baseline import Gemm, default_os, default_ws
 from tilewright.sim.riscv import compile_program, execute, self_checking
@@ -91,16 +91,16 @@ def test_custom_words_reach_the_model_with_their_registers():
 
 
 def test_wrappers_pack_what_the_declared_encoding_packs():
-    """The C function of an instruction of several words issues what RoCC.registers packs in Python."""
+    """The C function of a word issues what RoCC.registers packs in Python."""
     from tilewright.codegen.c.custom import ISSUE, quantities, wrapper
 
-    emit = Steps((RoCC(6, (Bits(0, 32, "b.address"), Bits(48, 16, "b.rows")), (Bits(31, 1, 1),)), RoCC(4, (), (Bits(8, 56, "n"),))))
-    values = {"b.address": 0xDEADBEEF, "b.rows": 16, "n": (1 << 56) - 1}
-    assert quantities(emit) == tuple(values)
+    word = RoCC(6, (Bits(0, 32, "b.address"), Bits(48, 16, "b.rows")), (Bits(31, 1, 1), Bits(8, 23, "n")))
+    values = {"b.address": 0xDEADBEEF, "b.rows": 16, "n": (1 << 23) - 1}
+    assert quantities(word) == tuple(values)
     seen = []
     arguments = ", ".join(f"{v:#x}ull" for v in values.values())
-    run(f"go({arguments}); return 0;", ISSUE + wrapper("go", emit), custom=lambda *word: seen.append(word))
-    assert seen == [(w.funct7, *w.registers(values)) for w in emit.steps]
+    run(f"go({arguments}); return 0;", ISSUE + wrapper("go", word), custom=lambda *word: seen.append(word))
+    assert seen == [(6, *word.registers(values))]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Machine instructions with a RISC-V encoding as C functions: one parameter for each quantity of the operands."""
+"""RISC-V custom instruction words as C functions: one parameter for each quantity their registers are packed from."""
 
 from __future__ import annotations
 
-from tilewright.hw.emit import Bits, RoCC, Steps
+from tilewright.hw.emit import Bits, RoCC
 
 #: The instruction word itself: opcode and funct7 are part of it, so they must be constants.
 ISSUE = """#define rocc(opcode, funct7, rs1, rs2) \\
@@ -10,19 +10,9 @@ ISSUE = """#define rocc(opcode, funct7, rs1, rs2) \\
 """
 
 
-def quantities(emit: RoCC | Steps) -> tuple[str, ...]:
-    """What the instruction words are packed from, in the order of first use: ``("src.address", "dst.address", ...)``."""
-    found: dict[str, None] = {}
-    for word in words(emit):
-        for field in (*word.rs1, *word.rs2):
-            if isinstance(field.value, str):
-                found[field.value] = None
-    return tuple(found)
-
-
-def words(emit: RoCC | Steps) -> tuple[RoCC, ...]:
-    """The instruction words, in order."""
-    return emit.steps if isinstance(emit, Steps) else (emit,)
+def quantities(word: RoCC) -> tuple[str, ...]:
+    """What the registers are packed from, in the order of first use: ``("src.address", "dst.address", ...)``."""
+    return tuple(dict.fromkeys(f.value for f in (*word.rs1, *word.rs2) if isinstance(f.value, str)))
 
 
 def parameter(quantity: str) -> str:
@@ -30,17 +20,14 @@ def parameter(quantity: str) -> str:
     return quantity.replace(".", "_")
 
 
-def wrapper(name: str, emit: RoCC | Steps, comment: str = "") -> str:
-    """A C function ``name`` that packs its parameters, the :func:`quantities`, into registers and issues the words.
+def wrapper(name: str, word: RoCC, comment: str = "") -> str:
+    """A C function ``name`` that packs its parameters, the :func:`quantities`, into registers and issues the word.
 
     Values must fit their fields: the caller (or the verifier before it) sees to that. The text needs :data:`ISSUE` before it.
     """
-    parameters = ", ".join(f"uint64_t {parameter(q)}" for q in quantities(emit)) or "void"
-    lines = [f"static inline void {name}({parameters}) {{" + (f"  // {comment}" if comment else "")]
-    for word in words(emit):
-        issue = f"rocc({word.opcode:#x}, {word.funct7}, {_packed(word.rs1)}, {_packed(word.rs2)});"
-        lines.append(f"    {issue}" + (f"  // {word.note}" if word.note else ""))
-    return "\n".join([*lines, "}"]) + "\n"
+    parameters = ", ".join(f"uint64_t {parameter(q)}" for q in quantities(word)) or "void"
+    head = f"static inline void {name}({parameters}) {{" + (f"  // {comment}" if comment else "")
+    return f"{head}\n    rocc({word.opcode:#x}, {word.funct7}, {_packed(word.rs1)}, {_packed(word.rs2)});\n}}\n"
 
 
 def _packed(fields: tuple[Bits, ...]) -> str:

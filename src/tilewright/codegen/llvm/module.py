@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tilewright.codegen.inline import inline_calls
 from tilewright.codegen.llvm import statement, storage
 from tilewright.codegen.llvm.control import LOOP_ATTRIBUTES, SCHEDULED
 from tilewright.codegen.llvm.frame import Frame, Module
-from tilewright.codegen.llvm.inline import inline_calls
 from tilewright.codegen.llvm.instruction import declared
 from tilewright.codegen.llvm.symbols import kernel_symbol
 from tilewright.codegen.llvm.workspace import plan

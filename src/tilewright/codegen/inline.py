@@ -1,6 +1,6 @@
 """Calls replaced by the body of the callee, its names made unique and its buffers the caller's windows.
 
-Calls of instructions that declare LLVM text stay calls.
+Calls that a backend has an instruction for stay calls.
 """
 
 from __future__ import annotations
