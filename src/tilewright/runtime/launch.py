@@ -18,10 +18,11 @@ import numpy as np
 from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel
 from tilewright.lang.block.builder import Builder, Specialized, pointer_type
+from tilewright.lang.block.expressions import Program, program_of
 from tilewright.lang.block.ir import BlockType, Function, Value
 from tilewright.lang.block.kernels import Array, kernel_of
 from tilewright.lang.block.marks import Constexpr
-from tilewright.lang.block.reader import Program, program_of, read
+from tilewright.lang.block.reader import read
 from tilewright.runtime.dlpack import as_numpy
 from tilewright.util.errors import LanguageError, RuntimeFailure
 

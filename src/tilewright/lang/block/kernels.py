@@ -17,6 +17,7 @@ from tilewright.lang.block.ir import Function
 from tilewright.lang.block.lower import lower
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, statement
 from tilewright.lang.block.programs import components, renumbered
+from tilewright.lang.block.recurrences import two_passes
 from tilewright.lang.block.unblock import Whole, unblocked
 from tilewright.lang.block.views import elements, viewed
 
@@ -55,7 +56,7 @@ def kernel_of(function: Function, arrays: Sequence[Array | None], grid: Sequence
     used = _Names({b.name for b in program.arguments} | set(program.locals))
     for n, part in enumerate(components(program)):
         part = renumbered(part, f"p{n}_" if n else "p")
-        whole = unblocked(part)
+        whole = unblocked(two_passes(part))
         body += _whole_statements(whole, used) if whole is not None else _program_statements(part, used)
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))

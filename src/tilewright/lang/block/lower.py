@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Binary, Const, Expr, Intrinsic, Load, Logical, Var, Where
+from tilewright.ir.expr import Binary, Expr, Intrinsic, Load, Var, Where
 from tilewright.ir.linear import IndexScope
 from tilewright.ir.types import DType
-from tilewright.lang.block.builder import ARITHMETIC, COMPARE
+from tilewright.lang.block.elements import constant, elementwise
 from tilewright.lang.block.ir import Function, Op, Region, Value, walk
 from tilewright.lang.block.masks import constant_lanes, identity, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
 from tilewright.lang.block.source import BlockError
 from tilewright.util.errors import Location
 
-_OPERATOR = {name: op for op, name in ARITHMETIC.items()}
-_COMPARISON = {name: op for op, name in COMPARE.items()}
 #: Names that mean something in the text of kernels.
 _WORDS = {*ex.INTRINSICS, *ty.NAMED, "sum", "min", "max", "where", "cast", "range", "parallel", "vector", "unroll", "alloc", "grid"}
 #: Nodes of an expression that is worth storing rather than repeating.
@@ -141,7 +138,7 @@ class _Lowering:
         element = op.result.type.element
         match op.name:
             case "constant":
-                return Block((), _constant(a["value"], op.result.type.dtype))
+                return Block((), constant(a["value"], op.result.type.dtype))
             case "program_id":
                 return Block((), Var(f"pid{a['axis']}"))
             case "arange":
@@ -159,7 +156,7 @@ class _Lowering:
             case "reshape":
                 return self.reshaped(x[0], shape)
         assert isinstance(element, DType)  # pointers were handled above
-        return Block(shape, _elementwise(op, [b.expr for b in x], element))
+        return Block(shape, elementwise(op, [b.expr for b in x], element))
 
     def get(self, v: Value) -> Block:
         """The block of ``v``, stored if it was a reduction still to be done."""
@@ -429,56 +426,6 @@ def _computes(e: Expr) -> bool:
 
 def _costs(e: Expr) -> bool:
     return any(isinstance(n, Intrinsic) or (isinstance(n, Binary) and n.op == "/") for n in ex.walk(e))
-
-
-def _constant(value: Any, dtype: DType) -> Expr:
-    if dtype.kind in (ty.INT, ty.UINT):
-        return Const(int(value), ty.index)
-    return ex.const(value, dtype)
-
-
-def _elementwise(op: Op, x: list[Expr], dtype: DType) -> Expr:
-    """The element of an operation on elements; integers known from positions stay indices."""
-    if op.name in _OPERATOR:
-        return _arithmetic(_OPERATOR[op.name], x[0], x[1], dtype)
-    if op.name in _COMPARISON:
-        return ex.compare(_COMPARISON[op.name], *_alike(x[0], x[1]))
-    match op.name:
-        case "not":
-            return ex.Not(x[0])
-        case "cast":
-            kept = x[0].dtype.kind == ty.INDEX and dtype.kind in (ty.INT, ty.UINT) and dtype.bits >= 32
-            return x[0] if kept else ex.cast(x[0], dtype)
-        case "bitcast":
-            assert op.operands[0].type.is_data
-            return ex.bitcast(ex.cast(x[0], op.operands[0].type.dtype), dtype)
-        case "where":
-            a, b = _alike(x[1], x[2])
-            return ex.where(x[0], a, b)
-        case "math":
-            kind = dtype if dtype.kind != ty.BOOL else op.operands[0].type.dtype
-            return ex.intrinsic(op.attributes["function"], *(ex.cast(e, kind) for e in x))
-    raise BlockError(f"operation {op.name} has no lowering")
-
-
-def _alike(a: Expr, b: Expr) -> tuple[Expr, Expr]:
-    """Two elements of one block type in one type of the program form."""
-    if a.dtype.kind == ty.INDEX and b.dtype.kind != ty.INDEX:
-        return ex.cast(a, b.dtype), b
-    if b.dtype.kind == ty.INDEX and a.dtype.kind != ty.INDEX:
-        return a, ex.cast(b, a.dtype)
-    return a, b
-
-
-def _arithmetic(op: str, a: Expr, b: Expr, dtype: DType) -> Expr:
-    if dtype.kind == ty.BOOL:
-        if op == "^":
-            return Logical("or", Logical("and", a, ex.Not(b)), Logical("and", ex.Not(a), b))
-        return Logical("and" if op in ("&", "min") else "or", a, b)
-    a, b = _alike(a, b)
-    if a.dtype.kind == ty.INDEX and op != "/" and dtype.is_int:
-        return ex.binary(op, a, b)
-    return ex.cast(ex.binary(op, ex.cast(a, dtype), ex.cast(b, dtype)), dtype)
 
 
 def _weighted_uses(function: Function) -> dict[Value, int]:

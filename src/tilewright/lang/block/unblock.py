@@ -281,10 +281,10 @@ def _partners(flat: Sequence[Flat], classes: _Classes, extents: Mapping[str, int
                             key = (classes.find((n, r)), v)
                             votes[key] = votes.get(key, 0) + 1
     out: dict[object, str] = {}
-    for (c, v), _ in sorted(votes.items(), key=lambda x: -x[1]):
+    for (run, v), _ in sorted(votes.items(), key=lambda x: -x[1]):
         taken = {n for other, w in out.items() if w == v for n in members[other]}
-        if c not in out and not taken & members[c]:
-            out[c] = v
+        if run not in out and not taken & members[run]:
+            out[run] = v
     return out
 
 

@@ -50,16 +50,11 @@ def shape_of(size: int, strides: Strides) -> tuple[int, ...]:
 
 
 def _candidates(size: int, strides: Sequence[int], forms: Sequence[Linear]) -> list[Strides]:
-    """Views to try, those of most dimensions first (flat is what remains)."""
+    """Views to try: the array's own, then what the accesses step by, most dimensions first (flat is what remains)."""
     own = sorted({s for s in strides if s > 1}, reverse=True)
-    out: list[Strides] = []
-    for n in range(len(own), 0, -1):
-        out += [(*c, 1) for c in combinations(own, n)]
     used = sorted({abs(c) for f in forms for c in f.terms.values() if abs(c) > 1 and size % abs(c) == 0}, reverse=True)
-    for n in range(min(len(used), 4), 0, -1):
-        out += [(*c, 1) for c in combinations(used[:6], n)]
-    dense = [v for v in dict.fromkeys(out) if size % v[0] == 0 and v[0] < size and all(a % b == 0 for a, b in pairwise(v))]
-    return sorted(dense, key=len, reverse=True)
+    tried = [(*c, 1) for known in (own, used[:6]) for n in range(min(len(known), 5), 0, -1) for c in combinations(known, n)]
+    return [v for v in dict.fromkeys(tried) if size % v[0] == 0 and v[0] < size and all(a % b == 0 for a, b in pairwise(v))]
 
 
 @dataclass(slots=True)

@@ -137,7 +137,24 @@ def atomic_add(b: Builder, pointer: Any, val: Any, mask: Any = None, sem: Any = 
     memory.store(b, pointer, val, mask, op="+")
 
 
-MATH = ("exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "erf", "sigmoid", "sin", "cos", "tan", "tanh", "sinh", "cosh")
+MATH: tuple[str, ...] = (
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "erf",
+    "sigmoid",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "sinh",
+    "cosh",
+)
 MATH += ("asin", "acos", "atan", "atan2", "floor", "ceil", "abs", "pow", "fma", "trunc", "isnan", "isinf")
 WORDS: dict[str, Word] = {
     **{name: _math(name) for name in MATH},
