@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from tilewright.codegen.commands.fences import fenced
 from tilewright.codegen.commands.first import overwriting
-from tilewright.codegen.commands.moves import Move, moves
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
 from tilewright.codegen.commands.placing import managed, place
 from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, words
@@ -21,6 +20,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier, scope_of, simplify
+from tilewright.schedule.moves import Move, moves
 from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import CodegenError
 
