@@ -147,7 +147,15 @@ REFUSED = {
     "not a maximum": (PLAIN.replace("max(top[i_1], x[i_1, j])", "min(top[i_1], x[i_1, j])"), "finds a maximum"),
     "other start": (PLAIN.replace("top[i] = -inf", "top[i] = 0.0"), "set to -inf everywhere"),
     "not exp": (PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "tanh(x[i_2, j_1] - top[i_2])"), "not one nest p = exp"),
-    "scaled exponent": (PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "exp((x[i_2, j_1] - top[i_2]) * 2.0)"), "not one nest p = exp"),
+    "negative exponent": (
+        PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "exp((x[i_2, j_1] - top[i_2]) * -2.0)"),
+        "or a positive constant times",
+    ),
+    "exponent times zero": (
+        PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "exp((x[i_2, j_1] - top[i_2]) * 0.0)"),
+        "or a positive constant times",
+    ),
+    "exponent times something": (PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "exp((x[i_2, j_1] - top[i_2]) * v[0, 0])"), "or a positive"),
     "other values": (PLAIN.replace("exp(x[i_2, j_1] - top", "exp(x[i_2, 5 - j_1] - top"), "is not what top is the maximum of"),
     "other row": (PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", "exp(x[i_2, j_1] - top[3 - i_2])"), "is not what top is the maximum of"),
     "not linear": (PLAIN.replace("p[i_4, r] * v[r, e_1]", "p[i_4, r] * p[i_4, r]"), "must sum p"),
@@ -162,9 +170,13 @@ REFUSED = {
         PLAIN.replace("    o = alloc", "    for z in range(4):\n        x[z, 0] = 0.0\n    o = alloc"),
         "stands between the nests",
     ),
-    "maximum used between": (
-        PLAIN.replace("    o = alloc", "    for z in range(4):\n        y[z, 0] = top[z]\n    o = alloc"),
-        "stands between the nests",
+    "sum used before it is complete": (
+        PLAIN.replace("    for i_6 in", "    for z in range(4):\n        y[z, 0] = s[z]\n    for i_6 in"),
+        "stands between the nests and uses s",
+    ),
+    "maximum changed between": (
+        PLAIN.replace("    o = alloc", "    for z in range(4):\n        top[z] = top[z] + 1.0\n    o = alloc"),
+        "must be set to -inf everywhere",
     ),
     "sum over the other sum": (PLAIN.replace("p[i_4, r] * v[r, e_1]", "p[i_4, r] * top[i_4]"), "both an operand and a result"),
 }
@@ -192,3 +204,48 @@ def test_other_loops_are_refused() -> None:
         Schedule(parse(PLAIN)).online("r", 2)
     with pytest.raises(ScheduleError):
         Schedule(parse(PLAIN)).online("i_1", 2)
+
+
+SCALED = {"* 2.0": 2.0, "/ 8.0": 0.125, "* 0.5 / 2.0 * 3.0": 0.75}
+
+
+@pytest.mark.parametrize("scale", SCALED)
+@pytest.mark.parametrize("block", [1, 2, 4, 6])
+def test_exponents_may_be_scaled(scale: str, block: int) -> None:
+    text = PLAIN.replace("exp(x[i_2, j_1] - top[i_2])", f"exp((x[i_2, j_1] - top[i_2]) {scale})")
+    sch = Schedule(parse(text))
+    sch.online("j", block)
+    rng = np.random.default_rng(block)
+    x, v = rng.standard_normal((4, 6)) * 3, rng.standard_normal((6, 2))
+    x[2, :3] = -np.inf  # nothing seen in the first blocks
+    got = result(sch.kernel, x.copy(), v, 2)
+    np.testing.assert_allclose(got["y"], softmax(x * SCALED[scale]) @ v, rtol=1e-12)
+
+
+def test_what_uses_a_result_on_the_way_moves_behind_the_blocks() -> None:
+    """The reciprocal of a sum, what is made of it, and the maximum: all read the complete values, in their order."""
+    between = """
+    w = alloc(f64[4])
+    for a in range(4):
+        w[a] = 1.0 / s[a]
+    for b in range(4):
+        y[b, 0] = top[b]
+    for c in range(4):
+        w[c] = w[c] + y[c, 0]
+"""
+    inits = PLAIN.index("    s = alloc"), PLAIN.index("    for i_7")
+    sums = PLAIN[slice(*inits)]
+    text = (
+        PLAIN.replace(sums, "")
+        .replace("    o = alloc", sums + between.lstrip("\n") + "    o = alloc")
+        .replace("o[i_7, e_2] / s[i_7]", "o[i_7, e_2] * w[i_7]")
+    )
+    rng = np.random.default_rng(3)
+    x, v = rng.standard_normal((4, 6)), rng.standard_normal((6, 2))
+    want = result(parse(text), x.copy(), v, 2)
+    for block in (2, 4):
+        sch = Schedule(parse(text))
+        sch.online("j", block)
+        got = result(sch.kernel, x.copy(), v, 2)
+        np.testing.assert_allclose(got["y"], want["y"], rtol=1e-12)
+        np.testing.assert_array_equal(got["top"], want["top"])

@@ -50,6 +50,21 @@ def attention(heads: int, queries: int, keys: int, width: int, mask: bool = Fals
     return lang.build("attention", [q, k, v, *([m] if mask else [])], [out])
 
 
+def shared_out(heads: int, queries: int, keys: int, width: int, divided: bool = False) -> Kernel:
+    """As importers write it: weights that sum to one, times the values."""
+    q, k, v = (lang.tensor(n, f32, (heads, t, width)) for n, t in (("q", queries), ("k", keys), ("v", keys)))
+    d, a, b, c = (lang.reduce_axis(0, n, name) for name, n in (("d", width), ("a", keys), ("b", keys), ("c", keys)))
+    square, rows = (heads, queries, keys), (heads, queries)
+    dots = lang.compute("dots", square, lambda h, i, j: lang.sum(q[h, i, d] * k[h, j, d], d))
+    peak = lang.compute("peak", rows, lambda h, i: lang.max(dots[h, i, a], a))
+    powers = lang.compute("powers", square, lambda h, i, j: intrinsic("exp", (dots[h, i, j] - peak[h, i]) * width**-0.5))
+    total = lang.compute("total", rows, lambda h, i: lang.sum(powers[h, i, b], b))
+    share = lang.compute("share", rows, lambda h, i: 1.0 / total[h, i])
+    weights = lang.compute("weights", square, lambda h, i, j: powers[h, i, j] / total[h, i] if divided else powers[h, i, j] * share[h, i])
+    mixed = lang.compute("mixed", (heads, queries, width), lambda h, i, e: lang.sum(weights[h, i, c] * v[h, c, e], c))
+    return lang.build("shared", [q, k, v], [mixed])
+
+
 def perceptron(rows: int, inner: int, width: int) -> Kernel:
     """Two layers; the second sum is the result itself."""
     x, a, b = lang.tensor("x", f32, (rows, width)), lang.tensor("a", f32, (width, inner)), lang.tensor("b", f32, (inner, width))
@@ -121,6 +136,8 @@ KERNELS = {
     "heads inside": attention(3, 18, 35, 16, heads_inside=True),
     "perceptron": perceptron(37, 50, 20),
     "long rows": attention(1, 13, 520, 16, mask=True),
+    "shared out": shared_out(2, 21, 37, 16),
+    "long rows shared out": shared_out(1, 13, 520, 16),
 }
 
 
@@ -235,3 +252,13 @@ def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machi
         assert len({"block" in space.values(p) for p in preferred}) == 2
         assert space.estimate(space.default()[None])[0] == space.estimate(np.stack(preferred)).min()
     assert "block" in space.values(space.default())  # the scores of a head are larger than the caches
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_softmax_that_is_divided_first_sees_blocks_of_keys_too(host: Machine, divided: bool) -> None:
+    kernel = shared_out(1, 9, 517, 16, divided)
+    space = Space(kernel, host, threads=1, rules=[chains])
+    number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
+    plan = space.plan(nearest(space, number, space.sketches[number].preferred or {}))
+    assert plan.refused == () and not [b for b in st.allocated(plan.schedule.kernel) if b.name.startswith("weights")]
+    check(build(plan.schedule, host, threads=1, cache=False), kernel, trials=1)

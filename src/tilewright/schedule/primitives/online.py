@@ -35,8 +35,9 @@ def online(kernel: Kernel, loop: str, block: int) -> tuple[Kernel, tuple[str, ..
         s[i] = 0;     s[i] += p[i, k] * v[k, ..]      (one or more such sums, with or without a second factor)
 
     They become one loop over blocks of j, in which the sums are first multiplied by ``exp(old m - new m)``, because
-    ``exp(x - new m) = exp(x - old m) * exp(old m - new m)``. ``p`` shrinks to a block; what computes ``x`` stays before
-    the loop and can follow with ``compute_at``. Rows that are -inf throughout stay NaN, as they were.
+    ``exp(x - new m) = exp(x - old m) * exp(old m - new m)``. The exponent may be a positive constant times ``x - m``.
+    ``p`` shrinks to a block; what computes ``x`` stays before the loop and can follow with ``compute_at``; what uses one of the
+    results before the last sum (``1 / s``) moves behind it. Rows that are -inf throughout stay NaN, as they were.
 
     Returns the loop over full blocks, and that over the elements left if there are any (it runs once).
     Sums are reassociated. ScheduleError: the nests are not of this form, ``p`` is used otherwise, or something between them
@@ -48,8 +49,8 @@ def online(kernel: Kernel, loop: str, block: int) -> tuple[Kernel, tuple[str, ..
     row = _read(home, loop, subject)
     if not isinstance(block, int) or not 0 < block <= row.extent:
         raise ScheduleError(f"{subject}: block {block!r} is not an int from 1 to {row.extent}, the length of the row")
-    _check_between(home, row, subject)
-    new, loops = _rewritten(home, row, block, names(kernel))
+    later = _check_between(home, row, subject)
+    new, loops = _rewritten(home, row, later, block, names(kernel))
     return _replaced(kernel, home, new), loops
 
 
@@ -123,6 +124,11 @@ def _read(home: Block, loop: str, subject: str) -> _Row:
         raise ScheduleError(f"{subject}: {top} must be reduced by this loop and no other")
     _check_start(home, found, peak, -inf, subject)
     weights = [n for n in found if _exponent(n.store, top) is not None]
+    if not weights and (other := next((n.store.value for n in found if _is_power(n.store, top)), None)) is not None:
+        raise ScheduleError(
+            f"{subject}: the exponent of '{other}' is not x - {top}, or a positive constant times that",
+            hint=f"a negative factor makes {top} the smallest exponent, and one that is not known may",
+        )
     if len(weights) != 1:
         raise ScheduleError(f"{subject}: there is not one nest p = exp(x - {top}) after it", hint="fuse or inline what stands between")
     key, at = _same_row(peak, loop, weights[0], subject)
@@ -173,22 +179,50 @@ def _box(n: _Nest) -> list[Expr | int | None]:
     return [n.extent(i.name) if isinstance(i, Var) and n.extent(i.name) is not None else i for i in n.store.indices]
 
 
-def _exponent(store: Store, top: str) -> tuple[Expr, Load] | None:
-    """x and m of a store ``p = exp(x - m)``."""
+@dataclass(frozen=True, slots=True)
+class _Exponent:
+    """``(x - top)``, multiplied or divided by positive constants in turn."""
+
+    x: Expr
+    top: Load
+    steps: tuple[tuple[str, Const], ...]
+
+    def of(self, difference: Expr) -> Expr:
+        """The exponent with another difference in place of ``x - top``."""
+        for op, c in self.steps:
+            difference = difference * c if op == "*" else difference / c
+        return difference
+
+
+def _exponent(store: Store, top: str) -> _Exponent | None:
+    """The exponent of a store ``p = exp(x - m)`` or ``p = exp((x - m) * c)``, c > 0."""
     e = store.value
-    if store.op is not None or not isinstance(e, Intrinsic) or e.name != "exp":
+    if not _is_power(store, top):
         return None
     (inner,) = ex.children(e)
+    steps: list[tuple[str, Const]] = []
+    while isinstance(inner, Binary) and inner.op in ("*", "/"):
+        left, right = (inner.b, inner.a) if inner.op == "*" and isinstance(inner.a, Const) else (inner.a, inner.b)
+        if not isinstance(right, Const) or not 0.0 < float(right.value) < inf:
+            return None
+        steps.insert(0, (inner.op, right))
+        inner = left
     if not isinstance(inner, Binary) or inner.op != "-" or not isinstance(inner.b, Load) or inner.b.buffer.name != top:
         return None
-    return None if any(ld.buffer.name == top for ld in ex.loads(inner.a)) else (inner.a, inner.b)
+    return None if any(ld.buffer.name == top for ld in ex.loads(inner.a)) else _Exponent(inner.a, inner.b, tuple(steps))
+
+
+def _is_power(store: Store, top: str) -> bool:
+    """Whether the store is e to the power of something with ``top``."""
+    e = store.value
+    return store.op is None and isinstance(e, Intrinsic) and e.name == "exp" and any(ld.buffer.name == top for ld in ex.loads(e))
 
 
 def _same_row(peak: _Nest, loop: str, weights: _Nest, subject: str) -> tuple[str, tuple[Expr, ...]]:
     """The weights' loop along the row, and the element of the maximum they subtract; refuses other exponents."""
     found = _exponent(weights.store, peak.store.buffer.name)
     assert found is not None  # how the nest was chosen
-    value, top = found
+    value, top = found.x, found.top
     rows = {v for i in top.indices for v in ex.free_vars(i)}
     keys = [f.name for f in weights.loops if f.name not in rows and weights.extent(f.name) == peak.extent(loop)]
     theirs: dict[str, Expr] = {}
@@ -242,9 +276,9 @@ def _addressing(n: _Nest) -> set[str]:
     return {v for i in n.store.indices for v in ex.free_vars(i)}
 
 
-def _check_between(home: Block, row: _Row, subject: str) -> None:
-    """The nests move to the last of them, and run block by block: nothing on the way may use their results or change an
-    operand, and their operands may not be results."""
+def _check_between(home: Block, row: _Row, subject: str) -> list[Stmt]:
+    """The nests move to the last of them, and run block by block: nothing on the way may change an operand, and their operands
+    may not be results. What uses complete results on the way must move behind the loop, and is returned."""
     places = [_position(home, n.root) for n in row.nests]
     if not places[0] < places[1] < min(places[2:]):
         raise ScheduleError(f"{subject}: the maximum, the weights and their sums must follow in this order")
@@ -253,14 +287,22 @@ def _check_between(home: Block, row: _Row, subject: str) -> None:
     foreign = {ld.buffer.name for n in (row.peak, *(s.nest for s in row.sums)) for ld in ex.loads(n.store.value)}
     if bad := sorted(foreign & results - {row.weights.store.buffer.name}) or (len(results) < len(places) and sorted(results)):
         raise ScheduleError(f"{subject}: {bad[0]} is both an operand and a result")
+    later: list[Stmt] = []
+    complete: set[str] = set()
     for s in home.stmts[places[0] : max(places)]:
-        if isinstance(s, Alloc) or any(s is n.root for n in row.nests):
-            continue
-        read, written = read_buffers(s) & results, written_buffers(s)
-        # What sets a sum to zero stays before the loop.
-        changed = (written & operands) - {x.nest.store.buffer.name for x in row.sums}
-        if read or changed:
-            raise ScheduleError(f"{subject}: {_headline(s)} stands between the nests and uses {min(read | changed)}", hint="move it away")
+        if nest := next((n for n in row.nests if s is n.root), None):
+            complete.add(nest.store.buffer.name)
+        elif not isinstance(s, Alloc):
+            read, written = read_buffers(s), written_buffers(s)
+            # What sets a sum to zero stays before the loop.
+            changed = (written & operands) - ({x.nest.store.buffer.name for x in row.sums} - complete)
+            if changed or read & results - complete:
+                used = min(changed | (read & results - complete))
+                raise ScheduleError(f"{subject}: {_headline(s)} stands between the nests and uses {used}", hint="move it away")
+            touched = set().union(*(read_buffers(t) | written_buffers(t) for t in later))
+            if read & results or written & touched or read & set().union(*map(written_buffers, later)):
+                later.append(s)
+    return later
 
 
 def _headline(s: Stmt) -> str:
@@ -274,13 +316,13 @@ def _position(home: Block, s: Stmt) -> int:
 # --- rewriting --------------------------------------------------------------------------------
 
 
-def _rewritten(home: Block, row: _Row, block: int, taken: set[str]) -> tuple[Block, tuple[str, ...]]:
+def _rewritten(home: Block, row: _Row, later: list[Stmt], block: int, taken: set[str]) -> tuple[Block, tuple[str, ...]]:
     roots = [n.root for n in row.nests]
     last = max(_position(home, r) for r in roots)
     weights = row.weights.store.buffer
 
     def kept(s: Stmt) -> bool:
-        return not any(s is r for r in roots) and not (isinstance(s, Alloc) and s.buffer.name == weights.name)
+        return not any(s is r for r in (*roots, *later)) and not (isinstance(s, Alloc) and s.buffer.name == weights.name)
 
     whole, rest = divmod(row.extent, block)
     outer = Var(fresh(taken, f"{row.loop}o"))
@@ -291,7 +333,7 @@ def _rewritten(home: Block, row: _Row, block: int, taken: set[str]) -> tuple[Blo
         loops.append(For(tail, ex.idx(0), ex.idx(1), body))
     masked = [_masked(row, s, taken) for s in row.sums]
     before = [s for s in home.stmts[:last] if kept(s)]
-    return Block((*before, *loops, *masked, *home.stmts[last + 1 :])), tuple(f.name for f in loops)
+    return Block((*before, *loops, *masked, *later, *home.stmts[last + 1 :])), tuple(f.name for f in loops)
 
 
 def _block(row: _Row, start: Expr, length: int, taken: set[str]) -> Block:
@@ -304,6 +346,8 @@ def _block(row: _Row, start: Expr, length: int, taken: set[str]) -> Block:
     spread = [f for f in row.peak.loops if f.name != row.loop]
     # The smallest maximum is no number to subtract: a row that is -inf so far weighs nothing.
     finite = ex.where(ex.compare("==", Load(top, at), minimum), Const(0.0, top.dtype), Load(top, at))
+    exponent = _exponent(row.weights.store, top.name)
+    assert exponent is not None  # how the nest was chosen
     stmts: list[Stmt] = [
         Alloc(old),
         _fresh_nest(spread, Store(old, at, Load(top, at)), taken),
@@ -311,12 +355,11 @@ def _block(row: _Row, start: Expr, length: int, taken: set[str]) -> Block:
         Alloc(shift),
         _fresh_nest(spread, Store(shift, at, finite), taken),
         Alloc(scale),
-        _fresh_nest(spread, Store(scale, at, ex.intrinsic("exp", Load(old, at) - Load(shift, at))), taken),
+        _fresh_nest(spread, Store(scale, at, ex.intrinsic("exp", exponent.of(Load(old, at) - Load(shift, at)))), taken),
         Alloc(small),
     ]
-    found = _exponent(row.weights.store, top.name)
-    assert found is not None  # how the nest was chosen
-    value = ex.intrinsic("exp", ex.substitute(found[0], {row.key: start + Var(row.key)}) - Load(shift, row.at))
+    x = ex.substitute(exponent.x, {row.key: start + Var(row.key)})
+    value = ex.intrinsic("exp", exponent.of(x - Load(shift, row.at)))
     stmts.append(_around(_shortened(row.weights.loops, row.key, length), replace(row.weights.store, buffer=small, value=value)))
     for s in row.sums:
         store = s.nest.store

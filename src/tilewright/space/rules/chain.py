@@ -42,7 +42,7 @@ def chains(context: Context) -> Iterator[Sketch]:
     """One sketch for each choice of the operands that are copied into vector order."""
     if context.machine.vector_bits == 0:
         return
-    start, every = _with_last_nest(context)
+    start, every = _without_row_factors(*_with_last_nest(context))
     chain = chain_of(every, {b.name for b in st.allocated(start.kernel)})
     if chain is None:
         return
@@ -70,6 +70,23 @@ def _with_last_nest(context: Context) -> tuple[Schedule, tuple[Stage, ...]]:
     except ScheduleError:
         return context.base, context.stages
     start.simplify(keep_loops=False)
+    return start, tuple(stages(start.kernel))
+
+
+def _without_row_factors(start: Schedule, every: tuple[Stage, ...]) -> tuple[Schedule, tuple[Stage, ...]]:
+    """Sums whose terms are weighed by row beforehand (a softmax divided by its sum) are weighed themselves instead.
+
+    The terms are then ready before the weights are, and each row is weighed once for each result.
+    """
+    for s in [s for s in every if s.is_reduction and s.store is not None and s.store.op == "+"]:
+        for read in sorted(s.inputs() & {b.name for b in st.allocated(start.kernel)}):
+            trial = start.copy()
+            try:
+                trial.inline(read)
+                trial.factor_out(s.output.name)
+            except ScheduleError:
+                continue  # not computed element by element, or not weighed by row
+            start = trial
     return start, tuple(stages(start.kernel))
 
 
