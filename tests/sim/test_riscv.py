@@ -99,7 +99,7 @@ def test_wrappers_pack_what_the_declared_encoding_packs():
     assert quantities(word) == tuple(values)
     seen = []
     arguments = ", ".join(f"{v:#x}ull" for v in values.values())
-    run(f"go({arguments}); return 0;", ISSUE + wrapper("go", word), custom=lambda *word: seen.append(word))
+    run(f"go({arguments}); return 0;", f"{ISSUE}\n{wrapper('go', word)}", custom=lambda *word: seen.append(word))
     assert seen == [(6, *word.registers(values))]
 
 
@@ -135,7 +135,7 @@ def test_a_broken_rule_of_the_accelerator_names_the_command():
 def test_an_accelerator_that_leaves_the_memory_is_stopped():
     stream = stream_text([isa.ConfigLd(16), isa.Mvin(0x1000, isa.Tile(0, 16, 16))], {"a": Region(0x1000, 16)})
     with pytest.raises(ExecutionError, match="lie outside main memory"):
-        on_gemmini(program(f"{stream.body} return 0;", stream.declarations + "static char *a = (char *)0x70000000;"))
+        on_gemmini(program(f"{stream.body} return 0;", stream.declarations + "\nstatic char *a = (char *)0x70000000;"))
 
 
 def test_addresses_must_lie_in_an_array():

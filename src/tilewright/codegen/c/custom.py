@@ -6,8 +6,7 @@ from tilewright.hw.emit import Bits, RoCC
 
 #: The instruction word itself: opcode and funct7 are part of it, so they must be constants.
 ISSUE = """#define rocc(opcode, funct7, rs1, rs2) \\
-    __asm__ volatile(".insn r %0, 3, %1, x0, %2, %3" : : "i"(opcode), "i"(funct7), "r"(rs1), "r"(rs2) : "memory")
-"""
+    __asm__ volatile(".insn r %0, 3, %1, x0, %2, %3" : : "i"(opcode), "i"(funct7), "r"(rs1), "r"(rs2) : "memory")"""
 
 
 def quantities(word: RoCC) -> tuple[str, ...]:
@@ -27,7 +26,7 @@ def wrapper(name: str, word: RoCC, comment: str = "") -> str:
     """
     parameters = ", ".join(f"uint64_t {parameter(q)}" for q in quantities(word)) or "void"
     head = f"static inline void {name}({parameters}) {{" + (f"  // {comment}" if comment else "")
-    return f"{head}\n    rocc({word.opcode:#x}, {word.funct7}, {_packed(word.rs1)}, {_packed(word.rs2)});\n}}\n"
+    return f"{head}\n    rocc({word.opcode:#x}, {word.funct7}, {_packed(word.rs1)}, {_packed(word.rs2)});\n}}"
 
 
 def _packed(fields: tuple[Bits, ...]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 
 from tilewright.codegen.c.expression import Expressions
-from tilewright.codegen.c.helpers import written
+from tilewright.codegen.c.helpers import Helper
 from tilewright.codegen.c.scalars import storage
 from tilewright.codegen.inline import inline_calls
 from tilewright.ir import types as ty
@@ -54,15 +54,30 @@ def emit_c(kernel: Kernel, *, symbol: str | None = None, openmp: bool = False, h
     __int128, beyond 128 bits _BitInt. Compile with ``-ffp-contract=off`` for results equal to the interpreter's to the bit.
     CodegenError names what C cannot express.
     """
-    name = symbol or kernel.name
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise CodegenError(f"symbol {name!r} is not a C identifier", hint="pass symbol=")
-    kernel = inline_calls(kernel, lambda call: False)
-    body = _Function(kernel, openmp, heap)
-    text = body.define(name)
-    headers = sorted({"stdint.h", "stddef.h", "stdbool.h"} | body.expressions.headers)
-    parts = ["\n".join(f"#include <{h}>" for h in headers), written(body.expressions.used), text]
-    return "\n\n".join(p for p in parts if p) + "\n"
+    file = File(openmp, heap)
+    text = file.function(kernel, symbol or kernel.name)
+    return file.text([text])
+
+
+@dataclass(slots=True)
+class File:
+    """What the functions of one C file share: the helpers they use and the headers they need."""
+
+    openmp: bool = False
+    heap: bool = True
+    used: dict[str, Helper] = field(default_factory=dict)
+    headers: set[str] = field(default_factory=lambda: {"stdint.h", "stddef.h", "stdbool.h"})
+
+    def function(self, kernel: Kernel, name: str, prefix: str = "") -> str:
+        """The definition of ``kernel`` as the C function ``name``."""
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise CodegenError(f"symbol {name!r} is not a C identifier", hint="pass symbol=")
+        return prefix + _Function(inline_calls(kernel, lambda call: False), self).define(name)
+
+    def text(self, definitions: Sequence[str]) -> str:
+        """The file with these functions."""
+        headers = "\n".join(f"#include <{h}>" for h in sorted(self.headers))
+        return "\n\n".join(p for p in (headers, *(h.text for h in self.used.values()), *definitions) if p) + "\n"
 
 
 def prototype(kernel: Kernel, name: str) -> str:
@@ -84,8 +99,7 @@ def identifier(name: str) -> str:
 @dataclass(slots=True)
 class _Function:
     kernel: Kernel
-    openmp: bool
-    heap: bool
+    file: File
     expressions: Expressions = field(init=False)
     scope: Simplifier = field(init=False)
     lines: list[str] = field(default_factory=list)
@@ -96,7 +110,10 @@ class _Function:
     def __post_init__(self) -> None:
         self.scope = scope_of(self.kernel)
         self.scalars = {b.name for b in allocated(self.kernel) if not b.shape}
-        self.expressions = Expressions(self.element, identifier, lambda e: self.scope.nonneg(self.scope.linear(e)))
+        self.expressions = Expressions(self.element, identifier, self.natural, self.file.used, self.file.headers)
+
+    def natural(self, e: Expr) -> bool:
+        return self.scope.nonneg(self.scope.linear(e))
 
     def define(self, name: str) -> str:
         k = self.kernel
@@ -163,7 +180,7 @@ class _Function:
     def loop(self, s: For) -> None:
         name = identifier(s.name)
         outermost = s.kind is LoopKind.PARALLEL and not self.parallel
-        if outermost and self.openmp:
+        if outermost and self.file.openmp:
             self.line("#pragma omp parallel for")
         was, self.parallel = self.parallel, self.parallel or outermost
         advance = f"++{name}" if s.step == 1 else f"{name} += {s.step}"
@@ -196,15 +213,15 @@ class _Function:
             self.line(f"{element} {name};")
             return []
         count = reduce(lambda x, y: x * y, b.physical_shape(), idx(1))
-        if isinstance(count, Const) and (int(count.value) * b.dtype.nbytes <= AUTOMATIC_BYTES or not self.heap):
+        if isinstance(count, Const) and (int(count.value) * b.dtype.nbytes <= AUTOMATIC_BYTES or not self.file.heap):
             where = "" if int(count.value) * b.dtype.nbytes <= AUTOMATIC_BYTES else "static "
-            if where and self.parallel and self.openmp:
+            if where and self.parallel and self.file.openmp:
                 raise CodegenError(
                     f"{b.name} is too large for a thread's stack and there is no heap", hint="allow one, or emit without openmp"
                 )
             self.line(f"{where}_Alignas(64) {element} {name}[{max(int(count.value), 1)}];")
             return []
-        if not self.heap:
+        if not self.file.heap:
             raise CodegenError(
                 f"the extent of {b.name} is only known when the program runs and there is no heap", hint="specialize the kernel"
             )

@@ -187,8 +187,3 @@ def templated(name: str, ctype: CType) -> tuple[str, Helper]:
     gone = f" >> (n > {ctype.bits - 1} ? 1 : 0)" if ctype.kind == "uint" else ""
     unsigned = CType("uint", ctype.bits)
     return full, Helper(text.format(T=ctype, U=unsigned, tag=tag, last=ctype.bits - 1, nan="", gone=gone))
-
-
-def written(used: dict[str, Helper]) -> str:
-    """Definitions of all used helpers, in order of first use."""
-    return "\n\n".join(h.text for h in used.values())

@@ -47,7 +47,7 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
         ]
         lines.append(f"{_name(form)}({', '.join(texts)});")
     functions = (wrapper(name, form.word, _comment(form)) for name, form in used.items())
-    return Stream("\n".join([ISSUE, *functions]), "\n".join(lines))
+    return Stream("\n\n".join([ISSUE, *functions]), "\n".join(lines))
 
 
 def _name(form: isa.Format) -> str:

@@ -1,0 +1,133 @@
+"""Generated programs as RISC-V executables: kernels as C, and command programs with Gemmini behind custom-3."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.codegen.commands.scheduled_gemm import RELU, SATURATE, SCALE, Gemm
+from tests.ir.arguments import random_arguments
+
+from tilewright.codegen.c import emit_c, emit_commands
+from tilewright.codegen.commands import generate, stream
+from tilewright.codegen.commands.program import Command, Fence, Host, Let, Loop, Pointer, Program
+from tilewright.hw import load_machine
+from tilewright.ir import types as ty
+from tilewright.ir.buffer import buffer
+from tilewright.ir.expr import Var, idx
+from tilewright.ir.interpreter import interpret
+from tilewright.ir.stmt import Kernel
+from tilewright.lang import parse
+from tilewright.sim.gemmini import Configuration, Functional, MainMemory
+from tilewright.sim.riscv import compile_program, execute, self_checking
+from tilewright.sim.riscv.elf import read_elf
+from tilewright.space.default import default_schedule
+from tilewright.util.errors import CodegenError
+
+pytest.importorskip("ziglang", reason="the C compiler for RISC-V is the package ziglang")
+pytest.importorskip("unicorn", reason="the RISC-V core is the package unicorn")
+
+GEMMINI = load_machine("gemmini")
+
+
+def executable(kernel: Kernel, text: str, seed: int = 0, wrong: int = 0) -> bytes:
+    """A program that calls ``kernel``'s C text on random arguments and compares what it writes with the interpreter."""
+    inputs = random_arguments(kernel, seed)
+    expected = {n: a.copy() for n, a in inputs.items()}
+    interpret(kernel, expected)
+    written = {n: a for n, a in expected.items() if not np.array_equal(a, inputs[n])}
+    for a in written.values():
+        a.reshape(-1)[-1:] += np.array(wrong, a.dtype)
+    call = f"{kernel.name}({', '.join(b.name for b in kernel.args)});"
+    return compile_program({"main.c": self_checking(call, inputs, written, text)})
+
+
+def on_gemmini(elf: bytes, words: list[tuple[int, int, int]] | None = None):
+    memory = MainMemory(1 << 22)
+    model = Functional(Configuration.of(GEMMINI), memory)
+
+    def custom(*word: int) -> None:
+        if words is not None:
+            words.append(word)
+        model.run([word])
+
+    return execute(elf, memory, custom, timeout=60)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_kernel_of_several_types_runs_on_the_core(wrong):
+    kernel = parse("""
+@kernel
+def mixed(a: i8[9, 12], b: i8[12, 7], s: f32[7], y: i8[9, 7], z: f32[9, 7]):
+    t = alloc(i32[9, 7])
+    for i in range(9):
+        for j in range(7):
+            t[i, j] = 0
+    for i_1 in range(9):
+        for j_1 in range(7):
+            for k in range(12):
+                t[i_1, j_1] += a[i_1, k] * b[k, j_1]
+    for i_2 in range(9):
+        for j_2 in range(7):
+            z[i_2, j_2] = f32(t[i_2, j_2]) * s[j_2] / 3.0
+            y[i_2, j_2] = i8(min(max(t[i_2, j_2] // 5, -128), 127))
+""")
+    outcome = execute(executable(kernel, emit_c(kernel, heap=False), wrong=wrong), MainMemory(1 << 20))
+    assert outcome.exit_code == wrong and ("expected" in outcome.console) == bool(wrong)
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [Gemm(32, 48, 64), Gemm(33, 17, 50, init="bias[j]", epilogue=SCALE), Gemm(7, 70, 19, (16, 32, 16), "d[i, j]", RELU)],
+    ids=str,
+)
+def test_a_command_program_computes_what_its_kernel_means(gemm):
+    kernel = gemm.kernel()
+    program = generate(gemm.scheduled(GEMMINI), GEMMINI)
+    assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI))).exit_code == 0
+
+
+def test_a_default_schedule_all_the_way_to_the_core():
+    kernel = Gemm(40, 64, 72, epilogue=SATURATE).kernel()
+    program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
+    text = emit_commands(program, GEMMINI)
+    assert on_gemmini(executable(kernel, text)).exit_code == 0
+    assert on_gemmini(executable(kernel, text, wrong=1)).exit_code == 1
+
+
+def test_the_c_program_issues_the_words_of_the_command_program():
+    gemm = Gemm(40, 33, 72)
+    program = generate(gemm.scheduled(GEMMINI), GEMMINI)
+    elf, words = executable(gemm.kernel(), emit_commands(program, GEMMINI)), []
+    on_gemmini(elf, words)
+    addresses = {b.name: read_elf(elf).symbol(b.name) for b in program.args}
+    assert words == [w for w in stream(program, GEMMINI, addresses) if w is not None]
+
+
+def test_host_kernels_and_variables_that_are_set():
+    x = buffer("x", ty.i8, (4,))
+    twice = parse("""
+@kernel
+def twice(v: i8[4]):
+    for i in range(4):
+        v[i] = v[i] * 2
+""")
+    body = (
+        Let("n", idx(0)),
+        Loop("i", idx(0), idx(3), (Let("n", Var("n") + Var("i") - 1), Host(twice, (), ("x",)))),
+        Loop("j", idx(0), Var("n") + 2, (Host(twice, (), ("x",)),)),
+        Fence(),
+    )
+    program = Program("run", "gemmini", (x,), body)
+    data, want = np.array([1, -2, 3, 4], np.int8), np.array([32, -64, 96, -128], np.int8)
+    text = self_checking("run(x);", {"x": data}, {"x": want}, emit_commands(program, GEMMINI))
+    assert execute(compile_program({"main.c": text}), MainMemory(1 << 20)).exit_code == 0
+
+
+def test_words_the_machine_does_not_have():
+    place = Pointer("x", idx(0))
+    program = Program("run", "gemmini", (buffer("x", ty.i8, (4,)),), (Command("teleport", (("src", place),)),))
+    with pytest.raises(CodegenError, match="no word 'teleport'"):
+        emit_commands(program, GEMMINI)
+    program = Program("run", "gemmini", program.args, (Command("mvin", (("src", place),)),))
+    with pytest.raises(CodegenError, match=r"mvin needs dst\.address"):
+        emit_commands(program, GEMMINI)
