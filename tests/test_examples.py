@@ -13,6 +13,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: File -> arguments and something its output holds.
 PROGRAMS = {
+    "block_attention.py": ((), ("attention: largest error", "attention (causal): largest error")),
+    "block_matmul.py": ((), ("grouped_matmul: largest error",)),
+    "block_vectors.py": ((), ("block @add", "@kernel", "layer_norm: largest error")),
     "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours", "--records")),
     "kernels.py": ((), ("right", "GFLOP/s", "refused")),
     "toy_accelerator.py": ((), ("machine toy3",)),

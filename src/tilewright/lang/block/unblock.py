@@ -48,6 +48,7 @@ def unblocked(p: Program) -> Whole | None:
         return None
     deps = _dependences(placed, p)
     flat = reduced_at_once([_flat(x, deps, p) for x in placed], set(deps))
+    flat = _started_late(flat)
     return _merged(flat, deps, p, {n: e for x in placed for n, e in x.around.items()})
 
 
@@ -173,6 +174,20 @@ def _race(n: Nest) -> BlockError:
         hint="make the address depend on tl.program_id, or add up with tl.atomic_add",
         location=n.loc,
     )
+
+
+def _started_late(flat: Sequence[Flat]) -> list[Flat]:
+    """``flat`` with each constant start of a block right before what uses it first."""
+    waiting: dict[str, Flat] = {}
+    out: list[Flat] = []
+    for f in flat:
+        for name in [n for n in waiting if n == f.nest.target.name or n in f.nest.reads()]:
+            out.append(waiting.pop(name))
+        if isinstance(f.nest.value, Const) and f.nest.op is None and f.nest.guard is None and f.nest.target.name not in waiting:
+            waiting[f.nest.target.name] = f
+        else:
+            out.append(f)
+    return [*out, *waiting.values()]
 
 
 def reduced_at_once(flat: list[Flat], local: set[str]) -> list[Flat]:

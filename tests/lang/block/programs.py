@@ -1,0 +1,115 @@
+"""Block programs for tests, beyond those of the examples."""
+
+from __future__ import annotations
+
+import tilewright as triton
+import tilewright.language as tl
+
+
+@triton.jit
+def integer_matmul(a_ptr, b_ptr, c_ptr, m, n, k, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    col = tl.program_id(1) * BN + tl.arange(0, BN)
+    acc = tl.zeros((BM, BN), tl.int32)
+    for start in range(0, k, BK):
+        at = start + tl.arange(0, BK)
+        a = tl.load(a_ptr + row[:, None] * k + at[None, :], mask=(row[:, None] < m) & (at[None, :] < k), other=0)
+        b = tl.load(b_ptr + at[:, None] * n + col[None, :], mask=(at[:, None] < k) & (col[None, :] < n), other=0)
+        acc += tl.dot(a, b)
+    tl.store(c_ptr + row[:, None] * n + col[None, :], acc, mask=(row[:, None] < m) & (col[None, :] < n))
+
+
+@triton.jit
+def in_place(x_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    tl.store(x_ptr + at, x * x, mask=at < n)
+    tl.store(x_ptr + at, tl.load(x_ptr + at, mask=at < n) + x, mask=at < n)
+
+
+@triton.jit
+def gather(x_ptr, index_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    where = tl.load(index_ptr + at, mask=at < n, other=0)
+    tl.store(out_ptr + at, tl.load(x_ptr + where, mask=(at < n) & (where >= 0), other=-1.0), mask=at < n)
+
+
+@triton.jit
+def histogram(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """How many numbers are in each of BLOCK rows: a scalar sum added to one place by every program."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    tl.atomic_add(out_ptr, tl.sum(tl.where(x > 0.5, 1, 0), axis=0))
+
+
+@triton.jit
+def branches(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    pid = tl.program_id(0)
+    at = pid * BLOCK + tl.arange(0, BLOCK)
+    scale = 1.0
+    if pid % 2 == 0:
+        scale = 2.0
+        tl.store(out_ptr + n + pid, pid * 10)
+    else:
+        tl.store(out_ptr + n + pid, -pid)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    tl.store(out_ptr + at, x * scale + at, mask=at < n)
+
+
+@triton.jit
+def triangle(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """Sum of the columns up to the diagonal's block: the bound of the loop depends on the program."""
+    pid = tl.program_id(0)
+    row = pid * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, (pid + 1) * BLOCK, BLOCK):
+        col = start + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + row[:, None] * n + col[None, :], mask=(row[:, None] < n) & (col[None, :] < n), other=0.0)
+        acc += tl.sum(tl.where(col[None, :] <= row[:, None], x, 0.0), axis=1)
+    tl.store(out_ptr + row, acc, mask=row < n)
+
+
+@triton.jit
+def recurrence(x_ptr, out_ptr, rows, cols, BLOCK: tl.constexpr):
+    """A running value that no reduction expresses."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    state = tl.zeros((BLOCK,), tl.float32)
+    for r in range(rows):
+        x = tl.load(x_ptr + r * cols + at, mask=at < cols, other=0.0)
+        state = state * 0.5 + tl.maximum(x, state)
+        tl.store(out_ptr + r * cols + at, state, mask=at < cols)
+
+
+@triton.jit
+def transposed(x_ptr, out_ptr, m, n, BM: tl.constexpr, BN: tl.constexpr):
+    x_at = tl.make_block_ptr(x_ptr, (m, n), (n, 1), (tl.program_id(0) * BM, tl.program_id(1) * BN), (BM, BN), (1, 0))
+    out_at = tl.make_block_ptr(out_ptr, (n, m), (m, 1), (tl.program_id(1) * BN, tl.program_id(0) * BM), (BN, BM), (1, 0))
+    tl.store(out_at, tl.trans(tl.load(x_at, boundary_check=(0, 1))), boundary_check=(0, 1))
+
+
+@triton.jit
+def positions(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + row * n + at, mask=at < n, other=-float("inf"))
+    tl.store(out_ptr + row, tl.argmax(x, axis=0))
+
+
+@triton.jit
+def two_loops(x_ptr, out_ptr, n, half, SCALE: tl.constexpr, BLOCK: tl.constexpr):
+    """Online softmax sum over two loops: the second continues what the first carried."""
+    row = tl.program_id(0)
+    at = tl.arange(0, BLOCK)
+    peak = -float("inf")
+    total = 0.0
+    for start in range(0, half, BLOCK):
+        x = tl.load(x_ptr + row * n + start + at, mask=start + at < half, other=-float("inf"))
+        higher = tl.maximum(peak, tl.max(x, axis=0))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher), axis=0)
+        peak = higher
+    for start in range(half, n, BLOCK):
+        x = tl.load(x_ptr + row * n + start + at, mask=start + at < n, other=-float("inf"))
+        higher = tl.maximum(peak, tl.max(x, axis=0))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher), axis=0)
+        peak = higher
+    tl.store(out_ptr + row, peak + tl.log(total))
