@@ -68,7 +68,8 @@ class Bits:
     """A bit field of a 64-bit register: ``value`` is a number or the text of a quantity of the operands.
 
     Quantities of an operand in main memory: ``"a.address"`` and ``"a.stride"`` (from row to row) in bytes. Of one in a memory
-    of lines: ``"a.address"``, ``"a.stride"`` and ``"a.block_stride"`` (between parts that are a line wide) in lines. Of both:
+    of lines: ``"a.address"``, ``"a.stride"`` and ``"a.block_stride"`` (between parts that are a line wide) in lines (without a field
+    for them: 1, and as many as the operand has rows at most). Of both:
     ``"a.rows"``, ``"a.cols"``. ``"accumulate"``: whether the instruction adds to its result or replaces it. And the names of state fields.
     """
 

@@ -6,14 +6,16 @@ what touches main memory alone is left to the host.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from tilewright.codegen.commands.fences import fenced
 from tilewright.codegen.commands.first import overwriting
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
-from tilewright.codegen.commands.placing import managed, place
-from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, words
+from tilewright.codegen.commands.pipelining import pipelined
+from tilewright.codegen.commands.placing import in_blocks, managed, place
+from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, Word, words
 from tilewright.codegen.commands.setting import Needed, configure, merged
 from tilewright.hw import Instruction, Machine, RoCC, Steps
 from tilewright.ir import expr as ex
@@ -25,18 +27,31 @@ from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import CodegenError
 
 
-def generate(kernel: st.Kernel, machine: Machine) -> Program:
+def generate(kernel: st.Kernel, machine: Machine, *, pipeline: bool = True) -> Program:
     """The command program of a scheduled ``kernel`` whose sizes are numbers.
+
+    With ``pipeline`` moves run ahead of and behind the computations, as far as the buffers have two places each.
 
     CodegenError names the statement that no instruction of ``machine`` does, the operand that does not lie as its word demands, or
     the buffers that do not fit their memory.
     """
     if kernel.sizes:
         raise CodegenError(f"kernel {kernel.name} has the sizes {', '.join(v.name for v in kernel.sizes)}", hint="specialize it first")
-    words(machine)
+    known = words(machine)
     kernel = simplify(kernel)
+    try:
+        return _generated(in_blocks(kernel, machine), machine, known, pipeline)
+    except CodegenError:  # rows that start inside a block, or too little room
+        return _generated(kernel, machine, known, pipeline)
+
+
+def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], pipeline: bool) -> Program:
     lowering = _Lowering(kernel, machine)
-    body = configure(lowering.block(kernel.body), machine)
+    items = lowering.block(kernel.body)
+    if pipeline:
+        memories = {b.name: b.memory for b in st.allocated(kernel)}
+        items = pipelined(items, known, lowering.places, {n: memories[n] for n in lowering.places})
+    body = configure(items, machine)
     return Program(kernel.name, machine.name, kernel.args, fenced(body))
 
 
@@ -240,9 +255,10 @@ class _Lowering:
     def _strides_fit(self, i: Instruction, placed: dict[str, Placed], used: set[str]) -> None:
         for n, p in placed.items():
             for what, v in p.strides.items():
-                fixed = 1 if what == "stride" and i.operand(n).memory in self.inside else None
+                operand = i.operand(n)
+                fixed = None if operand.memory not in self.inside else 1 if what == "stride" else operand.shape[0]
                 if f"{n}.{what}" not in used and v != fixed:
                     raise CodegenError(
                         f"{i.name}: operand {n} has {what} {v}, for which its words have no field",
-                        hint="lay the buffer out so that its rows are consecutive lines" if fixed else "use tiles of one row",
+                        hint=f"with strides of {fixed} it works" if fixed else "use tiles of one row",
                     )

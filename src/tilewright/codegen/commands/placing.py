@@ -12,7 +12,7 @@ from tilewright.hw import Machine
 from tilewright.hw.memory import SCRATCHPAD
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.buffer import Buffer
+from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Expr
 from tilewright.util.errors import CodegenError
 
@@ -21,17 +21,22 @@ _ZERO = ex.idx(0)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """``copies`` times ``lines`` lines from ``first`` on; copy number ``turn`` (an expression of the loops around) is in use."""
+    """``copies`` times some lines, ``apart`` lines from the ``first`` line to that of the next copy; copy number ``turn`` (an
+    expression of the loops around) is in use.
+
+    ``repeated``: a loop around its allocation makes it anew.
+    """
 
     first: int
-    lines: int
+    apart: int = 0
     copies: int = 1
     turn: Expr = _ZERO
+    repeated: bool = False
 
     @property
     def base(self) -> Expr:
         """First line of the copy in use."""
-        return ex.idx(self.first) + self.turn * self.lines if self.copies > 1 else ex.idx(self.first)
+        return ex.idx(self.first) + self.turn * self.apart if self.copies > 1 else ex.idx(self.first)
 
 
 def managed(machine: Machine) -> set[str]:
@@ -65,6 +70,29 @@ def lines_of(machine: Machine, b: Buffer) -> int:
     return lines
 
 
+def in_blocks(kernel: st.Kernel, machine: Machine) -> st.Kernel:
+    """``kernel`` with matrices laid out in blocks as tall as the moves that take several blocks at once: those are then next to each
+    other, so that a move touches no lines of another, and stores that know no distance between blocks work. Meaning does not
+    depend on layouts.
+    """
+    tall: dict[str, int] = {}
+    main = machine.main_memory.name
+    for t in machine.transfers:
+        inside = {t.src, t.dst} & managed(machine)
+        if t.instruction is not None and main in (t.src, t.dst):
+            for o in t.instruction.operands:
+                if o.memory in inside and len(o.shape) == 2 and o.shape[1] > machine.memory(o.memory).line // o.dtype.nbytes:
+                    tall[o.memory] = o.shape[0]
+    new = {}
+    for b in st.allocated(kernel):
+        if b.memory in tall and b.rank == 2:
+            layout = Layout(((0, tall[b.memory]), (1, line_elements(machine, b)), (0, 1), (1, 1)))
+            new[b.name] = b.with_(layout=layout)
+    body = st.replace_buffers(kernel.body, new)
+    assert isinstance(body, st.Block)
+    return kernel.with_(body=body)
+
+
 @dataclass(frozen=True, slots=True)
 class _Life:
     buffer: Buffer
@@ -85,12 +113,7 @@ def place(kernel: st.Kernel, machine: Machine) -> dict[str, Place]:
         memory = machine.memory(name)
         capacity = (memory.bytes or 0) // memory.line
         mine = [life for life in lives if life.buffer.memory == name]
-        copies = memory.buffers
-        found = None
-        while found is None and copies > 1:
-            found = _fit(mine, copies, capacity)
-            copies -= 1
-        found = found or _fit(mine, 1, capacity)
+        found = next((f for n in range(memory.buffers, 0, -1) if (f := _fit(mine, n, capacity, memory.banks)) is not None), None)
         if found is None:
             sizes = ", ".join(f"{life.buffer.name} {life.lines}" for life in mine)
             raise CodegenError(
@@ -101,24 +124,49 @@ def place(kernel: st.Kernel, machine: Machine) -> dict[str, Place]:
     return out
 
 
-def _fit(lives: list[_Life], copies: int, capacity: int) -> dict[str, Place] | None:
-    """First fit, the largest first; None when it does not fit."""
-    taken: list[tuple[_Life, int, int]] = []
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    life: _Life
+    first: int
+    last: int
+
+
+def _fit(lives: list[_Life], copies: int, capacity: int, banks: int) -> dict[str, Place] | None:
+    """The largest first, each where it shares the fewest banks with others, then as low as it can be; None when one does not fit."""
+    bank = max(1, capacity // banks)
+    taken: list[_Taken] = []
     out = {}
     for life in sorted(lives, key=lambda x: -x.lines):
         count = copies if life.loops else 1
-        # Copies of other iterations are alive as long as the outermost of the loops that repeat it.
-        rivals = sorted((first, last) for other, first, last in taken if _overlap(life, other, copies))
-        at = 0
-        for first, last in rivals:
-            if at + life.lines * count <= first:
-                break
-            at = max(at, last)
-        if at + life.lines * count > capacity:
-            return None
-        taken.append((life, at, at + life.lines * count))
-        out[life.buffer.name] = Place(at, life.lines, count, _turn(life.loops, count))
+        firsts: list[int] = []
+        for _ in range(count):
+            rivals = [t for t in taken if t.life is life or _overlap(life, t.life, copies)]
+            free = [at for at in _starts(rivals, bank, capacity) if at + life.lines <= capacity and not _hit(rivals, at, life.lines)]
+            # A third copy and on keeps the distance of the first two.
+            if len(firsts) > 1:
+                free = [at for at in free if at == firsts[-1] + firsts[1] - firsts[0]]
+            if not free:
+                return None
+            firsts.append(min(free, key=lambda at: (_shared(life, rivals, at, bank), at)))
+            taken.append(_Taken(life, firsts[-1], firsts[-1] + life.lines))
+        apart = firsts[1] - firsts[0] if count > 1 else 0
+        out[life.buffer.name] = Place(firsts[0], apart, count, _turn(life.loops, count), bool(life.loops))
     return out
+
+
+def _starts(rivals: list[_Taken], bank: int, capacity: int) -> set[int]:
+    """Where a buffer might start: at a bank, or where another ends."""
+    return {*range(0, capacity, bank), *(t.last for t in rivals)}
+
+
+def _hit(rivals: list[_Taken], at: int, lines: int) -> bool:
+    return any(at < t.last and t.first < at + lines for t in rivals)
+
+
+def _shared(life: _Life, rivals: list[_Taken], at: int, bank: int) -> int:
+    """How much of the traffic meets in one bank: twice for different buffers, which are read at once, once for another copy."""
+    mine = {n // bank for n in (at, at + life.lines - 1)}
+    return sum((1 if t.life is life else 2) for t in rivals if mine & set(range(t.first // bank, (t.last - 1) // bank + 1)))
 
 
 def _overlap(a: _Life, b: _Life, copies: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Loop, Operand, Pointer, Program, Tile, walk
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile, walk
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const
 from tilewright.ir.printer import expr_text, kernel_text
@@ -60,6 +60,8 @@ def _item_lines(i: Item, indent: str) -> list[str]:
         case Branch():
             lines = [f"{indent}if {expr_text(i.cond)}:", *_lines(i.then, inside)]
             return [*lines, f"{indent}else:", *_lines(i.orelse, inside)] if i.orelse else lines
+        case Let():
+            return [f"{indent}{i.var} = {expr_text(i.value)}"]
         case Fence():
             return [f"{indent}fence()"]
         case Host():

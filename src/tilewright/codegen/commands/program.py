@@ -68,6 +68,14 @@ class Loop(Item):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Let(Item):
+    """``var = value``, known to the items that follow it."""
+
+    var: str
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Branch(Item):
     """``if cond: then else: orelse``, decided by the host."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Loop, Operand, Pointer, Program, Tile
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.stmt import Kernel
@@ -58,8 +58,16 @@ class _Reader:
                 with self.scope.level():
                     self.scope.bind(var, Var(var))
                     return Loop(var, *ends, self.block(node.body), by)
+            case ast.Assign(targets=[ast.Name(id=var)], value=value):
+                number = self.expressions.index(value)
+                self.scope.bind(var, Var(var))
+                return Let(var, number)
             case ast.If():
-                return Branch(self.expressions.condition(node.test), self.block(node.body), self.block(node.orelse))
+                cond = self.expressions.condition(node.test)
+                with self.scope.level():
+                    then = self.block(node.body)
+                with self.scope.level():
+                    return Branch(cond, then, self.block(node.orelse))
             case ast.Expr(value=ast.Call() as call):
                 return self.call(call)
         raise self.source.error(node, f"`{ast.unparse(node).splitlines()[0]}` is no item of a command program", hint="for, if or a command")

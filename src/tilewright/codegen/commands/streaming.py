@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Loop, Operand, Pointer, Program, Tile, Word, words
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile, Word, words
 from tilewright.hw import Bits, Machine
 from tilewright.ir.expr import Const
 from tilewright.ir.printer import expr_text
@@ -32,7 +32,13 @@ def stream(
         raise ExecutionError(f"program {program.name}: no address for {', '.join(missing)}", hint="give one for each argument")
     writer = _Writer(words(machine), addresses)
     text = "\n".join(["def run():", "    yield from ()", *writer.block(program.body, "    ")])
-    scope: dict[str, Any] = {"host": host, "kernels": writer.kernels, "where": lambda c, a, b: a if c else b, "refuse": _refuse}
+    scope: dict[str, Any] = {
+        "host": host,
+        "kernels": writer.kernels,
+        "where": lambda c, a, b: a if c else b,
+        "refuse": _refuse,
+        "index": int,
+    }
     exec(compile(text, f"<{program.name}>", "exec"), scope)
     result: Iterator[tuple[int, int, int] | None] = scope["run"]()
     return result
@@ -60,6 +66,8 @@ class _Writer:
             case Branch():
                 then = [f"{indent}if {expr_text(i.cond)}:", *self.block(i.then, inside)]
                 return [*then, f"{indent}else:", *self.block(i.orelse, inside)] if i.orelse else then
+            case Let():
+                return [f"{indent}{i.var} = {expr_text(i.value)}"]
             case Fence():
                 return [f"{indent}yield None"]
             case Host():

@@ -181,46 +181,47 @@ def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
 
 
 def stores(dim: int) -> list[Transfer]:
-    """What mvout does."""
+    """What mvout does: up to a request's bytes of int8 a row, from blocks of the accumulator that follow each other."""
     plain = needs(ST, acc_scale=ONE, activation=0, pool=0, stride="dst.stride")
     rectified = needs(ST, acc_scale=ONE, activation=1, pool=0, stride="dst.stride")
     scaled = needs(ST, acc_scale="scale.bits", activation=0, pool=0, stride="dst.stride")
     both = needs(ST, acc_scale="scale.bits", activation=1, pool=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
-    cost = {"granularity": dim, "most": dim * dim, "latency": 60, "bandwidth": 16, "asynchronous": True}
+    row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
+    cost = {"granularity": dim, "most": dim * row, "latency": 60, "bandwidth": 16, "asynchronous": True}
 
     @transfer(**cost, needs=plain, emit=narrowed)
-    def mvout(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
+    def mvout(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
         """Saturates to int8."""
-        i, j = axes(upto(dim), upto(dim))
+        i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         dst[i, j] = cast(min(max(src[i, j], -128), 127), i8)
 
     @transfer(**cost, needs=rectified, emit=narrowed)
-    def mvout_relu(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
+    def mvout_relu(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
         """Saturates to 0..127."""
-        i, j = axes(upto(dim), upto(dim))
+        i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         dst[i, j] = cast(min(max(src[i, j], 0), 127), i8)
 
     @transfer(**cost, needs=scaled, emit=narrowed)
-    def mvout_scaled(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC, scale: f32 @ DRAM):
+    def mvout_scaled(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC, scale: f32 @ DRAM):
         """Scales in f32, rounds to nearest even, saturates to int8."""
-        i, j = axes(upto(dim), upto(dim))
+        i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
 
     @transfer(**cost, needs=both, emit=narrowed)
-    def mvout_scaled_relu(dst: i8[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC, scale: f32 @ DRAM):
+    def mvout_scaled_relu(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC, scale: f32 @ DRAM):
         """Scales in f32, rounds to nearest even, saturates to 0..127."""
-        i, j = axes(upto(dim), upto(dim))
+        i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), 0), 127), i8)
 
     full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
-    wide = {**cost, "granularity": 4 * dim, "most": 4 * dim * dim}
+    full_cost = {**cost, "granularity": 4 * dim, "most": 4 * dim * dim}
 
-    @transfer(**wide, needs=plain, emit=full)
+    @transfer(**full_cost, needs=plain, emit=full)
     def mvout_full(dst: i32[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
