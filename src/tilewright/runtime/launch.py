@@ -37,6 +37,14 @@ class Scalar:
     dtype: ty.DType = ty.f32
 
 
+@dataclass(frozen=True, slots=True)
+class Same:
+    """An array that is an earlier argument once more (``number`` counts the arguments that are passed at run time)."""
+
+    dtype: ty.DType
+    number: int
+
+
 #: What a launch is compiled for: of each parameter an Array, a Scalar, or a compile-time value; tuples hold several.
 Spec = Any
 
@@ -97,6 +105,10 @@ class JitFunction:
         """Arguments by parameter; RuntimeFailure names what is missing or too much."""
         parameters = self.signature.parameters
         given = {k: v for k, v in keywords.items() if k in parameters or k not in OPTIONS}
+        unknown = [k for k in given if k not in parameters]
+        if unknown:
+            message = f"launch of {self.program.name}: there is no parameter {unknown[0]!r}"
+            raise RuntimeFailure(message, hint=f"{self.program.name}{self.signature}")
         try:
             bound = self.signature.bind(*arguments, **given)
         except TypeError as error:
@@ -120,7 +132,8 @@ class JitFunction:
             launch = self.launches[key] = Launch(function, kernel_of(function, arrays, sizes))
         if build and launch.module is None:
             launch = self.launches[key] = Launch(launch.function, launch.kernel, _module(launch.kernel))
-        shaped = [_passed(v, b.static_shape) for v, b in zip(values, launch.kernel.args, strict=True)]
+        distinct = (v for v in values if v is not None)
+        shaped = [_passed(v, b.static_shape) for v, b in zip(distinct, launch.kernel.args, strict=True)]
         return launch, shaped
 
     def spec(self, name: str, x: Any, values: list[Any]) -> Spec:
@@ -146,22 +159,26 @@ class JitFunction:
                 f"{name} of {self.program.name} has strides {array.strides}: they are negative or no multiples of an element",
                 hint="pass numpy.ascontiguousarray(x)",
             )
-        values.append(array)
         dtype = ty.bf16 if "bfloat16" in str(getattr(x, "dtype", "")) else ty.from_numpy(array.dtype)
+        for n, other in enumerate(values):
+            if isinstance(other, np.ndarray) and array.size and _memory(array) == _memory(other):
+                values.append(None)
+                return Same(dtype, n)
+        values.append(array)
         return Array(dtype, array.shape, tuple(s // array.itemsize for s in array.strides))
 
-    def read(self, specs: Mapping[str, Spec], grid: tuple[int, ...]) -> tuple[Function, list[Array | None]]:
-        """Block IR and, for each of its arguments, the array behind it (None: a scalar)."""
+    def read(self, specs: Mapping[str, Spec], grid: tuple[int, ...]) -> tuple[Function, list[Array | int | None]]:
+        """Block IR and, for each of its arguments, the array behind it (None: a scalar; a number: an earlier argument)."""
         parameters: list[tuple[str, BlockType]] = []
-        arrays: list[Array | None] = []
+        arrays: list[Array | int | None] = []
 
         def declare(name: str, s: Spec) -> None:
             if isinstance(s, tuple) and name not in self.constexprs:
                 for n, part in enumerate(s):
                     declare(f"{name}_{n}", part)
-            elif isinstance(s, (Array, Scalar)):
-                parameters.append((name, pointer_type(s.dtype) if isinstance(s, Array) else BlockType(s.dtype)))
-                arrays.append(s if isinstance(s, Array) else None)
+            elif isinstance(s, (Array, Same, Scalar)):
+                parameters.append((name, BlockType(s.dtype) if isinstance(s, Scalar) else pointer_type(s.dtype)))
+                arrays.append(s.number if isinstance(s, Same) else s if isinstance(s, Array) else None)
 
         for name, s in specs.items():
             declare(name, s)
@@ -171,7 +188,7 @@ class JitFunction:
         def value(name: str, s: Spec) -> Any:
             if isinstance(s, tuple) and name not in self.constexprs:
                 return tuple(value(name, part) for part in s)
-            return next(left) if isinstance(s, (Array, Scalar)) else s
+            return next(left) if isinstance(s, (Array, Same, Scalar)) else s
 
         named: dict[str, Value | Any] = {name: value(name, s) for name, s in specs.items()}
         return read(self.program, builder, named), arrays
@@ -179,6 +196,10 @@ class JitFunction:
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray) or hasattr(x, "__dlpack__")
+
+
+def _memory(x: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...], str]:
+    return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype.str
 
 
 def _key(s: Spec) -> Any:

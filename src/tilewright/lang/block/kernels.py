@@ -45,13 +45,14 @@ class Array:
         return elements(self.shape, self.strides)
 
 
-def kernel_of(function: Function, arrays: Sequence[Array | None], grid: Sequence[int]) -> Kernel:
-    """The kernel of all programs of ``grid``. ``arrays`` describe the arguments of ``function`` (None: a scalar).
+def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Sequence[int]) -> Kernel:
+    """The kernel of all programs of ``grid``. ``arrays`` describe the arguments of ``function`` (None: a scalar; a number:
+    the same array as that earlier argument, and no argument of the kernel).
 
     Arguments appear in order as arrays of the shapes that the accesses show, or flat. BlockError where the program
     cannot be given one meaning (programs that race).
     """
-    program = lower(function, [None if a is None else (a.dtype, a.elements) for a in arrays], grid)
+    program = lower(function, [(a.dtype, a.elements) if isinstance(a, Array) else a for a in arrays], grid)
     body: list[Stmt] = []
     used = _Names({b.name for b in program.arguments} | set(program.locals))
     for n, part in enumerate(components(program)):
@@ -60,7 +61,7 @@ def kernel_of(function: Function, arrays: Sequence[Array | None], grid: Sequence
         body += _whole_statements(whole, used) if whole is not None else _program_statements(part, used)
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))
-    described = zip(program.arguments, arrays, strict=True)
+    described = zip(program.arguments, (a for a in arrays if not isinstance(a, int)), strict=True)
     flat = {b.name: (a.elements, a.strides if a.dense else ()) for b, a in described if a is not None and a.elements > 1}
     kernel = simplify(viewed(kernel, flat), tighten=True)
     verify(kernel)

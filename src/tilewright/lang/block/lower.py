@@ -17,7 +17,7 @@ from tilewright.ir.expr import Binary, Expr, Intrinsic, Load, Var, Where
 from tilewright.ir.linear import IndexScope
 from tilewright.ir.types import DType
 from tilewright.lang.block.elements import constant, elementwise
-from tilewright.lang.block.ir import Function, Op, Region, Value, walk
+from tilewright.lang.block.ir import Function, Op, Region, Value
 from tilewright.lang.block.masks import constant_lanes, identity, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
 from tilewright.lang.block.source import BlockError
@@ -62,13 +62,17 @@ def positions(shape: Sequence[int]) -> tuple[Expr, ...]:
     return tuple(ex.idx(0) if n == 1 else axis(d) for d, n in enumerate(shape))
 
 
-def lower(function: Function, arrays: Sequence[tuple[DType, int] | None], grid: Sequence[int]) -> Program:
-    """The nests of ``function``. ``arrays`` are (element type, elements) of its pointer arguments, None for scalars."""
+def lower(function: Function, arrays: Sequence[tuple[DType, int] | int | None], grid: Sequence[int]) -> Program:
+    """The nests of ``function``.
+
+    ``arrays`` are (element type, elements) of its pointer arguments, None for scalars; a number is that of an earlier
+    argument which is the same memory.
+    """
     return _Lowering(function, arrays, tuple(grid)).run()
 
 
 class _Lowering:
-    def __init__(self, function: Function, arrays: Sequence[tuple[DType, int] | None], grid: tuple[int, ...]) -> None:
+    def __init__(self, function: Function, arrays: Sequence[tuple[DType, int] | int | None], grid: tuple[int, ...]) -> None:
         self.function, self.grid = function, grid
         self.env: dict[Value, Block] = {}
         self.locals: dict[str, Buffer] = {}
@@ -77,6 +81,9 @@ class _Lowering:
         self.loc: Location | None = None
         self.arguments = []
         for a, array in zip(function.arguments, arrays, strict=True):
+            if isinstance(array, int):
+                self.env[a] = self.env[function.arguments[array]]
+                continue
             name = self.fresh(a.name)
             if array is None:
                 buffer = Buffer(name, a.type.dtype, ())
@@ -86,8 +93,8 @@ class _Lowering:
                 self.env[a] = Block((), ex.idx(0), buffer)
             self.arguments.append(buffer)
         self.uses = _weighted_uses(function)
-        self.stored = _stored_arguments(function)
-        self.definition = {op.result: op for op in walk(function.ops) if op.result is not None}
+        bases = {a.name: b.base.name for a in function.arguments if (b := self.env[a]).base is not None}
+        self.stored = {bases[name] for name in _stored_arguments(function)}
 
     def run(self) -> Program:
         self.ops(self.function.ops)
@@ -322,7 +329,8 @@ class _Lowering:
                 self.env[a] = replace(init, expr=init.expr + Var(var) * moves[n])
                 continue
             if init.base is not None:
-                raise BlockError(f"pointer {a.name!r} does not move by the same step in each iteration", hint="keep an offset, and add it")
+                name = a.name.split(".")[0]
+                raise BlockError(f"pointer {name!r} does not move by the same step in each iteration", hint="keep an offset, and add it")
             carried[n] = self.local(a.name, a.type.dtype, a.shape)
             self.assign(carried[n], init)
             self.env[a] = Block(a.shape, Load(carried[n], positions(a.shape)))

@@ -16,6 +16,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests
+from tilewright.lang.block.source import BlockError
 
 #: Points of a grid that are tabulated; larger grids stay as they are.
 _POINTS = 1 << 22
@@ -85,7 +86,7 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
     basis: list[tuple[Expr, np.ndarray]] = []
     table: dict[Expr, Expr] = {}
     for e in wanted:
-        values = np.broadcast_to(np.asarray(ex.evaluate(e, points), np.int64), (count,))
+        values = np.broadcast_to(_tabulated(e, points, p), (count,))
         affine = _affine(values, basis)
         if affine is None:
             distinct = np.unique(values)
@@ -106,6 +107,15 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
         return None
     grid = tuple((v.name, n) for (v, _), n in zip(basis, extents, strict=True) if isinstance(v, Var))
     return replace(p, grid=grid, items=mapped(p.items, lambda e: _replaced(e, table)))
+
+
+def _tabulated(e: Expr, points: dict[str, np.ndarray], p: Program) -> np.ndarray:
+    try:
+        with np.errstate(divide="raise"):
+            return np.asarray(ex.evaluate(e, points), np.int64)
+    except (FloatingPointError, ZeroDivisionError):
+        hint = "launch as many programs as there is work for"
+        raise BlockError(f"{p.name} divides by zero in some programs of the grid", hint=hint, location=p.loc) from None
 
 
 def _every_expr(items: Sequence[Item]) -> list[Expr]:

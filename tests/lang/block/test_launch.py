@@ -1,0 +1,128 @@
+"""Launching: compiled results on several kinds of arrays, caching, configurations, what the scheduler makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from examples.block_attention import attention
+from examples.block_matmul import matmul
+from examples.block_vectors import add, layer_norm, softmax
+
+import tilewright as tw
+import tilewright.language as tl
+
+
+def test_compiled_on_numpy_and_strided_arrays() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((33, 70)).astype(np.float32)
+    x, out = wide[:, :50], np.zeros((33, 50), np.float32)
+    softmax[(4,)](out, x, 50, 70, 33, 50, PROGRAMS=4, BLOCK=64)
+    powers = np.exp(x - x.max(1, keepdims=True))
+    np.testing.assert_allclose(out, powers / powers.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_compiled_layer_norm_keeps_statistics() -> None:
+    rng = np.random.default_rng(1)
+    x, (weight, bias) = rng.standard_normal((9, 100)).astype(np.float32), rng.standard_normal((2, 100)).astype(np.float32)
+    y, mean, rstd = np.zeros_like(x), np.zeros(9, np.float32), np.zeros(9, np.float32)
+    layer_norm[(9,)](x, y, weight, bias, mean, rstd, 100, 100, 1e-5, BLOCK=32)
+    np.testing.assert_allclose(rstd, 1 / np.sqrt(x.var(1) + 1e-5), rtol=1e-4)
+    np.testing.assert_allclose(y, (x - mean[:, None]) * rstd[:, None] * weight + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_torch_tensors_in_half_precision() -> None:
+    torch = pytest.importorskip("torch")
+    a, b = torch.randn(40, 24).to(torch.bfloat16), torch.randn(24, 56).to(torch.bfloat16)
+    c = torch.zeros(40, 56, dtype=torch.float16)
+    function = matmul.function
+    function[(4,)](a, b, c, 40, 56, 24, *a.stride(), *b.stride(), *c.stride(), BM=32, BN=32, BK=16, GROUP=2)
+    torch.testing.assert_close(c.float(), a.float() @ b.float(), rtol=2e-3, atol=2e-2)
+
+
+def test_more_programs_than_work_divide_by_zero() -> None:
+    a, c = np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32)
+    with pytest.raises(tw.TilewrightError, match="divides by zero in some programs") as caught:
+        matmul.function[(6,)](a, a, c, 32, 32, 32, 32, 1, 32, 1, 32, 1, BM=16, BN=32, BK=16, GROUP=2)
+    assert caught.value.location is not None
+
+
+def test_the_same_array_twice_is_updated_in_place() -> None:
+    x, y = np.arange(20, dtype=np.float32), np.ones(20, np.float32)
+    add[(3,)](x, y, x, 20, BLOCK=8)
+    assert (x == np.arange(20) + 1).all()
+    add[(3,)](x, x, x, 20, BLOCK=8)
+    assert (x == 2 * (np.arange(20) + 1)).all()
+
+
+def test_launches_are_compiled_once_for_a_signature() -> None:
+    @tw.jit
+    def scale(x, factor, n, B: tl.constexpr):
+        at = tl.program_id(0) * B + tl.arange(0, B)
+        tl.store(x + at, tl.load(x + at, mask=at < n) * factor, mask=at < n)
+
+    x = np.ones(10, np.float32)
+    for factor in (2.0, 3.0):  # a float is passed, not compiled in
+        scale[(2,)](x, factor, 10, B=8)
+    assert (x == 6).all() and len(scale.launches) == 1
+    scale[(2,)](x[:9], 0.5, 9, B=8)
+    assert (x[:9] == 3).all() and x[9] == 6 and len(scale.launches) == 2
+    scale[lambda meta: (tw.cdiv(meta["n"], meta["B"]),)](x, 2.0, 10, B=16, num_warps=8)
+    assert len(scale.launches) == 3
+
+
+def test_configurations_that_are_one_kernel_are_not_measured() -> None:
+    calls: list[int] = []
+
+    @tw.autotune(configs=[tw.Config({"B": 8}), tw.Config({"B": 16})], key=["n"])
+    @tw.jit
+    def double(x, n, B: tl.constexpr):
+        at = tl.program_id(0) * B + tl.arange(0, B)
+        tl.store(x + at, tl.load(x + at, mask=at < n) * 2.0, mask=at < n)
+
+    def grid(meta: dict[str, Any]) -> tuple[int, ...]:
+        calls.append(meta["B"])
+        return (tw.cdiv(meta["n"], meta["B"]),)
+
+    x = np.ones(40, np.float32)
+    double[grid](x, 40)
+    assert (x == 2).all(), "measuring does not touch the arrays"
+    assert double.best[((40,), ("float32",))] == tw.Config({"B": 8})
+    double[grid](x, 40)
+    assert calls == [8, 16, 8, 8] and all(v.module is None for k, v in double.function.launches.items() if k[0] == (3,))
+
+
+def test_configurations_are_measured_where_they_differ() -> None:
+    @tw.autotune(configs=[tw.Config({"STEP": 1}), tw.Config({"STEP": 2})], key=["n"])
+    @tw.jit
+    def fill(x, n, STEP: tl.constexpr):
+        tl.store(x + tl.program_id(0), tl.program_id(0) * 1.0 + 0 * STEP)
+        tl.store(x + n, 1.0 * STEP)
+
+    x = np.zeros(9, np.float32)
+    fill[(8,)](x, 8)
+    assert x[:8].tolist() == list(range(8)) and x[8] in (1, 2)
+
+
+def test_empty_grids_do_nothing() -> None:
+    x = np.ones(4, np.float32)
+    add[(0,)](x, x.copy(), x.copy(), 0, BLOCK=8)
+    assert (x == 1).all()
+
+
+def test_attention_is_scheduled_in_blocks_of_rows() -> None:
+    """The chain of products is found, though the program had taken it apart by blocks of keys."""
+    q, k, v, out = (np.zeros((1, 2, 256, 32), np.float32) for _ in range(4))
+    strides = (2 * 256 * 32, 256 * 32, 32, 1)
+    kernel = attention.kernel((4, 2), q, k, v, out, 0.2, *strides, 2, 256, CAUSAL=False, WIDTH=32, BM=64, BN=32)
+    scheduled = str(tw.default_schedule(kernel, tw.load_machine("x86.avx512"), threads=1).kernel)
+    assert "dot = alloc(f32[1, 256, 256]" not in scheduled and "vector(" in scheduled
+
+
+def test_block_ir_is_typed_text() -> None:
+    x = np.zeros((8, 64), np.float32)
+    text = str(softmax.block_ir((2,), x, x.copy(), 64, 64, 8, 64, PROGRAMS=2, BLOCK=64))
+    assert text.splitlines()[0] == "block @softmax(%out_ptr: ptr<f32>, %x_ptr: ptr<f32>):"
+    assert "for %row in range(%pid, " in text
+    assert "%powers = math(" in text and ": f32[64]" in text and "reduce(%powers, op=+, axes=(0,)) : f32" in text

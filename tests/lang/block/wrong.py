@@ -1,0 +1,231 @@
+"""Block programs that are refused, each with the words its error must have: see test_refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tilewright as triton
+import tilewright.language as tl
+
+
+def plain(x):
+    return x + 1
+
+
+@triton.jit
+def endless(x):
+    return endless(x)
+
+
+@triton.jit
+def while_loop(x, n, B: tl.constexpr):
+    i = 0
+    while i < n:  # while loops are not supported | for i in range
+        i += B
+
+
+@triton.jit
+def leaves_early(x, n, B: tl.constexpr):
+    for _ in range(n):
+        break  # break is not supported
+
+
+@triton.jit
+def unknown_word(x, n, B: tl.constexpr):
+    tl.lod(x)  # there is no 'lod' | the words of the language are
+
+
+@triton.jit
+def sorts(x, n, B: tl.constexpr):
+    tl.sort(tl.load(x + tl.arange(0, B)))  # tl.sort is not supported | NumPy before the launch
+
+
+@triton.jit
+def pointers_from_memory(x, n, B: tl.constexpr):
+    p = tl.load(x).to(tl.pointer_type(tl.float32))  # tl.pointer_type is not supported | tuples of tensors
+    tl.store(p, 0.0)
+
+
+@triton.jit
+def not_constexpr(x, n, B: tl.constexpr):
+    tl.arange(0, n)  # the end of tl.arange must be a constexpr; 10 is a run-time argument | annotate the parameter
+
+
+@triton.jit
+def not_a_power(x, n, B: tl.constexpr):
+    tl.arange(0, B + 1)  # 17 elements, which is not a power of two | next_power_of_2
+
+
+@triton.jit
+def empty_range(x, n, B: tl.constexpr):
+    tl.arange(B, B)  # is empty
+
+
+@triton.jit
+def no_broadcast(x, n, B: tl.constexpr):
+    tl.arange(0, B) + tl.arange(0, 2 * B)  # 16 and 32 do not broadcast | x[:, None]
+
+
+@triton.jit
+def wrong_product(x, n, B: tl.constexpr):
+    a = tl.zeros((B, 2 * B), tl.float32)
+    tl.dot(a, a)  # tl.dot of shapes [16, 32] and [16, 32] | tl.trans
+
+
+@triton.jit
+def mixed_product(x, n, B: tl.constexpr):
+    tl.dot(tl.zeros((B, B), tl.float32), tl.zeros((B, B), tl.float16))  # both operands have one type
+
+
+@triton.jit
+def wrong_accumulator(x, n, B: tl.constexpr):
+    a = tl.zeros((B, B), tl.float32)
+    tl.dot(a, a, tl.zeros((B, 2 * B), tl.float32))  # the accumulator of tl.dot has shape [16, 32]
+
+
+@triton.jit
+def stores_to_a_number(x, n, B: tl.constexpr):
+    tl.store(n + tl.arange(0, B), 1.0)  # tl.store takes a pointer, not i32[16] | x_ptr + offsets
+
+
+@triton.jit
+def float_offset(x, n, B: tl.constexpr):
+    tl.load(x + 1.5)  # a pointer is moved by a block of f32 | offsets are integers
+
+
+@triton.jit
+def pointer_product(x, n, B: tl.constexpr):
+    x * 2  # '*' is not defined on pointers | p + offsets
+
+
+@triton.jit
+def pointer_as_number(x, n, B: tl.constexpr):
+    tl.exp(x)  # is a block of pointers | tl.load
+
+
+@triton.jit
+def stored_too_wide(x, n, B: tl.constexpr):
+    tl.store(x, tl.zeros((B,), tl.float32))  # a block of shape [16] is stored through pointers of shape []
+
+
+@triton.jit
+def other_without_mask(x, n, B: tl.constexpr):
+    tl.load(x, other=0.0)  # other= but no mask=
+
+
+@triton.jit
+def changes_shape(x, n, B: tl.constexpr):
+    acc = 0.0
+    for i in range(n):  # 'acc' has shape [] before the loop and [16] after a pass | tl.zeros
+        acc += tl.load(x + i * B + tl.arange(0, B))
+
+
+@triton.jit
+def changes_type(x, n, B: tl.constexpr):
+    acc = 0
+    for i in range(n):  # 'acc' is i32 before the loop and f32 after a pass | the type it gets
+        acc += tl.load(x + i)
+
+
+@triton.jit
+def set_in_loop(x, n, B: tl.constexpr):
+    for i in range(n):
+        y = tl.load(x + i)
+    tl.store(x, y)  # 'y' is only set inside a loop | give it a value before
+
+
+@triton.jit
+def set_in_branch(x, n, B: tl.constexpr):
+    if tl.program_id(0) > 0:
+        y = 1
+    tl.store(x, y)  # 'y' is only set under a condition
+
+
+@triton.jit
+def block_condition(x, n, B: tl.constexpr):
+    if tl.arange(0, B) > 3:  # the condition is a block of shape [16] | tl.where
+        tl.store(x, 1.0)
+
+
+@triton.jit
+def indexes_block(x, n, B: tl.constexpr):
+    tl.store(x, tl.zeros((B,), tl.float32)[3])  # blocks are indexed with : and None only
+
+
+@triton.jit
+def assigns_element(x, n, B: tl.constexpr):
+    y = tl.zeros((B,), tl.float32)
+    y[0] = 1.0  # their elements cannot be assigned | tl.where
+
+
+@triton.jit
+def python_function(x, n, B: tl.constexpr):
+    tl.store(x, plain(tl.load(x)))  # is an ordinary Python function | @tilewright.jit
+
+
+@triton.jit
+def recursive(x, n, B: tl.constexpr):
+    endless(x)  # functions call each other without end
+
+
+@triton.jit
+def undefined(x, n, B: tl.constexpr):
+    tl.store(x, missing)  # noqa: F821 'missing' is not defined
+
+
+@triton.jit
+def wrong_keyword(x, n, B: tl.constexpr):
+    tl.load(x, masc=True)  # got an unexpected keyword argument 'masc'
+
+
+@triton.jit
+def wrong_axis(x, n, B: tl.constexpr):
+    tl.sum(tl.zeros((B,), tl.float32), axis=1)  # axis 1 is not a dimension of a block of shape [16]
+
+
+@triton.jit
+def wrong_order(x, n, B: tl.constexpr):
+    tl.make_block_ptr(x, (n, n), (n, 1), (0, 0), (B, B), (1, 1))  # does not name each of the 2 dimensions once
+
+
+@triton.jit
+def advances_pointer(x, n, B: tl.constexpr):
+    tl.advance(x, (1,))  # tl.advance moves block pointers only | make_block_ptr
+
+
+@triton.jit
+def bits_of_floats(x, n, B: tl.constexpr):
+    tl.load(x) & 1.0  # '&' is not defined on f32
+
+
+@triton.jit
+def fails_assertion(x, n, B: tl.constexpr):
+    tl.static_assert(B > 100, "B is small")  # tl.static_assert failed: B is small
+
+
+@triton.jit
+def too_large(x, n, B: tl.constexpr):
+    tl.zeros((4096, 4096), tl.float32)  # 16777216 elements, more than
+
+
+@triton.jit
+def numpy_inside(x, n, B: tl.constexpr):
+    tl.store(x, np.exp(tl.load(x)))  # is an ordinary Python function
+
+
+@triton.jit
+def backwards(x, n, B: tl.constexpr):
+    for i in range(n, 0, -1):  # the step of a range is -1 | count upwards
+        tl.store(x + i, 0.0)
+
+
+@triton.jit
+def wandering(x, n, B: tl.constexpr):
+    for i in range(n):  # pointer 'x' does not move by the same step
+        tl.store(x, 1.0)
+        x += i
+
+
+@triton.jit
+def races(x, n, B: tl.constexpr):
+    tl.store(x + tl.arange(0, B), tl.program_id(0) * 1.0)  # several programs store different values | tl.atomic_add
