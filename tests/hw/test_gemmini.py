@@ -88,7 +88,7 @@ def test_array_and_memories_are_parameters() -> None:
 
 def test_mvout_saturates() -> None:
     i = MACHINE.instruction("mvout")
-    src = np.arange(-300, 300, 600 / 256).astype(np.int32)[:256].reshape(16, 16)
-    dst = np.zeros((16, 16), np.int8)
+    src = np.linspace(-300, 300, 16 * 64).astype(np.int32).reshape(16, 64)
+    dst = np.zeros((16, 64), np.int8)
     interpret(i.kernel, {"dst": dst, "src": src})
     np.testing.assert_array_equal(dst, np.clip(src, -128, 127))

@@ -9,7 +9,7 @@ from hypothesis import strategies as hs
 from numpy.typing import NDArray
 from tests.codegen.commands.scheduled_gemm import FULL, RELU, SATURATE, SCALE, SCALE_RELU, Gemm
 
-from tilewright.codegen.commands import Command, Fence, generate, parse_program, walk
+from tilewright.codegen.commands import Command, Fence, check, generate, parse_program, walk
 from tilewright.hw import Machine
 from tilewright.hw.library.gemmini import gemmini
 from tilewright.ir.reference import reference
@@ -40,6 +40,7 @@ def agrees(g: Gemm, machine: Machine) -> None:
     for pipeline in (False, True):
         program = generate(kernel, machine, pipeline=pipeline)
         assert parse_program(str(program)) == program
+        check(program, machine)
         got = {n: a.copy() for n, a in given.items()}
         execute(program, machine, got)
         np.testing.assert_array_equal(got["c"], want["c"])

@@ -1,0 +1,228 @@
+"""The verifier of command programs: independent of what generated them, it walks every command with the numbers it has when run.
+
+Refused are words the machine lacks, operands of other memories than declared, extents and addresses out of range, values that do not
+fit their bits, commands whose state is not set or set to something their declaration excludes, lines read before anything wrote
+them, and main memory that host and machine, or two controllers, touch without a fence between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
+from tilewright.hw import Instruction, Machine, Steps
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Expr
+from tilewright.ir.printer import expr_text
+from tilewright.util.errors import CodegenError
+
+
+def check(program: Program, machine: Machine) -> None:
+    """Raises CodegenError at the first command, in the order of execution, that breaks a rule; the message has its number and text."""
+    if program.machine != machine.name:
+        raise CodegenError(f"program {program.name} is for {program.machine}, not for {machine.name}", hint="load the right machine")
+    _Checker(program, machine).block(program.body, {})
+
+
+@dataclass
+class _Checker:
+    program: Program
+    machine: Machine
+    number: int = 0
+    state: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: Arguments that commands under way read or write.
+    reading: set[str] = field(default_factory=set)
+    writing: set[str] = field(default_factory=set)
+    #: What the unit holds since the last full execution: the held operand's tile.
+    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Compiled expressions by identity (which the kept expression protects from reuse).
+    codes: dict[int, tuple[Expr, CodeType]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.words = words(self.machine)
+        self.args = {b.name: b for b in self.program.args}
+        self.memories = {m.name: m for m in self.machine.memories}
+        self.written: dict[str, bytearray] = {m.name: bytearray((m.bytes or 0) // m.line) for m in self.machine.memories if m.bytes}
+
+    def block(self, items: tuple[Item, ...], env: Mapping[str, int]) -> None:
+        now = dict(env)
+        for i in items:
+            match i:
+                case Command():
+                    self.number += 1
+                    self.command(i, now)
+                case Let():
+                    now[i.var] = self.value(i.value, now, i)
+                case Loop():
+                    for n in range(self.value(i.lo, now, i), self.value(i.hi, now, i), i.step):
+                        self.block(i.body, {**now, i.var: n})
+                case Branch():
+                    self.block(i.then if self.value(i.cond, now, i) else i.orelse, now)
+                case Fence():
+                    self.reading, self.writing = set(), set()
+                case Host():
+                    self.host(i)
+
+    # Values
+
+    def value(self, e: Expr, env: Mapping[str, int], where: Item) -> int:
+        known = self.codes.get(id(e))
+        if known is None:
+            known = self.codes[id(e)] = e, compile(expr_text(e), "<operand>", "eval")
+        try:
+            return int(eval(known[1], {"index": int, "where": lambda c, a, b: a if c else b}, dict(env)))
+        except NameError as error:
+            raise self.error(where, f"uses {error.name}, which no loop around it defines", "define it before") from None
+
+    def error(self, i: Item, rule: str, hint: str) -> CodegenError:
+        text = str(i).splitlines()[0]
+        return CodegenError(f"program {self.program.name}, command {self.number}, `{text}`: {rule}", hint=hint)
+
+    # The host
+
+    def host(self, i: Host) -> None:
+        reads, writes = st.read_buffers(i.kernel.body), st.written_buffers(i.kernel.body)
+        for b, name in zip(i.kernel.args, i.args, strict=True):
+            if name not in self.args:
+                raise self.error(i, f"{name} is no argument of the program", f"arguments: {', '.join(self.args)}")
+            late = name in self.writing or (b.name in writes and name in self.reading)
+            if late and b.name in reads | writes:
+                raise self.error(i, f"the host touches {name} while commands may still be using it", "put a fence() before")
+
+    # Commands
+
+    def command(self, c: Command, env: Mapping[str, int]) -> None:
+        word = self.words.get(c.word)
+        if word is None:
+            raise self.error(c, f"{self.machine.name} has no word {c.word!r}", f"it has: {', '.join(self.words)}")
+        values: dict[str, int] = {}
+        tiles: dict[str, tuple[int, int, int]] = {}
+        for name, o in c.operands:
+            values |= self.operand(c, word.instruction, name, o, env, tiles)
+        for b in (*word.encoding.rs1, *word.encoding.rs2):
+            if isinstance(b.value, str):
+                if b.value not in values:
+                    raise self.error(c, f"its word needs {b.value}", "give that operand")
+                if not 0 <= values[b.value] < 1 << b.width and not b.value.endswith(".address"):
+                    raise self.error(c, f"{b.value} = {values[b.value]} does not fit {b.width} bits", "correct the value")
+        if word.instruction.sets is not None:
+            self.state[word.instruction.sets] = values
+            return
+        settings = self.settings(c, word.instruction)
+        self.touch(c, word, values, settings, tiles)
+
+    def operand(
+        self, c: Command, i: Instruction, name: str, o: Operand, env: Mapping[str, int], tiles: dict[str, tuple[int, int, int]]
+    ) -> dict[str, int]:
+        if isinstance(o, Expr):
+            return {name: self.value(o, env, c)}
+        declared = next((x for x in i.operands if x.name == name), None)
+        if declared is None:
+            raise self.error(c, f"{i.name} has no operand {name}", f"it has: {', '.join(x.name for x in i.operands) or 'none'}")
+        if isinstance(o, Pointer):
+            if declared.memory != self.machine.main_memory.name:
+                raise self.error(
+                    c, f"operand {name} is in {declared.memory}, not in main memory", f"{declared.memory}[line, rows, columns]"
+                )
+            if o.base not in self.args:
+                raise self.error(c, f"{o.base} is no argument of the program", f"arguments: {', '.join(self.args)}")
+            return {f"{name}.address": self.value(o.offset, env, c)}
+        if declared.memory != o.memory:
+            raise self.error(c, f"operand {name} is in {declared.memory}, not in {o.memory}", "use a tile of that memory")
+        row, rows, cols = (self.value(e, env, c) for e in (o.row, o.rows, o.cols))
+        most = (*(1,) * (2 - len(declared.shape)), *declared.shape)
+        if not (1 <= rows <= most[0] and 1 <= cols <= most[1]):
+            raise self.error(c, f"operand {name} has {rows} rows of {cols}, it takes at most {most[0]} of {most[1]}", "cut it into tiles")
+        tiles[name] = row, rows, cols
+        return {f"{name}.address": row, f"{name}.rows": rows, f"{name}.cols": cols}
+
+    def settings(self, c: Command, i: Instruction) -> dict[str, int]:
+        """What the state says about the quantities of the operands, after checking the fields that must have one value."""
+        out: dict[str, int] = {}
+        for need in i.needs:
+            now = self.state.get(need.state)
+            if now is None:
+                raise self.error(c, f"state {need.state} was never set", f"issue {self.machine.state(need.state).setter} before")
+            for name, wanted in need.values:
+                if isinstance(wanted, str):
+                    out[wanted] = now[name]
+                elif now[name] != wanted:
+                    raise self.error(c, f"state {need.state} has {name} = {now[name]}, it needs {wanted}", "set it before")
+        return out
+
+    def touch(
+        self, c: Command, word: Word, values: Mapping[str, int], settings: Mapping[str, int], tiles: Mapping[str, tuple[int, int, int]]
+    ) -> None:
+        i, emit = word.instruction, word.instruction.emit
+        again = isinstance(emit, Steps) and word.encoding in emit.again
+        sources = [(n, o) for n, o in c.operands if not isinstance(o, Expr) and i.operand(n).role == "in"]
+        results = [(n, o) for n, o in c.operands if not isinstance(o, Expr) and i.operand(n).role != "in"]
+        named = {b.value for b in (*word.encoding.rs1, *word.encoding.rs2)}
+        shape = next(((rows, cols) for rows, cols in ((t[1], t[2]) for n, t in tiles.items())), (1, 1))
+        if isinstance(emit, Steps) and emit.held in tiles:
+            if again and self.held.get(i.name) != tiles[emit.held]:
+                raise self.error(c, f"{emit.held} is not what the unit holds", "execute it once with the words that load it")
+            self.held[i.name] = tiles[emit.held]
+        for n, o in sources:
+            if isinstance(o, Pointer):
+                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, shape, write=False)
+            elif f"{n}.address" in named:
+                self.inside(c, i, n, tiles[n], settings, write=False)
+        for n, o in results:
+            if isinstance(o, Pointer):
+                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, shape, write=True)
+            elif f"{n}.address" in named:
+                if values.get("accumulate", 0) or (i.operand(n).role == "inout" and "accumulate" not in values):
+                    self.inside(c, i, n, tiles[n], settings, write=False)
+                self.inside(c, i, n, tiles[n], settings, write=True)
+
+    def inside(self, c: Command, i: Instruction, name: str, tile: tuple[int, int, int], settings: Mapping[str, int], write: bool) -> None:
+        operand = i.operand(name)
+        memory = self.memories[operand.memory]
+        row, rows, cols = tile
+        blocks = -(-cols * operand.dtype.nbytes // memory.line)
+        apart, step = settings.get(f"{name}.block_stride", operand.shape[0]), settings.get(f"{name}.stride", 1)
+        if blocks > 1 and apart < (rows - 1) * step + 1:
+            raise self.error(c, f"its blocks of {rows} rows overlap, {apart} lines apart", "set a larger block stride")
+        flags = self.written[operand.memory]
+        for block in range(blocks):
+            first = row + block * apart
+            last = first + (rows - 1) * step
+            if row < 0 or last >= len(flags):
+                raise self.error(
+                    c, f"lines {first} to {last} lie outside {memory.name}, which has {len(flags)}", "check addresses and strides"
+                )
+            if write:
+                flags[first : last + 1 : step] = b"\1" * rows
+            elif not all(flags[first : last + 1 : step]):
+                missing = next(n for n in range(first, last + 1, step) if not flags[n])
+                raise self.error(c, f"reads line {missing} of {memory.name}, which nothing has written", "load or compute it before")
+
+    def outside(
+        self,
+        c: Command,
+        i: Instruction,
+        name: str,
+        base: str,
+        offset: int,
+        settings: Mapping[str, int],
+        shape: tuple[int, int],
+        write: bool,
+    ) -> None:
+        operand, array = i.operand(name), self.args[base]
+        if operand.dtype != array.dtype:
+            raise self.error(c, f"{base} holds {array.dtype}, operand {name} {operand.dtype}", "use the word for that type")
+        rows = shape[0] if len(operand.shape) > 1 else 1
+        stride = settings.get(f"{name}.stride", 0)
+        last = offset + (rows - 1) * stride + shape[1] * operand.dtype.nbytes
+        if offset < 0 or last > array.nbytes:
+            raise self.error(
+                c, f"bytes {offset} to {last} lie outside {base}, which has {array.nbytes}", "check offset, stride and extents"
+            )
+        if base in self.writing and not write:
+            raise self.error(c, f"reads {base}, to which commands under way may still write", "put a fence() before")
+        if write and base in self.reading:
+            raise self.error(c, f"writes {base}, which commands under way may still read", "put a fence() before")
+        (self.writing if write else self.reading).add(base)
