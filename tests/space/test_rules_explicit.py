@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as hs
 
 from tilewright.cost.explicit import counted
@@ -24,6 +24,9 @@ from tilewright.lang import parse
 from tilewright.schedule import replay
 from tilewright.space.space import Points, Space
 from tilewright.util.errors import SpaceError
+
+#: Examples are small already; to shrink them further takes minutes.
+PHASES = (Phase.explicit, Phase.generate)
 
 
 def product(m: int, n: int, k: int) -> Kernel:
@@ -119,7 +122,7 @@ def packed(k: Kernel) -> list[str]:
     return [b.name for b in st.allocated(k) if b.memory == "dram"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None, phases=PHASES)
 @given(hs.integers(1, 22), hs.integers(1, 22), hs.integers(2, 22), hs.integers(0, 2**32 - 1))
 def test_products_of_any_shape_on_a_systolic_array(m: int, n: int, k: int, seed: int) -> None:
     """Tails are clipped, nothing is packed in main memory, and the saturation happens on the way out."""
@@ -131,7 +134,7 @@ def test_products_of_any_shape_on_a_systolic_array(m: int, n: int, k: int, seed:
     assert not any(packed(space.schedule(p).kernel) for p in points)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, phases=PHASES)
 @given(hs.integers(1, 12), hs.integers(1, 12), hs.integers(2, 12), hs.integers(0, 2**32 - 1))
 def test_products_on_a_machine_declared_in_a_test(m: int, n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -223,6 +226,106 @@ def window(x: f32[11, 3], w: f32[7, 3, 3], y: f32[3, 3]):
         Space(kernel, toy(local_bytes=80))
 
 
+def convolution(size: tuple[int, int], c: int, k: int, window: int, step: int, pad: int, channels_last: bool) -> Kernel:
+    """int8 convolution, the input padded with zeros, a bias added, the sums scaled and rectified to int8."""
+    h, w = size
+    p, q = ((n + 2 * pad - window) // step + 1 for n in size)
+    hp, wp = h + 2 * pad, w + 2 * pad
+
+    def at(n: str, ch: str, y: str, x: str) -> str:
+        return ", ".join((n, y, x, ch) if channels_last else (n, ch, y, x))
+
+    weights = f"{window}, {window}, {c}, {k}" if channels_last else f"{k}, {c}, {window}, {window}"
+    weight = "r, s, c, k" if channels_last else "k, c, r, s"
+    padded = f"""
+    xp = alloc(i8[{at("1", str(c), str(hp), str(wp))}])
+    for h in range({hp}):
+        for w in range({wp}):
+            for c in range({c}):
+                inside = h >= {pad} and h < {h + pad} and w >= {pad} and w < {w + pad}
+                xp[{at("0", "c", "h", "w")}] = where(inside, x[{at("0", "c", f"h - {pad}", f"w - {pad}")}], i8(0))
+"""
+    inside = f"h >= {pad} and h < {h + pad} and w >= {pad} and w < {w + pad}"
+    padded = padded.replace(f"                inside = {inside}\n", "").replace("where(inside,", f"where({inside},")
+    source = "xp" if pad else "x"
+    loops = f"""
+    for p in range({p}):
+        for q in range({q}):
+            for k in range({k}):
+                """
+    return parse(f"""
+@kernel
+def conv(x: i8[{at("1", str(c), str(h), str(w))}], f: i8[{weights}], bias: i32[{k}], y: i8[{at("1", str(k), str(p), str(q))}]):
+    {padded if pad else ""}
+    acc = alloc(i32[{at("1", str(k), str(p), str(q))}])
+    {loops}acc[{at("0", "k", "p", "q")}] = 0
+    {loops}for r in range({window}):
+                    for s in range({window}):
+                        for c in range({c}):
+                            acc[{at("0", "k", "p", "q")}] += {source}[{at("0", "c", f"p * {step} + r", f"q * {step} + s")}] * f[{weight}]
+    {loops}y[{at("0", "k", "p", "q")}] = i8(min(max(round(f32(i32(acc[{at("0", "k", "p", "q")}] + bias[k])) * 0.05), 0.0), 127.0))
+""")
+
+
+@settings(max_examples=8, deadline=None, phases=PHASES)
+@given(
+    hs.tuples(hs.integers(3, 7), hs.integers(3, 7)),
+    hs.integers(2, 6),
+    hs.integers(2, 6),
+    hs.sampled_from([(1, 1, 0), (3, 1, 0), (3, 1, 1), (3, 2, 1), (2, 2, 0)]),
+    hs.booleans(),
+    hs.integers(0, 2**32 - 1),
+)
+def test_convolutions(size: tuple[int, int], c: int, k: int, window: tuple[int, int, int], channels_last: bool, seed: int) -> None:
+    """Windows, strides, padding, either order of dimensions: each structure that is drawn equals the program as written."""
+    rng = np.random.default_rng(seed)
+    kernel = convolution(size, c, k, *window, channels_last)
+    space = Space(kernel, gemmini(dim=4))
+    for p in space.sample(2, rng):
+        sch = space.schedule(p)
+        verify(sch.kernel)
+        args = [rng.integers(-128, 128, b.static_shape).astype("i1" if b.dtype == i8 else "i4") for b in kernel.args]
+        want = [a.copy() for a in args]
+        interpret(kernel, want)
+        interpret(sch.kernel, args)
+        np.testing.assert_array_equal(args[-1], want[-1], err_msg=space.describe(p))
+        if channels_last:
+            assert not packed(sch.kernel), "operands are loaded from where they lie, and padded on the way"
+
+
+def test_what_follows_the_sums_happens_on_the_way_out() -> None:
+    """Bias is what the sums start from; scale, activation and saturation are the transfer's."""
+    space = Space(convolution((8, 8), 8, 8, 3, 1, 1, True), gemmini(dim=4))
+    text = str(space.schedule(space.default()).kernel)
+    assert "= bias[" in text and "acc[" in text.split("y[")[-1] and "f32(" in text.split("y[")[-1]
+    assert "dram" not in text
+
+
+def test_what_transfers_cannot_do_the_host_does_afterwards() -> None:
+    """No store of this machine squares: sums leave the accumulator as they are, another nest follows."""
+    kernel = product(9, 9, 9)
+    kernel = parse(str(kernel).replace("i8(min(max(acc[i_2, j_2], -128), 127))", "i8(acc[i_2, j_2] * acc[i_2, j_2])"))
+    space = Space(kernel, gemmini(dim=4))
+    for p in space.sample(3, np.random.default_rng(0)):
+        scheduled = space.schedule(p).kernel
+        assert packed(scheduled) == ["acc"]
+        rng = np.random.default_rng(1)
+        args = numbers(kernel, rng)
+        want = [a.copy() for a in args]
+        interpret(kernel, want)
+        interpret(scheduled, args)
+        np.testing.assert_array_equal(args[-1], want[-1])
+
+
+def test_weights_known_ahead_of_time_are_stored_as_transfers_want_them() -> None:
+    kernel = convolution((6, 6), 5, 6, 3, 1, 0, False)
+    ahead, copied = (Space(kernel, gemmini(dim=4), constants=c) for c in (("f",), ()))
+    assert ahead.schedule(ahead.default()).kernel.arg("f").layout is not None
+    assert not packed(ahead.schedule(ahead.default()).kernel)
+    assert packed(copied.schedule(copied.default()).kernel) == ["f_dram"]
+    assert ahead.estimate(ahead.default()[None])[0] < copied.estimate(copied.default()[None])[0]
+
+
 def executed(kernel: Kernel) -> tuple[int, int, int]:
     """Calls made, bytes copied from main memory, bytes copied to it."""
     calls, read, written = 0, 0, 0
@@ -246,7 +349,7 @@ def executed(kernel: Kernel) -> tuple[int, int, int]:
     return calls, read, written
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None, phases=PHASES)
 @given(hs.integers(2, 15), hs.integers(2, 15), hs.integers(2, 15), hs.integers(0, 2**32 - 1))
 def test_the_estimate_counts_what_the_schedule_does(m: int, n: int, k: int, seed: int) -> None:
     """Issues and bytes of the symbolic program, clipped tails included, are those of the scheduled kernel."""

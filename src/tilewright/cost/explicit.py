@@ -24,6 +24,8 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 
 #: Cycles to issue one command.
 ISSUE = 1.0
+#: Cycles in which the host computes or copies one element.
+HOST = 8.0
 #: Main memory moves at this many bytes a cycle where nothing is declared.
 SLOW = 8.0
 
@@ -146,7 +148,7 @@ class _Walker:
             self.drains.setdefault(name, []).append(cycles)
             self.last.append(one)
         else:
-            self.host.append(times)
+            self.host.append(times * (0.0 if own.kind == SCRATCHPAD else HOST))
 
     def moves(self, s: Store, around: tuple[For, ...], local: str, inwards: bool) -> tuple[Formula, Formula]:
         """Cycles of a nest that moves data between main memory and ``local``: in all, and of its first (or last) box."""
@@ -206,11 +208,11 @@ class _Walker:
     def _clip(self, e: Binary) -> tuple[Formula, Formula, Expr] | None:
         """``min(c, n - v * c)``: n, the trips of loop v, and c."""
         rest = e.b
-        if isinstance(rest, Binary) and rest.op == "-" and isinstance(rest.b, Binary) and rest.b.op == "*" and isinstance(rest.b.a, Var):
-            loop = self.loops.get(rest.b.a.name)
-            if loop is not None and rest.b.b == e.a:
-                return self._mean(rest.a), self._mean(loop.extent), e.a
-        return None
+        if not isinstance(rest, Binary) or rest.op != "-":
+            return None
+        walked = rest.b if e.a == ex.idx(1) else rest.b.a if isinstance(rest.b, Binary) and rest.b.op == "*" and rest.b.b == e.a else None
+        loop = self.loops.get(walked.name) if isinstance(walked, Var) else None
+        return (self._mean(rest.a), self._mean(loop.extent), e.a) if loop is not None else None
 
     def _rounded_up(self, e: Binary) -> tuple[Expr, int] | None:
         a = e.a

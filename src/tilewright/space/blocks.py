@@ -66,7 +66,9 @@ class Held:
     """An operand of the contraction, and how a box of it lies in the memory that the instruction addresses.
 
     ``index`` is its place in the program's array, one linear form of the loops a dimension. ``layout`` puts the elements of a
-    line of the memory side by side. ``order`` is the order of dimensions in which the instruction sees the array.
+    line of the memory side by side. ``order`` is the order of dimensions in which the instruction sees the array. Loops of
+    ``outside`` would make lines start anywhere: boxes are loaded inside them. ``packed`` is the physical order that the array
+    must have in main memory before transfers can fetch boxes of it (None: the one it has).
     """
 
     buffer: Buffer
@@ -75,6 +77,8 @@ class Held:
     layout: Layout | None
     hardware: str
     order: tuple[int, ...]
+    outside: frozenset[str] = frozenset()
+    packed: Layout | None = None
 
     def moved_by(self, loop: str) -> bool:
         """Whether another part is used in the next iteration of ``loop``."""
@@ -107,7 +111,8 @@ class Blocks:
     """A contraction on an instruction: loops, operands, and the loop of the program around which each source is loaded.
 
     ``order`` are the spatial loops outermost first. ``loaded`` says for each source in how many of the loops around a block
-    (spatial ones in order, then reductions) its box is loaded anew: fewer loops, fewer loads, larger boxes.
+    (spatial ones in order, then reductions) its box is loaded anew: fewer loops, fewer loads, larger boxes. ``fused`` is
+    whether the nest that reads the result runs on its way out of the memory, block by block, or afterwards by itself.
     """
 
     instruction: Instruction
@@ -117,6 +122,7 @@ class Blocks:
     sources: tuple[Held, ...]
     order: tuple[str, ...]
     loaded: tuple[int, ...]
+    fused: bool = True
 
     @cached_property
     def reductions(self) -> tuple[str, ...]:
@@ -171,8 +177,11 @@ def counts(tiles: int, whole: bool) -> tuple[int, ...]:
     return tuple(sorted(set(every)))
 
 
-def walks_of(instruction: Instruction, mapping: Placed) -> dict[str, Walk]:
-    """The loops of the contraction on the instruction. MappingError where an axis would take several loops, or tiles need padding."""
+def walks_of(instruction: Instruction, mapping: Placed, single: frozenset[str] = frozenset()) -> dict[str, Walk]:
+    """The loops of the contraction on the instruction; blocks hold one iteration of those of ``single``.
+
+    MappingError where an axis would take several loops, or tiles need padding.
+    """
     op = mapping.op
     if mapping.target.axes != tuple(a.name for a in instruction.axes):
         raise MappingError(f"{mapping}: axes of {instruction.name} would move together", hint="map onto its own axes")
@@ -191,7 +200,7 @@ def walks_of(instruction: Instruction, mapping: Placed) -> dict[str, Walk]:
             raise MappingError(
                 f"{mapping}: {i.extent} iterations of {i.name} are no multiple of {tile}, which axis {axis} of {instruction.name} takes"
             )
-        knob = Knob(f"{i.name}_tiles", counts(-(-i.extent // tile), whole))
+        knob = Knob(f"{i.name}_tiles", (1,) if i.name in single else counts(-(-i.extent // tile), whole))
         out[i.name] = Walk(i.name, i.extent, tile, axis, i.kind == "reduction", knob)
     return out
 
@@ -211,7 +220,13 @@ def operands_of(machine: Machine, instruction: Instruction, mapping: Placed) -> 
         # Dimensions that the instruction does not see keep their places.
         seen = iter(dims)
         order = tuple(next(seen) if d in dims else d for d in range(load.buffer.rank))
-        found.append(Held(load.buffer, index, memory, layout, o.hardware.name, order))
+        outside = _unaligned(instruction, o.hardware.name, load.buffer, index, layout, riding)
+        packed = None
+        if _in_rows(machine, memory, o.hardware.name == mapping.target.view.output.name) and _innermost(
+            load.buffer.layout, load.buffer
+        ) != _innermost(layout, load.buffer):
+            packed = Layout(tuple((d, 1) for d in [*_others(load.buffer, dims), *dims]))
+        found.append(Held(load.buffer, index, memory, layout, o.hardware.name, order, outside, packed))
     return tuple(found)
 
 
@@ -223,7 +238,7 @@ def _linear(e: Expr, mapping: Placed) -> Linear:
     return out
 
 
-def _layout(instruction: Instruction, name: str, buffer: Buffer, dims: Sequence[int], memory: Memory) -> Layout | None:
+def _layout(instruction: Instruction, name: str, buffer: Buffer, dims: Sequence[int], memory: Memory) -> Layout:
     """How a box lies in ``memory``: what the instruction sees as one line side by side, its lines one after the other."""
     operand = instruction.operand(name)
     fine: list[tuple[int, int]] = []
@@ -236,6 +251,43 @@ def _layout(instruction: Instruction, name: str, buffer: Buffer, dims: Sequence[
     blocked = [d for d, _ in fine]
     rest = [*_others(buffer, dims), *(d for d in dims if d not in blocked), *blocked]
     return Layout((*((d, n) for d, n in fine if n > 1), *((d, 1) for d in rest)))
+
+
+def _unaligned(
+    instruction: Instruction, name: str, buffer: Buffer, index: Sequence[Linear], layout: Layout, riding: Mapping[str, str]
+) -> frozenset[str]:
+    """Loops besides the axis's own that move along a dimension that lines divide. MappingError when the axis takes steps along it."""
+    out: set[str] = set()
+    for d, block in layout.dims:
+        if block == 1:
+            continue
+        for v, c in index[d].terms.items():
+            assert isinstance(v, ex.Var)  # loops only
+            if v.name not in riding.values():
+                out.add(v.name)
+            elif c != 1:
+                raise MappingError(f"{instruction.name}: lines of {name} would hold every {c}th element of dimension {d} of {buffer.name}")
+    return frozenset(out)
+
+
+def _in_rows(machine: Machine, memory: Memory, out: bool) -> bool:
+    """Whether every declared transfer between main memory and ``memory`` demands neighbours in main memory along its last dimension."""
+    main = machine.main_memory.name
+    ends = [
+        t for t in machine.transfers if t.instruction and ((t.dst if out else t.src) == main) and ((t.src if out else t.dst) == memory.name)
+    ]
+    return bool(ends) and all(_demands_neighbours(t.instruction, main) for t in ends if t.instruction)
+
+
+def _demands_neighbours(i: Instruction, main: str) -> bool:
+    operand = next(o for o in i.operands if o.memory == main and o.shape)
+    apart = f"{operand.name}.stride[{len(operand.shape) - 1}]"
+    return any(r.variables == {apart} and r.holds({apart: 1}) and not r.holds({apart: 2}) for r in i.requirements)
+
+
+def _innermost(layout: Layout | None, buffer: Buffer) -> int:
+    """The dimension whose neighbours are next to each other."""
+    return layout.dims[-1][0] if layout else buffer.rank - 1
 
 
 def _others(buffer: Buffer, dims: Sequence[int]) -> list[int]:

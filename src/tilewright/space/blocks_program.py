@@ -5,12 +5,12 @@ The last block of a loop and its last tile are clipped, as in the schedule, so t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Expr, Load, Var
+from tilewright.ir.expr import Expr, Load, Var, Where
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.space.blocks import Blocks, Held, Walk
 from tilewright.space.levels import ceil_div, wrap
@@ -19,16 +19,19 @@ from tilewright.space.stages import Stage, stages
 from tilewright.space.tiling import value_of
 
 
-def program(kernel: Kernel, b: Blocks) -> Kernel:
-    """``kernel`` with the contraction of ``b`` in blocks; every other nest that has no part in them stays as it is."""
-    return _Program(kernel, b).made()
+def program(kernel: Kernel, b: Blocks, constants: Set[str] = frozenset()) -> Kernel:
+    """``kernel`` with the contraction of ``b`` in blocks; every other nest that has no part in them stays as it is.
+
+    Operands that are packed in main memory are copied there first, unless they are among ``constants``.
+    """
+    return _Program(kernel, b, constants).made()
 
 
 class _Program:
-    def __init__(self, kernel: Kernel, b: Blocks):
-        self.kernel, self.b = kernel, b
+    def __init__(self, kernel: Kernel, b: Blocks, constants: Set[str]):
+        self.kernel, self.b, self.constants = kernel, b, constants
         self.update = next(s for s in stages(kernel) if s.is_reduction and s.output.name == b.result.buffer.name)
-        found = writeback.epilogue(kernel.body, b.result.buffer.name)
+        found = writeback.epilogue(kernel.body, b.result.buffer.name) if b.fused else None
         self.last = found[0] if found else None
         self.first = next((s for s in stages(kernel) if s.store is not None and s.output == b.result.buffer and s.store.op is None), None)
 
@@ -51,6 +54,8 @@ class _Program:
                 w = b.walks[b.around[depth - 1]]
                 body = [For(_block(w), ex.idx(0), w.blocks, Block(tuple(body)))]
         gone = [s.root for s in (self.update, self.last, self.first) if s is not None]
+        gone += [made.root for s in b.sources if s.packed is None and (made := self._padding(s)) is not None]
+        body = [*(c for s in b.sources if s.packed and s.buffer.name not in self.constants for c in self._packed(s)), *body]
         local = self.last is not None
 
         def replaced(s: Stmt) -> Stmt | tuple[Stmt, ...] | None:
@@ -90,11 +95,29 @@ class _Program:
             out.append(at)
         return out
 
+    def _padding(self, o: Held) -> Stage | None:
+        """The nest that makes an operand by putting constants around an argument: boxes of it are made where they are used."""
+        writers = [s for s in stages(self.kernel) if o.buffer.name in st.written_buffers(s.root)]
+        made = len(writers) == 1 and writers[0].store is not None and isinstance(writers[0].store.value, Where)
+        return writers[0] if made else None
+
+    def _packed(self, o: Held) -> list[Stmt]:
+        """The copy of an operand in the order in which transfers can fetch boxes of it."""
+        if o.buffer.name not in {a.name for a in self.kernel.args}:
+            return []  # a local array is written in that order in the first place
+        copy = o.buffer.with_(name=f"{o.buffer.name}_packed", layout=o.packed)
+        at = [Var(f"{copy.name}_{d}") for d in range(copy.rank)]
+        return [Alloc(copy), wrap(_loops(at, copy.shape), Store(copy, tuple(at), Load(o.buffer, tuple(at))))]
+
     def _copy(self, box: Buffer, o: Held, depth: int) -> Stmt:
         extents = o.shape({n: self._left(n, depth) for n in self.b.walks})
         at = [Var(f"{box.name}_{d}") for d in range(box.rank)]
         there = tuple(x + v for x, v in zip(self._origin(o, depth), at, strict=True))
-        return wrap(_loops(at, extents), Store(box, tuple(at), Load(o.buffer, there)))
+        value: Expr = Load(o.buffer, there)
+        if o.packed is None and (made := self._padding(o)) is not None and made.store is not None and isinstance(made.store.value, Where):
+            env = {i.name: e for i, e in zip(made.store.indices, there, strict=True) if isinstance(i, Var)}
+            value = ex.substitute(made.store.value.a, env)
+        return wrap(_loops(at, extents), Store(box, tuple(at), value))
 
     def _start(self, own: Buffer) -> Stmt:
         """The sums' first values: what the program starts from, or zeros."""

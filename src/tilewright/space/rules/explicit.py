@@ -9,6 +9,8 @@ runs block by block, right after the sums.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
 
@@ -16,38 +18,82 @@ from tilewright.hw import Instruction, Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import compare
+from tilewright.ir.simplify import Simplifier, scope_of
+from tilewright.ir.stmt import For, Kernel, Stmt
 from tilewright.mapping import Mapping as Placed
+from tilewright.schedule.moves import moves
 from tilewright.schedule.schedule import Schedule
+from tilewright.schedule.unify import chain_of
 from tilewright.space.blocks import Blocks, Held, operands_of, walks_of
 from tilewright.space.blocks_program import program
 from tilewright.space.context import Context
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.rules import writeback
 from tilewright.space.sketch import Sketch
+from tilewright.space.stages import stages
 from tilewright.util.errors import MappingError, ScheduleError, SpaceError
 
 
 def sketches(context: Context, output: str, found: list[tuple[Instruction, Placed]], most: int) -> Iterator[Sketch]:
     """The sketches of at most ``most`` mappings of the contraction into ``output``; none where operands need packing."""
-    taken = 0
+    every: list[list[Blocks]] = []
     short: list[str] = []
     for instruction, mapping in found:
-        structures = []
-        for b in _structures(context, instruction, mapping):
-            missing = _missing(context.machine, b)
-            short += [missing] if missing else []
-            structures += [] if missing else [b]
-        try:
-            if structures:
-                _apply(context, output, structures[-1], dict.fromkeys((k.name for k in structures[-1].knobs), 1))
-        except ScheduleError:
-            continue  # a requirement of the instruction refuses how the operands lie
-        yield from (_sketch(context, output, b) for b in structures)
-        taken += bool(structures)
+        structures = list(_structures(context, instruction, mapping))
+        missing = [m for b in structures if (m := _missing(context.machine, b))]
+        short += missing
+        if structures and len(missing) < len(structures):
+            every.append([b for b in structures if not _missing(context.machine, b)])
+    packings = [_packed(context, s[0]) for s in every]
+    taken = 0
+    for structures, packed in zip(every, packings, strict=True):
+        # Packing costs: what another mapping loads from where it lies is not copied first.
+        fused = None if any(p < packed for p in packings) else _fused(context, output, structures[-1])
+        if fused is not None:
+            yield from (_sketch(context, output, replace(b, fused=fused)) for b in structures)
+            taken += 1
         if taken == most:
             return
-    if short and not taken:
+    if short and not every:
         raise SpaceError(f"{context.kernel.name}: {short[-1]}", hint=f"declare it larger on {context.machine.name}, or split the kernel")
+
+
+def _packed(context: Context, b: Blocks) -> frozenset[str]:
+    """Operands that are copied in main memory before they can be loaded."""
+    return frozenset(s.buffer.name for s in b.sources if s.packed and s.buffer.name not in context.constants)
+
+
+def _fused(context: Context, output: str, b: Blocks) -> bool | None:
+    """Whether transfers can do what follows the contraction on the way out; None when the instruction refuses these operands."""
+    try:
+        for fused in (True, False):
+            done = _apply(context, output, replace(b, fused=fused), dict.fromkeys((k.name for k in b.knobs), 1)).kernel
+            if not _unmoved(context.machine, done):
+                return fused
+    except ScheduleError:
+        return None  # a requirement of the instruction refuses how the operands lie
+    return True
+
+
+def _unmoved(machine: Machine, kernel: Kernel) -> list[Stmt]:
+    """Nests that bring results out of memories that the program fills, in a way that no declared transfer can."""
+    found: list[Stmt] = []
+
+    def visit(s: Stmt, scope: Simplifier) -> None:
+        nest = chain_of(s)
+        if nest is not None:
+            out = machine.memory(nest.store.buffer.memory).kind == "main"
+            held = any(machine.memory(ld.buffer.memory).kind == "scratchpad" for ld in ex.loads(nest.store.value))
+            found.extend([s] if out and held and not moves(scope, machine, nest)[0] else [])
+        elif isinstance(s, For):
+            with scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step):
+                visit(s.body, scope)
+        else:
+            for t in st.substmts(s):
+                visit(t, scope)
+
+    visit(kernel.body, scope_of(kernel))
+    return found
 
 
 def _missing(machine: Machine, b: Blocks) -> str | None:
@@ -63,30 +109,30 @@ def _missing(machine: Machine, b: Blocks) -> str | None:
 def _structures(context: Context, instruction: Instruction, mapping: Placed) -> Iterator[Blocks]:
     """Orders of the spatial loops over blocks, and loops around which operands are loaded, that differ in what moves."""
     try:
-        walks = walks_of(instruction, mapping)
         result, *sources = operands_of(context.machine, instruction, mapping)
+        walks = walks_of(instruction, mapping, frozenset[str]().union(*(s.outside for s in sources)))
     except MappingError:
         return
     main = context.machine.main_memory.name
     if any(o.memory.kind != "scratchpad" or o.memory.parent != main for o in (result, *sources)) or _divided(context.machine):
         return
+    if result.packed or result.outside:
+        return  # results go straight to where they belong
     spatial = [n for n, w in walks.items() if not w.reduction and w.tiles > 1]
     rest = [n for n, w in walks.items() if not w.reduction and w.tiles == 1]
-    summed = sum(w.reduction for w in walks.values())
-    seen = set()
-    for order in permutations(spatial) if len(spatial) <= 3 else [tuple(spatial)]:
-        around = (*rest, *order)
+    inner = len(spatial) + len(rest) + sum(w.reduction for w in walks.values())
+    # Loops that move the same operands stay together: which of them is outermost changes little.
+    kinds = dict.fromkeys(tuple(s.moved_by(n) for s in sources) for n in spatial)
+    for kind in permutations(kinds):
+        around = (*rest, *sorted(spatial, key=lambda n: kind.index(tuple(s.moved_by(n) for s in sources))))
         depths = []
         for s in sources:
-            # Loaded anew inside the last loop that moves it and each one further out that does; a loop that does not move it keeps it.
-            inner = len(around) + summed
+            # Loaded anew in every block; or kept by the loops, further in, that do not move it; or loaded once.
             outer = max((d + 1 for d, n in enumerate(around) if s.moved_by(n)), default=0)
-            depths.append(sorted({inner, outer if outer < len(around) else inner, 0}))
+            kept = {inner, outer if outer < len(around) else inner, 0}
+            depths.append([inner] if s.outside else sorted(kept))
         for loaded in product(*depths):
-            b = Blocks(instruction, mapping, walks, result, tuple(sources), around, loaded)
-            if (key := (b.order, b.loaded)) not in seen:
-                seen.add(key)
-                yield b
+            yield Blocks(instruction, mapping, walks, result, tuple(sources), around, loaded)
 
 
 def _divided(machine: Machine) -> bool:
@@ -101,12 +147,21 @@ def _sketch(context: Context, output: str, b: Blocks) -> Sketch:
         f"{output}: {b.name}",
         b.knobs,
         tuple(fits),
-        partial(program, context.base.kernel, b),
+        partial(_program, context, output, b),
         lambda values: _apply(context, output, b, values),
         lambda values: Plan(_apply(context, output, b, values), (Decision(output, b.name, ""),)),
         mapping=f"{output}: {b.instruction.name}: {str(b.mapping).split('[')[0].strip()}",
         extras=tuple(f"{s.hardware} stays" for s, d in zip(b.sources, b.loaded, strict=True) if d < len(b.around)),
     )
+
+
+def _program(context: Context, output: str, b: Blocks) -> Kernel:
+    """The symbolic program of ``b``; arrays known ahead of time are packed then."""
+    base = context.base.copy()
+    if b.fused:
+        with suppress(ScheduleError):
+            base.seed(output)
+    return program(base.kernel, b, context.constants)
 
 
 # --- one point ------------------------------------------------------------------------------
@@ -116,7 +171,10 @@ def _apply(context: Context, output: str, b: Blocks, values: Mapping[str, int]) 
     """Blocks, boxes of the operands in their memories, instruction tiles."""
     sch = context.base.copy()
     name = output
-    if writeback.epilogue(sch.kernel.body, name) is None:
+    if b.fused:
+        with suppress(ScheduleError):
+            sch.seed(name)  # what the epilogue adds, if it does, the sums start from
+    if not b.fused or writeback.epilogue(sch.kernel.body, name) is None:
         name = sch.apply("cache_write", name, None, context.machine.main_memory.name, later_reads=False)[0]
     found = writeback.epilogue(sch.kernel.body, name)
     if found is None:
@@ -128,17 +186,47 @@ def _apply(context: Context, output: str, b: Blocks, values: Mapping[str, int]) 
     if around:
         sch.compute_at(name, list(around.values())[-1])
     sch.set_memory(name, b.result.memory.name)
-    if b.result.layout:
-        sch.layout(name, str(b.result.layout))
+    sch.layout(name, str(b.result.layout))
     _turn(sch, name, b.result)
     inside = _blocks(sch, {n: n for n in b.reductions}, held, b, around, [n for n in b.walks if not b.walks[n].reduction])
     for source, depth in zip(b.sources, b.loaded, strict=True):
-        layout = str(source.layout) if source.layout else None
-        box, *_ = sch.apply("cache_read", source.buffer.name, _loop_at(b, around, depth), source.memory.name, layout)
-        _turn(sch, box, source)
+        _load(sch, context, source, _loop_at(b, around, depth))
     _tiles(sch, b, {n: inside.get(n, n) for n in b.walks})
     sch.simplify(keep_loops=False)
     return sch
+
+
+def _load(sch: Schedule, context: Context, o: Held, loop: str | None) -> None:
+    """The box of an operand that ``loop`` uses, in its memory."""
+    name = o.buffer.name
+    if o.packed is None and _is_padding(sch, name):
+        made = sch.apply("compute_at", name, loop) if loop else (_writer(sch, name),)
+        sch.set_memory(name, o.memory.name)
+        sch.layout(name, str(o.layout))
+        _turn(sch, name, o)
+        sch.overlay(made[0])
+        return
+    if o.packed is not None:
+        local = any(b.name == name for b in st.allocated(sch.kernel))
+        if local or name in context.constants:
+            sch.layout(name, str(o.packed))
+        else:
+            name = sch.apply("cache_read", name, None, context.machine.main_memory.name, str(o.packed))[0]
+    box, *_ = sch.apply("cache_read", name, loop, o.memory.name, str(o.layout))
+    _turn(sch, box, o)
+
+
+def _is_padding(sch: Schedule, name: str) -> bool:
+    """Whether ``name`` is a local array that is an argument with constants around it, made for one reader."""
+    writers = [s for s in stages(sch.kernel) if name in st.written_buffers(s.root)]
+    if len(writers) != 1 or writers[0].store is None or not any(b.name == name for b in st.allocated(sch.kernel)):
+        return False
+    value = writers[0].store.value
+    return isinstance(value, ex.Where) and isinstance(value.a, ex.Load) and isinstance(value.b, ex.Const)
+
+
+def _writer(sch: Schedule, name: str) -> str:
+    return next(s.name for s in stages(sch.kernel) if name in st.written_buffers(s.root))
 
 
 def _turn(sch: Schedule, box: str, o: Held) -> None:

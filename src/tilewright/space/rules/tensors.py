@@ -74,7 +74,8 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
     if context.machine.vector_bits:
         return
     for stage in sorted((s for s in context.stages if s.is_reduction), key=lambda s: -s.volume):
-        direct = list(explicit.sketches(context, stage.output.name, _cheapest(context, stage.output.name), MOST_MAPPINGS))
+        every = _cheapest(context, stage.output.name, "all")
+        direct = list(explicit.sketches(context, stage.output.name, every, MOST_MAPPINGS))
         if direct:
             yield from direct
             return
@@ -86,13 +87,13 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
     yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), None, {})
 
 
-def _cheapest(context: Context, output: str) -> list[tuple[Instruction, Placed]]:
-    """All mappings of the contraction into ``output``, cheapest first."""
+def _cheapest(context: Context, output: str, orders: str = "auto") -> list[tuple[Instruction, Placed]]:
+    """All mappings of the contraction into ``output`` with operands in ``orders``, cheapest first."""
     try:
         op = operator_of(context.base.kernel, at=output)
     except MappingError:
         return []
-    every = [(i, m) for i in context.machine.instructions if i.operands and not i.sets for m in instructions.mappings_of(op, i)]
+    every = [(i, m) for i in context.machine.instructions if i.operands and not i.sets for m in instructions.mappings_of(op, i, orders)]
     return [every[n] for n in np.argsort(instructions.mapping_cycles(context.machine, every), kind="stable")] if every else []
 
 
