@@ -31,6 +31,11 @@ class Algebra:
     dtype: DType = F
 
     @property
+    def looks_up(self) -> bool:
+        """Whether :meth:`sixteen` and multiplying by powers of two are one instruction for every 512 bits."""
+        return self.scalef and self.lanes in _SCALEF and self.lanes >= 16 and self.dtype == F
+
+    @property
     def integer(self) -> DType:
         """Integers of the same width."""
         return ty.i64 if self.dtype == ty.f64 else ty.i32
@@ -118,6 +123,14 @@ class Algebra:
             y = self.mul(y, self.of_bits(self.shift("shl", self.add(part, self.i(127)), 23)))
         return y
 
+    def sixteen(self, table: Sequence[float], index: Value) -> Value:
+        """The numbers of ``table`` that the four low bits of ``index`` choose, where :attr:`looks_up`."""
+        vec, numbers = "<16 x float>", "<16 x i32>"
+        entries = ", ".join(f"float {literal(x, F).ref}" for x in table)
+        name = "llvm.x86.avx512.permvar.sf.512"
+        indices = (self._piece(index, at, 16) for at in range(0, self.lanes, 16))
+        return self._whole([self.w.pure(f"call {vec} @{name}({vec} <{entries}>, {numbers} {i})") for i in indices], 16)
+
     def _in_hardware(self, y: Value, n: Value) -> Value:
         lanes = min(self.lanes, 16)
         vec, mask = f"<{lanes} x float>", f"i{max(lanes, 8)}"
@@ -126,12 +139,17 @@ class Algebra:
         for at in range(0, self.lanes, lanes):
             a, b = (self._piece(v, at, lanes) for v in (y, n))
             pieces.append(self.w.pure(f"call {vec} @{name}({vec} {a}, {vec} {b}, {vec} zeroinitializer, {mask} -1{rounding})"))
+        return self._whole(pieces, lanes)
+
+    def _whole(self, pieces: list[str], lanes: int) -> Value:
+        """Vectors of ``lanes`` put together to one of all lanes."""
         while len(pieces) > 1:
             pieces = [self._joined(a, b, lanes) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
             lanes *= 2
         return Value(pieces[0], F, self.lanes)
 
     def _piece(self, v: Value, start: int, lanes: int) -> str:
+        """``lanes`` of the lanes."""
         if lanes == self.lanes:
             return v.ref
         pick = ", ".join(f"i32 {start + i}" for i in range(lanes))

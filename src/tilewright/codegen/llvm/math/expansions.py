@@ -21,6 +21,12 @@ _SQRT_HALF_BITS = 1060439283
 
 #: (e**r - 1 - r) / r**2 on |r| <= 0.35
 _EXP = (0.4999999403953552, 0.16666515171527863, 0.04166845604777336, 0.008369410410523415, 0.0013813161058351398)
+#: (e**r - 1 - r) / r**2 on |r| <= ln 2 / 32
+_EXP_SMALL = (0.5000162124633789, 0.16667024791240692)
+#: 2**(j/16)
+_SIXTEENTHS = tuple(2.0 ** (j / 16) for j in range(16))
+#: Adding 1.5 * 2**19 leaves a number of sixteenths in the low bits of the mantissa.
+_SIXTEENTH_ROUNDER = 786432.0
 #: (log(1+f) - f + f**2/2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG = (
     0.3333331048488617,
@@ -57,12 +63,27 @@ _EXP2 = (0.6931470036506653, 0.24022242426872253, 0.05550733953714371, 0.0096715
 
 def exp(a: Algebra, x: Value) -> Value:
     """e**x: at most 1 ulp."""
-    n, r = by_ln2(a, a.clamp(x._replace(dtype=F), -105.0, 90.0))
+    x = a.clamp(x._replace(dtype=F), -105.0, 90.0)
+    if a.looks_up:
+        return _exp_by_sixteenths(a, x)
+    n, r = by_ln2(a, x)
     return a.times_power_of_two(exp_of_small(a, r), n)
+
+
+def _exp_by_sixteenths(a: Algebra, x: Value) -> Value:
+    """e**x = 2**n * 2**(j/16) * e**r: the table spares three terms of the polynomial. At most 1 ulp, half of it from the table."""
+    shifted = a.fma(x, a.c(1 / _LN2), a.c(_SIXTEENTH_ROUNDER))
+    n = a.sub(shifted, a.c(_SIXTEENTH_ROUNDER))  # with its sixteenths
+    r = a.fma(n, a.c(-_LN2_LOW), a.fma(n, a.c(-_LN2_HIGH), x))
+    power = a.sixteen(_SIXTEENTHS, a.bits(shifted))
+    less_one = a.fma(a.mul(r, r), a.poly(r, _EXP_SMALL), r)
+    return a.times_power_of_two(a.fma(power, less_one, power), n)  # the instruction takes the floor of n
 
 
 def _exp_within(a: Algebra, x: Value) -> Value:
     """e**x where -87 <= x <= 88; of others, NaN included, something."""
+    if a.looks_up:
+        return _exp_by_sixteenths(a, x)
     n, r = by_ln2(a, x)
     return a.times_power_of_two(exp_of_small(a, r), n, normal=True)
 
