@@ -41,6 +41,12 @@ class Usage:
         words, held, instances, units = ({k: change(v) for k, v in d.items()} for d in (self.words, self.held, self.instances, self.units))
         return Usage(words, held, instances, units, change(self.steps))
 
+    def joined(self, other: Usage) -> Usage:
+        """This and then the other, along the first axis."""
+        pairs = ((self.words, other.words), (self.held, other.held), (self.instances, other.instances), (self.units, other.units))
+        words, held, instances, units = ({k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs)
+        return Usage(words, held, instances, units, np.concatenate([self.steps, other.steps]))
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -57,7 +63,7 @@ class Evaluator:
 
     def __init__(self, space: MapSpace):
         self.space = space
-        self._roofline = Roofline(space.family.hierarchy)
+        self.roofline = Roofline(space.family.hierarchy)
         self._operations = np.array([x.operations for x in space.layers], dtype=np.float64)
         self._names = [s.name for s in space.family.hierarchy.levels]
         self._knobs = [c.knob for c in space.columns]
@@ -126,7 +132,7 @@ class Evaluator:
     def cost(self, usage: Usage, hardware: Mapping[str, np.ndarray | float]) -> tuple[np.ndarray, np.ndarray]:
         """Cycles and pJ of each layer [n, layers] on ``hardware`` ([n] or one number for each parameter)."""
         at = {k: np.asarray(v, dtype=np.float64)[..., None] for k, v in hardware.items()}
-        cycles, energy = self._roofline(usage.steps, self._operations, usage.words, usage.instances, at)
+        cycles, energy = self.roofline(usage.steps, self._operations, usage.words, usage.instances, at)
         return cycles, energy
 
     def evaluate(self, points: np.ndarray, hardware: Mapping[str, float] | None = None) -> Evaluation:

@@ -137,28 +137,49 @@ class MapSpace:
         out = points.copy()
         rows = np.arange(len(out))
         for _ in range(moves):
-            layer = rng.integers(0, len(self.layers), len(out))
-            again = rng.random(len(out)) < 1 / (1 + len(DIMS))
-            fresh = rng.integers(0, self.orders, len(out))
-            for n in rows:
-                x = layer[n]
-                if again[n]:
-                    out[n, x, -1] = fresh[n]
-                else:
-                    self._move(out[n, x], rng)
+            layers = rng.integers(0, len(self.layers), len(out))
+            out[rows, layers] = self.moved(out[rows, layers], layers, rng)
         return out
 
-    def _move(self, row: np.ndarray, rng: np.random.Generator) -> None:
-        movable = [n for n in range(len(self.columns)) if row[n] > 1 and len(self.by_dim[self.columns[n].dim]) > 1]
-        if not movable:
-            return
-        source = int(rng.choice(movable))
-        prime = int(rng.choice([p for p, _ in prime_factors(int(row[source]))]))
-        target = int(rng.choice([n for n in self.by_dim[self.columns[source].dim] if n != source]))
-        most = self.columns[target].most
-        if most is None or row[target] * prime <= most:
-            row[source] //= prime
-            row[target] *= prime
+    def moved(self, rows: np.ndarray, layers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Mappings [m, width] of ``layers`` [m], each with one random change. One in eight gets another order."""
+        out, m = rows.copy(), np.arange(len(rows))
+        primes = self._primes[layers[:, None], self._dim_of]
+        source = _any_of((out[:, :-1, None] % primes == 0) & (primes > 1) & self._shared[:, None], rng)
+        column, which = np.divmod(np.maximum(source, 0), primes.shape[2])
+        prime = np.where(source >= 0, primes[m, column, which], 1)
+        prime = np.where(rng.random(len(out)) < 1 / (1 + len(DIMS)), 1, prime)
+        target = _any_of(self._siblings[column], rng)
+        prime = np.where((target < 0) | (out[m, target] * prime > self._most[target]), 1, prime)
+        out[m, column] //= prime
+        out[m, target] *= prime
+        fresh = (out[:, -1] + rng.integers(1, max(self.orders, 2), len(out))) % self.orders
+        out[:, -1] = np.where(prime == 1, fresh, out[:, -1])
+        return out
+
+    @cached_property
+    def _primes(self) -> np.ndarray:
+        """[layers, dims, k]: distinct primes of each size, filled up with 1."""
+        found = [[[p for p, _ in prime_factors(int(s))] for s in row] for row in self.sizes]
+        most = max((len(p) for row in found for p in row), default=0) or 1
+        return np.array([[[*p, *[1] * (most - len(p))] for p in row] for row in found], dtype=np.int64)
+
+    @cached_property
+    def _dim_of(self) -> np.ndarray:
+        return np.array([DIMS.index(c.dim) for c in self.columns])
+
+    @cached_property
+    def _siblings(self) -> np.ndarray:
+        """[columns, columns]: whether both are places of one dimension, and two."""
+        return (self._dim_of[:, None] == self._dim_of) & ~np.eye(len(self.columns), dtype=bool)
+
+    @cached_property
+    def _shared(self) -> np.ndarray:
+        return np.asarray(self._siblings.any(axis=1))
+
+    @cached_property
+    def _most(self) -> np.ndarray:
+        return np.array([np.iinfo(np.int64).max if c.most is None else c.most for c in self.columns])
 
     def neighbours(self, row: np.ndarray) -> np.ndarray:
         """All mappings of one layer one move away from ``row`` [width]: a divisor of a factor goes elsewhere, or another order."""
@@ -248,3 +269,10 @@ class MapSpace:
                 hint="one for each layer, with factors of its sizes and an order of the family",
             )
         return point
+
+
+def _any_of(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each row a random place (of the flattened rest) where it is true; -1: nowhere."""
+    flat = allowed.reshape(len(allowed), -1)
+    drawn = np.where(flat, rng.random(flat.shape), -1.0)
+    return np.where(flat.any(axis=1), drawn.argmax(axis=1), -1)

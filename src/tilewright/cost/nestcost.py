@@ -130,7 +130,7 @@ class Roofline:
         names = [s.name for s in hierarchy.levels]
         words, instances = ([g.var(f"{kind}.{n}") for n in names] for kind in ("words", "instances"))
         traffic = _Traffic(g.var("steps"), g.var("operations"), words, instances, words)
-        self._tape = Tape(_roofline(g, hierarchy, traffic, rounded=False))
+        self.tape = Tape(_roofline(g, hierarchy, traffic, rounded=False))
 
     def __call__(
         self, steps: Any, operations: Any, words: Mapping[str, Any], instances: Mapping[str, Any], parameters: Mapping[str, Any]
@@ -138,7 +138,7 @@ class Roofline:
         """Cycles and pJ for ``words`` and ``instances`` by name of level. Values broadcast against each other."""
         env = {"steps": steps, "operations": operations, **parameters}
         env |= {f"words.{n}": w for n, w in words.items()} | {f"instances.{n}": w for n, w in instances.items()}
-        cycles, energy = self._tape(env)
+        cycles, energy = self.tape(env)
         return cycles, energy
 
 

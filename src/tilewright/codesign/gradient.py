@@ -1,0 +1,286 @@
+"""One-loop co-design by gradient (thesis, algorithm 6): machine and mappings of all layers move together.
+
+Rounds of three parts until the budget is spent:
+
+1. *Descend*. Many starts follow the gradient of the objective in logarithms of factors. Factors stay valid: after a step each dimension's
+   are projected to numbers of 1 or more whose product is its size. At intervals all starts are rounded, and layers take the loop
+   order that is best for them.
+2. *Combine*. Rounded mappings of all starts go to a pool. Layers share nothing but the machine, so the best mappings of different
+   starts make one network, for any machine.
+3. *Refine*. Moves of factors of the best point, and machines around its own, until nothing gets better; then the same from the
+   best points that the pool has on other machines.
+
+In the first round the machine is inferred from the mappings and free; later rounds start anew around the best machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.codesign.importance import Importance
+from tilewright.codesign.layer import DIMS
+from tilewright.codesign.pool import Pool
+from tilewright.codesign.problem import Run
+from tilewright.codesign.relaxed import Relaxation, Traffic
+
+#: Adam's averages.
+MOMENTUM, VARIANCE = 0.9, 0.99
+#: Machines whose parameters all differ by less, in logarithms, are one neighbourhood.
+NEAR = 0.05
+#: How far from its own, in logarithms, machines are tried for a point.
+CLOSE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``starts`` descend together for ``steps``, rounded each ``interval`` steps; ``rate`` is the first step in logarithms of factors.
+
+    ``share`` of the layers move in a step (those of most importance; 1: all). ``machines`` are tried in a selection, ``hops`` to other
+    machines follow a descent, a sweep has ``jumps`` random changes of a layer. Parts can be switched off, to see what they are worth:
+    ``combine``, ``refine``, ``reorder``.
+    """
+
+    starts: int = 16
+    steps: int = 60
+    interval: int = 20
+    hops: int = 6
+    jumps: int = 24
+    rate: float = 0.2
+    share: float = 0.5
+    machines: int = 32
+    combine: bool = True
+    refine: bool = True
+    reorder: bool = True
+
+
+def gradient(run: Run, settings: Settings | None = None) -> None:
+    """Search until the budget of ``run`` is spent. Deterministic for a seed where the budget is one of evaluations."""
+    search = _Search(run, settings or Settings())
+    anchored = False
+    while not run.done:
+        search.descend(anchored)
+        if search.settings.refine:
+            search.refine()
+        anchored = search.settings.combine and np.isfinite(run.best)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A point with its score, machine, and the latency and energy of the networks."""
+
+    score: float
+    point: np.ndarray
+    machine: dict[str, float]
+    latency: np.ndarray
+    total: np.ndarray
+
+
+class _Search:
+    def __init__(self, run: Run, settings: Settings):
+        self.run, self.settings = run, settings
+        self.problem, self.space = run.problem, run.space
+        self.relaxed = Relaxation(run.problem)
+        self.pool = Pool(run.problem)
+        similar = {x.shape[0][1:]: n for n, x in enumerate(self.space.layers)}
+        kinds = np.array([similar[x.shape[0][1:]] for x in self.space.layers])
+        work = (self.problem.networks * np.array([float(x.operations) for x in self.space.layers])).sum(axis=0)
+        self.importance = Importance(work, kinds)
+        self.logs = np.log(self.space.sizes)
+        self.best: _Site | None = None
+        #: Machines around which moves found nothing more.
+        self.refined: list[dict[str, float]] = []
+
+    # --- descend --------------------------------------------------------------------------------
+
+    def descend(self, anchored: bool) -> None:
+        """All starts for one round."""
+        s, run = self.settings, self.run
+        n = int(min(s.starts, max(run.points_left // 2, 1)))
+        logs, order = self._starts(n)
+        machine = self._around(self.best, n, 0.3) if anchored and self.best is not None else self._fixed(n)
+        moment, square = np.zeros_like(logs), np.zeros_like(logs)
+        traffic: Traffic | None = None
+        active = np.arange(len(self.space.layers))
+        for step in range(1, s.steps + 1):
+            if run.done or n * len(active) > run.left:
+                break
+            _, slope, shares, traffic = self.relaxed(logs, order, machine, active, traffic)
+            run.charge(n * len(active))
+            own = np.ix_(np.arange(n), active)
+            moment[own] = MOMENTUM * moment[own] + (1 - MOMENTUM) * slope
+            square[own] = VARIANCE * square[own] + (1 - VARIANCE) * slope**2
+            at = moment[own] / (1 - MOMENTUM**step), square[own] / (1 - VARIANCE**step)
+            rate = s.rate * (1 - 0.8 * step / s.steps)
+            logs[own] = self._project(logs[own] - rate * at[0] / (np.sqrt(at[1]) + 1e-8), active)
+            if step % s.interval == 0 or step == s.steps:
+                order = self._round(logs, order, machine)
+            if s.share < 1 and step % 10 == 0:
+                self.importance.record(shares.min(axis=0), active)
+                active = self.importance.choose(s.share)
+
+    def _starts(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Real factors drawn evenly from all factorisations, orders at random."""
+        space, rng = self.space, self.run.rng
+        logs = np.zeros((n, len(space.layers), len(space.columns)))
+        for k, d in enumerate(DIMS):
+            own = list(space.by_dim[d])
+            logs[..., own] = rng.dirichlet(np.ones(len(own)), (n, len(space.layers))) * self.logs[:, k, None]
+        everything = np.arange(len(space.layers))
+        return self._project(logs, everything), rng.integers(0, space.orders, (n, len(space.layers)))
+
+    def _project(self, logs: np.ndarray, layers: np.ndarray) -> np.ndarray:
+        """The nearest logarithms of factors of 1 or more, units within limits, that leave 1 or more to the outermost level."""
+        out = np.maximum(logs, 0.0)
+        for k, d in enumerate(DIMS):
+            *inner, last = self.space.by_dim[d]
+            total = self.logs[layers, k]
+            for n in inner:
+                if (most := self.space.columns[n].most) is not None:
+                    out[..., n] = np.minimum(out[..., n], np.log(most))
+            for _ in inner:
+                over = np.maximum(out[..., inner].sum(axis=-1) - total, 0.0)
+                count = (out[..., inner] > 0).sum(axis=-1)
+                out[..., inner] = np.maximum(out[..., inner] - (over / np.maximum(count, 1))[..., None], 0.0)
+            out[..., last] = np.maximum(total - out[..., inner].sum(axis=-1), 0.0)
+        return out
+
+    def _fixed(self, n: int) -> dict[str, np.ndarray] | None:
+        given = self.problem.hardware
+        return None if given is None else {k: np.full(n, float(v)) for k, v in given.items()}
+
+    def _round(self, logs: np.ndarray, order: np.ndarray, machine: Mapping[str, np.ndarray] | None) -> np.ndarray:
+        """Rounded points go to the run and to the pool. Gives the best orders."""
+        s, run = self.settings, self.run
+        points = self.space.round(np.exp(logs), order)
+        run.evaluate(points)
+        self._note()
+        if not (s.reorder or s.combine):
+            return order
+        count = len(self.space.layers)
+        rows, layers = points.reshape(-1, self.space.width), np.tile(np.arange(count), len(points))
+        every = np.repeat(rows, self.space.orders, axis=0)
+        every[:, -1] = np.tile(np.arange(self.space.orders), len(rows))
+        if not s.reorder:
+            every = rows
+        per = self.space.orders if s.reorder else 1
+        if len(every) > run.left:
+            return order
+        run.charge(len(every) - len(rows))  # the rows in their present order are paid for
+        usage = self.problem.evaluator.rows(every, np.repeat(layers, per))
+        if s.combine:
+            new = self.pool.fresh(every, np.repeat(layers, per))
+            self.pool.add(every[new], np.repeat(layers, per)[new], usage.map(lambda v: v[new]))
+            self._combine(self.best)
+            self._note()
+        if not s.reorder:
+            return order
+        shaped = usage.map(lambda v: v.reshape(len(points), count, per))
+        least, _ = self.problem.evaluator.infer(shaped.map(lambda v: v[:, :, 0]))
+        where = {k: v[:, None, None] for k, v in (least if machine is None else machine).items()}
+        work = np.array([float(x.operations) for x in self.space.layers])[:, None]
+        cycles, energy = self.problem.evaluator.roofline(shaped.steps, work, shaped.words, shaped.instances, where)
+        a, b = self.problem.powers
+        return np.asarray((max(a, 1e-4) * np.log(energy) + max(b, 1e-4) * np.log(cycles)).argmin(axis=2))
+
+    # --- combine and refine ---------------------------------------------------------------------
+
+    def _note(self) -> None:
+        if self.run.point is not None and (self.best is None or self.run.best < self.best.score):
+            self.best = self._site(self.run.best, self.run.point)
+
+    def _site(self, score: float, point: np.ndarray) -> _Site:
+        e = self.problem.evaluate(point[None])
+        latency, total = self.problem.totals(e.cycles, e.energy)
+        return _Site(score, point, {k: float(v[0]) for k, v in e.hardware.items()}, latency[0], total[0])
+
+    def _around(self, site: _Site, n: int, spread: float) -> dict[str, np.ndarray]:
+        """The machine of ``site`` and others around it, each with some other parameters, up to exp(``spread``) times as large or small."""
+        if (fixed := self._fixed(n)) is not None:
+            return fixed
+        rng, out = self.run.rng, {}
+        far = spread * 4.0 ** -rng.integers(0, 3, n)
+        far[0] = 0.0
+        for p in self.space.family.parameters:
+            moved = site.machine[p.name] * np.exp(rng.normal(0, 1, n) * far * (rng.random(n) < 0.6))
+            most = min(p.most, self.problem.limits.most.get(p.name, np.inf))
+            out[p.name] = np.clip(np.round(moved / p.step) * p.step, p.least, most)
+        return out
+
+    def _combine(self, site: _Site | None, elsewhere: bool = False) -> _Site | None:
+        """The best of the pool on machines around ``site``, if better; ``elsewhere``: on one that was not refined, better or not."""
+        if site is None:
+            return None
+        run = self.run
+        machines = self._around(site, self.settings.machines, 1.0 if elsewhere else CLOSE)
+        self.pool.prune(machines, site.latency, site.total)
+        value, picked = self.pool.select(machines, site.latency, site.total)
+        if elsewhere:
+            known = np.array([list(m.values()) for m in self.refined])
+            offered = np.stack([machines[k] for k in site.machine], axis=1)
+            near = np.abs(np.log(offered[:, None] / known[None])).max(axis=2).min(axis=1) < NEAR
+            value = np.where(near, np.inf, value)
+        best = np.argsort(value, kind="stable")[: 1 if elsewhere else 3]
+        best = best[np.isfinite(value[best])]
+        if not len(best):
+            return None
+        points = self.pool.points(picked[best])
+        scores = run.evaluate(points)
+        first = int(scores.argmin())
+        if not np.isfinite(scores[first]) or (scores[first] >= site.score * (1 - 1e-9) and not elsewhere):
+            return None
+        return self._site(float(scores[first]), points[first])
+
+    def refine(self) -> None:
+        """Moves around the best point, then around points on other machines, which the pool makes as good as it can."""
+        site = self.best
+        for hop in range(1 + (self.settings.hops if self.problem.hardware is None else 0)):
+            if hop and self.best is not None:
+                site = self._combine(self.best, elsewhere=True)
+            if site is None or self.run.done:
+                return
+            site = self._climb(site, patience=2)
+            self.refined.append(site.machine)
+            if self.best is None or site.score < self.best.score:
+                self.best = site
+
+    def _climb(self, site: _Site, patience: int) -> _Site:
+        """Sweeps of moves until ``patience`` of them in a row find nothing."""
+        run, failed = self.run, 0
+        while failed < patience and not run.done:
+            rows, layers = self._moves(site.point, failed)
+            new = np.flatnonzero(self.pool.fresh(rows, layers))
+            new = new[: int(max(run.left - 4 * len(self.space.layers), 0))]
+            if len(new):
+                run.charge(len(new))
+                self.pool.add(rows[new], layers[new], self.problem.evaluator.rows(rows[new], layers[new]))
+            better = self._combine(site)
+            site, failed = (site, failed + 1) if better is None else (better, 0)
+        return site
+
+    def _moves(self, point: np.ndarray, failed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The point itself, its neighbours, and random changes of two to four moves."""
+        count = len(self.space.layers)
+        near = [self.space.neighbours(row) for row in point]
+        rows = np.concatenate([point, *near])
+        layers = np.concatenate([np.arange(count), *(np.full(len(v), x) for x, v in enumerate(near))])
+        far_layers = np.repeat(np.arange(count), self.settings.jumps * (1 + failed))
+        far = point[far_layers]
+        for k in range(4):
+            on = self.run.rng.random(len(far)) < (1.0 if k < 2 else 0.5)
+            far[on] = self.space.moved(far[on], far_layers[on], self.run.rng)
+        return np.concatenate([rows, far]), np.concatenate([layers, far_layers])
+
+
+def ablations() -> dict[str, Settings]:
+    """The search without one of its parts, by what is left out."""
+    full = Settings()
+    return {
+        "nothing": full,
+        "importance": replace(full, share=1.0),
+        "combination": replace(full, combine=False, refine=False),
+        "refinement": replace(full, refine=False),
+        "orders": replace(full, reorder=False),
+    }

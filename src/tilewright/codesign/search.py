@@ -1,0 +1,167 @@
+"""One call: layers in, the machine and their mappings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.codesign.gradient import gradient
+from tilewright.codesign.layer import Layer, unique
+from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run
+from tilewright.cost.loopnest import LoopNest
+from tilewright.hw.family import Family
+from tilewright.util.errors import SpaceError
+
+#: What a search may spend when nothing is said: mappings of one layer.
+EVALUATIONS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """A machine and what the networks cost on it: ``latency`` (cycles), ``energy`` (pJ), ``area`` (mm2, where a model was given)."""
+
+    hardware: Mapping[str, float]
+    latency: float
+    energy: float
+    area: float | None
+    mappings: tuple[LoopNest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The best design of a search.
+
+    ``layers`` (those of one shape are one) with their ``mappings``; ``cycles`` and ``energy`` (pJ) of one run of each.
+    ``score`` is the objective, ``history`` how it fell. ``front``: the designs that no other one beats in latency, energy and
+    area (without an area model: in the machine's parameters), by latency.
+    """
+
+    layers: tuple[Layer, ...]
+    hardware: Mapping[str, float]
+    mappings: tuple[LoopNest, ...]
+    cycles: np.ndarray
+    energy: np.ndarray
+    score: float
+    evaluations: int
+    seconds: float
+    history: tuple[Progress, ...]
+    front: tuple[Design, ...]
+
+
+def codesign(
+    layers: Sequence[Layer] | Mapping[str, Sequence[Layer]],
+    family: Family,
+    objective: str | tuple[float, float] = "edp",
+    *,
+    area: float | None = None,
+    power: float | None = None,
+    most: Mapping[str, float] | None = None,
+    area_model: AreaModel | None = None,
+    clock_hz: float = 1e9,
+    hardware: Mapping[str, float] | None = None,
+    budget: Budget | int = EVALUATIONS,
+    seed: int = 0,
+    author: str | Callable[[Run], None] = "gradient",
+) -> Result:
+    """Search for the machine of ``family`` and the mappings of ``layers`` that minimise ``objective``.
+
+    ``layers`` of one network, or of several by name: then the geometric mean of their objectives counts. ``area`` (mm2, by
+    ``area_model``), ``power`` (W at ``clock_hz``) and ``most`` (of parameters) are limits; ``hardware`` fixes the machine.
+    ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: ``gradient``, a baseline by name, or a
+    function of a :class:`Run`. A ``seed`` gives the same result again where the budget is one of evaluations.
+
+    SpaceError for bad layers, contradictory limits, an unknown author, and limits that nothing found keeps.
+    """
+    networks = layers if isinstance(layers, Mapping) else {"network": layers}
+    shared = unique(tuple(x for own in networks.values() for x in own))
+    problem = Problem(
+        MapSpace(shared, family),
+        objective,
+        Limits(area, power, dict(most or {}), area_model, clock_hz),
+        hardware,
+        _counts(networks, shared),
+    )
+    _check_least(problem)
+    run = Run(problem, Budget(evaluations=budget) if isinstance(budget, int) else budget, seed, pareto=True)
+    _author(author)(run)
+    if run.point is None:
+        raise SpaceError(
+            f"no design of {family.name} within the limits was found in {run.evaluations} evaluations", hint="raise a limit or the budget"
+        )
+    e = problem.evaluate(run.point[None])
+    return Result(
+        shared,
+        {k: float(v[0]) for k, v in e.hardware.items()},
+        problem.space.nests(run.point),
+        e.cycles[0],
+        e.energy[0],
+        run.best,
+        run.evaluations,
+        run.seconds,
+        tuple(run.history),
+        _designs(problem, run),
+    )
+
+
+def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> list[list[int]]:
+    """How often each network has each of the layers that they share."""
+    out = []
+    for name, own in networks.items():
+        if not own:
+            raise SpaceError(f"network {name} has no layers", hint="give one layer or more")
+        counts = {x.shape: x.count for x in unique(tuple(own))}
+        out.append([counts.get(x.shape, 0) for x in shared])
+    return out
+
+
+def _check_least(problem: Problem) -> None:
+    """SpaceError when even the smallest machine of the family exceeds a limit of its size."""
+    space, limits = problem.space, problem.limits
+    least = np.ones((1, len(space.layers), space.width), dtype=np.int64)
+    for k, own in enumerate(space.by_dim.values()):
+        least[0, :, own[-1]] = space.sizes[:, k]
+    least[..., -1] = 0
+    machine = problem.evaluator.evaluate(least).hardware
+    if limits.area is not None and limits.area_model is not None and (area := float(limits.area_model(machine)[0])) > limits.area:
+        raise SpaceError(f"the smallest {space.family.name} has {area:.3g} mm2, the limit is {limits.area:g}", hint="raise the area limit")
+    for name, value in machine.items():
+        if value[0] > limits.most.get(name, np.inf):
+            raise SpaceError(
+                f"mappings need {name} = {value[0]:g} or more, the limit is {limits.most[name]:g}", hint=f"raise the limit of {name}"
+            )
+
+
+def _author(author: str | Callable[[Run], None]) -> Callable[[Run], None]:
+    if callable(author):
+        return author
+    if author == "gradient":
+        return gradient
+    from tilewright.codesign.baselines import BASELINES
+
+    if author not in BASELINES:
+        raise SpaceError(f"there is no search method {author!r}", hint=f"one of gradient, {', '.join(BASELINES)}, or a function of a run")
+    return BASELINES[author]
+
+
+def _designs(problem: Problem, run: Run) -> tuple[Design, ...]:
+    if run.front is None or not run.front.points:
+        return ()
+    points = np.array(run.front.points)
+    e = problem.evaluate(points)
+    latency, energy = problem.totals(e.cycles, e.energy)
+    model = problem.limits.area_model
+    area = None if model is None else np.asarray(model(e.hardware), dtype=np.float64)
+    found = [
+        Design(
+            {k: float(v[n]) for k, v in e.hardware.items()},
+            float(latency[n].sum()),
+            float(energy[n].sum()),
+            None if area is None else float(area[n]),
+            problem.space.nests(points[n]),
+        )
+        for n in range(len(points))
+    ]
+    return tuple(sorted(found, key=lambda d: (d.latency, d.energy)))

@@ -1,0 +1,204 @@
+"""The search against every point of small spaces, its importance estimate, its limits, what it refuses."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tilewright.codesign.divisors import Divisors
+from tilewright.codesign.gradient import ablations, gradient
+from tilewright.codesign.importance import ALPHA, BETA, Importance
+from tilewright.codesign.layer import KERNEL, Layer
+from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.pool import Pool
+from tilewright.codesign.problem import Budget, Limits, Problem, Run
+from tilewright.codesign.search import codesign
+from tilewright.cost.nestcost import NestModel
+from tilewright.hw.library.gemmini import family
+from tilewright.util.errors import SpaceError
+
+SMALL = family(dim=8)
+TINY = (Layer("conv", {"K": 8, "C": 4, "P": 6, "R": 3}), Layer.gemm("gemm", 64, 16, 8, count=2))
+
+
+def every_row(space: MapSpace, layer: int) -> np.ndarray:
+    """All mappings of a layer."""
+    parts = []
+    for k, own in enumerate(space.by_dim.values()):
+        size = int(space.sizes[layer, k])
+        choices = [c for c in product(Divisors.of(size), repeat=len(own)) if np.prod(c) == size]
+        parts.append([(own, c) for c in choices])
+    rows = []
+    for chosen in product(*parts):
+        row = np.ones(space.width, dtype=np.int64)
+        for own, c in chosen:
+            row[list(own)] = c
+        rows += [np.array([*row[:-1], order]) for order in range(space.orders)]
+    found = np.array(rows)
+    return found[[all(c.most is None or r[n] <= c.most for n, c in enumerate(space.columns)) for r in found]]
+
+
+def optimum(problem: Problem) -> float:
+    """The best score over all machines: each layer's cost there by one model for each mapping, least over the mappings that fit."""
+    space = problem.space
+    needs, costs = [], []
+    for x in range(len(space.layers)):
+        rows = every_row(space, x)
+        usage = problem.evaluator.rows(rows, np.full(len(rows), x))
+        needs.append((usage.units["L2"], usage.units["L1"], usage.held["L2"], usage.held["L1"]))
+        costs.append(usage)
+    kb = 1024.0
+    best = np.inf
+    units = sorted({float(u) for n in needs for u in (*n[0], *n[1])})
+    near = sorted({np.ceil(v / kb) * kb for n in needs for v in n[2]})
+    sums = sorted({float(v) for n in needs for v in n[3]})
+    for dim in units:
+        for spad, acc in product(near, sorted({np.ceil(4 * v * dim / kb) * kb for v in sums})):
+            pairs = []
+            machine = {"dim": dim, "scratchpad_bytes": spad, "accumulator_bytes": acc}
+            for x, (u, (k, c, w, o)) in enumerate(zip(costs, needs, strict=True)):
+                fits = (k <= dim) & (c <= dim) & (w <= spad) & (4 * o * dim <= acc)
+                cycles = np.maximum.reduce([u.steps, u.words["L1"] / (2 * k), u.words["L2"] / (2 * dim), u.words["L3"] / 8])
+                rate = {"L0": 0.48746, "L1": 1.94 + 0.1005 * acc / kb / dim, "L2": 0.49 + 0.02513 * spad / kb, "L3": 100.0}
+                energy = 0.5608 * space.layers[x].operations + sum(u.words[s] * rate[s] for s in rate)
+                pairs.append(_lowest(np.column_stack([cycles, energy])[fits] * space.counts[x]))
+            for chosen in product(*pairs):
+                latency, total = np.sum(chosen, axis=0)
+                best = min(best, total * latency)
+            assert machine
+    return float(best)
+
+
+def _lowest(values: np.ndarray) -> np.ndarray:
+    """Pairs that no other pair beats."""
+    order = np.lexsort(values.T[::-1])
+    lowest, out = np.inf, []
+    for n in order:
+        if values[n, 1] < lowest:
+            lowest = values[n, 1]
+            out.append(values[n])
+    return np.array(out)
+
+
+def test_small_spaces_to_the_optimum() -> None:
+    problem = Problem(MapSpace(TINY, SMALL))
+    best = optimum(problem)
+    for seed in range(2):
+        run = Run(problem, Budget(evaluations=12_000), seed)
+        gradient(run)
+        assert run.best == pytest.approx(best, rel=1e-9)
+
+
+def test_a_seed_gives_the_same_search() -> None:
+    runs = []
+    for _ in range(2):
+        runs.append(codesign(TINY, SMALL, budget=4000, seed=7))
+    assert [(h.evaluations, h.best) for h in runs[0].history] == [(h.evaluations, h.best) for h in runs[1].history]
+    assert runs[0].mappings == runs[1].mappings and runs[0].evaluations <= 4000
+
+
+@pytest.mark.parametrize("without", ablations())
+def test_every_variant_stays_within_its_budget(without: str) -> None:
+    problem = Problem(MapSpace(TINY, SMALL))
+    run = Run(problem, Budget(evaluations=3000), 1)
+    gradient(run, ablations()[without])
+    assert 2500 < run.evaluations <= 3000 and np.isfinite(run.best)
+
+
+def test_results_are_what_their_mappings_cost() -> None:
+    area = lambda m: m["dim"] * m["dim"] * 0.01 + m["scratchpad_bytes"] * 1e-4 + m["accumulator_bytes"] * 2e-4  # noqa: E731
+    free = codesign(TINY, SMALL, budget=3000, area_model=area)
+    for found in (free, codesign(TINY, SMALL, budget=3000, area=0.7, area_model=area), codesign(TINY, SMALL, "latency", budget=3000)):
+        cycles, energy = 0.0, 0.0
+        for x, (layer, nest) in enumerate(zip(found.layers, found.mappings, strict=True)):
+            cost = NestModel(KERNEL, nest, SMALL.hierarchy, rounded=False)({**layer.parameters, **found.hardware})
+            assert (cost.cycles, cost.energy) == pytest.approx((found.cycles[x], found.energy[x]))
+            cycles, energy = cycles + layer.count * cost.cycles, energy + layer.count * cost.energy
+        assert found.score == pytest.approx(cycles if found.score < 1e6 else cycles * energy)
+        assert any(d.latency == pytest.approx(cycles) for d in found.front)
+        values = np.array([[d.latency, d.energy, d.area or 0] for d in found.front])
+        assert (np.diff(values[:, 0]) >= 0).all()
+    limited = codesign(TINY, SMALL, budget=3000, area=0.7, area_model=area)
+    assert area(limited.hardware) <= 0.7 < area(free.hardware) and limited.score > free.score
+
+
+def test_several_networks_and_given_machines() -> None:
+    machine = {"dim": 4, "scratchpad_bytes": 2048, "accumulator_bytes": 1024}
+    both = codesign({"a": TINY[:1], "b": TINY}, SMALL, budget=2500, hardware=machine)
+    assert both.hardware == machine and len(both.layers) == 2
+    alone = [codesign({"x": x}, SMALL, budget=2500, hardware=machine).score for x in (TINY[:1], TINY)]
+    assert both.score == pytest.approx(np.sqrt(alone[0] * alone[1]), rel=0.01)
+
+
+def test_the_best_of_a_pool_is_the_best_of_every_combination() -> None:
+    problem = Problem(MapSpace(TINY, SMALL))
+    rng = np.random.default_rng(0)
+    points = problem.space.sample(40, rng)
+    e = problem.evaluate(points)
+    first = int(problem.score(e).argmin())
+    pool = Pool(problem)
+    rows, layers = points.reshape(-1, problem.space.width), np.tile([0, 1], len(points))
+    new = pool.fresh(rows, layers)
+    assert pool.fresh(rows, layers).sum() == 0
+    pool.add(rows[new], layers[new], problem.evaluator.rows(rows[new], layers[new]))
+    latency, total = problem.totals(e.cycles, e.energy)
+    value, picked = pool.select(e.hardware, latency[first], total[first])
+    for h in range(len(points)):
+        machine = {k: float(v[h]) for k, v in e.hardware.items()}
+        pairs = np.array([[a, b] for a in points[:, 0] for b in points[:, 1]])
+        every = problem.evaluator.evaluate(pairs, machine)
+        lat, tot = problem.totals(every.cycles, every.energy)
+        linear = np.where(every.fits, (lat / latency[first] + tot / total[first])[:, 0], np.inf)
+        chosen = problem.evaluator.evaluate(pool.points(picked[h : h + 1]), machine)
+        assert chosen.fits[0] and np.exp(value[h]) == pytest.approx(problem.score(chosen)[0])
+        lat, tot = problem.totals(chosen.cycles, chosen.energy)
+        assert (lat / latency[first] + tot / total[first])[0, 0] == pytest.approx(linear.min())
+
+
+def test_importance_by_its_equations() -> None:
+    work, similar = np.array([100.0, 50.0, 50.0]), np.array([0, 1, 1])
+    est = Importance(work, similar)
+    everything = np.arange(3)
+    assert np.isinf(est.gains()).all()
+    est.record(np.array([8.0, 4.0, 1.0]), everything)
+    est.record(np.array([6.0, 4.0, 1.0]), everything)
+    reached = work / np.array([6.0, 4.0, 1.0])
+    expected = []
+    for n, (now, before) in enumerate([(6.0, 8.0), (4.0, 4.0), (1.0, 1.0)]):
+        peers = [reached[k] for k in range(3) if similar[k] == similar[n]]
+        forecast = min(now - now / 2, BETA * work[n] / max(peers))
+        expected.append(abs(ALPHA * (before - now) + (1 - ALPHA) * (now - forecast)))
+    assert np.allclose(est.gains(), expected)
+    assert list(est.choose(1 / 3)) == [int(np.argmax(expected))]
+    for _ in range(8):  # a layer that stands still loses its turn
+        est.record(np.array([6.0, 4.0, 1.0]), np.array([0]))
+    assert 0 not in est.choose(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"area": 0.01, "area_model": lambda m: m["dim"] + m["scratchpad_bytes"] * 1.0}, "the smallest gemmini has 1.02e\\+03 mm2"),
+        ({"power": 1e-9}, "no design of gemmini within the limits was found"),
+        ({"most": {"scratchpad_bytes": 512}}, "the limit has scratchpad_bytes = 512"),
+        ({"author": "luck"}, "no search method 'luck'"),
+        ({"budget": 0}, "the budget is 0 evaluations"),
+        ({"objective": "beauty"}, "no objective 'beauty'"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        codesign(TINY, SMALL, **{"budget": 2000, **arguments})
+    with pytest.raises(SpaceError, match="network b has no layers"):
+        codesign({"a": TINY, "b": ()}, SMALL, budget=2000)
+
+
+def test_a_power_limit_is_kept() -> None:
+    free = codesign(TINY, SMALL, budget=2500)
+    watts = float((free.energy @ [x.count for x in free.layers]) / (free.cycles @ [x.count for x in free.layers])) * 1e-3
+    cold = codesign(TINY, SMALL, budget=2500, power=watts * 0.7)
+    used = float((cold.energy @ [x.count for x in cold.layers]) / (cold.cycles @ [x.count for x in cold.layers])) * 1e-3
+    assert used <= watts * 0.7 and cold.score > free.score
+    assert Problem(MapSpace(TINY, SMALL), limits=Limits(power=watts * 0.7)).powers == (1.0, 1.0)
