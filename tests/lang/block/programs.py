@@ -113,3 +113,22 @@ def two_loops(x_ptr, out_ptr, n, half, SCALE: tl.constexpr, BLOCK: tl.constexpr)
         total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher), axis=0)
         peak = higher
     tl.store(out_ptr + row, peak + tl.log(total))
+
+
+@triton.jit
+def overwrites(out_ptr, n, step, BLOCK: tl.constexpr):
+    """Iterations of one program store to the same places: the last one wins."""
+    pid = tl.program_id(0)
+    for i in range(pid, n, 2):
+        tl.store(out_ptr + pid * 64 + i // 2 * step + tl.arange(0, BLOCK), i)
+
+
+@triton.jit
+def perhaps_never(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """A sum that is first used in a loop which some programs do not enter, and then again."""
+    pid = tl.program_id(0)
+    at = tl.arange(0, BLOCK)
+    total = tl.sum(tl.exp(tl.load(x_ptr + at)), axis=0)
+    for i in range(pid):
+        tl.store(out_ptr + pid * 8 + i, total + i)
+    tl.store(out_ptr + pid * 8 + 7, total)

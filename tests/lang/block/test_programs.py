@@ -260,3 +260,13 @@ def test_loops_that_continue_one_another(half: int) -> None:
     out = np.zeros(5, np.float32)
     agree(programs.two_loops, (5,), {"x_ptr": x, "out_ptr": out, "n": 37, "half": half, "SCALE": 1, "BLOCK": 8}, ["out_ptr"])
     np.testing.assert_allclose(out, np.log(np.exp(x).sum(1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_the_last_of_several_stores_wins(step: int) -> None:
+    agree(programs.overwrites, (2,), {"out_ptr": np.zeros(128, np.int32), "n": 9, "step": step, "BLOCK": 4}, ["out_ptr"])
+
+
+def test_values_first_used_in_a_loop_outlive_it() -> None:
+    (x,) = arrays(0, (8,))
+    agree(programs.perhaps_never, (4,), {"x_ptr": x, "out_ptr": np.zeros(32, np.float32), "n": 8, "BLOCK": 8}, ["out_ptr"])

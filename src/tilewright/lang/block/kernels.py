@@ -169,6 +169,8 @@ def _note_reads(s: Stmt, needed: dict[str, list[int]], ranges: dict[str, tuple[i
     for e in st.own_exprs(s):
         for ld in ex.loads(e):
             _note(ld.buffer, ld.indices, needed, ranges)
+    if isinstance(s, Store):  # a loop that only a part of is needed was shortened already; other indices stay as they are
+        _note(s.buffer, tuple(ex.idx(0) if isinstance(i, Var) else i for i in s.indices), needed, ranges)
     for t in st.substmts(s):
         _note_reads(t, needed, ranges)
 

@@ -334,10 +334,12 @@ class _Lowering:
             carried[n] = self.local(a.name, a.type.dtype, a.shape)
             self.assign(carried[n], init)
             self.env[a] = Block(a.shape, Load(carried[n], positions(a.shape)))
+        outside = dict(self.env)
         self.items.append([])
         self.ops(region.ops)
         self.write_back(region, carried)
         body = tuple(self.items.pop())
+        self.env |= outside  # what was stored inside may not have been, when no iteration ran
         self.items[-1].append(Loop(var, trips, body, frozenset(b.name for b in carried.values())))
         for n, (r, init) in enumerate(zip(region.results, inits, strict=True)):
             if n in moves:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Expr, Var
+from tilewright.ir.expr import Expr, Logical, Not, Var
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests
 from tilewright.lang.block.source import BlockError
 
@@ -38,10 +38,12 @@ def renumbered(p: Program, prefix: str) -> Program:
     ones: dict[str, Expr] = {v: ex.idx(0) for v, n in p.grid if n == 1}
     p = replace(p, grid=tuple((v, n) for v, n in p.grid if n != 1), items=mapped(p.items, lambda e: ex.substitute(e, ones)))
     match p.items:
-        case (Loop(carried=carried, body=body) as loop,) if not carried and _local_only(body, p):
+        case (Loop(carried=carried, body=body) as loop,) if not carried and _local_only(body, p) and _shared_work(loop, p):
             points = _points([*p.grid], loop)
-            if points is not None and (found := _boxed(replace(p, items=body), points, prefix)) is not None:
-                return found
+            if points is not None and _stored_once(body, points, p):
+                found = _boxed(replace(p, items=body), points, prefix)
+                if found is not None:
+                    return found
     points = _points(list(p.grid), None)
     found = _boxed(p, points, prefix) if points is not None else None
     return found or p
@@ -49,6 +51,48 @@ def renumbered(p: Program, prefix: str) -> Program:
 
 def _touched(item: Item) -> set[str]:
     return {n for nest in nests((item,)) for n in (*nest.reads(), nest.target.name)}
+
+
+def _shared_work(loop: Loop, p: Program) -> bool:
+    """Whether the loop's variable and the grid's number something together."""
+    grid = {v for v, _ in p.grid}
+    wanted: dict[Expr, None] = {}
+    for e in _every_expr(loop.body):
+        _frontier(e, grid | {loop.var}, wanted)
+    return any(loop.var in (free := ex.free_vars(e)) and free & grid for e in wanted)
+
+
+def _stored_once(body: Sequence[Item], points: dict[str, np.ndarray], p: Program) -> bool:
+    """Whether no element of an argument is stored at two points: then their order does not matter."""
+    count = len(next(iter(points.values())))
+    for n in nests(body):
+        if n.target.name in p.locals or n.op is not None:
+            continue
+        rank = len(n.axes)
+        where = (*n.indices, *(() if n.guard is None else (n.guard,)))
+        if count * int(np.prod([1, *(e for _, e in n.axes)])) > _POINTS or any(ex.loads(e) for e in where):
+            return False
+        env = {v: t.reshape(-1, *[1] * rank) for v, t in points.items()}
+        env |= {a: np.arange(e).reshape(-1, *[1] * (rank - 1 - d)) for d, (a, e) in enumerate(n.axes)}
+        if any(ex.free_vars(e) - set(env) for e in where):
+            return False
+        shape = (count, *(e for _, e in n.axes))
+        at = np.broadcast_to(ex.evaluate(n.indices[0], env), shape)
+        at = at[np.broadcast_to(_holds(n.guard, env), shape)] if n.guard is not None else at.reshape(-1)
+        if len(np.unique(at)) != len(at):
+            return False
+    return True
+
+
+def _holds(e: Expr, env: dict[str, np.ndarray]) -> np.ndarray:
+    """Where a condition on indices holds."""
+    match e:
+        case Logical():
+            a, b = _holds(e.a, env), _holds(e.b, env)
+            return a & b if e.op == "and" else a | b
+        case Not():
+            return ~_holds(e.a, env)
+    return np.asarray(ex.evaluate(e, env), bool)
 
 
 def _local_only(body: Sequence[Item], p: Program) -> bool:

@@ -57,11 +57,11 @@ def unblocked(p: Program) -> Whole | None:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A nest with the loops around it, and those of them over which its target adds up."""
+    """A nest with the loops around it; ``carried`` are (loop, block it carries) of those that are loops of the program."""
 
     nest: Nest
     around: dict[str, int]
-    reduced: frozenset[str]
+    carried: frozenset[tuple[str, str]]
 
 
 def _separable(items: Sequence[Item], p: Program) -> bool:
@@ -89,12 +89,12 @@ def _moves(n: Nest, var: str) -> bool:
 
 
 def _placed(
-    items: Sequence[Item], around: dict[str, int], reduced: frozenset[str], ranges: dict[str, tuple[int | None, int | None]]
+    items: Sequence[Item], around: dict[str, int], carried: frozenset[tuple[str, str]], ranges: dict[str, tuple[int | None, int | None]]
 ) -> list[_Placed] | None:
     out: list[_Placed] = []
     for item in items:
         if isinstance(item, Nest):
-            out.append(_Placed(item, around, reduced))
+            out.append(_Placed(item, around, carried))
             continue
         scope = IndexScope(dict(ranges))
         trips = scope.expr(item.trips)
@@ -103,7 +103,8 @@ def _placed(
             return None
         if most <= 0:
             continue
-        inner = _placed(item.body, {**around, item.var: most}, reduced | item.carried, {**ranges, item.var: (0, most - 1)})
+        more = carried | {(item.var, name) for name in item.carried}
+        inner = _placed(item.body, {**around, item.var: most}, more, {**ranges, item.var: (0, most - 1)})
         if inner is None:
             return None
         if not isinstance(trips, Const):
@@ -121,7 +122,9 @@ def _dependences(placed: Sequence[_Placed], p: Program) -> dict[str, tuple[str, 
     """The outer loops that each stored block varies with, outermost first."""
     order = list(dict.fromkeys(n for x in placed for n in x.around))
     deps: dict[str, set[str]] = {n: set() for n in p.locals}
-    accumulated = {x.nest.target.name: _reduction_loops(x, p) for x in placed if x.nest.op is not None and x.nest.target.name in p.locals}
+    accumulated: dict[str, set[str]] = {}
+    for x in placed:
+        accumulated.setdefault(x.nest.target.name, set()).update(_reduction_loops(x))
     for _ in range(len(placed) + 1):
         before = {n: len(d) for n, d in deps.items()}
         for x in placed:
@@ -140,16 +143,16 @@ def _free(x: _Placed, deps: Mapping[str, set[str] | tuple[str, ...]]) -> set[str
     return used & set(x.around)
 
 
-def _reduction_loops(x: _Placed, p: Program) -> set[str]:
+def _reduction_loops(x: _Placed) -> set[str]:
     """Loops of the program around an update of what they carry."""
-    return set(x.around) - {v for v, _ in p.grid} if x.nest.target.name in x.reduced else set()
+    return {loop for loop, name in x.carried if name == x.nest.target.name}
 
 
 def _flat(x: _Placed, deps: Mapping[str, tuple[str, ...]], p: Program) -> Flat:
     """``x`` with the loops it needs, its stored blocks indexed by them."""
     n = x.nest
     if n.target.name in p.locals:
-        needed = set(deps[n.target.name]) | (_reduction_loops(x, p) if n.op is not None else set())
+        needed = set(deps[n.target.name]) | (_reduction_loops(x) if n.op is not None else set())
     else:
         needed = _free(x, deps) if n.op is None else set(x.around)
         for v, extent in p.grid:
