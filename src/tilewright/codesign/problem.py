@@ -17,6 +17,8 @@ from tilewright.util.errors import SpaceError
 #: Powers of a network's energy and latency in what is minimised.
 OBJECTIVES = {"edp": (1.0, 1.0), "latency": (0.0, 1.0), "energy": (1.0, 0.0), "ed2p": (1.0, 2.0)}
 
+#: Evaluations that no budget of time ever reaches.
+_ENDLESS = 1 << 60
 #: Square millimetres of a machine from its parameters, written with plain operators.
 AreaModel = Callable[[Mapping[str, Any]], Any]
 
@@ -171,12 +173,12 @@ class Run:
         return time.monotonic() - self._start
 
     @property
-    def left(self) -> float:
-        """Evaluations that the budget still has."""
-        return np.inf if self.budget.evaluations is None else max(self.budget.evaluations - self.evaluations, 0)
+    def left(self) -> int:
+        """Evaluations that the budget still has; very many when it is one of time."""
+        return _ENDLESS if self.budget.evaluations is None else max(self.budget.evaluations - self.evaluations, 0)
 
     @property
-    def points_left(self) -> float:
+    def points_left(self) -> int:
         """Evaluations of whole points that the budget still has."""
         return self.left // len(self.space.layers)
 

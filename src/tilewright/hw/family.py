@@ -8,7 +8,7 @@ machine is the smallest that all of them fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tilewright.hw.hierarchy import Hierarchy
@@ -54,6 +54,8 @@ class Family:
 
     ``keeps``: the tensors a level holds. ``orders``: the orders (outermost loop first) its loops in time may have, all of the same
     dimensions. ``spatial``: the dimensions spread over units below the level, ``fanout``: at most how many units.
+    ``area`` gives square millimetres of a machine from its parameters, in plain operators; ``files``, by name, the text of files
+    for its tools, from a name and the parameters.
     MachineError when an entry is missing, orders of a level differ in their dimensions, or a parameter is declared twice or not at all.
     """
 
@@ -64,6 +66,8 @@ class Family:
     spatial: tuple[str, ...]
     fanout: tuple[int, ...]
     parameters: tuple[Parameter, ...]
+    area: Callable[[Mapping[str, Any]], Any] | None = None
+    files: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         levels = len(self.hierarchy.levels)

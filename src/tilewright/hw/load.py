@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tilewright.hw import library
+from tilewright.hw.family import Family
 from tilewright.hw.machine import Machine
 from tilewright.util.errors import MachineError
 
@@ -44,6 +45,17 @@ def load_machine(name_or_path: str | Path) -> Machine:
     if text == stem and found:
         return _on_host(module) or list(found.values())[-1]
     raise MachineError(f"there is no machine {text!r}", hint=f"{stem} has: {', '.join(found) or 'none'}")
+
+
+def load_family(name: str) -> Family:
+    """Machines of one kind and any size: ``family()`` of a file of the library, as ``gemmini``. MachineError lists what there is."""
+    modules = {m.rpartition(".")[2]: m for m in library_modules()}
+    found = getattr(importlib.import_module(modules[name]), "family", None) if name in modules else None
+    if found is None:
+        known = [n for n, m in modules.items() if hasattr(importlib.import_module(m), "family")]
+        raise MachineError(f"there is no family of machines {name!r}", hint=f"known: {', '.join(known)}")
+    family: Family = found()
+    return family
 
 
 def library_modules() -> list[str]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 from tilewright.graph.network import Network
 from tilewright.report.cells import duration, ratio, section, short, table
 from tilewright.report.conditions import conditions, notes
+from tilewright.report.document import document, replace
 from tilewright.report.findings import Findings, TaskFindings, find
 from tilewright.report.fusion import fusion_plan
-from tilewright.report.markup import Content, Markup, join, tag
+from tilewright.report.markup import Content, Markup, tag
 from tilewright.report.roofline import Peaks, host_peaks, roofline
 from tilewright.report.split import time_split
-from tilewright.report.style import CSS
 from tilewright.report.trials import decisions, task_part
 from tilewright.runtime.records import RecordStore
-from tilewright.util.errors import RuntimeFailure
 
-#: Nothing is loaded from anywhere and no script runs, whatever the records contain.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+#: Parts of the page and their names in its table of contents.
+_NAMES = {"winners": "Winners", "split": "Time of one run", "roofline": "Roofline", "fusion": "Fusion plan", "tasks": "Tasks"}
+_NAMES |= {"notes": "Notes", "conditions": "Conditions"}
 #: Colours for authors; after that they repeat.
 _COLOURS = 6
 #: Tasks whose parts are unfolded: with more the page would be long.
@@ -49,7 +46,7 @@ def write(
     """
     findings = find(store, session, everything=everything)
     text = page(findings, network, host_peaks(findings) if peaks is None else peaks)
-    _replace(Path(path), text)
+    replace(Path(path), text)
     return findings
 
 
@@ -66,16 +63,7 @@ def page(findings: Findings, network: Network | None = None, peaks: Peaks | None
         notes(findings),
         conditions(findings),
     ]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(CSS)),
-    )
-    body = tag("body", tag("header", tag("h1", title), tag("p", _summary(findings)), _contents(parts)), tag("main", *parts))
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    return document(title, _summary(findings), parts, _NAMES)
 
 
 def winners(findings: Findings) -> Markup:
@@ -107,27 +95,3 @@ def _summary(findings: Findings) -> str:
     authors = ", ".join(findings.authors) or "nobody"
     sessions = ", ".join(s.id for s in findings.sessions[:3]) + (", ..." if len(findings.sessions) > 3 else "")
     return f"{trials} trials of {len(findings.tasks)} tasks by {authors}" + (f"; session {sessions}." if sessions else ".")
-
-
-def _contents(parts: list[Markup]) -> Markup:
-    names = {"winners": "Winners", "split": "Time of one run", "roofline": "Roofline", "fusion": "Fusion plan", "tasks": "Tasks"}
-    names |= {"notes": "Notes", "conditions": "Conditions"}
-    made = join(*parts)
-    return tag("nav", *(tag("a", words, href=f"#{name}") for name, words in names.items() if f' id="{name}"' in made))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, all of it or nothing."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).chmod(0o644)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise RuntimeFailure(f"cannot write the report {path}: {error.strerror}", hint="name a file in a directory that exists") from error

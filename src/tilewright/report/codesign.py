@@ -1,0 +1,189 @@
+"""A page about co-design: the machine found, what it is worth, how searches got there, and every layer's mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tilewright.codesign.problem import Run
+from tilewright.codesign.study import Study
+from tilewright.report.cells import ratio, section, table
+from tilewright.report.document import document, replace
+from tilewright.report.markup import Content, Markup, join, tag
+from tilewright.report.plot import Axis, Plot, legend
+from tilewright.report.scale import log_scale
+from tilewright.util.quantities import bytes_text, count_text
+
+_NAMES = {"machine": "Machine", "search": "Search", "pareto": "Pareto front", "roofline": "Roofline", "layers": "Layers"}
+_COLOURS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a machine with its mappings comes to: cycles and pJ of the whole workload, the objective, square millimetres if known."""
+
+    hardware: Mapping[str, float]
+    cycles: float
+    energy: float
+    score: float
+    area: float | None
+
+
+def figures(study: Study, run: Run) -> Figures | None:
+    """Those of a run's best point; None when it found nothing."""
+    if run.point is None:
+        return None
+    e = run.problem.evaluate(run.point[None])
+    latency, energy = run.problem.totals(e.cycles, e.energy)
+    hardware = {k: float(v[0]) for k, v in e.hardware.items()}
+    model = study.problem.space.family.area
+    area = None if model is None else float(model(hardware))
+    return Figures(hardware, float(latency.sum()), float(energy.sum()), run.best, area)
+
+
+def write(study: Study, path: Path, name: str, reference: Run | None = None) -> None:
+    """Write the page. ``reference``: a run on a machine that is given, to compare with. RuntimeFailure when ``path`` cannot be written."""
+    replace(path, page(study, name, reference))
+
+
+def page(study: Study, name: str, reference: Run | None = None) -> str:
+    """The HTML document."""
+    parts = [_machine(study, reference), _curves(study), _pareto(study), _roofline(study), _layers(study)]
+    count = sum(x.count for x in study.layers)
+    summary = f"{count} layers of {len(study.layers)} shapes; {study.run.evaluations:,} mappings of layers evaluated."
+    return document(f"Co-design: {name}", summary, parts, _NAMES)
+
+
+def _size(name: str, value: float) -> str:
+    return bytes_text(value) if name.endswith("_bytes") else f"{value:g}"
+
+
+def _machine(study: Study, reference: Run | None) -> Markup:
+    """A row for each method and the reference; ratios to the first."""
+    runs = {**study.runs, **({} if reference is None else {"given machine": reference})}
+    own = figures(study, study.run)
+    if own is None:
+        return section("Machine", "machine", tag("p", "No mappings within the limits were found."))
+    columns = ["found by", *own.hardware, "area", "cycles", "energy", "objective", "over the first", "evaluations", "seconds"]
+    rows: list[list[Content]] = []
+    for name, run in runs.items():
+        f = figures(study, run)
+        if f is None:
+            rows.append([name, *[None] * (len(columns) - 3), f"{run.evaluations:,}", f"{run.seconds:.1f}"])
+            continue
+        sizes = [_size(k, v) for k, v in f.hardware.items()]
+        area = None if f.area is None else f"{f.area:.2f} mm²"
+        worth = count_text(f.cycles), f"{f.energy * 1e-9:.3g} mJ", f"{f.score:.4g}", ratio(f.score / own.score)
+        spent = f"{run.history[-1].seconds:.1f}" if run.history else None
+        rows.append([name, *sizes, area, *worth, f"{run.evaluations:,}", spent])
+    note = "Cycles and energy are the analytical model's, for the whole workload. Seconds: until the best was found."
+    return section("Machine", "machine", table("What was found", columns, rows, columns[1:]), tag("p", note, class_="note"))
+
+
+def _curves(study: Study) -> Markup:
+    """Best score against evaluations."""
+    shown = {name: run for name, run in study.runs.items() if run.history}
+    if not shown:
+        return Markup()
+    x = log_scale([max(p.evaluations, 1) for r in shown.values() for p in r.history] + [r.evaluations for r in shown.values()])
+    y = log_scale([p.best for r in shown.values() for p in r.history])
+    plot = Plot(
+        "Best objective", "Lower is better.", Axis("evaluations of a mapping of a layer", x, count_text), Axis("", y, _short), 640, 320, 80
+    )
+    styles = {name: f"c{n % _COLOURS}" for n, name in enumerate(shown)}
+    for name, run in shown.items():
+        points = [(float(max(p.evaluations, 1)), p.best) for p in run.history]
+        plot.steps([*points, (float(run.evaluations), run.best)], styles[name], name)
+    keys = legend([(f"line {style}", name) for name, style in styles.items()])
+    return section("Search", "search", keys, tag("figure", plot.svg()))
+
+
+def _pareto(study: Study) -> Markup:
+    """Latency and energy of points of which none is better in all respects; the third respect is area or the machine's parameters."""
+    front = study.run.front
+    if front is None or not len(front.values):
+        return Markup()
+    cycles, energy = front.values[:, 0], front.values[:, 1] * 1e-9
+    plot = Plot(
+        "Pareto front", f"{len(front.values)} points.",
+        Axis("cycles", log_scale(cycles.tolist()), count_text), Axis("energy, mJ", log_scale(energy.tolist()), _short), 640, 340, 80,
+    )  # fmt: skip
+    plot.dots(list(zip(cycles.tolist(), energy.tolist(), strict=True)), "c0", "none better in all respects")
+    if (own := figures(study, study.run)) is not None:
+        plot.ring((own.cycles, own.energy * 1e-9), "winner", "the best by the objective")
+    words = "Dots: no other point met has fewer cycles, less energy and less area at once (less of each parameter where area has no model)."
+    return section("Pareto front", "pareto", tag("figure", plot.svg()), tag("p", words, class_="note"))
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerFigures:
+    intensity: float
+    rate: float
+    limit: str
+    spread: float
+
+
+def _of_layers(study: Study) -> list[_LayerFigures]:
+    """For each layer: operations for a word of main memory, operations a cycle, what takes longest, units in use."""
+    ev, e = study.problem.evaluator, study.evaluation
+    usage, h = ev.usage(study.point[None]), study.problem.space.family.hierarchy
+    machine, out = study.hardware, []
+    outermost = h.levels[0].name
+    for x, layer in enumerate(study.layers):
+        times = {"arithmetic": float(usage.steps[0, x])}
+        for s in h.levels:
+            if s.words_per_cycle is not None:
+                rate = h.rate(s.words_per_cycle, machine) * usage.instances[s.name][0, x]
+                times[s.name] = float(usage.words[s.name][0, x] / rate)
+        operations = float(layer.operations)
+        words = float(usage.words[outermost][0, x])
+        spread = operations / times["arithmetic"]
+        out.append(_LayerFigures(operations / words, operations / float(e.cycles[0, x]), max(times, key=lambda k: times[k]), spread))
+    return out
+
+
+def _roofline(study: Study) -> Markup:
+    found = _of_layers(study)
+    h, machine = study.problem.space.family.hierarchy, study.hardware
+    bandwidth = float(h.rate(h.levels[0].words_per_cycle or np.inf, machine))
+    peak = max(f.spread for f in found)
+    intensities = [f.intensity for f in found] + ([peak / bandwidth] if np.isfinite(bandwidth) else [])
+    rates = [f.rate for f in found] + [peak]
+    x, y = log_scale(intensities, 1.6), log_scale(rates, 1.6)
+    axes = Axis(f"multiply-adds for a word of {h.levels[0].name}", x, _short), Axis("multiply-adds a cycle", y, _short)
+    plot = Plot("Layers", "One ring for each layer.", *axes, 640, 360, 80)
+    if np.isfinite(bandwidth):
+        knee = peak / bandwidth
+        plot.line(
+            [(x.low, x.low * bandwidth), (min(knee, x.high), min(peak, x.high * bandwidth)), (x.high, min(peak, x.high * bandwidth))],
+            "roof",
+            "limits",
+        )
+    for layer, f in zip(study.layers, found, strict=True):
+        plot.ring((f.intensity, f.rate), "winner", f"{layer.name}: {f.rate:.0f} a cycle, limited by {f.limit}")
+    return section("Roofline", "roofline", tag("figure", plot.svg()))
+
+
+def _layers(study: Study) -> Markup:
+    e, found = study.evaluation, _of_layers(study)
+    columns = ("layer", "count", "sizes", "cycles", "energy", "part of cycles", "units", "limited by", "mapping")
+    total = float((e.cycles[0] * study.problem.networks[0]).sum())
+    rows: list[Sequence[Content]] = []
+    for x, (layer, f, nest) in enumerate(zip(study.layers, found, study.nests, strict=True)):
+        sizes = " ".join(f"{d}{n}" for d, n in layer.sizes.items() if n > 1)
+        cycles = float(e.cycles[0, x])
+        costs = count_text(cycles), f"{e.energy[0, x] * 1e-6:.3g} µJ", f"{cycles * layer.count / total:.1%}"
+        rows.append((layer.name, str(layer.count), sizes, *costs, f"{f.spread:.0f}", f.limit, tag("code", str(nest))))
+    return section("Layers", "layers", table("Each layer and its mapping", columns, rows, columns[3:7]), _legend())
+
+
+def _legend() -> Markup:
+    words = "A mapping's levels stand from main memory in, with the tensors kept; loops from outer to inner, X: over units side by side."
+    return join(tag("p", words, class_="note"))
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"

@@ -1,0 +1,151 @@
+"""A study from workload to files: budgets of methods, exports that can be read back, the page, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.cli.command import tilewright, words
+from tests.report.document import parse
+
+from tilewright.cli.codesign import export
+from tilewright.codesign.export import architecture_yaml, mapping_yaml, mappings_text, problem_yaml
+from tilewright.codesign.layer import Layer
+from tilewright.codesign.problem import Budget, Limits
+from tilewright.codesign.study import Study, study
+from tilewright.cost.loopnest import parse_nest
+from tilewright.hw import load_machine
+from tilewright.hw.library.gemmini import family
+from tilewright.hw.library.gemmini_config import buildable
+from tilewright.hw.load import load_family
+from tilewright.report.codesign import page
+from tilewright.util.errors import MachineError, SpaceError
+
+LAYERS = (
+    Layer("window", {"K": 32, "C": 16, "P": 14, "Q": 14, "R": 3, "S": 3}, {"SH": 2, "SW": 2}, count=2),
+    Layer.gemm("product <b>", 64, 128, 96),
+)
+
+
+@pytest.fixture(scope="module")
+def found() -> Study:
+    return study(LAYERS, family(), budget=Budget(evaluations=6000), methods=("gradient", "random"))
+
+
+def test_methods_get_the_same_evaluations_and_are_watched() -> None:
+    seen: set[str] = set()
+    done = study(LAYERS, family(), budget=Budget(evaluations=2000), methods=("genetic", "random"), watch=lambda name, _: seen.add(name))
+    assert seen == {"genetic", "random"} and list(done.runs) == ["genetic", "random"]
+    assert done.runs["random"].budget.evaluations == done.run.evaluations <= 2000
+    assert done.problem.space.family.area is not None and set(done.hardware) == {"dim", "scratchpad_bytes", "accumulator_bytes"}
+
+
+def test_what_cannot_be_studied_is_refused() -> None:
+    with pytest.raises(SpaceError, match="no search method 'magic'"):
+        study(LAYERS, family(), budget=Budget(evaluations=10), methods=("magic",))
+    nothing = study(
+        LAYERS, family(), limits=Limits(area=1e-3, area_model=family().area), budget=Budget(evaluations=500), methods=("random",)
+    )
+    with pytest.raises(SpaceError, match="no mappings within the limits") as e:
+        _ = nothing.hardware
+    assert "raise" in str(e.value.hint)
+    with pytest.raises(MachineError, match="no family of machines 'x86'") as m:
+        load_family("x86")
+    assert "gemmini" in str(m.value.hint)
+
+
+def test_mappings_are_read_back(found: Study) -> None:
+    lines = mappings_text(found.layers, found.nests).splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["window", "product <b>"]
+    for line, nest, layer in zip(lines, found.nests, found.layers, strict=True):
+        again = parse_nest(line.split("\t")[3])
+        assert again == nest
+        assert all(again.sizes().get(d, 1) == n for d, n in layer.sizes.items())
+
+
+def test_yaml_is_what_timeloop_reads(found: Study) -> None:
+    yaml = pytest.importorskip("yaml")
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        """Knows Timeloop's tags as plain nodes."""
+
+    for tag in ("!Container", "!Component"):
+        Loader.add_constructor(tag, lambda loader, node: loader.construct_mapping(node, deep=True))
+    arch = yaml.load(architecture_yaml(family(), found.hardware), Loader)["architecture"]
+    names = [n["name"] for n in arch["nodes"]]
+    assert names == ["gemmini", "L3", "L2", "below_L2", "L1", "below_L1", "L0", "multiplier"]
+    pad = next(n for n in arch["nodes"] if n["name"] == "L2")
+    assert pad["attributes"]["entries"] == found.hardware["scratchpad_bytes"]
+    assert pad["constraints"]["dataspace"] == {"keep": ["Weights", "Inputs"], "bypass": ["Outputs"]}
+    problem = yaml.safe_load(problem_yaml(found.layers[0]))["problem"]
+    assert problem["instance"]["K"] == 32 and problem["instance"]["Hstride"] == 2
+    mapping = yaml.safe_load(mapping_yaml(found.nests[0]))["mapping"]
+    product = dict.fromkeys("NKCPQRS", 1)
+    for entry in mapping:
+        for factor in entry.get("factors", ()):
+            dim, trips = factor.split("=")
+            product[dim] *= int(trips)
+        if "permutation" in entry:
+            assert sorted(entry["permutation"]) == sorted("NKCPQRS")
+    assert product == found.layers[0].sizes
+
+
+def test_files_for_the_machine(found: Study, tmp_path: Path) -> None:
+    written = export(found, "some:net-1", tmp_path)
+    assert {"report.html", "mappings.txt", "machine.py", "GemminiConfig.scala", "gemmini_params.h"} <= set(written)
+    machine = load_machine(tmp_path / "machine.py")
+    for name, value in found.hardware.items():
+        assert machine.parameters[name] >= value
+    text = (tmp_path / "gemmini_params.h").read_text()
+    m = buildable(found.hardware)
+    assert f"#define DIM {m['dim']}\n" in text and m["dim"] & (m["dim"] - 1) == 0
+    rows = int(text.split("BANK_ROWS ")[1].split()[0])
+    assert rows * 4 * m["dim"] == m["scratchpad_bytes"]
+    assert f"meshRows = {m['dim']}," in (tmp_path / "GemminiConfig.scala").read_text()
+    assert buildable({"dim": 12, "scratchpad_bytes": 5000, "accumulator_bytes": 1}) == {
+        "dim": 16, "scratchpad_bytes": 8192, "accumulator_bytes": 2048,
+    }  # fmt: skip
+
+
+def test_the_page_shows_machine_curves_front_roofline_and_layers(found: Study) -> None:
+    text = page(found, "net <i>")
+    document = parse(text)
+    assert "<b>" not in text and "<i>" not in text
+    assert len(document.all("svg")) >= 3
+    for part in ("machine", "search", "pareto", "roofline", "layers"):
+        assert f'id="{part}"' in text and f'href="#{part}"' in text
+    assert all(str(nest) in text for nest in found.nests) and "random" in text
+
+
+def test_the_command_searches_and_writes(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 16, "C": 8, "P": 12, "Q": 12, "R": 3, "S": 3}]')
+    given = [f"--against={x}" for x in ("dim=4", "scratchpad_bytes=8192", "accumulator_bytes=4096")]
+    done = tilewright("codesign", str(layers), "--budget", "3000", "--compare", "random", "--out", str(tmp_path / "out"), *given)
+    assert done.exit_code == 0, done.output
+    assert "gradient" in done.output and "given machine" in done.output and "report.html" in done.output
+    assert (tmp_path / "out" / "timeloop" / "layer0.yaml").exists()
+    fixed = [f"--fixed={x}" for x in ("dim=4", "scratchpad_bytes=8192", "accumulator_bytes=4096")]
+    assert tilewright("codesign", str(layers), "--budget", "2000", *fixed).exit_code == 0
+
+
+def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 0, "C": 8}]')
+    wrong = tilewright("codesign", str(layers))
+    assert wrong.exit_code == 1 and "layer 0" in wrong.output and "has K = 0" in words(wrong.output)
+    layers.write_text('[{"K": 16, "C": 8}]')
+    assert tilewright("codesign", "no_such_network").exit_code == 1
+    bad = tilewright("codesign", str(layers), "--budget", "soon")
+    assert bad.exit_code == 2 and "neither a time" in words(bad.output)
+    none = tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001")
+    assert none.exit_code == 0 and "nothing within the limits" in none.output
+    assert tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001", "--out", str(tmp_path)).exit_code == 1
+    assert tilewright("codesign", str(layers), "--budget", "500", "--area=-1").exit_code == 1
+    assert tilewright("codesign", str(layers), "--budget", "500", "--most", "dims=3").exit_code == 1
+
+
+def test_figures_are_those_of_the_evaluator(found: Study) -> None:
+    e = found.evaluation
+    assert np.exp(found.problem.value(e.cycles, e.energy))[0] == pytest.approx(found.run.best)
