@@ -14,6 +14,8 @@ from tilewright.hw.emit import Bits, RoCC, Steps
 from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
+from tilewright.hw.library.gemmini_config import FILES
+from tilewright.hw.library.gemmini_costs import area
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
@@ -337,4 +339,6 @@ def family(name: str = "gemmini", dim: int = 128) -> Family:
             Parameter("scratchpad_bytes", (lambda u, _: u.held["L2"],), step=1024, least=1024),
             Parameter("accumulator_bytes", (lambda u, m: u.held["L1"] * m["dim"] * 4,), step=1024, least=1024),
         ),
+        area=area,
+        files=FILES,
     )
