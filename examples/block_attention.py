@@ -30,10 +30,9 @@ def attention(
     q = tl.load(q_at, boundary_check=(0,))
     for start in range(0, n, BN):
         scores = tl.dot(q, tl.load(k_at, boundary_check=(1,))) * to_base_2
-        seen = (start + key)[None, :] < n
         if CAUSAL:
-            seen = seen & (query[:, None] >= (start + key)[None, :])
-        scores = tl.where(seen, scores, -1.0e6)
+            scores += tl.where(query[:, None] >= (start + key)[None, :], 0.0, -1.0e6)
+        scores = tl.where((start + key)[None, :] < n, scores, -1.0e6)
         higher = tl.maximum(peak, tl.max(scores, 1))
         weights = tl.exp2(scores - higher[:, None])
         rescale = tl.exp2(peak - higher)

@@ -59,6 +59,7 @@ def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Se
         part = renumbered(part, f"p{n}_" if n else "p")
         whole = unblocked(two_passes(part))
         body += _whole_statements(whole, used) if whole is not None else _program_statements(part, used)
+    body.sort(key=lambda s: not isinstance(s, Alloc))
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))
     described = zip(program.arguments, (a for a in arrays if not isinstance(a, int)), strict=True)
