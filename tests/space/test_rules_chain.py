@@ -262,3 +262,9 @@ def test_a_softmax_that_is_divided_first_sees_blocks_of_keys_too(host: Machine, 
     plan = space.plan(nearest(space, number, space.sketches[number].preferred or {}))
     assert plan.refused == () and not [b for b in st.allocated(plan.schedule.kernel) if b.name.startswith("weights")]
     check(build(plan.schedule, host, threads=1, cache=False), kernel, trials=1)
+
+
+def test_rows_inside_begin_at_whole_vectors(avx512: Machine) -> None:
+    space = Space(attention(2, 66, 197, 64), avx512, threads=1, rules=[chains])
+    layouts = {b.name: str(b.layout) for b in st.allocated(space.schedule(space.default()).kernel) if b.layout is not None}
+    assert layouts["scores"] == "0 1 2/16 2" and layouts["powers"] == "0 1 2/16 2"

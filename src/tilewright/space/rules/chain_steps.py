@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from tilewright.cost.core import vector_core
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr, Var
@@ -117,7 +118,16 @@ def applied(blocks: Blocks, values: Mapping[str, int]) -> Application:
     for root in roots if blocks.lead is not None else []:
         whole.sch.parallel(root)
     whole.run()
+    _pad_rows(whole)
     return whole
+
+
+def _pad_rows(whole: Application) -> None:
+    """Rows of buffers inside become whole vectors long, so that none begins in the middle of a vector."""
+    for b in st.allocated(whole.sch.kernel):
+        lanes, last = vector_core(whole.machine, b.dtype).lanes, b.rank - 1
+        if b.rank > 1 and b.memory != "reg" and b.layout is None and b.static_shape[-1] > lanes and b.static_shape[-1] % lanes:
+            whole.sch.layout(b.name, " ".join([*map(str, range(last)), f"{last}/{lanes}", str(last)]))
 
 
 def in_blocks(sch: Schedule, blocks: Blocks, block: int) -> list[str]:
