@@ -88,8 +88,10 @@ def test_threads_divide_parallel_loops_as_far_as_they_go() -> None:
     one = seconds(gemm("parallel"), threads=1, m=12, n=32)
     assert one == seconds(gemm("range"), threads=4, m=12, n=32)
     assert one / 8 < seconds(gemm("parallel"), threads=8, m=12, n=32) < one / 4  # and waking them takes time
-    # Five panels on four threads: somebody does two.
-    assert seconds(gemm("parallel"), threads=4, m=12, n=52) > 1.5 * seconds(gemm("parallel"), threads=5, m=12, n=52) * 0.8
+    # Eight panels on seven threads: somebody does two.
+    assert seconds(gemm("parallel"), threads=7, m=12, n=32) > 1.5 * seconds(gemm("parallel"), threads=8, m=12, n=32)
+    # Three panels of 80 and a remainder, which is a nest of its own: all threads share that.
+    assert seconds(gemm("parallel"), threads=3, m=4, n=80) < seconds(gemm("parallel"), threads=1, m=4, n=80) / 2
 
 
 def test_slower_memories_never_make_a_program_faster() -> None:

@@ -110,7 +110,9 @@ def test_epilogues_run_on_the_tile(avx512: Machine) -> None:
     y = compute("y", (64, 48), lambda i, j: ex.binary("max", c[i, j] + bias[j], 0.0))
     k = default_schedule(build("layer", [a, b, bias], [y]), avx512).kernel
     assert all(s.buffer.memory == "reg" for s in walk(k.body) if isinstance(s, Alloc))
-    assert len([f for f in k.body.stmts if isinstance(f, For)]) <= 2  # main and tail rows: no nest of its own for the epilogue
+    stored = [s for s in walk(k.body) if isinstance(s, Store) and s.buffer.name == "y"]
+    assert len(stored) <= 2  # main and tail rows: no nest of its own for the epilogue
+    assert all({ld.buffer.memory for ld in ex.loads(s.value) if ld.buffer.name != "bias"} == {"reg"} for s in stored)
 
 
 def test_values_read_by_several_stages_are_tiled(avx512: Machine) -> None:
@@ -224,7 +226,8 @@ def test_attention_runs_in_lanes_throughout(avx512: Machine) -> None:
 def test_decisions_read_well(avx512: Machine) -> None:
     found = plan(gemm(), avx512)
     (decision,) = found.decisions
-    assert decision.output == "c" and "j_1:" in decision.tile and decision.cycles > 0
+    assert decision.output == "c" and "j_1:" in decision.tile
+    assert found.seconds is not None and 0 < found.seconds < 1e-3
     assert str(decision).startswith("c: fma_outer: i<-i_1  j<-j_1, ")
     rows = plan(softmax(), avx512).decisions
     assert [str(d) for d in rows] == ["top: lanes along a", "s: lanes along b"]

@@ -98,16 +98,37 @@ def streams(space: Space) -> bool:
     return "blocks of" in space.sketch(space.default()).name
 
 
+def streamed(space: Space) -> np.ndarray:
+    """The best of the likely streams, by estimate."""
+    n = next(n for n, s in enumerate(space.sketches) if "blocks of" in s.name)
+    (values,) = space.sketches[n].likely() or ()
+    points = np.zeros((len(next(iter(values.values()))), space.columns), np.int64)
+    points[:, 0] = n
+    for c, k in enumerate(space.sketches[n].knobs, 1):
+        points[:, c] = values[k.name]
+    return points[int(np.argmin(space.estimate(points)))]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("m", "n"), [(64, 512), (67, 1000), (129, 2049), (16, 531), (200, 488)])
 def test_operands_used_once_are_read_along_their_rows(host: Machine, m: int, n: int, threads: int) -> None:
     """A product with a transposed matrix: a few rows are added to the sums in one go, from one end of the rows to the other."""
     space = Space(product("ij,i->j", (m, n), (m,)), host, threads)
-    assert streams(space)
-    verify(space, space.default()[None])
+    point = streamed(space)
+    verify(space, np.stack([space.default(), point]))
     verify(space, space.sample(6, np.random.default_rng(m)))
-    tile = next(f for f in loops(space.schedule(space.default()).kernel) if f.kind is LoopKind.UNROLL)
-    assert tile.name.startswith("i") and tile.hi.value == 8
+    tile = next(f for f in loops(space.schedule(point).kernel) if f.kind is LoopKind.UNROLL)
+    assert tile.name.startswith("i") and 4 <= tile.hi.value <= 16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_operands_used_once_are_streamed_without_tuning(host: Machine, threads: int) -> None:
+    space = Space(product("ij,i->j", (4096, 4096), (4096,)), host, threads)
+    assert streams(space)
+    assert space.values(space.default())["depth_blocks"] == 4096 // 8, (
+        "eight rows side by side: more are not prefetched, fewer store more sums"
+    )
+    assert space.values(space.default())["width_blocks"] <= threads, "rows are read from one end to the other"
 
 
 def channel_sums(batch: int, size: int, channels: int) -> Kernel:
@@ -120,8 +141,7 @@ def channel_sums(batch: int, size: int, channels: int) -> Kernel:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rows_of_two_reduction_loops(host: Machine, threads: int) -> None:
     space = Space(channel_sums(2, 7, 600), host, threads)
-    assert streams(space)
-    verify(space, space.default()[None])
+    verify(space, np.stack([space.default(), streamed(space)]))
     verify(space, space.sample(6, np.random.default_rng(1)))
 
 
@@ -170,7 +190,7 @@ def test_few_results_are_summed_by_all_threads(host: Machine, name: str, threads
     space = Space(FEW_RESULTS[name](), host, threads)
     assert in_parts(space), space.sketch(space.default()).name
     (loop,) = parallel_loops(space)
-    assert loop.hi.value == threads
+    assert loop.hi.value in (threads, 4 * threads)
     verify(space, space.default()[None])
     named = [n for n, s in enumerate(space.sketches) if "parts of" in s.name]
     assert {space.sketches[n].name.split(" parts")[0].split()[-1] for n in named} == {str(threads), str(4 * threads)}
@@ -182,7 +202,6 @@ def test_parts_that_keep_an_operand_from_being_packed_are_not_the_default(host: 
     """Five chunks on two threads leave one idle, but weights cut along the reduction would be gathered: four times as slow."""
     space = Space(product("pqc,kc->pqk", (7, 7, 1024), (352, 1024)), host, 2, ["b"])
     assert not in_parts(space)
-    assert any("parts of" in s.name for s in space.sketches), "searches may still try"
 
 
 def test_of_nearly_equal_tiles_the_one_that_divides_evenly_is_taken(host: Machine) -> None:

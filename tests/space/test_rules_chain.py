@@ -248,9 +248,9 @@ def test_heads_are_divided_among_threads_and_blocks_where_there_are_too_few(avx5
 def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machine) -> None:
     for tokens in (64, 1024):
         space = Space(attention(12, tokens, tokens, 64), avx512, threads=1)
-        preferred = [nearest(space, n, s.preferred) for n, s in enumerate(space.sketches) if s.preferred is not None]
-        assert len({"block" in space.values(p) for p in preferred}) == 2
-        assert space.estimate(space.default()[None])[0] == space.estimate(np.stack(preferred)).min()
+        preferred = np.stack([nearest(space, n, s.preferred) for n, s in enumerate(space.sketches) if s.preferred is not None])
+        assert all("block" in space.values(p) for p in preferred)
+        assert space.estimate(space.default()[None])[0] <= space.estimate(preferred).min() * 1.02
     assert "block" in space.values(space.default())  # the scores of a head are larger than the caches
 
 

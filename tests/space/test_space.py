@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from benchmarks.workloads import conv, gemm
+from benchmarks.workloads import conv, gemm, gemv, softmax
 from tests.space.operators import OPERATORS, matmul_gelu
 
 from tilewright.hw import Machine
@@ -243,11 +243,43 @@ def test_a_space_without_rules_says_so(host: Machine) -> None:
 
 
 def test_defaults_do_not_need_the_whole_space(host: Machine) -> None:
-    """A default builds no symbolic program and no diagram: it has to be quick."""
+    """A default builds no diagram and few symbolic programs, and none at all where there is nothing to decide: it has to be quick."""
     space = Space(conv("c", 14, 64, 64).kernel(), host, 2)
     space.plan(space.default())
     assert "diagrams" not in vars(space)
-    assert not any("program" in vars(s) for s in space.sketches)
+    assert 0 < sum("program" in vars(s) for s in space.sketches) < len(space.sketches) / 2
+    rows = Space(softmax(768, 197).kernel(), host, 1)
+    rows.plan(rows.default())
+    assert not any("program" in vars(s) for s in rows.sketches)
+
+
+def test_defaults_are_the_best_of_the_likely_points(host: Machine) -> None:
+    for kernel in (gemm(64, 96, 80).kernel(), conv("c", 14, 32, 48).kernel()):
+        space = Space(kernel, host, 1)
+        least = np.inf
+        for n, s in enumerate(space.sketches):
+            groups = s.likely() if s.likely else None
+            for g in groups or []:
+                points = np.zeros((len(next(iter(g.values()))), space.columns), np.int64)
+                points[:, 0] = n
+                for c, k in enumerate(s.knobs, 1):
+                    points[:, c] = g.get(k.name, 1)
+                assert space.valid(points).all()
+                least = min(least, space.estimate(points).min())
+        assert space.estimate(space.default()[None])[0] <= least * 1.05
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_likely_point_is_estimated_below_its_bound(host: Machine, threads: int) -> None:
+    several = [gemm(64, 96, 80), gemm(197, 40, 33), gemv(300), gemv(300, transposed=True)]
+    for w in (*several, conv("c", 14, 32, 48), conv("d", 9, 24, 24, groups=24)):
+        space = Space(w.kernel(), host, threads)
+        for n, s in enumerate(space.sketches):
+            for g in (s.likely() if s.likely else None) or []:
+                count = len(next(iter(g.values())))
+                values = {k.name: g.get(k.name, np.full(count, k.values[0])) for k in s.knobs}
+                least = np.min(space.costs.estimator(n)(values))
+                assert least >= 0.999 * host.seconds(s.bound), f"{w.name} {s.name}: {least} {host.seconds(s.bound)}"
 
 
 def test_epilogues_are_part_of_the_tile(host: Machine) -> None:

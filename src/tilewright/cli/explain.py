@@ -84,7 +84,7 @@ def explain(
     if code and sch is not loaded:
         _print_kernel(console, "before", kernel)
     if planned is not None:
-        _print_decisions(console, planned, device)
+        _print_decisions(console, planned)
     if steps:
         _print_steps(console, sch.trace)
     if code:
@@ -162,10 +162,11 @@ def _explain_mapping(
     console.print(escape(explain_mapping(operator_for(operator, target, extents), target, wanted)), highlight=False, soft_wrap=True)
 
 
-def _print_decisions(console: Console, planned: Plan, machine: Machine) -> None:
+def _print_decisions(console: Console, planned: Plan) -> None:
     for d in planned.decisions:
-        estimate = f", estimated at {seconds_text(machine.seconds(d.cycles))} on one core" if d.cycles else ""
-        console.print(f"[bold]chosen[/] for {escape(str(d))}{estimate}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]chosen[/] for {escape(str(d))}", highlight=False, soft_wrap=True)
+    if planned.seconds is not None:
+        console.print(f"[bold]estimated[/] at {seconds_text(planned.seconds)}", highlight=False, soft_wrap=True)
     for rule in planned.refused:
         console.print(f"[yellow]refused[/] {escape(rule)}", highlight=False, soft_wrap=True)
 

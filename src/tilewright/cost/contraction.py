@@ -1,19 +1,19 @@
-"""Cycles of a register-tiled contraction, for a whole population of tilings at once.
+"""What a register tile of a contraction costs at least, for a whole population of tilings at once.
 
-A tiling holds an output tile of ``rows`` x ``vectors`` SIMD registers while the reduction runs.
-Every quantity below is an arithmetic expression over NumPy arrays with one entry a candidate, so
-thousands of candidates cost one pass (DESIGN rule 4); plain ints work as well.
-
-What a step costs is said by the bounds of :mod:`tilewright.cost.step`, which the estimate of symbolic
-programs uses too. Here they get what a tile would do if it existed: multiply-adds (tails count as full
-registers), loads, and bytes streamed from the cache that holds an operand between two tiles; filling and
-draining the tile, and packing, come on top.
+A tiling holds an output tile of ``rows`` x ``vectors`` SIMD registers while the reduction runs. Before its symbolic
+program exists, only its steps are known: multiply-adds and loads, bounded by :mod:`tilewright.cost.step` as in the
+estimate of programs. Everything else (streams of the caches, copies, filling and draining tiles) comes on top there. So what
+is said here is no second model, but a lower bound of the only one: it orders what is looked at, and ends the search
+when nothing left can win.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,7 @@ import numpy as np
 from tilewright.cost import step as bounds
 from tilewright.cost.core import VectorCore
 from tilewright.cost.step import ARRAYS
-from tilewright.cost.step import SHUFFLED_STRIDE as SHUFFLED_STRIDE
 
-#: Bytes of a page, and cycles to begin reading a new one in a stream without reuse.
-PAGE, NEW_PAGE = 4096, 8.0
 #: Stands for "no constant stride" in arithmetic: farther than anything real.
 IRREGULAR = 1 << 30
 
@@ -98,123 +95,90 @@ def candidates(problem: Contraction, core: VectorCore) -> Population:
     return Population(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
-def estimate(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
-    """Cycles of one core for each candidate: float array [len(pop)]."""
-    extents = np.array([problem.loops[n] for n in problem.spatial] + [1], dtype=np.float64)
-    reduction = float(np.prod([problem.loops[n] for n in problem.reduction])) if problem.reduction else 1.0
-    outer = np.prod(extents) / (extents[pop.vector] * extents[pop.row])
-    full_rows, tail_rows = np.divmod(extents[pop.row], pop.rows)
-    width = pop.vectors * core.lanes
-    full_wide, tail_wide = np.divmod(extents[pop.vector], width)
-    tail_vectors = np.ceil(tail_wide / core.lanes)
-    cycles = np.zeros(len(pop))
-    for tiles_m, m in ((full_rows, pop.rows), ((tail_rows > 0) * 1.0, tail_rows)):
-        for tiles_u, u in ((full_wide, pop.vectors), ((tail_wide > 0) * 1.0, tail_vectors)):
-            step = _step_cycles(problem, core, pop, m, u)
-            edge = _edge_cycles(problem, core, pop, m, u)
-            cycles += tiles_m * tiles_u * (reduction * step + edge)
-    return outer * cycles + _packing_cycles(problem, core, pop)
+def least_cycles(
+    problem: Contraction, core: VectorCore, vector: str, size: Mapping[str, Any], packed: Set[str], latency: bool = True
+) -> Any:
+    """Cycles of one core below which no estimate of such tiles lies: numbers or arrays, as the extents of the tile.
 
-
-def _step_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
-    """Cycles of one reduction step of an m x u tile.
-
-    Operands narrower than the result are widened by an instruction for each register or broadcast. Elements of rows
-    that evict one another come with their lines from the next cache.
+    ``size`` has the extent in the tile of ``vector``, which rides on the lanes, and of the loops of its rows. The operands
+    ``packed`` are in vector order when the tile reads them. Without ``latency``, sums do not wait for one another.
     """
-    operations = m * u
-    vectors, broadcasts, traffic, jumps = (np.zeros(len(pop)) for _ in range(4))
+    vectors = -(-size[vector] // core.lanes)
+    rows = {n: m for n, m in size.items() if n != vector}
+    operations = vectors * _product(rows.values())
+    loads = load_work(problem, core, vector, size, packed)
+    inside = operations * math.prod(problem.loops[n] for n in problem.reduction) / bounds.WINDOW
+    waiting = np.minimum(inside, 1.0) * core.fma_latency if latency and problem.reduction else 0.0
+    cycles = bounds.compute_cycles(ARRAYS, core, operations, loads, 0.0, waiting) - bounds.CONTROL
+    for n, extent in problem.loops.items():
+        if n == vector:  # a remainder takes whole registers
+            cycles = cycles * np.minimum(-(-extent // core.lanes) * core.lanes, -(-extent // size[n]) * size[n]) / size[n]
+        else:
+            cycles = cycles * (extent / rows.get(n, 1))
+    return cycles
+
+
+def load_work(problem: Contraction, core: VectorCore, vector: str, size: Mapping[str, Any], packed: Set[str]) -> Any:
+    """Cycles of the loads of one step of a tile, as in :func:`least_cycles`."""
+    vectors, loads, broadcasts = -(-size[vector] // core.lanes), 0.0, 0.0
     for x in problem.inputs:
-        along_row = _stride(x, problem.spatial, pop.row) != 0
-        along_vector = _stride(x, problem.spatial, pop.vector) != 0
-        count = np.where(along_row, m, 1.0)
-        stride = np.abs(_stride(x, problem.spatial, pop.vector))
-        per_vector = np.where(x.packable & transposes(problem, x, stride), 1.0, bounds.load_slots(ARRAYS, core, stride))
-        vectors += np.where(along_vector, count * u * per_vector, 0.0)
-        jumps += np.where(along_vector & (m == 1) & (_nearest(problem, x) * x.itemsize >= PAGE), NEW_PAGE, 0.0)
-        bytes_moved = count * np.where(along_vector, u * core.lanes, 1.0) * x.itemsize
-        traffic += bytes_moved / _source_rate(problem, core, x, bytes_moved)
-        if x.itemsize < problem.output.itemsize:
-            operations = operations + np.where(along_vector, count * u, count)
-        broadcasts += np.where(along_vector, 0.0, count)
-        evicted = ~along_vector & along_row & (m * _row_bytes(core, _stride(x, problem.spatial, pop.row) * x.itemsize) >= core.l1_bytes)
-        traffic += np.where(evicted, count * bounds.CACHE_LINE / (core.l2_bytes_per_cycle * bounds.SUSTAINED), 0.0)
-    compute = bounds.compute_cycles(ARRAYS, core, operations, bounds.load_cycles(core, vectors, broadcasts), 0.0, core.fma_latency)
-    return bounds.overlapped(ARRAYS, compute, [traffic]) + jumps  # type: ignore[no-any-return]
+        count = _product(m for n, m in size.items() if n != vector and x.stride(n) != 0)
+        if x.stride(vector) == 0:
+            broadcasts = broadcasts + count
+        else:
+            slots = bounds.load_slots(ARRAYS, core, _apart(x, vector))
+            loads = loads + count * vectors * (1.0 if x.name in packed else slots)
+    return bounds.load_cycles(core, loads, broadcasts)
 
 
-def _row_bytes(core: VectorCore, apart: np.ndarray) -> np.ndarray:
-    """Room that an element of each row needs in the innermost cache, rows ``apart`` bytes from each other."""
-    shared = np.gcd(np.maximum(np.abs(apart), 1), core.l1_bytes // bounds.CACHE_WAYS)
-    return bounds.CACHE_LINE * bounds.crowding(ARRAYS, shared, bounds.CACHE_LINE)  # type: ignore[no-any-return]
-
-
-def _source_rate(problem: Contraction, core: VectorCore, x: Operand, step_bytes: np.ndarray) -> np.ndarray:
-    """Bytes per cycle at which a tile reads ``x``: from the innermost cache that keeps it between two tiles."""
-    steps = np.prod([float(problem.loops[n]) for n in problem.reduction if x.stride(n) != 0] or [1.0])
-    tile_bytes = step_bytes * steps
-    whole = x.elements * x.itemsize
-    far = np.where(np.minimum(tile_bytes, whole) <= core.l2_bytes / 2, core.l2_bytes_per_cycle, core.outer_bytes_per_cycle)
-    return np.where(tile_bytes <= core.l1_bytes / 2, core.load_bytes_per_cycle * 4, far)
-
-
-def _edge_cycles(problem: Contraction, core: VectorCore, pop: Population, m: Any, u: Any) -> np.ndarray:
-    """Cycles to start and drain an m x u tile: zeroing, storing (element by element if the result is strided)."""
-    apart = np.abs(_stride(problem.output, problem.spatial, pop.vector))
-    stored = bounds.store_cycles(ARRAYS, core, apart, m * u * bounds.UNALIGNED, m * u * core.lanes)
-    return stored + m * u + bounds.DRAIN  # type: ignore[no-any-return]
-
-
-def _packing_cycles(problem: Contraction, core: VectorCore, pop: Population) -> np.ndarray:
-    """Cycles to bring operands into vector order: copies for panels, scalar moves for transposition."""
-    total = np.zeros(len(pop))
+def moving_cycles(problem: Contraction, core: VectorCore, vector: str, copied: Set[str]) -> float:
+    """Cycles at least to write the result once, and to bring the operands ``copied`` into vector order."""
+    results = math.prod(problem.loops[n] for n in problem.spatial)
+    total = float(bounds.store_cycles(ARRAYS, core, _apart(problem.output, vector), results / core.lanes, results))
     for x in problem.inputs:
-        if x.free or not x.packable:
-            continue
-        along_vector = np.abs(_stride(x, problem.spatial, pop.vector))
-        transposed = (along_vector > 1) & transposes(problem, x, along_vector)
-        panel = (along_vector == 1) & needs_panel(problem, x, pop.vectors * core.lanes)
-        per_element = np.where(
-            transposed, 1.0 / core.scalar_moves_per_cycle, np.where(panel, 2.0 * x.itemsize / core.load_bytes_per_cycle, 0.0)
-        )
-        total += x.elements * per_element
+        if x.name in copied:
+            slots = bounds.load_slots(ARRAYS, core, _apart(x, vector), copied=True)
+            total += x.elements / core.lanes * max(float(bounds.load_cycles(core, slots, 0.0)), 1.0)
     return total
 
 
-def needs_panel(problem: Contraction, x: Operand, width: Any) -> Any:
-    """Whether a vector operand is worth copying into panels of ``width`` elements: it is reused often,
-    and its reduction steps are so far apart that each one touches other cache lines and pages."""
-    return (_nearest(problem, x) > 2 * width) & (_reuse(problem, x) >= 8)
-
-
-def transposes(problem: Contraction, x: Operand, stride: Any) -> Any:
-    """Whether a vector operand whose lanes are ``stride`` elements apart is worth laying out anew: a wide stride, or
-    many uses of each element, would cost more in shuffles than moving every element once. (A constant is moved ahead of time.)"""
-    return x.free | (stride * _reuse(problem, x) > SHUFFLED_STRIDE)
-
-
-def _reuse(problem: Contraction, x: Operand) -> float:
-    """How often each element of ``x`` is used."""
-    return float(np.prod([float(problem.loops[n]) for n in problem.spatial if x.stride(n) == 0] or [1.0]))
-
-
-def _nearest(problem: Contraction, x: Operand) -> int:
-    """The smallest distance between two reduction steps of ``x``, in elements (0: it does not move)."""
-    strides = [abs(s) if (s := x.stride(n)) is not None else IRREGULAR for n in problem.reduction if problem.loops[n] > 1]
-    return min((s for s in strides if s), default=0)
+def least(problem: Contraction, core: VectorCore, vector: str, rows: Sequence[str], packed: Set[str], latency: bool = True) -> float:
+    """The least cycles of all tiles with these loops that fit the registers, arguments as of :func:`least_cycles`."""
+    vectors = np.arange(1, core.registers)
+    vectors = vectors[vectors <= -(-problem.loops[vector] // core.lanes)]
+    count = np.arange(1, min(math.prod(problem.loops[n] for n in rows), core.registers) + 1)
+    u, m = (x.reshape(-1) for x in np.meshgrid(vectors, count))
+    fits = m * u + np.where(m > 1, np.minimum(u, (m - 1) * u + 1), 1) + 1 <= core.registers
+    # Rows of two loops are as good as those of one that moves what both of them move.
+    size = {vector: u[fits] * core.lanes, **{n: m[fits] if n == rows[-1] else 1 for n in rows}}
+    return float(least_cycles(problem, core, vector, size, packed, latency).min())
 
 
 def best(problem: Contraction, core: VectorCore) -> Population:
-    """The candidates with their cycles, cheapest first."""
+    """The candidates with the least cycles each can take, cheapest first.
+
+    Packed is what can be. Of nearly equal ones those that load least come first, then those whose rows lie close
+    together in the result.
+    """
     pop = candidates(problem, core)
-    cycles = estimate(problem, core, pop)
-    # Among nearly equal candidates: wide tiles, then rows that lie close together in the result.
-    distance = np.abs(_stride(problem.output, problem.spatial, pop.row))
-    order = np.lexsort((distance, -pop.vectors, np.round(np.log(cycles) * 50)))
+    packed = frozenset(x.name for x in problem.inputs if x.packable)
+    cycles, loads, distance = (np.zeros(len(pop)) for _ in range(3))
+    for v, r in {*zip(pop.vector.tolist(), pop.row.tolist(), strict=True)}:
+        own = (pop.vector == v) & (pop.row == r)
+        vector = problem.spatial[v]
+        size = {vector: pop.vectors[own] * core.lanes} | ({problem.spatial[r]: pop.rows[own]} if r >= 0 else {})
+        across = frozenset(x.name for x in problem.inputs if x.packable and not x.free and _apart(x, vector) > bounds.SHUFFLED_STRIDE)
+        cycles[own] = least_cycles(problem, core, vector, size, packed) + moving_cycles(problem, core, vector, across)
+        loads[own] = load_work(problem, core, vector, size, packed) / _product(size.values())
+        distance[own] = _apart(problem.output, problem.spatial[r]) if r >= 0 else 0
+    order = np.lexsort((distance, loads, np.round(np.log(cycles) * 50)))
     return Population(pop.vector[order], pop.row[order], pop.vectors[order], pop.rows[order], cycles[order])
 
 
-def _stride(x: Operand, spatial: Sequence[str], which: np.ndarray) -> np.ndarray:
-    """Stride of ``x`` along the spatial loop each candidate chose (irregular counts as very large)."""
-    table = [IRREGULAR if (s := x.stride(n)) is None else s for n in spatial]
-    return np.array([*table, 0])[which]
+def _apart(x: Operand, loop: str) -> int:
+    """Elements between two iterations of ``loop``."""
+    return IRREGULAR if (s := x.stride(loop)) is None else abs(s)
+
+
+def _product(values: Iterable[Any]) -> Any:
+    return reduce(operator.mul, values, 1)

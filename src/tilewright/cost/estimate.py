@@ -11,7 +11,7 @@ and waking them come on top.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -36,12 +36,14 @@ USABLE = (0.7, 1.2)
 #: Streams that the hardware's prefetchers follow, and how many bytes apart their lines may be. Other lines are waited for,
 #: a few at a time.
 PREFETCHED, NEAR, OVERLAPPED = 12, 1024, 5.0
+#: Lines at the beginning of a run of neighbours that come before the prefetcher has noticed it.
+UNNOTICED = 12
 #: Cycles to enter and leave an innermost loop (short ones are unrolled by code generators).
 ENTRY = 1.0
 #: Cycles until all threads run and are joined again.
 FORK = 6000.0
-#: Cycles to add up the lanes of a register.
-HORIZONTAL = 12.0
+#: Cycles to add up the lanes of a register, where other work goes on meanwhile.
+HORIZONTAL = 5.0
 #: Vector operations that stand for a division or a mathematical function.
 DIVISION, FUNCTION = 10.0, 18.0
 
@@ -108,7 +110,7 @@ def program_cycles(a: Analysis, machine: Machine, threads: int) -> Formula:
     total = g.const(0)
     forks: dict[tuple[Loop, ...], Formula] = {}
     for s in a.program.statements:
-        total = total + statement_costs(a, s, machine).total * _share(a, s.loops, threads)
+        total = total + statement_costs(a, s, machine).total * _share(a, s, threads)
         if (n := next((n for n, x in enumerate(s.loops) if _divided(x)), None)) is not None and threads > 1:
             forks[s.loops[: n + 1]] = a.iterations(s.loops[:n]) * FORK
     return total + g.sum(forks.values())
@@ -118,13 +120,36 @@ def _divided(x: Loop) -> bool:
     return x.kind in (LoopKind.PARALLEL, LoopKind.BIND)
 
 
-def _share(a: Analysis, loops: Sequence[Loop], threads: int) -> Formula:
-    """Part of the work that the busiest thread does: the outermost parallel loop is divided evenly."""
-    g = a.graph
-    for x in loops:
-        if _divided(x):
-            return g.div(g.ceildiv(x.trips, threads), x.trips)
-    return g.const(1)
+def _share(a: Analysis, s: Statement, threads: int) -> Formula:
+    """Part of the work that the busiest thread does: the outermost parallel loop is divided evenly.
+
+    A remainder of it is a nest of its own, divided by another of its loops.
+    """
+    g, x = a.graph, next((x for x in s.loops if _divided(x)), None)
+    if x is None or threads == 1:
+        return g.const(1)
+    seen = _seen(a, s)
+    for index, extent in zip(seen.target.logical, seen.target.shape, strict=True):
+        if x in index.coefficients:
+            own = g.product(y.trips for y in seen.loops if y in index.coefficients and y is not x)
+            return _busiest(g, reach(g, index, frozenset(seen.loops), extent).many, own, threads)
+    return _busiest(g, x.trips, g.const(1), threads)
+
+
+def _busiest(g: Graph, extent: Formula, each: Formula, threads: int) -> Formula:
+    """Part of the work of the busiest thread: chunks of ``each`` are divided evenly, and what is left of ``extent`` by itself."""
+    each = g.min(each, extent)
+    whole = g.floordiv(extent, each)
+    return g.div(g.ceildiv(whole, threads) * each + (extent - whole * each) * (1 / threads), extent)
+
+
+def _seen(a: Analysis, s: Statement) -> Statement:
+    """The statement whose indices show how far ``s`` fills its tile: that which takes a tile out of the registers."""
+    if s.target.buffer.memory not in a.inner:
+        return s
+    name = s.target.buffer.name
+    readers = (t for t in a.program.statements if t.target.buffer.name != name and any(x.buffer.name == name for x in t.accesses))
+    return next(readers, s)
 
 
 def statement_costs(a: Analysis, s: Statement, machine: Machine) -> Costs:
@@ -141,7 +166,7 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
     Nothing moves into a cache in which the whole program stays.
     """
     g, streams, waits = a.graph, [], a.graph.const(0)
-    moving = [(u, step.followed(u)) for u in step.uses if u.access.buffer.memory not in a.inner]
+    moving = [(u, step.late(u)) for u in step.uses if u.access.buffer.memory not in a.inner]
     for m in machine.memories:
         if m.kind != CACHE or not m.bytes or m.parent is None:
             continue
@@ -149,10 +174,10 @@ def _streams(a: Analysis, step: _Step, machine: Machine) -> tuple[tuple[Formula,
         streamed = a.line / ((machine.bandwidth(m.parent) or 8.0) * bounds.SUSTAINED)
         waited = max(source.latency / OVERLAPPED - streamed, 0.0)
         lines = g.const(0)
-        for u, followed in moving:
+        for u, late in moving:
             moved = _moved(a, u, m.bytes, m.per != "chip") * ((1 if u.access.reads else 0) + (1 if u.access.writes else 0))
             lines = lines + moved
-            waits = waits + g.where(followed, 0, moved * waited)
+            waits = waits + moved * late * waited
         streams.append(lines * streamed)
     return tuple(streams), waits
 
@@ -162,12 +187,12 @@ def _moved(a: Analysis, u: Use, nbytes: int, own: bool) -> Formula:
 
     In a core's ``own`` caches addresses choose the place (in further ones too, but pages lie anywhere, and hashing spreads them).
     """
-    g = a.graph
-    votes = [
-        g.where(g.le(a.working_set(None), nbytes * part), 0, a.fetched(u, nbytes * part, nbytes * part if own else math.inf))
-        for part in USABLE
-    ]
-    return g.sum(votes) * (1 / len(votes))
+    g, total = a.graph, a.graph.const(0)
+    for part in USABLE:
+        stays = g.le(a.working_set(None), nbytes * part)
+        if not (stays.is_const and stays.value):
+            total = total + g.where(stays, 0, a.fetched(u, nbytes * part, nbytes * part if own else math.inf))
+    return total * (1 / len(USABLE))
 
 
 class _Step:
@@ -236,6 +261,26 @@ class _Step:
             return g.both(few, g.le(stride(g, u.access, self.outside[-1]) * u.access.itemsize, NEAR))
         return few
 
+    def late(self, u: Use) -> Formula:
+        """Part of an access's lines that are not there in time: all that prefetchers do not foresee, and the first ones of a run."""
+        first = self.g.min(self.g.div(UNNOTICED * self.a.line, self.run(u)), 1)
+        return self.g.where(self.followed(u), first, 1)
+
+    def run(self, u: Use) -> Formula:
+        """Bytes of neighbours that an access walks through without a jump or a return; unrolled loops walk several runs side by side."""
+        g, itemsize = self.g, u.access.itemsize
+        span, walking = g.const(itemsize), g.const(1)
+        for x in reversed(self.s.loops):
+            if x in u.access.loops:
+                apart = stride(g, u.access, x) * itemsize
+                joins = g.le(apart, span)
+                if x not in self.unrolled:
+                    joins = walking = g.both(walking, joins)
+                span = g.where(joins, apart * (x.trips - 1) + span, span)
+            elif x in self.outside and (span.op != "const" or span.value > itemsize):
+                walking = g.both(walking, g.le(x.trips, 1))
+        return span
+
     def stores(self, u: Use) -> Formula:
         """Cycles to store what one step writes."""
         if self.vector is None or self.vector not in u.access.loops:
@@ -253,14 +298,24 @@ class _Step:
         count += 0 if self.s.store.op is None or fused else 1
         if count == 0 and self.s.target.buffer.memory in self.a.inner:
             count = 1  # a register is set
-        return self.registers_wide * self.g.product(x.trips for x in self.unrolled) * count
+        return self.registers_wide * self.g.product(x.trips for x in self.unrolled) * count + self.widened()
+
+    def widened(self) -> Formula:
+        """Operations that widen what is loaded, one for each register or element to broadcast."""
+        narrow = {
+            e.a.buffer.name
+            for e in expressions(self.s.store.value)
+            if isinstance(e, ex.Cast) and isinstance(e.a, ex.Load) and e.a.dtype.bits < e.dtype.bits
+        }
+        uses = [u for u in self.uses if u.access.reads and u.access.buffer.name in narrow]
+        return self.g.sum(self.many(u) * (self.registers_wide if self.vector in u.access.loops else 1) for u in uses)
 
     def latency(self) -> Formula:
         """Cycles until the step's sums are ready for the next step, when it needs them."""
         if not self.outside or self.outside[-1] not in self.s.reduction:
             return self.g.const(0)
         chain = self.g.product(x.trips for x in self.unrolled if x in self.s.reduction)
-        return chain * self.core.fma_latency
+        return chain * self.core.fma_latency * self.waited()
 
     def horizontal(self) -> Formula:
         """Cycles to add up lanes, when the vector loop is itself summed."""
@@ -283,19 +338,17 @@ class _Step:
         entered = self.a.iterations(self.outside[:-1]) * ENTRY
         if not self.outside or self.outside[-1] not in self.s.reduction:
             return entered
-        return entered + self.a.iterations([x for x in self.outside if x not in self.s.reduction]) * bounds.DRAIN
+        tiles = self.a.iterations([x for x in self.outside if x not in self.s.reduction])
+        return entered + tiles * bounds.DRAIN * self.waited()
+
+    def waited(self) -> Formula:
+        """Part of the waits for sums that nothing hides: short tiles overlap with those that follow."""
+        inside = self.a.iterations([x for x in self.outside if x in self.s.reduction]) * self.operations()
+        return self.g.min(inside * (1 / bounds.WINDOW), 1)
 
     def filled(self) -> Formula:
         """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""
-        seen = self.s
-        if seen.target.buffer.memory in self.a.inner:
-            # The tile has no edge; the statement that takes it out of the registers has.
-            name = seen.target.buffer.name
-            readers = (
-                t for t in self.a.program.statements if t.target.buffer.name != name and any(x.buffer.name == name for x in t.accesses)
-            )
-            seen = next(readers, seen)
-        return _filled(self.g, seen, self.core.lanes)
+        return _filled(self.g, _seen(self.a, self.s), self.core.lanes)
 
 
 class _Issues(_Step):
@@ -321,7 +374,7 @@ class _Issues(_Step):
     def latency(self) -> Formula:
         if not self.outside or self.outside[-1] not in self.s.reduction:
             return self.g.const(0)
-        return self.g.product(x.trips for x in self.around if x in self.s.reduction) * self.core.fma_latency
+        return self.g.product(x.trips for x in self.around if x in self.s.reduction) * self.core.fma_latency * self.waited()
 
 
 def _step(a: Analysis, s: Statement, machine: Machine) -> _Step:
@@ -347,7 +400,7 @@ def _weight(e: ex.Expr) -> float:
     """Vector operations of one node of an expression."""
     match e:
         case ex.Binary(op="/" | "//" | "%"):
-            return DIVISION
+            return 1.0 if isinstance(e.b, ex.Const) else DIVISION
         case ex.Intrinsic():
             return 1.0 if e.name in ("abs", "fma", "floor", "ceil", "round", "trunc") else FUNCTION
         case ex.Binary() | ex.Compare() | ex.Where() | ex.Logical():

@@ -30,6 +30,8 @@ SHUFFLED_STRIDE, SHUFFLE = 8, 3.0
 GATHERED = 2.0
 #: Cycles until a finished sum can be used.
 DRAIN = 12.0
+#: Operations that a core looks ahead: a short tile's sums are waited for while the next tiles have begun.
+WINDOW = 256.0
 #: Cycles of loop control of a step.
 CONTROL = 0.5
 #: Operations that a core decodes a cycle.

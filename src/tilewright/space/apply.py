@@ -21,7 +21,6 @@ from tilewright.schedule.nest import trip_count
 from tilewright.space.levels import Cut, cut
 from tilewright.space.prepare import Attempts
 from tilewright.space.rules import contraction, dots, pointwise, rows, tile, writeback
-from tilewright.space.rules.contraction import Tiling
 from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.strides import Access
 from tilewright.space.tiling import TilingSpace, value_of
@@ -204,16 +203,11 @@ class Application(Attempts):
 
     def packed_layout(self, access: Access, stage: Stage, choice: Tiled) -> Layout | None:
         """The physical order in which the tile reads ``access``."""
-        dot = choice.space.structure.dot
-        panels = contraction.panel_layout(access, stage, self.sizes(choice))
+        structure = choice.space.structure
+        dot = structure.dot
+        width = choice.of(choice.space.size[structure.vector].var)
+        panels = contraction.panel_layout(access, stage, structure.vector, width)
         return panels if dot is None else dots.packed_layout(access, dot, panels)
-
-    def sizes(self, choice: Tiled) -> Tiling:
-        """The tile as the layout rules see it."""
-        structure, size = choice.space.structure, choice.space.size
-        row = structure.rows[-1] if structure.rows else None
-        width = choice.of(size[structure.vector].var)
-        return Tiling(structure.vector, row, width, choice.of(size[row].var) if row else 1, (), None, 0.0)
 
     def finish_tiles(self, stage: Stage, name: str, choice: Tiled) -> None:
         """Tiles into registers; each nest over a tile ordered, vectorised, unrolled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
@@ -22,10 +23,13 @@ def default_schedule(
     fits runs as written, among them loops over symbolic ranges: bind sizes first
     (:func:`tilewright.ir.stmt.specialize`). IRTypeError for rectangular nests on buffers of symbolic shape.
     """
-    return plan(kernel, machine, threads=threads, constants=constants).schedule
+    space = Space(kernel, machine, threads, constants)
+    return space.plan(space.default()).schedule
 
 
 def plan(kernel: Kernel, machine: Machine | None = None, *, threads: int | None = None, constants: Iterable[str] = ()) -> Plan:
-    """:func:`default_schedule` together with what was decided."""
+    """:func:`default_schedule` together with what was decided, and the estimate where the machine has vectors."""
     space = Space(kernel, machine, threads, constants)
-    return space.plan(space.default())
+    point = space.default()
+    seconds = float(space.estimate(point[None])[0]) if space.machine.vector_bits else None
+    return replace(space.plan(point), seconds=seconds)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 
 from tilewright.cost.contraction import Contraction, Operand
 from tilewright.cost.core import VectorCore
@@ -136,17 +135,11 @@ def grouped(a: Access, dot: Dot) -> bool:
 def widened(problem: Contraction, dot: Dot) -> Contraction:
     """``problem`` with a group of steps as one element: what remains is a contraction of plain multiply-adds.
 
-    Remainders of lanes and groups are left out (see :func:`remainder`).
+    Remainders of lanes and groups are left out.
     """
     loops = {**problem.loops, dot.loop: problem.loops[dot.loop] // dot.steps}
     loops[dot.vector] -= loops[dot.vector] % dot.lanes
     return Contraction(loops, problem.spatial, tuple(_widened(x, dot) for x in problem.inputs), problem.output)
-
-
-def remainder(problem: Contraction, dot: Dot) -> float:
-    """Part of the work that is left to plain multiply-adds."""
-    rounded = widened(problem, dot).loops
-    return 1 - prod(rounded.values()) * dot.steps / prod(problem.loops.values())
 
 
 def _widened(x: Operand, dot: Dot) -> Operand:

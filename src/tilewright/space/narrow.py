@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tilewright.space.best import best
 from tilewright.space.context import Context
+from tilewright.space.costs import Costs
 from tilewright.space.rule import Rule
 from tilewright.space.sketch import Sketch
 
@@ -38,11 +40,12 @@ class PlainTiles:
 
 @dataclass(frozen=True, slots=True)
 class OneMapping:
-    """Only sketches with the mapping of the schedule a kernel has without tuning (of the first one where no rule prefers any)."""
+    """Only sketches with the mapping of the schedule a kernel has without tuning (of the first one where no rule finds any likely)."""
 
     rules: tuple[Rule, ...]
 
     def __call__(self, context: Context) -> Iterator[Sketch]:
         sketches = [s for r in self.rules for s in r(context)]
-        chosen = next((s for s in sketches if s.preferred is not None), sketches[0] if sketches else None)
-        yield from (s for s in sketches if chosen is not None and s.mapping == chosen.mapping)
+        found = best(sketches, Costs(sketches, context.machine, context.threads))
+        mapping = sketches[found.sketch if found else 0].mapping if sketches else ""
+        yield from (s for s in sketches if s.mapping == mapping)

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
+import numpy as np
+
+from tilewright.cost.contraction import best
 from tilewright.cost.core import VectorCore
 from tilewright.ir import stmt as st
 from tilewright.schedule.schedule import Schedule
@@ -33,38 +37,31 @@ COMBINE = 4.0
 class Form:
     """A kernel with some of its reductions in parts.
 
-    ``label`` names them ("" for none); ``reductions`` are those for which there is something to decide, ``preferred``
-    says that it is the form for a kernel that is not tuned.
+    ``label`` names them ("" for none); ``reductions`` are those for which there is something to decide.
     """
 
     context: Context
     label: str
     reductions: tuple[Stage, ...]
-    preferred: bool
 
 
 def forms(context: Context) -> Iterator[Form]:
-    """The kernel as it is and with its reductions in parts, the preferred form first."""
-    reductions = tuple(s for s in context.stages if s.is_reduction)
+    """The kernel as it is, and with its reductions in parts where the loops around do not keep all threads busy."""
+    yield Form(context, "", tuple(s for s in context.stages if s.is_reduction))
     if context.threads == 1:
-        yield Form(context, "", reductions, True)
         return
-    uneven = [u for s in reductions if (u := _uneven(context, s)) is not None]
+    uneven = [u for s in context.stages if s.is_reduction and (u := _uneven(context, s)) is not None]
     # Where all of them gain they are cut together: a kernel of one row has its maximum and its sum in parts.
     paying = [u for u in uneven if u.busiest > u.whole / context.threads + u.combined]
     chosen = [u.stage for u in paying or uneven]
-    made = [f for each in EACH if chosen and (f := _form(context, chosen, each * context.threads)) is not None]
-    if made and paying and _busiest(made[0]) + sum(u.combined for u in paying) < sum(u.busiest for u in paying):
-        yield replace(made.pop(0), preferred=True)
-        yield Form(context, "", reductions, False)
-    else:
-        yield Form(context, "", reductions, True)
-    yield from made
+    for each in EACH if chosen else ():
+        if (made := _form(context, chosen, each * context.threads)) is not None:
+            yield made
 
 
 @dataclass(frozen=True, slots=True)
 class _Uneven:
-    """A reduction whose loops around do not divide well: cycles on one core, of the busiest thread, and to combine parts."""
+    """A reduction whose loops around do not divide well: cycles at least on one core, of the busiest thread, and to combine parts."""
 
     stage: Stage
     whole: float
@@ -74,34 +71,35 @@ class _Uneven:
 
 def _uneven(context: Context, s: Stage) -> _Uneven | None:
     """None where the loops around keep all threads busy, or the reduction is short."""
-    threads = context.threads
+    threads, core = context.threads, context.core(s)
     if _loop(s, threads) is None:
         return None
-    choice, cycles = _cheapest(context, s, threads)
-    whole = _cheapest(context, s, 1)[1]
-    chunks = contraction.chunks(s, choice) if choice else _rows(s, threads)
-    busiest = cycles * -(-chunks // threads) / chunks
+    chunks = _rows(s, threads)
+    whole = rows.cycles(s, core)
+    busiest, divided = whole * _share(chunks, 1, threads), chunks > 1
+    problem = contraction.problem_of(s, context.constants, context.dividing)
+    tiles = best(problem, core) if problem.spatial else None
+    if tiles is not None and len(tiles):
+        share = np.ones(len(tiles))
+        for n, loop in enumerate(problem.spatial):
+            each = np.where(tiles.vector == n, tiles.vectors * core.lanes, np.where(tiles.row == n, tiles.rows, 1))
+            share = np.minimum(share, _share(problem.loops[loop], each, threads))
+        at = int(np.argmin(tiles.cycles * share))
+        whole = min(whole, float(tiles.cycles.min()))
+        if tiles.cycles[at] * share[at] < busiest:
+            busiest, divided = float(tiles.cycles[at] * share[at]), bool(share[at] < 1)
     if busiest * threads < whole * UNBALANCED or whole == float("inf"):
         return None
     results = prod(s.loops[n] for n in s.spatial)
-    combined = results * threads / context.core(s).lanes * COMBINE + (contraction.PARALLEL_CYCLES if chunks == 1 else 0.0)
+    combined = results * threads / core.lanes * COMBINE + (0.0 if divided else contraction.PARALLEL_CYCLES)
     return _Uneven(s, whole, busiest, combined)
 
 
-def _cheapest(context: Context, s: Stage, threads: int) -> tuple[contraction.Tiling | None, float]:
-    """The tiling of ``s`` for so many threads (None: done by rows) and its cycles on one core, all parts together."""
-    core = context.core(s)
-    choice, along = contraction.choose(s, core, threads, context.constants, context.dividing), rows.cycles(s, core)
-    return (None, along) if choice is None or along < choice.cycles else (choice, choice.cycles)
-
-
-def _busiest(form: Form) -> float:
-    """Cycles of each thread for the reductions of a form: parts are as many as threads, or a multiple.
-
-    In parts a reduction may cost more than whole: an operand that is cut along it is not laid out in panels.
-    """
-    threads = form.context.threads
-    return sum(_cheapest(form.context, s, threads)[1] for s in form.reductions) / threads
+def _share(extent: int, each: Any, threads: int) -> Any:
+    """Part of the work of the busiest thread when ``extent`` iterations are divided in chunks of ``each``."""
+    each = np.minimum(each, extent)
+    whole = extent // each
+    return (-(-whole // threads) * each + (extent - whole * each) / threads) / extent
 
 
 def _rows(s: Stage, threads: int) -> int:
@@ -139,7 +137,7 @@ def _form(context: Context, chosen: list[Stage], parts: int) -> Form | None:
         labels.append(f"{s.output.name} in {parts} parts of {loop}")
     made = replace(context, base=sch, stages=tuple(stages(sch.kernel)), dividing=frozenset(dividing))
     undecided = tuple(s for s in made.stages if s.is_reduction and not s.is_scheduled and s.name not in done)
-    return Form(made, "; ".join(labels), undecided, False)
+    return Form(made, "; ".join(labels), undecided)
 
 
 def cut(sch: Schedule, s: Stage, loop: str, parts: int, core: VectorCore) -> list[str]:

@@ -12,13 +12,12 @@ class Decision:
     """What was chosen for one reduction of the program.
 
     ``mapping`` is the instruction and which loops ride on its axes ("" where plain loops do),
-    ``tile`` the register tile, ``cycles`` the estimate for one core.
+    ``tile`` the register tile.
     """
 
     output: str
     mapping: str
     tile: str
-    cycles: float
 
     def __str__(self) -> str:
         return f"{self.output}: {', '.join(t for t in (self.mapping, self.tile) if t)}"
@@ -26,8 +25,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A schedule, the decisions behind it, and which of them a primitive refused (those stages run as written)."""
+    """A schedule, the decisions behind it, and which of them a primitive refused (those stages run as written).
+
+    ``seconds`` is what the kernel is estimated at, where somebody asked.
+    """
 
     schedule: Schedule
     decisions: tuple[Decision, ...] = ()
     refused: tuple[str, ...] = ()
+    seconds: float | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from tilewright.ir.expr import Expr
 from tilewright.ir.stmt import Kernel
@@ -20,9 +22,11 @@ class Sketch:
     ``constraints`` are bool expressions over the knobs; a point is valid when all hold. ``source`` is the
     symbolic :attr:`program`, or a function that makes it when it is first asked for. ``steps`` applies the
     schedule for given knob values through primitives; ``plan`` does the same and says what was decided.
-    ``preferred`` are the values for a kernel that is not tuned, where the rule knows them. ``mapping`` says which loops ride on
-    the hardware's axes, ``extras`` what the structure adds to plain tiles (copies of operands, blocks of a reduction): they
-    tell apart what :mod:`tilewright.space.narrow` leaves out.
+    The default of a space is looked for among the ``likely`` points: for each reduction (in turn, the best so far elsewhere)
+    arrays of values of its knobs, one entry a point (None: nowhere). A rule that knows no more than one says its
+    values, ``preferred``. No point is estimated at less than ``bound`` cycles; ``parts`` names the form of the kernel and what
+    is done with each reduction. ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
+    (copies of operands, blocks of a reduction): they tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
 
     name: str
@@ -34,6 +38,9 @@ class Sketch:
     preferred: Mapping[str, int] | None = None
     mapping: str = ""
     extras: tuple[str, ...] = ()
+    likely: Callable[[], Sequence[Mapping[str, np.ndarray]] | None] | None = None
+    bound: float = 0.0
+    parts: tuple[str, ...] = ()
 
     @cached_property
     def program(self) -> Kernel:

@@ -19,6 +19,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.space import moves, rule
+from tilewright.space.best import best
 from tilewright.space.context import Context
 from tilewright.space.costs import Costs
 from tilewright.space.diagram import Diagram
@@ -26,7 +27,7 @@ from tilewright.space.plan import Plan
 from tilewright.space.sketch import Sketch
 from tilewright.util.errors import SpaceError
 
-#: Points among which a default is looked for where no rule prefers one.
+#: Points among which a default is looked for where no rule finds any likely.
 DRAWN = 1024
 #: int64 [n, 1 + most knobs of a sketch]: the sketch's number, then values of its knobs in order, then zeros.
 Points = np.ndarray
@@ -193,13 +194,12 @@ class Space:
     def default(self) -> np.ndarray:
         """The point for a kernel that is not tuned: int64 [columns].
 
-        Rules that have an estimate of their own say which points they find best; of several, and of a sample where
-        there are none, it is the best by :meth:`estimate`.
+        The best by :meth:`estimate` of those that the sketches find likely (:mod:`tilewright.space.best`), or of a sample where none does.
         """
-        found = [moves.nearest(self, n, s.preferred) for n, s in enumerate(self.sketches) if s.preferred is not None]
-        if len(found) == 1:
-            return found[0]
-        points = np.stack(found) if found else self.sample(DRAWN, np.random.default_rng(0))
+        found = best(self.sketches, self.costs)
+        if found is not None:
+            return moves.nearest(self, found.sketch, found.values)
+        points = self.sample(DRAWN, np.random.default_rng(0))
         return points[int(np.argmin(self.estimate(points)))]
 
     # --- one point --------------------------------------------------------------------------

@@ -29,6 +29,8 @@ MOST_VECTORS = 8
 SHALLOWEST = 32
 #: Steps of a block of the reduction that run in one go where no loop is the row of a tile.
 STREAMED = (1, 2, 4, 8, 16)
+#: Iterations for each thread from which on it does not matter that they do not divide.
+ENOUGH = 4
 #: Values of "steps of the innermost reduction loop in one go".
 UNROLLS = (1, 2, 4)
 
@@ -250,42 +252,8 @@ def leading(stage: Stage, vector: str, rows: tuple[str, ...], threads: int, core
         return [None]
     reads = stage.reads()
     shared = [n for n in stage.spatial if n not in (*rows, vector) and stage.loops[n] >= threads and all(a.moved_by(n) for a in reads)]
-    if shared:
+    if shared and (stage.loops[shared[0]] % threads == 0 or stage.loops[shared[0]] >= ENOUGH * threads):
         return [shared[0]]
     units = {vector: core.lanes}
     wide = [n for n in stage.spatial if stage.loops[n] // units.get(n, 1) >= threads]
-    return list(wide) or [None]
-
-
-def stream_values(space: TilingSpace, width: int, steps: int, blocks: int) -> dict[str, int]:
-    """Knob values for a stream of ``steps`` rows in tiles of ``width``, the vector loop in ``blocks``."""
-    assert space.depth is not None and space.structure.depth is not None  # a stream has both
-    vector = space.structure.vector
-    values = {space.size[vector].name: width, space.blocks[vector].name: blocks}
-    return {**values, space.depth.name: -(-space.stage.loops[space.structure.depth] // steps)}
-
-
-def tile_values(space: TilingSpace, width: int, rows: int, order: tuple[str, ...]) -> dict[str, int]:
-    """Knob values for a tile of ``width`` by ``rows`` whose loops run in ``order``, outermost first, without further blocking."""
-    structure = space.structure
-    size = {structure.vector: width, **dict.fromkeys(structure.rows, 1)}
-    if structure.rows:
-        size[structure.rows[-1]] = rows
-    values = {space.size[n].name: s for n, s in size.items()}
-    position = {n: order.index(n) if n in order else len(order) for n in structure.tiled}
-    first = min((order.index(n) for n in order if n not in structure.tiled and position[structure.vector] > order.index(n)), default=None)
-    for n in structure.tiled:
-        tiles = -(-space.stage.loops[n] // size[n])
-        if n == structure.vector:
-            # A panel is finished before the next one unless loops that do not move it come first.
-            alone = all(position[n] < position[r] for r in structure.rows) and (first is None or _shared(space, order[first]))
-        else:
-            alone = position[n] < position[structure.vector]
-        values[space.blocks[n].name] = tiles if alone else 1
-    if space.unroll:
-        values[space.unroll.name] = 1
-    return values
-
-
-def _shared(space: TilingSpace, loop: str) -> bool:
-    return all(a.moved_by(loop) for a in space.stage.reads())
+    return list(dict.fromkeys([*shared[:1], *wide])) or [None]

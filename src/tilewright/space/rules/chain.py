@@ -14,6 +14,7 @@ from itertools import islice, product
 
 from tilewright.cost import contraction as cost
 from tilewright.cost.core import VectorCore
+from tilewright.cost.step import SHUFFLED_STRIDE
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr, compare
@@ -142,15 +143,14 @@ def _choice(stage: Stage, row: str, batch: set[str], core: VectorCore, constants
 def _placements(context: Context, stage: Stage, name: str, choice: _Choice) -> list[tuple[str, str]]:
     """How an operand may come into vector order, the likelier first."""
     a = next(a for a in stage.reads() if a.buffer.name == name)
-    tiling = contraction.Tiling(choice.vector, None, choice.width, choice.rows, (), None, 0.0)
-    if contraction.panel_layout(a, stage, tiling) is None:
+    if contraction.panel_layout(a, stage, choice.vector, choice.width) is None:
         return [(name, "as it is")]
     if name in context.constants:
         return [(name, "ahead")]
     apart = abs(a.stride(choice.vector) or cost.IRREGULAR)
     if apart == 1:
         return [(name, "as it is"), (name, "copy")]
-    return [(name, "copy"), (name, "as it is")] if apart <= cost.SHUFFLED_STRIDE else [(name, "copy")]
+    return [(name, "copy"), (name, "as it is")] if apart <= SHUFFLED_STRIDE else [(name, "copy")]
 
 
 # --- sketches -----------------------------------------------------------------------------
@@ -253,5 +253,5 @@ def _plan(blocks: Blocks, values: Mapping[str, int]) -> Plan:
     decisions = []
     for x in blocks.links:
         size = f"{x.row}:{values[x.rows.name]} x {x.vector}:{values[x.width.name]} {at}"
-        decisions.append(Decision(x.stage.output.name, "", size, 0.0))
+        decisions.append(Decision(x.stage.output.name, "", size))
     return Plan(done.sch, tuple(decisions), (*blocks.context.refused, *done.refused))

@@ -15,8 +15,10 @@ from math import prod
 
 import numpy as np
 
-from tilewright.cost import contraction as estimate
+from tilewright.cost.contraction import IRREGULAR, Contraction, least, moving_cycles
+from tilewright.cost.contraction import best as best_tiles
 from tilewright.cost.core import VectorCore
+from tilewright.cost.step import SHUFFLED_STRIDE
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
@@ -24,8 +26,9 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt
 from tilewright.space import nests
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
-from tilewright.space.dot import Dot, dots, grouped, remainder, widened
+from tilewright.space.dot import Dot, dots, grouped, widened
 from tilewright.space.knob import Knob
+from tilewright.space.likely import likely
 from tilewright.space.parts import Form, forms
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
@@ -35,10 +38,10 @@ from tilewright.space.rules.dots import recentred
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
-from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, stream_values, structures, tile_values, tiling_space, value_of
+from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, structures, tiling_space, value_of
 
 #: Structures whose best tile is estimated slower than the best of all by this factor are left out.
-HOPELESS = 3.0
+HOPELESS = 2.0
 #: Tiles (pairs of a vector loop and row loops) and sketches of a kernel at most.
 MOST_TILES, MOST_SKETCHES = 6, 48
 #: Rows shorter than this get a second row loop in the tile.
@@ -51,16 +54,16 @@ SIDE_BY_SIDE = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One way to do one reduction; ``cycles`` is what its best point is roughly estimated at.
+    """One way to do one reduction; no point of it is estimated at less than ``cycles``.
 
-    ``tiling`` is None for a reduction done by rows. ``preferred`` are knob values if this is the option for a
-    kernel that is not tuned. ``first`` says it is the best of its way to do the arithmetic: it stays where there are too many.
+    ``tiling`` is None for a reduction done by rows. ``likely`` are the numbers among which a default is looked for. ``first``
+    says it is the first of its way to do the arithmetic: it stays where there are too many.
     """
 
     stage: Stage
     tiling: TilingSpace | None
     cycles: float
-    preferred: Mapping[str, int] | None = None
+    likely: Callable[[], Mapping[str, np.ndarray] | None] | None = None
     first: bool = False
 
     @property
@@ -81,20 +84,25 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
     """Every combination of the options of the kernel's reductions, most promising first."""
     if context.machine.vector_bits == 0:
         return
-    kernels = [("", context), *recentred(context)]
-    found = [(label, f, _chosen(f)) for label, kernel in kernels for f in forms(kernel)]
-    wanted = min((x for x in found if x[1].preferred), key=lambda x: sum(o.cycles for o in x[2][0]))
-    for label, form, combinations in sorted(found, key=lambda x: x is not wanted):
-        for chosen in combinations:
-            made = _sketch(form.context, chosen)
-            name = "; ".join(t for t in (label, form.label, made.name) if t)
-            yield replace(made, name=name, preferred=made.preferred if form is wanted[1] else None)
+    for label, kernel in [("", context), *recentred(context)]:
+        for form in forms(kernel):
+            for chosen in _chosen(form):
+                made = _sketch(form.context, chosen)
+                form_of = "; ".join(t for t in (label, form.label) if t)
+                yield replace(made, name="; ".join(t for t in (form_of, made.name) if t), parts=(form_of, *made.parts))
 
 
 def _chosen(form: Form) -> list[tuple[Option, ...]]:
     """An option for each reduction there is something to decide for, in every combination that is kept."""
     options = [list(_options(form.context, s, p)) for s, p in zip(form.reductions, _prefixes(form.reductions), strict=True)]
-    return _combinations([o for o in options if o])
+    found = _combinations([o for o in options if o])
+    return [c for c in found if _compatible(c)] or found[:1]
+
+
+def _compatible(chosen: tuple[Option, ...]) -> bool:
+    """Whether no operand is brought into the order of one reduction while another one wants it in its own."""
+    packed = [name for o in chosen if o.tiling for name, _ in o.tiling.structure.packing]
+    return len(packed) == len(set(packed))
 
 
 def _prefixes(reductions: Sequence[Stage]) -> list[str]:
@@ -106,96 +114,93 @@ def _prefixes(reductions: Sequence[Stage]) -> list[str]:
 
 def _combinations(options: list[list[Option]]) -> list[tuple[Option, ...]]:
     """All combinations; where there are too many, costly reductions keep more of their options than cheap ones."""
-    options = [sorted(o, key=lambda x: (x.preferred is None, not x.first, x.cycles)) for o in options]
+    options = [sorted(o, key=lambda x: (not x.first, x.cycles)) for o in options]
     while prod(map(len, options)) > MOST_SKETCHES:
         weight = [o[0].cycles / len(o) if len(o) > 1 else float("inf") for o in options]
         options[int(np.argmin(weight))].pop()
-    return sorted(product(*options), key=lambda c: (sum(o.preferred is None for o in c), sum(o.cycles for o in c)))
+    return sorted(product(*options), key=lambda c: sum(o.cycles for o in c))
 
 
 def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     core = context.core(stage)
-    along = rows.cycles(stage, core)
-    plain = _plain(context, stage, core, along)
+    along = rows.cycles(stage, core) / context.threads
     usable = [] if context.dividing else dots(context.base.kernel, context.machine, stage)
-    every = [plain, *(g for d in usable if (g := _grouped(context, stage, d, plain)))]
-    least = min([along, *(c for way in every for _, c in way.structures)], default=float("inf"))
-    best = min(every, key=lambda way: way.cycles)
+    ways = [_plain(context, stage, core), *(g for d in usable if (g := _grouped(context, stage, d, core)))]
+    least = min([along, *(c for way in ways for _, c in way.structures)], default=float("inf"))
     if along <= HOPELESS * least:
-        yield Option(stage, None, along, {} if along < best.cycles else None)
-    for way in every:
-        preferred = way if way is best and best.cycles <= along else None
-        kept = [(s, c) for s, c in way.structures if c <= HOPELESS * least or (s == way.wanted and len(every) > 1)]
-        for structure, cycles in kept:
-            yield _tiled(stage, structure, way, prefix, cycles, preferred)
+        yield Option(stage, None, along, first=True)
+    for way in ways:
+        for n, (structure, cycles) in enumerate(way.structures):
+            if cycles <= HOPELESS * least or (n == 0 and len(ways) > 1):
+                yield _tiled(context, stage, structure, way, prefix, cycles, n == 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the multiply-adds of a reduction are done: tiles with their estimates on ``core``, and the one estimated best.
+    """How the multiply-adds of a reduction are done: structures with the least cycles they may take, best first.
 
-    ``wanted`` is the structure of ``choice``, ``cycles`` what that is estimated at.
+    ``problem`` is what a tile does of it on ``core``.
     """
 
     core: VectorCore
+    problem: Contraction
     structures: list[tuple[Structure, float]]
-    choice: contraction.Tiling | None
-    wanted: Structure | None
-    cycles: float
 
 
-def _tiled(stage: Stage, structure: Structure, way: Way, prefix: str, cycles: float, preferred: Way | None) -> Option:
+def _tiled(context: Context, stage: Stage, structure: Structure, way: Way, prefix: str, cycles: float, first: bool) -> Option:
     order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
     space = tiling_space(stage, structure, way.core, prefix, order[-1] if order else None)
-    choice = way.choice if preferred is way and structure == way.wanted else None
-    values = _values(space, choice) if choice and structure == way.wanted else None
-    return Option(stage, space, cycles, values, structure == way.wanted)
+    return Option(stage, space, cycles, partial(likely, space, way.problem, way.core, context.threads), first)
 
 
-def _plain(context: Context, stage: Stage, core: VectorCore, along: float) -> Way:
-    """Multiply-adds of single elements, where ``along`` is what going along memory costs."""
+def _plain(context: Context, stage: Stage, core: VectorCore) -> Way:
+    """Multiply-adds of single elements."""
     problem = contraction.problem_of(stage, context.constants, context.dividing)
-    parts = prod(stage.loops[n] for n in context.dividing & stage.loops.keys())
-    tiles = [(t, c * parts) for t, c in _tiles(problem, stage, core)]
-    choice = contraction.choose(stage, core, context.threads, context.constants, context.dividing)
-    packings = {t[0]: _packings(context, stage, t[0]) for t, _ in tiles}
-    wanted = _structure(context, stage, choice) if choice and choice.cycles <= along else None
-    listed = _structures(context, stage, tiles, packings, core)
-    if choice and wanted and all(s != wanted for s, _ in listed):
-        listed.insert(0, (wanted, choice.cycles))
-    return Way(core, listed, choice, wanted, choice.cycles if choice else float("inf"))
+    tiles = _tiles(problem, stage, core)
+    packings = {vector: _packings(context, stage, vector) for vector, _ in tiles}
+    return Way(core, problem, _structures(context, stage, problem, core, tiles, packings))
 
 
 def _structures(
     context: Context,
     stage: Stage,
-    tiles: list[tuple[tuple[str, tuple[str, ...]], float]],
-    packings: Mapping[str, list[tuple[tuple[str, str], ...]]],
+    problem: Contraction,
     core: VectorCore,
+    tiles: list[tuple[str, tuple[str, ...]]],
+    packings: Mapping[str, list[tuple[tuple[str, str], ...]]],
 ) -> list[tuple[Structure, float]]:
-    listed = [(s, c) for t, c in tiles for s in structures(stage, [t], packings, context.threads, core)]
-    return listed + [(d, c) for s, c in listed if s.tiled == listed[0][0].tiled and (d := _deep(stage, s)) is not None]
+    """Structures of ``tiles`` with the cycles of the busiest thread at least; of equals the simplest first."""
+    listed = [s for t in tiles for s in structures(stage, [t], packings, context.threads, core)]
+    listed += [d for s in listed if s.tiled == listed[0].tiled and (d := _deep(stage, s)) is not None]
+    parts = prod(stage.loops[n] for n in context.dividing & stage.loops.keys())
+    bounded = [(s, _least(problem, core, s) * parts * _share(stage, s, context.threads)) for s in listed]
+    return sorted(bounded, key=lambda x: (x[1], len(x[0].extras)))
 
 
-def _grouped(context: Context, stage: Stage, dot: Dot, plain: Way) -> Way | None:
+def _least(problem: Contraction, core: VectorCore, s: Structure) -> float:
+    """Cycles of a structure at least: its tiles, and bringing operands into vector order."""
+    copied = frozenset(name for name, how in s.packing if how != "ahead")
+    moved = moving_cycles(problem, core, s.vector, copied if s.dot is None else frozenset())
+    return least(problem, core, s.vector, s.rows, frozenset(name for name, _ in s.packing), not s.streamed) + moved
+
+
+def _share(stage: Stage, s: Structure, threads: int) -> float:
+    """Part of the work of the busiest thread at least."""
+    if not s.parallel:
+        return 1.0
+    trips = stage.loops[s.lead] if s.lead and s.lead not in s.tiled else threads
+    return -(-trips // threads) / trips
+
+
+def _grouped(context: Context, stage: Stage, dot: Dot, plain: VectorCore) -> Way | None:
     """Groups of steps in each lane; None where an operand cannot be brought into groups."""
     packings = [tuple(p for p in c if p[1] != "as it is") for c in product(*_group_placements(context, stage, dot))]
-    whole = contraction.problem_of(stage, context.constants)
-    problem, core = widened(whole, dot), dot.core(plain.core)
-    choice = contraction.tiling_of(problem, core, context.threads, dot.vector)
-    if not packings or choice is None:
+    problem, core = widened(contraction.problem_of(stage, context.constants), dot), dot.core(plain)
+    tiles = _tiles(problem, stage, core, dot.vector)
+    if not packings or not tiles:
         return None
-    rest = remainder(whole, dot)
-    more = (rest * plain.cycles if rest else 0.0) + _regrouping(whole, packings[0], dot, core)
-    tiles = [(t, c + more) for t, c in _tiles(problem, stage, core, dot.vector)]
-    listed = _structures(context, stage, tiles, {dot.vector: packings}, core)
-    threads = context.threads > 1 and choice.parallel is not None
-    rows = (choice.row,) if choice.row else ()
-    wanted = Structure(dot.vector, rows, packings[0], choice.parallel if threads else None, threads, dot=dot)
-    listed = [(replace(s, dot=dot), c) for s, c in listed]
-    if all(s != wanted for s, _ in listed):
-        listed.insert(0, (wanted, choice.cycles + more))
-    return Way(core, listed, choice, wanted, choice.cycles + more)
+    listed = _structures(context, stage, problem, core, tiles, {dot.vector: packings})
+    return Way(core, problem, [(replace(s, dot=dot), c) for s, c in listed])
 
 
 def _group_placements(context: Context, stage: Stage, dot: Dot) -> list[list[tuple[str, str]]]:
@@ -213,43 +218,15 @@ def _group_placements(context: Context, stage: Stage, dot: Dot) -> list[list[tup
     return out
 
 
-def _regrouping(problem: estimate.Contraction, packing: tuple[tuple[str, str], ...], dot: Dot, core: VectorCore) -> float:
-    """Cycles to lay out the operand without lanes in groups of steps."""
-    moved = {name for name, how in packing if how == "copy"}
-    return sum(x.elements for x in problem.inputs if x.name == dot.narrow and x.name in moved) / core.scalar_moves_per_cycle
-
-
-def _values(space: TilingSpace, choice: contraction.Tiling) -> dict[str, int]:
-    """The numbers of the estimate's choice."""
-    if choice.stream:
-        return stream_values(space, choice.width, choice.stream.steps, choice.stream.blocks)
-    return tile_values(space, choice.width, choice.rows, choice.outer)
-
-
 def _deep(stage: Stage, structure: Structure) -> Structure | None:
-    """The structure with its reduction in blocks, where that is long: what a block reads then stays in a nearer cache."""
+    """The structure with its reduction in blocks: long ones, so that what a block reads stays in a nearer cache, or a stream of rows."""
     order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
-    long = prod(stage.loops[n] for n in order) >= LONG_REDUCTION and stage.loops[order[0]] >= 2 * SHALLOWEST
     inside = prod(stage.loops[n] for n in order[1:])
-    fits = len(structure.rows) == 1 or (not structure.rows and not structure.packing and inside <= contraction.SIDE_BY_SIDE)
-    return replace(structure, depth=order[0]) if long and fits else None
-
-
-def _structure(context: Context, stage: Stage, choice: contraction.Tiling) -> Structure:
-    """The structure that the estimate's choice has."""
-    packing = []
-    for a in stage.reads():
-        if a.moved_by(choice.vector) and contraction.panel_layout(a, stage, choice) is not None:
-            if a.buffer.name in context.constants:
-                packing.append((a.buffer.name, "ahead"))
-            elif contraction.wants_packing(a, stage, choice):
-                packing.append((a.buffer.name, "copy"))
-    threads = context.threads > 1 and choice.parallel is not None
-    rows = (choice.row,) if choice.row else ()
-    lead = choice.parallel if threads else None
-    if choice.stream:
-        return Structure(choice.vector, (), (), lead, threads, choice.stream.loop)
-    return Structure(choice.vector, rows, tuple(dict.fromkeys(packing)), lead, threads)
+    if not structure.rows and not structure.packing:
+        fits = inside <= contraction.SIDE_BY_SIDE and stage.loops[order[0]] * inside >= 2 * contraction.SIDE_BY_SIDE
+    else:
+        fits = len(structure.rows) == 1 and stage.loops[order[0]] * inside >= LONG_REDUCTION and stage.loops[order[0]] >= 2 * SHALLOWEST
+    return replace(structure, depth=order[0]) if fits else None
 
 
 def _along(stage: Stage) -> str:
@@ -262,28 +239,27 @@ def _last_vector_operand(stage: Stage, vector: str) -> str:
     return moved[-1] if moved else ""
 
 
-def _tiles(
-    problem: estimate.Contraction, stage: Stage, core: VectorCore, lanes: str | None = None
-) -> list[tuple[tuple[str, tuple[str, ...]], float]]:
-    """Pairs of a vector loop (``lanes`` if one is named) and the row loops of a tile, with the estimate of the best sizes."""
+def _tiles(problem: Contraction, stage: Stage, core: VectorCore, lanes: str | None = None) -> list[tuple[str, tuple[str, ...]]]:
+    """Pairs of a vector loop (``lanes`` if one is named) and the row loops of a tile, those that may be fastest first."""
     if not problem.spatial:
         return []
-    ranked = estimate.best(problem, core)
+    ranked = best_tiles(problem, core)
     if lanes is not None:
         ranked = ranked.where(ranked.vector == problem.spatial.index(lanes))
-    found: dict[tuple[str, tuple[str, ...]], float] = {}
-    for v, r, cycles in zip(ranked.vector, ranked.row, ranked.cycles, strict=True):
-        loops = (problem.spatial[int(v)], (problem.spatial[int(r)],) if r >= 0 else ())
-        found.setdefault(loops, float(cycles))
-    best = sorted(found.items(), key=lambda x: x[1])[:MOST_TILES]
-    second = [((v, (o, *r)), c) for (v, r), c in best if r and stage.loops[r[0]] <= FEW_ROWS for o in _beside(stage, v, r[0])]
+    loops: list[tuple[str, tuple[str, ...]]] = [
+        (problem.spatial[v], (problem.spatial[r],) if r >= 0 else ()) for v, r in zip(ranked.vector, ranked.row, strict=True)
+    ]
+    best = list(dict.fromkeys(loops))[:MOST_TILES]
+    second: list[tuple[str, tuple[str, ...]]] = [
+        (v, (o, *r)) for v, r in best if r and stage.loops[r[0]] <= FEW_ROWS for o in _beside(stage, problem, v, r[0])
+    ]
     return best + second[:MOST_TILES]
 
 
-def _beside(stage: Stage, vector: str, row: str) -> list[str]:
+def _beside(stage: Stage, problem: Contraction, vector: str, row: str) -> list[str]:
     """The loop next to ``row`` in the result, as a second row loop."""
     own = abs(stage.target().stride(row) or 0)
-    others = [n for n in stage.spatial if n not in (vector, row) and stage.loops[n] > 1]
+    others = [n for n in problem.spatial if n not in (vector, row) and problem.loops[n] > 1]
     return sorted(others, key=lambda n: abs(abs(stage.target().stride(n) or 0) - own))[:1]
 
 
@@ -303,7 +279,7 @@ def _placements(context: Context, a: Access, stage: Stage, vector: str) -> list[
         return [(name, "ahead")]
     written = any(name in st.written_buffers(s.root) for s in context.stages if s.root is stage.root)
     how = [] if written else ["copy", "panel"]
-    if abs(a.stride(vector) or estimate.IRREGULAR) <= estimate.SHUFFLED_STRIDE or not how:
+    if abs(a.stride(vector) or IRREGULAR) <= SHUFFLED_STRIDE or not how:
         how.append("as it is")
     return [(name, h) for h in how]
 
@@ -322,11 +298,31 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     applied = partial(_applied, context, options, partials, vectors)
     plan = partial(_plan, context, options, applied)
     program = partial(_program, context, options, partials, vectors, tuple(knobs))
-    preferred: dict[str, int] | None = {"partials": rows.PARTIALS, "vectors": 4}
+    return Sketch(
+        name,
+        tuple(knobs),
+        constraints,
+        program,
+        lambda values: applied(values).sch,
+        plan,
+        None,
+        "; ".join(o.mapping for o in options),
+        tuple(e for t in tiled for e in t.structure.extras),
+        partial(_likely, options, {k.name: {"partials": rows.PARTIALS, "vectors": 4}[k.name] for k in (partials, vectors) if k in knobs}),
+        sum(o.cycles for o in options),
+        tuple(o.name for o in options),
+    )
+
+
+def _likely(options: tuple[Option, ...], others: Mapping[str, int]) -> list[Mapping[str, np.ndarray]] | None:
+    """Where a default is looked for: knobs of each tiling, the ``others`` at the values that are always good. None: nowhere."""
+    found: list[Mapping[str, np.ndarray]] = [{n: np.array([v]) for n, v in others.items()}] if others else []
     for o in options:
-        preferred = {**preferred, **o.preferred} if preferred is not None and o.preferred is not None else None
-    mapping, extras = "; ".join(o.mapping for o in options), tuple(e for t in tiled for e in t.structure.extras)
-    return Sketch(name, tuple(knobs), constraints, program, lambda values: applied(values).sch, plan, preferred, mapping, extras)
+        values = o.likely() if o.likely else {}
+        if values is None:
+            return None
+        found += [values] if values else []
+    return found
 
 
 def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
@@ -363,13 +359,13 @@ def _decision(context: Context, option: Option, values: Mapping[str, int]) -> De
     """What people are told about one reduction."""
     name, tiling = option.stage.output.name, option.tiling
     if tiling is None:
-        return Decision(name, "", f"lanes along {_along(option.stage)}", option.cycles)
+        return Decision(name, "", f"lanes along {_along(option.stage)}")
     structure = tiling.structure
     row = structure.rows[-1] if structure.rows else None
     on = structure.dot.mapping if structure.dot else ""
     on = on or instructions.vector_mapping(context.base.kernel, context.machine, name, structure.vector, row)
     size = {n: int(ex.evaluate(tiling.size[n].var, values)) for n in structure.tiled}
-    return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()), option.cycles)
+    return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()))
 
 
 def _program(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, knobs: tuple[Knob, ...]) -> Kernel:
