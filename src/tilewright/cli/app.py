@@ -35,7 +35,7 @@ ENTRIES = (
     Entry("tune", "tune:tune", "Search schedules for a network, an operator or a kernel of your own."),
     Entry("bench", "bench:bench", "Time a network or an operator against ONNX Runtime and PyTorch."),
     Entry("build", "build:build", "Write a kernel or a network's kernels as object files, assembly, LLVM IR or C headers."),
-    Entry("opt", "opt:opt", "Print a kernel at each level of its lowering, down to the machine's instructions, C or MLIR."),
+    Entry("opt", "opt:opt", "Print a program at each level of its lowering, down to instruction words, C or MLIR."),
     Entry("map", "map:map_command", "List the mappings of an operator onto an instruction, least padded work first."),
     Entry("explain", "explain:explain", "Explain a schedule: what was done to a kernel, or why a step or mapping is refused."),
     Entry("codesign", "codesign:codesign", "Search a machine and the mappings of a network on it together."),

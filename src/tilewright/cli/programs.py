@@ -9,25 +9,26 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import typer
 
 from tilewright.ir.stmt import Kernel
-from tilewright.mapping.operators import FLOAT, build_operator
+from tilewright.mapping.operators import FLOAT, Types, build_operator
 from tilewright.schedule.schedule import Schedule
 from tilewright.util.errors import LanguageError, TilewrightError
 
 
-def load_program(text: str, extents: Mapping[str, int] | None = None) -> Kernel | Schedule:
+def load_program(text: str, extents: Mapping[str, int] | None = None, types: Types = FLOAT) -> Kernel | Schedule:
     """The Kernel or Schedule that ``FILE.py:name`` defines (``FILE.py`` if it defines one), or an operator's kernel.
 
-    ``extents`` are for operators. LanguageError when the file cannot be read or has no such
+    ``extents`` and element ``types`` are for operators. LanguageError when the file cannot be read or has no such
     program; MappingError for an unknown operator.
     """
     path, _, name = text.partition(".py:")
     if text.endswith(".py") or name:
-        return _from_file(Path(path + ".py" if name else text), name)
-    return build_operator(text.lower(), FLOAT, **(extents or {}))
+        return load_definition(Path(path + ".py" if name else text), name, (Kernel, Schedule))
+    return build_operator(text.lower(), types, **(extents or {}))
 
 
 def kernel_of(program: Kernel | Schedule) -> Kernel:
@@ -42,10 +43,11 @@ def extents_of(text: str) -> dict[str, int]:
     return integers([part.strip() for part in text.split(",") if part.strip()], "--shape")
 
 
-def _from_file(path: Path, name: str) -> Kernel | Schedule:
+def load_definition(path: Path, name: str, kinds: tuple[type, ...]) -> Any:
+    """What the Python file at ``path`` defines of ``kinds`` under ``name`` (may be empty if it defines one); LanguageError if nothing."""
     if not path.is_file():
         raise LanguageError(f"there is no file {path}", hint="name a Python file that defines a kernel: FILE.py:kernel")
-    found = {k: v for k, v in vars(_imported(path)).items() if isinstance(v, (Kernel, Schedule)) and not k.startswith("_")}
+    found = {k: v for k, v in vars(_imported(path)).items() if isinstance(v, kinds) and not k.startswith("_")}
     if not found:
         raise LanguageError(f"{path} defines no kernel", hint="decorate a function with @tilewright.kernel, or assign a Schedule")
     if not name and len(found) > 1:

@@ -5,6 +5,6 @@ Both are optional: ``pip install 'tilewright[riscv]'``.
 
 from tilewright.sim.riscv.emulator import Outcome, execute
 from tilewright.sim.riscv.testbench import self_checking
-from tilewright.sim.riscv.toolchain import compile_program
+from tilewright.sim.riscv.toolchain import compile_program, listing
 
-__all__ = ["Outcome", "compile_program", "execute", "self_checking"]
+__all__ = ["Outcome", "compile_program", "execute", "listing", "self_checking"]
