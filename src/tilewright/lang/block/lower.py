@@ -265,7 +265,12 @@ class _Lowering:
 
     def local(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Buffer:
         stem = name.split(".")[0]
-        buffer = Buffer(self.fresh(f"{stem}_block" if stem in _WORDS else stem), dtype, tuple(map(ex.idx, shape)))
+        stem = unique = f"{stem}_block" if stem in _WORDS else stem
+        n = 1
+        while unique in self.names:  # acc2, not acc_1: that is what schedules call their copy of acc
+            n += 1
+            unique = f"{stem}{n}"
+        buffer = Buffer(self.fresh(unique), dtype, tuple(map(ex.idx, shape)))
         self.locals[buffer.name] = buffer
         return buffer
 
