@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,17 @@ def test_wrong_usage(options: tuple[str, ...], message: str, tmp_path: Path) -> 
     (tmp_path / "x.py").write_text(BLOCK)
     result = tilewright("opt", *(str(tmp_path / o) if o.startswith("x.py") else o for o in options))
     assert result.exit_code == 2 and message in words(result.output)
+
+
+def test_the_guide_to_the_levels_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its program, its commands, and what it shows of the level that no search influences."""
+    guide = (Path(__file__).parents[2] / "docs" / "lowering.md").read_text()
+    (tmp_path / "gemm.py").write_text(guide.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.chdir(tmp_path)
+    launch = shlex.split(guide.partition('L="')[2].partition('"')[0])
+    commands = [line.removeprefix("tilewright opt $L ").split() for line in guide.splitlines() if line.startswith("tilewright opt $L")]
+    if importlib.util.find_spec("ziglang") is None:
+        commands = [c for c in commands if c != ["--machine", "gemmini", "--emit", "asm"]]
+    shown = {" ".join(c): printed(*launch, *c) for c in commands}
+    assert len(shown) >= 8
+    assert shown["--emit loops"] in guide

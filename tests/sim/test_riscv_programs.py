@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.codegen.commands.scheduled_gemm import RELU, SATURATE, SCALE, Gemm
 from tests.ir.arguments import random_arguments
 
+from tilewright.cli.programs import load_definition
 from tilewright.codegen.c import emit_c, emit_commands
 from tilewright.codegen.commands import generate, stream
 from tilewright.codegen.commands.program import Command, Fence, Host, Let, Loop, Pointer, Program
@@ -17,6 +20,7 @@ from tilewright.ir.expr import Var, idx
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Kernel
 from tilewright.lang import parse
+from tilewright.runtime.launch import JitFunction
 from tilewright.sim.gemmini import Configuration, Functional, MainMemory
 from tilewright.sim.riscv import compile_program, execute, self_checking
 from tilewright.sim.riscv.elf import read_elf
@@ -92,6 +96,17 @@ def test_a_default_schedule_all_the_way_to_the_core():
     text = emit_commands(program, GEMMINI)
     assert on_gemmini(executable(kernel, text)).exit_code == 0
     assert on_gemmini(executable(kernel, text, wrong=1)).exit_code == 1
+
+
+def test_a_block_program_all_the_way_to_the_core(tmp_path):
+    """The program of docs/lowering.md."""
+    guide = (Path(__file__).parents[2] / "docs" / "lowering.md").read_text()
+    (tmp_path / "gemm.py").write_text(guide.partition("```python\n")[2].partition("```")[0])
+    gemm = load_definition(tmp_path / "gemm.py", "gemm", (JitFunction,))
+    arrays = [np.zeros(shape, np.int8) for shape in ((32, 64), (64, 32), (32, 32))]
+    kernel = gemm.kernel((2, 2), *arrays, m=32, n=32, k=64, BM=16, BN=16, BK=32)
+    program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
+    assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI))).exit_code == 0
 
 
 def test_the_c_program_issues_the_words_of_the_command_program():
