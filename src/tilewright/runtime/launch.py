@@ -218,9 +218,12 @@ def _grid(grid: Any, named: dict[str, Any], name: str) -> tuple[int, ...]:
 
 def _module(kernel: Kernel) -> Any:
     from tilewright.runtime.module import build
+    from tilewright.runtime.pool import default_threads
     from tilewright.space.default import default_schedule
+    from tilewright.space.unmatched import in_lanes
 
-    return build(default_schedule(kernel))
+    threads = default_threads()
+    return build(in_lanes(default_schedule(kernel, threads=threads), threads))
 
 
 def _passed(x: Any, shape: tuple[int, ...]) -> Any:
