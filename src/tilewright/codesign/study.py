@@ -9,6 +9,7 @@ import numpy as np
 
 from tilewright.codesign.baselines import BASELINES
 from tilewright.codesign.evaluator import Evaluation
+from tilewright.codesign.exact import proven
 from tilewright.codesign.gradient import gradient
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
@@ -17,8 +18,16 @@ from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
 
+
+def exact(run: Run) -> None:
+    """No search: the proven optimum (:func:`tilewright.codesign.exact.proven`), whatever the budget. Minutes for large networks."""
+    found = proven(run.problem)
+    run.evaluate(found.point[None])
+    run.charge(found.mappings)
+
+
 #: Search methods by name; the first is the product's.
-METHODS: dict[str, Callable[[Run], None]] = {"gradient": gradient, **BASELINES}
+METHODS: dict[str, Callable[[Run], None]] = {"gradient": gradient, **BASELINES, "exact": exact}
 #: Is told of a method's run each time it gets better, and when it begins.
 Watch = Callable[[str, Run], None]
 

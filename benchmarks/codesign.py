@@ -1,0 +1,205 @@
+"""Co-design by gradient against other searches, proven optima and Gemmini's default machine: one map space, one evaluator, one budget.
+
+    python -m benchmarks.codesign --json out.json [--resume] [--networks ..] [--methods ..] [--seeds 5] [--budget 12000] [--cap]
+
+The budget counts evaluations of one mapping of one layer, for each layer shape of a network; 12,000 is what the published descent
+takes. All methods of a network get the same. The optimum is proven on about 1,000 machines, then on a finer grid around the best of them.
+Gemmini's default machine (16 x 16, 256 + 64 KB) has the proven best mappings, so what is gained over it is the machine's part alone.
+``--cap`` adds runs with no more area than that machine has. Seconds are wall clock of a search on one thread: only a quiet machine's
+are worth quoting.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from benchmarks.report import Rows, Table, conditions, geometric_mean, parser, publish
+
+from tilewright.codesign.baselines import BASELINES
+from tilewright.codesign.exact import optimum, proven
+from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.problem import Budget, Limits, Problem, Run
+from tilewright.codesign.study import METHODS
+from tilewright.codesign.workloads import workload
+from tilewright.hw.library.gemmini import family
+from tilewright.hw.library.gemmini_costs import area
+
+SECTION = "co-design"
+NETWORKS = ("resnet50", "unet", "retinanet", "bert")
+DEFAULT = {"dim": 16, "scratchpad_bytes": 256 << 10, "accumulator_bytes": 64 << 10}
+#: A search has arrived when it is within this of the best known.
+NEAR = 1.01
+KEY = ("network", "capped", "what", "seed")
+
+
+def problem_of(network: str, capped: bool, hardware: Mapping[str, float] | None = None) -> Problem:
+    """A network's energy-delay product, without a limit or with the default machine's area."""
+    limits = Limits(area=float(area(DEFAULT)), area_model=area) if capped else Limits()
+    return Problem(MapSpace(workload(network), family()), "edp", limits, hardware)
+
+
+def searched(network: str, capped: bool, method: str, seed: int, budget: int) -> dict[str, Any]:
+    """One run: its best, and how it got there."""
+    problem = problem_of(network, capped)
+    run = Run(problem, Budget(evaluations=budget * len(problem.space.layers)), seed)
+    METHODS[method](run)
+    hardware = {} if run.point is None else {k: float(v[0]) for k, v in problem.evaluate(run.point[None]).hardware.items()}
+    row = {"network": network, "capped": capped, "what": method, "seed": seed, "best": run.best, "hardware": hardware}
+    history = [[p.evaluations, round(p.seconds, 4), p.best] for p in run.history]
+    return {**row, "evaluations": run.evaluations, "seconds": run.seconds, "history": history}
+
+
+def optimal(network: str, capped: bool) -> dict[str, Any]:
+    """The proven optimum, on the smallest machine that its mappings fit."""
+    problem, start = problem_of(network, capped), time.monotonic()
+    found = proven(problem)
+    fitted = problem.evaluate(found.point[None])
+    best = float(min(problem.score(fitted)[0], found.score))
+    row = {"network": network, "capped": capped, "what": "optimum", "seed": 0, "best": best, "seconds": time.monotonic() - start}
+    return {**row, "hardware": {k: float(v[0]) for k, v in fitted.hardware.items()}, "mappings": found.mappings, "kept": found.kept}
+
+
+def default(network: str) -> dict[str, Any]:
+    """Gemmini's default machine with the best mappings there are for it."""
+    start = time.monotonic()
+    found = optimum(problem_of(network, False, DEFAULT))
+    row = {"network": network, "capped": False, "what": "default machine", "seed": 0, "best": found.score, "hardware": dict(DEFAULT)}
+    return {**row, "seconds": time.monotonic() - start}
+
+
+def collect(
+    rows: Rows, networks: Sequence[str], methods: Sequence[str], seeds: int, budget: int, caps: Sequence[bool], exact: bool
+) -> None:
+    """Make the rows that are not there yet."""
+    wanted: list[tuple[tuple[Any, ...], Callable[[], dict[str, Any]]]] = []
+    for network in networks:
+        if exact:
+            wanted.append(((network, False, "default machine", 0), lambda network=network: default(network)))  # type: ignore[misc]
+        for capped in caps:
+            if exact:
+                wanted.append(((network, capped, "optimum", 0), lambda n=network, c=capped: optimal(n, c)))  # type: ignore[misc]
+            for seed in range(seeds):
+                for method in methods:
+                    make = lambda n=network, c=capped, m=method, s=seed: searched(n, c, m, s, budget)  # noqa: E731
+                    wanted.append(((network, capped, method, seed), make))
+    for n, (key, make) in enumerate(wanted):
+        known = rows.find(*key)
+        if known is None or ("budget" in known and known["budget"] != budget):
+            row = make()
+            rows.put({**row, "budget": budget} if "history" in row else row)
+            print(
+                f"{n + 1}/{len(wanted)} {' '.join(map(str, key))}: {row['best']:.4g}, {row['seconds']:.1f} s", file=sys.stderr, flush=True
+            )
+
+
+def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One table for each network with and without the limit of area, and one over all."""
+    out = [_overview(results)]
+    for capped in sorted({r["capped"] for r in results}):
+        for network in dict.fromkeys(r["network"] for r in results if r["capped"] == capped and "history" in r):
+            out.append(_network(network, capped, [r for r in results if r["network"] == network]))
+    return out
+
+
+def _best_known(rows: Sequence[Mapping[str, Any]], capped: bool) -> float:
+    return min(r["best"] for r in rows if r["capped"] == capped and r["what"] != "default machine")
+
+
+def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Methods of one network: objective over the best known, evaluations and seconds until within 1 % of it."""
+    own = [r for r in rows if r["capped"] == capped]
+    best = _best_known(own, capped)
+    lines = []
+    for method in dict.fromkeys(r["what"] for r in own if "history" in r):
+        runs = [r for r in own if r["what"] == method]
+        over = sorted(r["best"] / best for r in runs)
+        arrived = [arrival(r["history"], best) for r in runs]
+        times = [a for a in arrived if a is not None]
+        lines.append((method, *(f"{x:.3f}" for x in (over[0], float(np.median(over)), over[-1])), f"{len(times)} of {len(runs)}"))
+        often = len(times) > len(runs) / 2
+        lines[-1] += tuple(f"{np.median([a[n] for a in times]):,.{d}f}" if often else "never" for n, d in ((0, 0), (1, 2)))
+    for what in ("optimum", "default machine"):
+        for r in rows:
+            if r["what"] == what and (r["capped"] == capped or what == "default machine"):
+                lines.append((what, *[f"{r['best'] / best:.3f}"] * 3, "", "", f"{r['seconds']:.1f}"))
+    columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", "seconds until then")
+    limit = f", area at most {area(DEFAULT):.2f} mm2" if capped else ""
+    return Table(f"{network}{limit}: energy-delay product", columns, tuple(lines))
+
+
+def arrival(history: Sequence[Sequence[float]], best: float) -> tuple[float, float] | None:
+    """Evaluations and seconds when a search first was within 1 % of ``best``; None when it never was."""
+    return next(((p[0], p[1]) for p in history if p[2] <= NEAR * best), None)
+
+
+def _overview(results: Sequence[Mapping[str, Any]]) -> Table:
+    """For each network: the gradient's gap to what is proven, the worst seed against DOSA's, times, and what is gained over the default."""
+    lines = []
+    for capped in sorted({r["capped"] for r in results}):
+        for network in dict.fromkeys(r["network"] for r in results if r["capped"] == capped and "history" in r):
+            rows = [r for r in results if r["network"] == network]
+            lines.append((network + (", area of the default" if capped else ""), *_line(rows, capped)))
+    columns = ("network", "gap to the optimum", "most", "DOSA over ours", "least", "faster to 1 %", "default over ours", "machine")
+    notes = ("Medians over seeds; the machine is that of the median seed: side, KB of scratchpad and accumulator.",)
+    return Table("Co-design by gradient", columns, tuple(lines), notes)
+
+
+def _line(rows: Sequence[Mapping[str, Any]], capped: bool) -> tuple[str, ...]:
+    own = {r["seed"]: r for r in rows if r["what"] == "gradient" and r["capped"] == capped}
+    if not own:
+        return ("",) * 7
+    exact = next((r["best"] for r in rows if r["what"] == "optimum" and r["capped"] == capped), None)
+    fixed = next((r["best"] for r in rows if r["what"] == "default machine"), None)
+    bests = [r["best"] for r in own.values()]
+    other = {r["seed"]: r for r in rows if r["what"] == "dosa" and r["capped"] == capped}
+    ratios = [other[s]["best"] / r["best"] for s, r in own.items() if s in other]
+    best = _best_known(rows, capped)
+    ours = [a[1] for r in own.values() if (a := arrival(r["history"], best)) is not None]
+    theirs = [a[1] for r in other.values() if (a := arrival(r["history"], best)) is not None]
+    faster = ""
+    if other and len(ours) > len(own) / 2:
+        spent = float(np.median([r["seconds"] for r in other.values()]))
+        faster = f"{np.median(theirs) / np.median(ours):.0f}x" if len(theirs) > len(other) / 2 else f"over {spent / np.median(ours):.0f}x"
+    middle = sorted(own.values(), key=lambda r: r["best"])[len(own) // 2]["hardware"]
+    machine = "/".join(f"{v / 1024:.0f}" if k.endswith("bytes") else f"{v:g}" for k, v in middle.items())
+    return (
+        f"{np.median(bests) / exact - 1:+.2%}" if exact else "",
+        f"{max(bests) / exact - 1:+.2%}" if exact else "",
+        f"{geometric_mean(ratios):.2f}x" if ratios else "",
+        f"{min(ratios):.2f}x" if ratios else "",
+        faster,
+        f"{fixed / np.median(bests):.2f}x" if fixed else "",
+        machine,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, SECTION)
+    p.add_argument("--resume", action="store_true", help="take over the rows of --json")
+    p.add_argument("--networks", nargs="+", default=NETWORKS)
+    p.add_argument("--methods", nargs="+", default=("gradient", *BASELINES), choices=tuple(METHODS))
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--budget", type=int, default=12_000, help="evaluations for each layer shape (default: %(default)s)")
+    p.add_argument("--cap", action="store_true", help="also with the default machine's area as the limit")
+    p.add_argument("--no-exact", action="store_true", help="without proven optima")
+    options = p.parse_args(arguments)
+    rows = Rows(options.json, KEY, conditions(), resume=options.resume)
+    collect(
+        rows,
+        options.networks,
+        options.methods,
+        options.seeds,
+        options.budget,
+        (False, True) if options.cap else (False,),
+        not options.no_exact,
+    )
+    publish(options, SECTION, tables(rows.rows), rows.conditions, rows.rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
