@@ -229,3 +229,14 @@ def wandering(x, n, B: tl.constexpr):
 @triton.jit
 def races(x, n, B: tl.constexpr):
     tl.store(x + tl.arange(0, B), tl.program_id(0) * 1.0)  # several programs store different values | tl.atomic_add
+
+
+@triton.jit
+def leaves_the_array(x, n, B: tl.constexpr):
+    at = tl.program_id(0) * 2 * B + tl.arange(0, B)
+    tl.store(x + at, at * 1.0)  # a program stores element 111 of x, which has 64 | mask=offsets < n
+
+
+@triton.jit
+def reads_before(x, n, B: tl.constexpr):
+    tl.store(x + tl.arange(0, B), tl.load(x + tl.arange(0, B) - 1))  # a program loads element -1 of x

@@ -13,6 +13,7 @@ from tilewright.ir.simplify import Simplifier, bounds, simplify
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
 from tilewright.ir.types import DType
 from tilewright.ir.verify import verify
+from tilewright.lang.block.accesses import check_inside
 from tilewright.lang.block.ir import Function
 from tilewright.lang.block.lower import lower
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, statement
@@ -62,6 +63,7 @@ def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Se
     body.sort(key=lambda s: not isinstance(s, Alloc))
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))
+    check_inside(kernel)
     described = zip(program.arguments, (a for a in arrays if not isinstance(a, int)), strict=True)
     flat = {b.name: (a.elements, a.strides if a.dense else ()) for b, a in described if a is not None and a.elements > 1}
     kernel = simplify(viewed(kernel, flat), tighten=True)
