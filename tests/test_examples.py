@@ -16,6 +16,7 @@ PROGRAMS = {
     "block_attention.py": ((), ("attention: largest error", "attention (causal): largest error")),
     "block_matmul.py": ((), ("grouped_matmul: largest error",)),
     "block_vectors.py": ((), ("block @add", "@kernel", "layer_norm: largest error")),
+    "codesign.py": ((), ("machine: dim", "default machine / ours", "proven optimum", "report.html")),
     "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours", "--records")),
     "kernels.py": ((), ("right", "GFLOP/s", "refused")),
     "toy_accelerator.py": ((), ("machine toy3",)),
