@@ -94,6 +94,8 @@ def test_levels_of_a_block_program(tmp_path: Path) -> None:
     launch = [f"{tmp_path / 'vectors.py'}:add", "--grid", "4", "--arg", "n=250", "--arg", "BLOCK=64"]
     launch += [a for name in ("x_ptr", "y_ptr", "out_ptr") for a in ("--arg", f"{name}=f32[250]")]
     assert "program_id" in printed(*launch, "--emit", "block")
+    assert '"block.load_masked"(' in printed(*launch, "--emit", "block-mlir")
+    assert "irdl.operation @load_masked" in printed(*launch, "--emit", "block-irdl")
     assert parse(printed(*launch, "--emit", "loops")).name == "add"
     assert "void add(" in printed(*launch, "--emit", "c")
 

@@ -23,6 +23,7 @@ from tilewright.util.errors import CodegenError, LanguageError, RuntimeFailure, 
 
 if TYPE_CHECKING:
     from tilewright.codegen.commands.program import Program
+    from tilewright.lang.block.ir import Function
     from tilewright.runtime.launch import JitFunction
 
 
@@ -30,6 +31,8 @@ class Level(StrEnum):
     """What to print."""
 
     block = "block"
+    block_mlir = "block-mlir"
+    block_irdl = "block-irdl"
     loops = "loops"
     scheduled = "scheduled"
     instgem = "instgem"
@@ -39,6 +42,9 @@ class Level(StrEnum):
     mlir = "mlir"
     linalg = "linalg"
     irdl = "irdl"
+
+
+_BLOCK_LEVELS = (Level.block, Level.block_mlir, Level.block_irdl)
 
 
 def opt(
@@ -67,10 +73,10 @@ def opt(
 ) -> None:
     """Print a program at each level of its lowering, down to instruction words, C or MLIR.
 
-    block: a block program as it was read. loops: the kernel as written. scheduled: after the default schedule or a trace.
-    instgem: the instruction words of an accelerator, in the loops of its host. llvm, asm, c: code for the machine. mlir: the kernel
-    in scf and memref, or the words of an accelerator in its own dialect, which irdl declares. linalg: contractions as
-    linalg.generic.
+    block, block-mlir: a block program as it was read (block-irdl declares its dialect). loops: the kernel as written. scheduled:
+    after the default schedule or a trace. instgem: the instruction words of an accelerator, in the loops of its host. llvm, asm, c:
+    code for the machine. mlir: the kernel in scf and memref, or the words of an accelerator in its own dialect, which irdl
+    declares. linalg: contractions as linalg.generic.
 
     [bold]Examples[/]
 
@@ -101,16 +107,27 @@ def _loaded(program: str, shape: str, types: str, arguments: list[str], grid: st
             raise LanguageError(f"cannot read {program}: {error.strerror}") from error
     elif arguments:
         function, values, extents = _launch(program, arguments, grid)
-        if emit is Level.block:
-            return str(function.block_ir(extents, **values)).rstrip("\n") + "\n"
+        if emit in _BLOCK_LEVELS:
+            return _block_text(function.block_ir(extents, **values), emit)
         return function.kernel(extents, **values)
     else:
         loaded = load_program(program, extents_of(shape), _types(types))
-    if emit is Level.block:
+    if emit in _BLOCK_LEVELS:
         raise LanguageError(
             f"{program} is no launch of a block program", hint="name a @tilewright.jit function and give its --arg and --grid"
         )
     return loaded
+
+
+def _block_text(function: Function, emit: Level) -> str:
+    from tilewright.codegen.mlir import emit_block_irdl, emit_block_mlir
+
+    match emit:
+        case Level.block_mlir:
+            return emit_block_mlir(function)
+        case Level.block_irdl:
+            return emit_block_irdl(function)
+    return f"{function}\n"
 
 
 def _launch(program: str, arguments: list[str], grid: str) -> tuple[JitFunction, dict[str, object], tuple[int, ...]]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-_HOME = {"emit_mlir": "function", "emit_command_mlir": "commands", "emit_irdl": "dialect"}
+_HOME = {
+    "emit_mlir": "function",
+    "emit_command_mlir": "commands",
+    "emit_irdl": "dialect",
+    "emit_block_mlir": "blocks",
+    "emit_block_irdl": "blocks",
+}
 __all__ = sorted(_HOME)
 
 

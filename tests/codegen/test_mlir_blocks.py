@@ -1,0 +1,56 @@
+"""Block IR in MLIR: verified with the dialect that its own IRDL file declares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from examples.block_attention import attention
+from examples.block_matmul import matmul
+from examples.block_vectors import layer_norm, softmax
+
+from tilewright.codegen.mlir import emit_block_irdl, emit_block_mlir
+from tilewright.lang.block.ir import Function
+
+ir = pytest.importorskip("torch_mlir.ir", reason="MLIR is in the package torch-mlir")
+
+
+def loaded(function: Function, text: str) -> None:
+    from torch_mlir.dialects import irdl
+
+    with ir.Context(), ir.Location.unknown():
+        dialect = ir.Module.parse(emit_block_irdl(function))
+        assert dialect.operation.verify()
+        irdl.load_dialects(dialect)
+        assert ir.Module.parse(text).operation.verify()
+
+
+def functions() -> dict[str, Function]:
+    """Block IR of example programs: loops with carried blocks, reductions, masks, integer and floating types."""
+    square, row = np.zeros((128, 128), np.float32), np.zeros(128, np.float32)
+    heads = np.zeros((1, 2, 64, 32), np.float32)
+    strides = (4096, 2048, 32, 1)
+    return {
+        "softmax": softmax.block_ir((4,), square, square, 128, 128, 128, 100, PROGRAMS=4, BLOCK=128),
+        "layer_norm": layer_norm.block_ir((128,), square, square, row, row, row, row, 128, 128, 1e-5, BLOCK=64),
+        "attention": attention.block_ir((1, 2), heads, heads, heads, heads, 0.2, *strides, 2, 64, CAUSAL=True, WIDTH=32, BM=64, BN=32),
+        "matmul": matmul.function.block_ir(
+            (64,), square, square, square, 128, 128, 128, 128, 1, 128, 1, 128, 1, BM=16, BN=16, BK=32, GROUP=2
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["softmax", "layer_norm", "attention", "matmul"])
+def test_example_programs_verify(name):
+    function = functions()[name]
+    text = emit_block_mlir(function)
+    loaded(function, text)
+    assert '!block.ptr<"f32">' in text
+
+
+def test_mlir_refuses_operations_the_dialect_does_not_say():
+    function = functions()["matmul"]
+    text = emit_block_mlir(function)
+    with pytest.raises(ir.MLIRError):
+        loaded(function, text.replace('"block.dot_add"', '"block.divide"'))
+    with pytest.raises(ir.MLIRError, match="tensor"):
+        loaded(function, text.replace("tensor<16x16xf32>", "tensor<16x17xf32>", 1))
