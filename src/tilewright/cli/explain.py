@@ -94,7 +94,7 @@ def explain(
 def _planned(kernel: Kernel, machine: Machine, threads: int | None) -> Plan:
     from tilewright.space.default import plan
 
-    return plan(kernel, machine, threads=threads or default_threads())
+    return plan(kernel, machine, threads=threads or default_threads(), estimated=True)
 
 
 def applied(kernel: Kernel, machine: Machine, steps: list[str]) -> Schedule:

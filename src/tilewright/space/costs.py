@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tilewright.cost import explicit
 from tilewright.cost.estimate import Estimator, analysed
@@ -44,12 +46,26 @@ class Costs:
                 ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
                 self._estimators[number] = ExplicitEstimator(sketch.program, self.machine, self._graph, ranges)
             else:
-                self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
+                with _uncollected():
+                    self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
         return self._estimators[number]
 
     def extractor(self, number: int, seconds: bool = False) -> Extractor:
         """Features of a sketch's points, and their ``seconds`` if wanted."""
         key = number, seconds
         if key not in self._extractors:
-            self._extractors[key] = Extractor(self.analysis(number), self.machine, self.threads if seconds else None)
+            with _uncollected():
+                self._extractors[key] = Extractor(self.analysis(number), self.machine, self.threads if seconds else None)
         return self._extractors[key]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: formulas are many objects that all stay, and looking through them takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -23,13 +23,19 @@ def default_schedule(
     fits runs as written, among them loops over symbolic ranges: bind sizes first
     (:func:`tilewright.ir.stmt.specialize`). IRTypeError for rectangular nests on buffers of symbolic shape.
     """
-    space = Space(kernel, machine, threads, constants)
-    return space.plan(space.default()).schedule
+    return plan(kernel, machine, threads=threads, constants=constants).schedule
 
 
-def plan(kernel: Kernel, machine: Machine | None = None, *, threads: int | None = None, constants: Iterable[str] = ()) -> Plan:
-    """:func:`default_schedule` together with what was decided, and the estimate where the machine has vectors."""
+def plan(
+    kernel: Kernel,
+    machine: Machine | None = None,
+    *,
+    threads: int | None = None,
+    constants: Iterable[str] = (),
+    estimated: bool = False,
+) -> Plan:
+    """:func:`default_schedule` together with what was decided, and what it is ``estimated`` at where the machine has vectors."""
     space = Space(kernel, machine, threads, constants)
     point = space.default()
-    seconds = float(space.estimate(point[None])[0]) if space.machine.vector_bits else None
+    seconds = float(space.estimate(point[None])[0]) if estimated and space.machine.vector_bits else None
     return replace(space.plan(point), seconds=seconds)
