@@ -81,6 +81,8 @@ def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
         case "mvout_scaled" | "mvout_scaled_relu":
             product = inputs[0].astype(np.float32) * inputs[1].astype(np.float32)
             return np.clip(np.rint(product), 0 if base.endswith("relu") else -128, 127)
+        case "mvin_zero":
+            return np.zeros_like(out)
         case "mvin_acc_row":
             return np.broadcast_to(inputs[0], out.shape)
         case "mvin_acc_add":

@@ -162,14 +162,20 @@ class _Walker:
         outside = g.product(self._mean(f.extent) for f in around if f not in inside)
         tile = _tile(transfer, len(inside))
         requests = g.product(self._tiles(f.extent, n) for f, n in zip(inside, tile, strict=True))
-        elements = g.product(self._mean(f.extent) for f in inside)
-        bandwidth = transfer.bandwidth if transfer and transfer.bandwidth else SLOW
-        line = max(int(bandwidth) // main.dtype.nbytes, 1)
-        row = self._tiles(inside[-1].extent, line) * line if inside else g.const(1)
-        padded = g.div(elements, self._mean(inside[-1].extent)) * row if inside else elements
-        one = padded * (main.dtype.nbytes / bandwidth) + requests * ISSUE
+        row = self._mean(inside[-1].extent) if inside else g.const(1)
+        rows = g.div(g.product(self._mean(f.extent) for f in inside), row)
+        runs = self._tiles(inside[-1].extent, tile[-1]) if inside else g.const(1)
+        one = rows * self._row(transfer, row, runs, main.dtype.nbytes) + requests * ISSUE
         latency = transfer.latency if transfer else 0.0
-        return one * outside, one + latency
+        return (one + latency) * outside, one + latency
+
+    def _row(self, transfer: Transfer | None, row: Formula, runs: Formula, itemsize: int) -> Formula:
+        """Cycles to move neighbours in main memory in so many runs: whole lines of the bus, few requests at a time."""
+        bandwidth = transfer.bandwidth if transfer and transfer.bandwidth else SLOW
+        line = max(int(bandwidth) // itemsize, 1)
+        beats = self.g.max(row * (itemsize / bandwidth), runs * (line * itemsize / bandwidth))
+        waiting = transfer.latency / transfer.in_flight if transfer and transfer.in_flight else 0.0
+        return self.g.max(beats, runs * waiting)
 
     # --- extents ----------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ class Transfer:
     ``granularity`` is the smallest move in bytes, ``most`` the largest one request moves (None: no
     limit), ``latency`` the cycles before the first byte arrives, ``bandwidth`` bytes per cycle (0:
     the slower of the two memories), ``energy`` picojoules per byte, ``asynchronous`` whether it proceeds while the
-    issuing unit computes. ``instruction`` is the instruction that does it; None where hardware
+    issuing unit computes, ``in_flight`` how many requests (runs of neighbours in main memory) may be outstanding (None: any
+    number). ``instruction`` is the instruction that does it; None where hardware
     does (caches) or plain loads and stores do (registers).
     """
 
@@ -35,6 +36,7 @@ class Transfer:
     asynchronous: bool = False
     instruction: Instruction | None = None
     note: str = ""
+    in_flight: int | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +62,7 @@ def transfer(
     unit: str | None = None,
     emit: Emit | None = None,
     note: str = "",
+    in_flight: int | None = None,
 ) -> Callable[[Callable[..., Any]], Transfer]:
     """Declares a transfer by its semantics: ``dst[i, j] = src[i, j]`` with both operands annotated.
 
@@ -78,6 +81,8 @@ def transfer(
                 hint="dst[i, j] = src[i, j]",
                 location=instr.loc,
             )
-        return Transfer(read[0].memory, written[0].memory, granularity, most, latency, bandwidth, energy, asynchronous, instr, note)
+        return Transfer(
+            read[0].memory, written[0].memory, granularity, most, latency, bandwidth, energy, asynchronous, instr, note, in_flight
+        )
 
     return declare

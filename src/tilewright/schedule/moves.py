@@ -14,9 +14,11 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Const, Expr, Load, Var
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import For, Window
+from tilewright.ir.stmt import For, Store, Window
+from tilewright.schedule.primitives.tensorize import check_constraints
 from tilewright.schedule.region import largest_extent
 from tilewright.schedule.unify import Chain, Match, Mismatch, chain_of, unify
+from tilewright.util.errors import ScheduleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,52 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
         body = chain_of(instruction.kernel.body)
         if body is None or len(body.store.indices) == 0:
             continue
-        move = None
-        for loops, inner in _cuts(scope, nest.loops, instruction, body):
-            with ExitStack() as stack:
-                for f in loops:
-                    stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
-                result = unify(scope, Chain(inner, store), body, {a.name: a.rule for a in instruction.axes})
-            if isinstance(result, Match):
-                settings = {n: constants[w.buffer.name] for n, w in result.windows.items() if w.buffer.name in constants}
-                windows = {n: w for n, w in result.windows.items() if n not in settings}
-                move = Move(loops, instruction, windows, settings)
-                break
-            if result.depth > why.depth:
-                why = Mismatch(f"{instruction.name}: {result.reason}", result.depth)
-        if move:
-            found.append(move)
+        for most in _widths(machine, instruction):
+            done = _way(scope, nest.loops, store, instruction, body, most)
+            if isinstance(done, Mismatch):
+                why = max(why, Mismatch(f"{instruction.name}: {done.reason}", done.depth), key=lambda m: m.depth)
+                continue
+            loops, match = done
+            settings = {n: constants[w.buffer.name] for n, w in match.windows.items() if w.buffer.name in constants}
+            windows = {n: w for n, w in match.windows.items() if n not in settings}
+            found.append(Move(loops, instruction, windows, settings))
     return found, why.reason
+
+
+def _widths(machine: Machine, instruction: Instruction) -> list[dict[str, int]]:
+    """Extents of axes to try: the largest; and where an axis takes several lines of a local memory, one line."""
+    lines = {o.dtype.nbytes: machine.memory(o.memory).line for o in instruction.operands if o.shape and machine.memory(o.memory).parent}
+    elements = min((line // n for n, line in lines.items()), default=0)
+    full = {a.name: a.extent for a in instruction.axes}
+    wide = [a.name for a in instruction.axes if a.extent > elements > 0 and a.rule.accepts(elements)]
+    return [full, {**full, wide[-1]: elements}] if wide else [full]
+
+
+def _way(
+    scope: Simplifier, loops: tuple[For, ...], store: Store, instruction: Instruction, body: Chain, most: dict[str, int]
+) -> tuple[tuple[For, ...], Match] | Mismatch:
+    """Loops around the instruction, cut to extents of at most ``most``, with which it does the nest; or why none does."""
+    why = Mismatch("", -1)
+    for around, inner in _cuts(scope, loops, most, body):
+        with ExitStack() as stack:
+            for f in around:
+                stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
+            result = _matched(scope, Chain(inner, store), instruction, body)
+        if isinstance(result, Match):
+            return around, result
+        why = max(why, result, key=lambda m: m.depth)
+    return why
+
+
+def _matched(scope: Simplifier, nest: Chain, instruction: Instruction, body: Chain) -> Match | Mismatch:
+    result = unify(scope, nest, body, {a.name: a.rule for a in instruction.axes})
+    if isinstance(result, Mismatch):
+        return result
+    try:
+        check_constraints(scope, instruction, result, frozenset(), instruction.name)
+    except ScheduleError as error:
+        return Mismatch(error.message, 8)
+    return result
 
 
 def _settings(value: Expr, constants: dict[str, int]) -> Expr:
@@ -80,16 +112,16 @@ def _settings(value: Expr, constants: dict[str, int]) -> Expr:
 
 
 def _cuts(
-    scope: Simplifier, loops: tuple[For, ...], instruction: Instruction, body: Chain
+    scope: Simplifier, loops: tuple[For, ...], most: dict[str, int], body: Chain
 ) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
     """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first."""
-    axes = [instruction.axis(f.name) for f in body.loops]
+    axes = [most[f.name] for f in body.loops]
     for count in range(min(len(axes), len(loops)), -1, -1):
         for inside in permutations(range(len(loops)), count):
             for chosen in permutations(axes, count):
                 outer: list[For] = []
                 inner: list[For] = []
-                limits = dict(zip(inside, (a.extent for a in chosen), strict=True))
+                limits = dict(zip(inside, chosen, strict=True))
                 for n, f in enumerate(loops):
                     if n not in limits:
                         outer.append(f)

@@ -8,6 +8,8 @@ multipliers, weights stationary: ``preload`` loads the weights, ``compute`` stre
 # mypy: disable-error-code="valid-type,no-untyped-def"
 from __future__ import annotations
 
+from typing import Any
+
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import require, stride
 from tilewright.hw.emit import Bits, RoCC, Steps
@@ -60,6 +62,22 @@ ST = State(
     setter="config_st",
     note="stride in bytes of main memory; acc_scale as the bits of an f32",
 )
+
+
+#: Bus and largest request in bytes, requests outstanding; entries of the controllers' queues and of their parts of the reservation station.
+CONTROL = {
+    "dma_bytes": 16,
+    "dma_max_bytes": 64,
+    "dma_requests": 16,
+    "load_queue": 8,
+    "store_queue": 2,
+    "execute_queue": 8,
+    "load_entries": 8,
+    "store_entries": 4,
+    "execute_entries": 16,
+}
+#: What every move costs besides its size: cycles to main memory, bytes a cycle, requests on their way.
+DMA: dict[str, Any] = {"latency": 60, "bandwidth": CONTROL["dma_bytes"], "asynchronous": True, "in_flight": CONTROL["dma_requests"]}
 
 
 def moved(funct7: int, main: str, local: str, flags: tuple[Bits, ...] = ()) -> RoCC:
@@ -147,39 +165,55 @@ def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
         name=name,
         granularity=dim,
         most=dim * wide,
-        latency=60,
-        bandwidth=16,
-        asynchronous=True,
+        **DMA,
         needs=plain,
         emit=moved(funct7, "src", "dst"),
     )
     def mvin(dst: i8[dim, wide] @ SPAD, src: i8[dim, wide] @ DRAM):
         i, j = axes(upto(dim), upto(wide))
         require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
-    into_acc = {"granularity": 4 * dim, "most": 4 * dim * narrow, "latency": 60, "bandwidth": 16, "asynchronous": True}
+    into_acc: dict[str, Any] = {"granularity": 4 * dim, "most": 4 * dim * narrow, **DMA}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
     @transfer(name=f"{name}_acc", **into_acc, needs=plain, emit=in_acc)
     def mvin_acc(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
     @transfer(name=f"{name}_acc_row", **into_acc, needs=same_row, emit=in_acc)
     def mvin_acc_row(dst: i32[dim, narrow] @ ACC, src: i32[narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 0) == 1)
+        require(stride(dst, 0) == dim)
         dst[i, j] = src[j]
 
     @transfer(name=f"{name}_acc_add", **into_acc, needs=plain, emit=adding)
     def mvin_acc_add(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
     return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add]
+
+
+def zeros(dim: int) -> list[Instruction]:
+    """mvin from address 0, which reads as zeros: what is around an image."""
+    plain = needs(LD[0], scale=ONE, shrunk=0, repeats=1)
+
+    @instruction(needs=plain, latency=60, emit=RoCC(2, rs1=(Bits(0, 64, 0),), rs2=tile("dst", 29)))
+    def mvin_zero(dst: i8[dim, dim] @ SPAD):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 0) == dim)
+        require(stride(dst, 1) == 1)
+        dst[i, j] = 0
+
+    return [mvin_zero]
 
 
 def stores(dim: int) -> list[Transfer]:
@@ -190,13 +224,14 @@ def stores(dim: int) -> list[Transfer]:
     both = needs(ST, acc_scale="scale.bits", activation=1, pool=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
     row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
-    cost = {"granularity": dim, "most": dim * row, "latency": 60, "bandwidth": 16, "asynchronous": True}
+    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **DMA}
 
     @transfer(**cost, needs=plain, emit=narrowed)
     def mvout(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
         """Saturates to int8."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = cast(min(max(src[i, j], -128), 127), i8)
 
     @transfer(**cost, needs=rectified, emit=narrowed)
@@ -204,6 +239,7 @@ def stores(dim: int) -> list[Transfer]:
         """Saturates to 0..127."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = cast(min(max(src[i, j], 0), 127), i8)
 
     @transfer(**cost, needs=scaled, emit=narrowed)
@@ -211,6 +247,7 @@ def stores(dim: int) -> list[Transfer]:
         """Scales in f32, rounds to nearest even, saturates to int8."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
 
     @transfer(**cost, needs=both, emit=narrowed)
@@ -218,6 +255,7 @@ def stores(dim: int) -> list[Transfer]:
         """Scales in f32, rounds to nearest even, saturates to 0..127."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), 0), 127), i8)
 
     full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
@@ -227,28 +265,17 @@ def stores(dim: int) -> list[Transfer]:
     def mvout_full(dst: i32[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = src[i, j]
 
     @transfer(**cost, needs=plain, emit=moved(3, "dst", "src"))
     def mvout_spad(dst: i8[dim, dim] @ DRAM, src: i8[dim, dim] @ SPAD):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
         dst[i, j] = src[i, j]
 
     return [mvout, mvout_relu, mvout_scaled, mvout_scaled_relu, mvout_full, mvout_spad]
-
-
-#: Bus and largest request in bytes; entries of the controllers' queues and of their parts of the reservation station.
-CONTROL = {
-    "dma_bytes": 16,
-    "dma_max_bytes": 64,
-    "load_queue": 8,
-    "store_queue": 2,
-    "execute_queue": 8,
-    "load_entries": 8,
-    "store_entries": 4,
-    "execute_entries": 16,
-}
 
 
 def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 << 10, accumulator_bytes: int = 64 << 10) -> Machine:
@@ -276,7 +303,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
             ),
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
-        instructions=[*setters(), matmul_instruction(dim)],
+        instructions=[*setters(), matmul_instruction(dim), *zeros(dim)],
         transfers=moves(dim),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def tensorize(kernel: Kernel, loop: str, instruction: str, machine: Machine | No
                 f"{subject}: {found.reason}", hint=f"it computes {instr.kernel.body}".rstrip(), location=program.loops[0].loc
             )
         _check_memories(instr, found, machine, subject)
-        _check_constraints(scope, instr, found, {b.name for b in kernel.args}, subject)
+        check_constraints(scope, instr, found, {b.name for b in kernel.args}, subject)
         callee, sizes = instr.sized(found.extents)
         call = Call(callee, sizes, tuple(found.windows[p.name] for p in callee.args), program.loops[0].loc)
     return replace_stmt(kernel, place.node, call), ()
@@ -76,7 +77,8 @@ def _check_memories(instr: Instruction, found: Match, machine: Machine, subject:
             )
 
 
-def _check_constraints(scope: Simplifier, instr: Instruction, found: Match, arguments: set[str], subject: str) -> None:
+def check_constraints(scope: Simplifier, instr: Instruction, found: Match, arguments: Set[str], subject: str) -> None:
+    """ScheduleError unless every requirement of ``instr`` is proven for the operands ``found``; ``arguments`` lie anywhere."""
     from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange
 
     # Along a dimension of one element there are no neighbours: whatever is demanded of their distance holds.
