@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 from tests.graph.test_partition import acyclic, connected, divisions
 
+from tilewright import runtime
 from tilewright.graph import Graph, Network, compile, load
 from tilewright.graph.fusion import Cost, Fusion, fuse, visible
 from tilewright.graph.kernels import group_kernel
@@ -25,6 +26,9 @@ from tilewright.graph.patterns import Pattern, patterns
 from tilewright.graph.roofline import Shape, estimate, regions
 from tilewright.hw import Machine, load_machine
 from tilewright.ir.stmt import Kernel, allocated
+from tilewright.space import Space
+from tilewright.space.moves import nearest
+from tilewright.space.rules.chain import chains
 from tilewright.util.errors import TilewrightError
 
 HOST = Machine.host()
@@ -152,6 +156,17 @@ def group_of(proto: ModelProto, *members: int) -> Kernel:
     graph = load(proto)
     operations = [graph.operations[i] for i in members or range(len(graph.operations))]
     return group_kernel(operations, graph.buffers, frozenset(operations[-1].outputs)).kernel
+
+
+def test_imported_attention_sees_blocks_of_keys() -> None:
+    """Softmax divides before the second product; the factor of a row moves behind it."""
+    machine = Machine.host()
+    kernel = group_of(heads(600))
+    space = Space(kernel, machine, threads=1, rules=[chains])
+    number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
+    plan = space.plan(nearest(space, number, space.sketches[number].preferred or {}))
+    assert plan.refused == ()
+    runtime.check(runtime.build(plan.schedule, machine, threads=1, cache=False), kernel, trials=1)
 
 
 def test_scores_of_an_attention_are_not_priced_as_memory_traffic() -> None:

@@ -79,8 +79,13 @@ def _without_row_factors(start: Schedule, every: tuple[Stage, ...]) -> tuple[Sch
 
     The terms are then ready before the weights are, and each row is weighed once for each result.
     """
-    for s in [s for s in every if s.is_reduction and s.store is not None and s.store.op == "+"]:
-        for read in sorted(s.inputs() & {b.name for b in st.allocated(start.kernel)}):
+    sums = [s for s in every if s.is_reduction and s.factors() is not None]
+    weighed = {s.output.name for s in every if s.store is not None and s.store.op is None and _is_product(s.store.value)}
+    local = {b.name for b in st.allocated(start.kernel)}
+    if len(sums) < 2:
+        return start, every  # no chain anyway
+    for s in sums:
+        for read in sorted(s.inputs() & weighed & local):
             trial = start.copy()
             try:
                 trial.inline(read)
@@ -89,6 +94,10 @@ def _without_row_factors(start: Schedule, every: tuple[Stage, ...]) -> tuple[Sch
                 continue  # not computed element by element, or not weighed by row
             start = trial
     return start, tuple(stages(start.kernel))
+
+
+def _is_product(e: Expr) -> bool:
+    return isinstance(e, ex.Binary) and e.op in ("*", "/")
 
 
 # --- contractions -------------------------------------------------------------------------
