@@ -46,11 +46,11 @@ def gemm(a: i8[{self.m}, {self.k}], b: i8[{self.k}, {self.n}], {bias}c: {out}[{s
             c[i_2, j_2] = {self.epilogue}
 """)
 
-    def scheduled(self, machine: Machine, layout: bool = True) -> Kernel:
+    def scheduled(self, machine: Machine) -> Kernel:
         """With tiles of A and B in the scratchpad for each tile of k, and of C in the accumulator."""
         s = Schedule(self.kernel(), machine)
         dim = machine.parameters["dim"]
-        lines = f"1/{dim} 0 1" if layout else None
+        lines = f"1/{dim} 0 1"
         io, ii = s.split("i_2", self.tile[0], "clip")
         jo, ji = s.split("j_2", self.tile[1], "clip")
         s.reorder(io, jo, ii, ji)
@@ -64,7 +64,6 @@ def gemm(a: i8[{self.m}, {self.k}], b: i8[{self.k}, {self.n}], {bias}c: {out}[{s
         jt, ji = s.split("j_1", dim, "clip")
         kt, ki = s.split(ki, dim, "clip")
         s.reorder(kt, jt, it, ii, ji, ki)
-        if layout:
-            s.layout("acc", f"1/{dim} 0 1")
+        s.layout("acc", lines)
         s.tensorize(ii, "matmul")
         return s.kernel

@@ -50,7 +50,7 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
     items = lowering.block(kernel.body)
     if pipeline:
         memories = {b.name: b.memory for b in st.allocated(kernel)}
-        items = pipelined(items, known, lowering.places, {n: memories[n] for n in lowering.places})
+        items = pipelined(items, known, lowering.places, {n: memories[n] for n in lowering.places}, lowering.fixed)
     body = configure(items, machine)
     return Program(kernel.name, machine.name, kernel.args, fenced(body))
 
@@ -64,6 +64,9 @@ class _Lowering:
     #: Calls (by identity) that may replace their result, and the condition under which they do: 0 there, 1 elsewhere.
     adds: dict[int, Expr] = field(default_factory=dict)
     hosts: int = 0
+    #: The loops around the present statement, and memories with moves of buffers that are older than an iteration of those.
+    loops: list[str] = field(default_factory=list)
+    fixed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.inside = managed(self.machine)
@@ -102,7 +105,9 @@ class _Lowering:
             case st.For():
                 with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
                     only_call = isinstance(s.body.stmts[0], st.Call) and len(s.body.stmts) == 1
+                    self.loops.append(s.name)
                     body = self.call(s.body.stmts[0], s) if only_call else self.block(s.body)  # type: ignore[arg-type]
+                    self.loops.pop()
                 return (Loop(s.name, s.lo, s.hi, body, s.step),)
             case st.If():
                 if ex.loads(s.cond):
@@ -148,6 +153,8 @@ class _Lowering:
     # What the machine does
 
     def move(self, nest: Chain, s: st.Stmt) -> tuple[Item, ...]:
+        local = {nest.store.buffer, *(ld.buffer for ld in ex.loads(nest.store.value))}
+        self.fixed |= {b.memory for b in local if b.name in self.places and self.places[b.name].around != tuple(self.loops)}
         found, why = moves(self.scope, self.machine, nest)
         errors: list[CodegenError] = []
         ways: list[tuple[Move, list[Needed], tuple[Item, ...]]] = []

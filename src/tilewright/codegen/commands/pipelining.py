@@ -23,10 +23,14 @@ LOAD, COMPUTE, STORE, HOST = "load", "compute", "store", "host"
 
 
 def pipelined(
-    items: tuple[Item, ...], known: Mapping[str, Word], places: Mapping[str, Place], memories: Mapping[str, str]
+    items: tuple[Item, ...], known: Mapping[str, Word], places: Mapping[str, Place], memories: Mapping[str, str], fixed: set[str]
 ) -> tuple[Item, ...]:
-    """``items`` with every nest of tiles that has the form pipelined. ``memories`` are those of the buffers in ``places``."""
-    alternating = {m for m in memories.values() if all(p.copies > 1 or not p.repeated for n, p in places.items() if memories[n] == m)}
+    """``items`` with every nest of tiles that has the form pipelined.
+
+    ``memories`` are those of the buffers in ``places``; moves of memories in ``fixed`` stay where they are.
+    """
+    single = {memories[n] for n, p in places.items() if p.around and p.copies == 1}
+    alternating = set(memories.values()) - single - fixed
     kinds = _Kinds(known)
     out: list[Item] = []
     for i in items:
@@ -220,33 +224,49 @@ class _Pipeline:
         return tuple(out)
 
     def _woven(self, t: Expr, steps: Expr) -> tuple[Item, ...]:
-        """The computations of step ``t``, with stores of the step before and loads of the step after among them."""
+        """The computations of step ``t``, with stores of steps before and loads of steps to come among them.
+
+        What belongs to an outer loop moves by one of its iterations, spread over the steps inside.
+        """
         parts: list[_Part] = []
         demands: list[Item] = []
-        for groups, suffix, shift, first in ((self.behind, "_last", -1, False), (self.ahead, "_next", 1, True)):
-            exists = ex.compare(">=", t, ex.idx(1)) if shift < 0 else ex.compare("<", t, steps - 1)
-            for g in groups:
-                edge = self._edge(g.level, suffix, first)
-                guard = exists if edge is None else ex.logical("and", exists, edge)
-                for i in g.items:
-                    if isinstance(i, Needed):
-                        demands.append(i)
-                    else:
-                        parts.append(_Part(_renamed(i, {f.var: f.var + suffix for f in self.nest.loops}), guard))
+        shifts: dict[str, Expr] = {}
+        storing = {m for g in self.behind for m in g.memories}
+        for g in (*self.behind, *reversed(self.ahead)):
+            inside = _simple(_trips(self.nest.loops[g.level :]))
+            if g.kind == STORE:
+                suffix, shift, guard = f"_last{g.level}", inside * -1, ex.compare(">=", t, inside)
+            elif not g.memories & storing:
+                suffix, shift, guard = f"_next{g.level}", inside, ex.compare("<", t, steps - inside)
+            else:
+                # Where the stores make room only at the end of the outer iteration, loads wait for its last step.
+                suffix, shift, inside = "_next", ex.idx(1), ex.idx(1)
+                guard = ex.compare("<", t, steps - 1)
+                edge = self._edge(g.level, suffix, first=True)
+                guard = guard if edge is None else ex.logical("and", guard, edge)
+            shifts[suffix] = shift
+            for i in g.items:
+                if isinstance(i, Needed):
+                    demands.append(i)
+                else:
+                    nest = _renamed(i, {f.var: f.var + suffix for f in self.nest.loops})
+                    parts.append(_Part(nest, guard, _simple(t % inside), inside))
         if not parts:
             return self.nest.computes
         woven = _weave(self.nest.computes, parts, self.step, self.kinds.lead(self.nest))
-        for suffix, shift in (("_next", 1), ("_last", -1)):
-            woven = self._at(t + shift, suffix, woven)
+        for suffix, shift in shifts.items():
+            woven = self._at(_simple(t + shift), suffix, woven)
         return (*demands, *woven)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A perfect nest that runs when ``guard`` holds."""
+    """Share number ``share`` of ``shares`` of the iterations of a perfect nest, when ``guard`` holds."""
 
     nest: Item
     guard: Expr
+    share: Expr
+    shares: Expr
 
     def loops(self) -> tuple[Loop, ...]:
         out, i = [], self.nest
@@ -255,12 +275,17 @@ class _Part:
             i = i.body[0]
         return tuple(out)
 
+    def start(self, share: Expr) -> Expr:
+        """The iterations in the shares before this one."""
+        return _simple(share * _trips(self.loops()) // self.shares)
+
     def count(self) -> Expr:
         """How many times its commands run."""
-        return ex.where(self.guard, _simple(_trips(self.loops())), ex.idx(0))
+        return ex.where(self.guard, _simple(self.start(self.share + 1) - self.start(self.share)), ex.idx(0))
 
     def run(self, number: Expr) -> tuple[Item, ...]:
         """The commands of one of its iterations."""
+        number = number + self.start(self.share)
         loops = self.loops()
         body = loops[-1].body if loops else (self.nest,)
         for n in range(len(loops) - 1, -1, -1):

@@ -24,14 +24,14 @@ class Place:
     """``copies`` times some lines, ``apart`` lines from the ``first`` line to that of the next copy; copy number ``turn`` (an
     expression of the loops around) is in use.
 
-    ``repeated``: a loop around its allocation makes it anew.
+    ``around`` names the loops around its allocation, which make it anew.
     """
 
     first: int
     apart: int = 0
     copies: int = 1
     turn: Expr = _ZERO
-    repeated: bool = False
+    around: tuple[str, ...] = ()
 
     @property
     def base(self) -> Expr:
@@ -150,7 +150,7 @@ def _fit(lives: list[_Life], copies: int, capacity: int, banks: int) -> dict[str
             firsts.append(min(free, key=lambda at: (_shared(life, rivals, at, bank), at)))
             taken.append(_Taken(life, firsts[-1], firsts[-1] + life.lines))
         apart = firsts[1] - firsts[0] if count > 1 else 0
-        out[life.buffer.name] = Place(firsts[0], apart, count, _turn(life.loops, count), bool(life.loops))
+        out[life.buffer.name] = Place(firsts[0], apart, count, _turn(life.loops, count), tuple(f.name for f in life.loops))
     return out
 
 

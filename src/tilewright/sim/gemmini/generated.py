@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from numpy.typing import NDArray
@@ -44,13 +45,16 @@ def execute(program: Program, machine: Machine, arrays: Mapping[str, NDArray[Any
     return model
 
 
-def timed(program: Program, machine: Machine, timing: Timing | None = None) -> Run:
-    """``program`` on the cycle model, its arguments one after the other in main memory. What the host computes takes no time there."""
+def timed(program: Program, machine: Machine, timing: Timing | None = None, most: int | None = None) -> Run:
+    """``program``, or its first ``most`` words, on the cycle model; its arguments lie one after the other in main memory.
+
+    What the host computes takes no time there.
+    """
     addresses, at = {}, 0x8000_0000
     for b in program.args:
         addresses[b.name] = at
         at += -(-b.nbytes // _LINE) * _LINE
-    return simulate(_commands(stream(program, machine, addresses)), Configuration.of(machine), timing)
+    return simulate(_commands(islice(stream(program, machine, addresses), most)), Configuration.of(machine), timing)
 
 
 def _commands(words: Iterator[tuple[int, int, int] | None]) -> Iterator[isa.Command]:

@@ -1,0 +1,107 @@
+"""The best schedule of a kernel for a Gemmini, by the cycle model: it measures what the analytical estimate ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.codegen.commands import Program, generate
+from tilewright.hw import Machine
+from tilewright.ir.stmt import Kernel
+from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini.cycles import Run
+from tilewright.sim.gemmini.generated import timed
+from tilewright.sim.gemmini.memory_timing import Timing
+from tilewright.space import Space
+from tilewright.util.errors import CodegenError, SpaceError
+
+#: Points that the estimate ranks before any is measured.
+SAMPLED = 2000
+#: Words of a long program that tell how fast it is; this many of the best are then run whole.
+BEGINNING, FINALISTS = 12_000, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A program, its cycles on the model, what its schedule is (for people), and how many schedules were measured to find it."""
+
+    program: Program
+    cycles: int
+    schedule: str
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """``pace``: cycles for each product, over the beginning of the program; ``cycles`` of the whole if that was all of it."""
+
+    point: np.ndarray
+    program: Program
+    pace: float
+    cycles: int | None
+
+
+def tuned(kernel: Kernel, machine: Machine, *, measured: int = 24, timing: Timing | None = None, seed: int = 0) -> Measured:
+    """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
+    neighbours of the best so far. Long programs are compared by their beginnings, the best of them by the whole.
+
+    The same ``seed`` gives the same result. SpaceError when no point can be generated.
+    """
+    space = Space(kernel, machine)
+    rng = np.random.default_rng(seed)
+    search = _Search(space, timing)
+    points = np.unique(space.sample(SAMPLED, rng), axis=0)
+    for point in _by_structure(space, points)[: -(-measured // 2)]:
+        search.measure(point)
+    idle = 0
+    while len(search.seen) < measured and search.found and idle < measured:
+        leaders = sorted(search.found, key=lambda c: c.pace)[:FINALISTS]
+        near = space.neighbours(leaders[len(search.seen) % len(leaders)].point[None], rng)[0]
+        idle = 0 if search.measure(near) else idle + 1
+    if not search.found:
+        raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
+    finalists = sorted(search.found, key=lambda c: c.pace)[:FINALISTS]
+    cycles = [c.cycles or timed(c.program, machine, timing).cycles for c in finalists]
+    best = int(np.argmin(cycles))
+    return Measured(finalists[best].program, cycles[best], space.describe(finalists[best].point), len(search.seen))
+
+
+def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
+    """Points by their estimates, the best of each structure first, then the second best of each, and so on."""
+    estimates = space.estimate(points)
+    order = []
+    for _, rows in space.groups(points):
+        ranked = np.asarray(rows)[np.argsort(estimates[rows], kind="stable")]
+        order += [(place, estimates[row], row) for place, row in enumerate(ranked)]
+    return [points[row] for _, _, row in sorted(order)]
+
+
+class _Search:
+    def __init__(self, space: Space, timing: Timing | None):
+        self.space, self.timing = space, timing
+        self.seen: set[bytes] = set()
+        self.found: list[_Candidate] = []
+        self.problem = ""
+
+    def measure(self, point: np.ndarray) -> bool:
+        """Measures a point; False when it was measured before."""
+        key = point.tobytes()
+        if key in self.seen:
+            return False
+        self.seen.add(key)
+        machine = self.space.machine
+        try:
+            program = generate(self.space.schedule(point).kernel, machine)
+        except CodegenError as error:
+            self.problem = error.message
+            return True
+        run = timed(program, machine, self.timing, BEGINNING)
+        whole = len(run.events) < BEGINNING // 2
+        self.found.append(_Candidate(point, program, run.cycles / max(1, _products(run)), run.cycles if whole else None))
+        return True
+
+
+def _products(run: Run) -> int:
+    """Multiplications that a run did."""
+    return sum(e.command.a.rows * e.command.a.cols * e.command.bd.cols for e in run.events if isinstance(e.command, isa.Compute))
