@@ -245,3 +245,20 @@ def test_a_function_of_no_arguments():
     library = load(emit_c(parse("@kernel\ndef nothing():\n    t = alloc(i8)\n    t = 1")))
     call(library, parse("@kernel\ndef nothing():\n    t = alloc(i8)\n    t = 1"), {})
     assert re.search(r"void nothing\(void\)", emit_c(parse("@kernel\ndef nothing():\n    t = alloc(i8)\n    t = 1")))
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (lambda x, y: ex.cast(x * x * x, ty.Int(90)), ty.Int(90), "C has no integer of 90 bits to wrap in"),
+        (lambda x, y: ex.cast(y, ty.Int(200)), ty.Int(200), r"conversion of a float to Int\(200\)"),
+        (lambda x, y: ex.cast(ex.compare("<", ex.cast(x, ty.Fixed(60, 4)), y), ty.i8), ty.i8, r"comparison of f64 with Fixed\(60, 4\)"),
+        (lambda x, y: ex.cast(ex.cast(x, ty.Fixed(60, 4)) * ex.const(2**-130, ty.Fixed(8, 130)), ty.f32), ty.f32, "134 fraction bits"),
+    ],
+)
+def test_what_c_cannot_express_is_refused(value, dtype, message):
+    x, y, out = buffer("x", ty.i64, (4,)), buffer("y", ty.f64, (4,)), buffer("out", dtype, (4,))
+    i = ex.Var("i")
+    kernel = Kernel("k", (x, y, out), Block((For(i, ex.idx(0), ex.idx(4), Block((store(out[i], value(x[i], y[i])),))),)))
+    with pytest.raises(CodegenError, match=message):
+        emit_c(kernel)

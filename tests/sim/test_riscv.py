@@ -151,6 +151,9 @@ def test_the_memory_must_hold_the_program():
 def test_a_program_the_compiler_refuses():
     with pytest.raises(CodegenError, match=r"main\.c:2:.*error"):
         compile_program({"main.c": "int main(void) {\n return nothing; }"})
+    with pytest.raises(CodegenError, match="undefined symbol: exp") as caught:
+        program("return (int)exp(2.0);", "double exp(double);")
+    assert "no C library" in str(caught.value)
 
 
 def test_files_that_are_not_programs_for_this_core():

@@ -63,8 +63,6 @@ class Expressions:
         return self._add(*helpers.templated(name, ctype))
 
     def _add(self, name: str, helper: helpers.Helper) -> str:
-        for other in helper.uses:
-            self.use(other)
         self.headers.update(helper.headers)
         self.used.setdefault(name, helper)
         return name

@@ -13,10 +13,9 @@ from tilewright.util.errors import CodegenError
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """C text of a function, the helpers it calls itself, the headers it needs."""
+    """C text of a function and the headers it needs."""
 
     text: str
-    uses: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 
 
@@ -176,7 +175,7 @@ static inline int tw_compare(__int128 a, double b) {
 
 def templated(name: str, ctype: CType) -> tuple[str, Helper]:
     """The helper ``name`` for one type: its C name and text."""
-    tag = f"{ctype.kind[0]}{ctype.bits}"
+    tag = ctype.tag
     full = f"tw_{name}_{tag}"
     if ctype.kind == "float":
         text = {**TEMPLATES, **FLOAT_TEMPLATES}[name]

@@ -55,5 +55,7 @@ def _compiled(sources: Mapping[str, str], target: Target, arguments: tuple[str, 
             env={**os.environ, "ZIG_LOCAL_CACHE_DIR": folder},
         )
         if done.returncode:
-            raise CodegenError(f"the RISC-V C compiler refuses the program:\n{done.stderr.strip()[-4000:]}")
+            missing = "undefined symbol" in done.stderr
+            hint = "the bare core has no C library beyond htif.h and string functions" if missing else None
+            raise CodegenError(f"the RISC-V C compiler refuses the program:\n{done.stderr.strip()[-4000:]}", hint=hint)
         return (Path(folder) / "result").read_bytes()
