@@ -5,6 +5,7 @@
 The budget counts evaluations of one mapping of one layer, for each layer shape of a network; 12,000 is what the published descent
 takes. All methods of a network get the same. The optimum is proven on about 1,000 machines, then on a finer grid around the best of them.
 Gemmini's default machine (16 x 16, 256 + 64 KB) has the proven best mappings, so what is gained over it is the machine's part alone.
+Eyeriss and NVDLA have their own families, costed on the same basis and mapped by search.
 ``--cap`` adds runs with no more area than that machine has. Seconds are wall clock of a search on one thread: only a quiet machine's
 are worth quoting.
 """
@@ -20,17 +21,23 @@ import numpy as np
 from benchmarks.report import Rows, Table, conditions, geometric_mean, parser, publish
 
 from tilewright.codesign.baselines import BASELINES
+from tilewright.codesign.baselines.mapper import elite_mutation
 from tilewright.codesign.exact import optimum, proven
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.codesign.study import METHODS
 from tilewright.codesign.workloads import workload
+from tilewright.hw.library import eyeriss, nvdla
 from tilewright.hw.library.gemmini import family
 from tilewright.hw.library.gemmini_costs import area
+from tilewright.hw.load import load_family
 
 SECTION = "co-design"
 NETWORKS = ("resnet50", "unet", "retinanet", "bert")
 DEFAULT = {"dim": 16, "scratchpad_bytes": 256 << 10, "accumulator_bytes": 64 << 10}
+#: Published machines of other kinds: family and sizes. Evaluations that each layer's mapping gets on them.
+GIVEN = {"NVDLA small": ("nvdla", nvdla.SMALL), "NVDLA large": ("nvdla", nvdla.LARGE), "Eyeriss": ("eyeriss", eyeriss.CHIP)}
+MAPPED = 20_000
 #: A search has arrived when it is within this of the best known.
 NEAR = 1.01
 KEY = ("network", "capped", "what", "seed")
@@ -71,6 +78,16 @@ def default(network: str) -> dict[str, Any]:
     return {**row, "seconds": time.monotonic() - start}
 
 
+def given(network: str, what: str) -> dict[str, Any]:
+    """A published machine of another kind, mapped by random search and mutations of the best."""
+    kind, hardware = GIVEN[what]
+    problem = Problem(MapSpace(workload(network), load_family(kind)), "edp", hardware=hardware)
+    run = Run(problem, Budget(evaluations=MAPPED * len(problem.space.layers)), 0)
+    elite_mutation(run)
+    row = {"network": network, "capped": False, "what": what, "seed": 0, "best": run.best, "hardware": dict(hardware)}
+    return {**row, "seconds": run.seconds}
+
+
 def collect(
     rows: Rows, networks: Sequence[str], methods: Sequence[str], seeds: int, budget: int, caps: Sequence[bool], exact: bool
 ) -> None:
@@ -79,6 +96,8 @@ def collect(
     for network in networks:
         if exact:
             wanted.append(((network, False, "default machine", 0), lambda network=network: default(network)))  # type: ignore[misc]
+        for what in GIVEN:
+            wanted.append(((network, False, what, 0), lambda n=network, w=what: given(n, w)))  # type: ignore[misc]
         for capped in caps:
             if exact:
                 wanted.append(((network, capped, "optimum", 0), lambda n=network, c=capped: optimal(n, c)))  # type: ignore[misc]
@@ -106,7 +125,7 @@ def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _best_known(rows: Sequence[Mapping[str, Any]], capped: bool) -> float:
-    return min(r["best"] for r in rows if r["capped"] == capped and r["what"] != "default machine")
+    return min(r["best"] for r in rows if r["capped"] == capped and r["what"] not in ("default machine", *GIVEN))
 
 
 def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -122,9 +141,9 @@ def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> T
         lines.append((method, *(f"{x:.3f}" for x in (over[0], float(np.median(over)), over[-1])), f"{len(times)} of {len(runs)}"))
         often = len(times) > len(runs) / 2
         lines[-1] += tuple(f"{np.median([a[n] for a in times]):,.{d}f}" if often else "never" for n, d in ((0, 0), (1, 2)))
-    for what in ("optimum", "default machine"):
+    for what in ("optimum", "default machine", *GIVEN):
         for r in rows:
-            if r["what"] == what and (r["capped"] == capped or what == "default machine"):
+            if r["what"] == what and (r["capped"] == capped or what != "optimum"):
                 lines.append((what, *[f"{r['best'] / best:.3f}"] * 3, "", "", f"{r['seconds']:.1f}"))
     columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", "seconds until then")
     limit = f", area at most {area(DEFAULT):.2f} mm2" if capped else ""

@@ -36,12 +36,13 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
 
 
 def test_a_run_is_resumed_and_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(codesign, "MAPPED", 200)
     monkeypatch.setattr(codesign, "workload", lambda _: (Layer.gemm("g", 8, 12, 16), Layer.gemm("h", 4, 4, 4)))
     out, page = tmp_path / "rows.json", tmp_path / "page.md"
     given = ["--json", str(out), "--networks", "tiny", "--methods", "gradient", "dosa", "--seeds", "2", "--budget", "400", "--cap"]
     assert codesign.main([*given, "--markdown", str(page)]) == 0
     rows = json.loads(out.read_text())["results"]
-    assert len(rows) == 1 + 2 + 2 * 2 * 2
+    assert len(rows) == 1 + 3 + 2 + 2 * 2 * 2
     exact = {r["capped"]: r["best"] for r in rows if r["what"] == "optimum"}
     for r in rows:
         if "history" in r:
@@ -49,4 +50,4 @@ def test_a_run_is_resumed_and_published(tmp_path: Path, monkeypatch: pytest.Monk
     assert exact[False] <= exact[True] and "tiny, area at most" in page.read_text()
     capsys.readouterr()
     assert codesign.main([*given, "--resume"]) == 0
-    assert json.loads(out.read_text())["results"] == rows and "/11" not in capsys.readouterr().err
+    assert json.loads(out.read_text())["results"] == rows and "/14" not in capsys.readouterr().err
