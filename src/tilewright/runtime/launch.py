@@ -10,7 +10,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import update_wrapper
+from functools import lru_cache, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,8 @@ class JitFunction:
                 f"{name} of {self.program.name} has strides {array.strides}: they are negative or no multiples of an element",
                 hint="pass numpy.ascontiguousarray(x)",
             )
-        dtype = ty.bf16 if "bfloat16" in str(getattr(x, "dtype", "")) else ty.from_numpy(array.dtype)
+        brain = array.dtype == np.uint16 and "bfloat16" in str(getattr(x, "dtype", ""))  # NumPy has no name for it
+        dtype = ty.bf16 if brain else _element_type(array.dtype)
         for n, other in enumerate(values):
             if isinstance(other, np.ndarray) and array.size and _memory(array) == _memory(other):
                 values.append(None)
@@ -198,6 +199,11 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, np.ndarray) or hasattr(x, "__dlpack__")
 
 
+@lru_cache(maxsize=32)
+def _element_type(dtype: np.dtype) -> ty.DType:
+    return ty.from_numpy(dtype)
+
+
 def _memory(x: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...], str]:
     return x.__array_interface__["data"][0], x.shape, x.strides, x.dtype.str
 
@@ -205,7 +211,7 @@ def _memory(x: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...], str]:
 def _key(s: Spec) -> Any:
     if isinstance(s, tuple):
         return tuple(map(_key, s))
-    return (type(s).__name__, s if not isinstance(s, JitFunction) else id(s))
+    return (type(s).__name__, id(s) if isinstance(s, JitFunction) else repr(s) if isinstance(s, (list, dict, set)) else s)
 
 
 def _grid(grid: Any, named: dict[str, Any], name: str) -> tuple[int, ...]:

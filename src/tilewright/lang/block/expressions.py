@@ -301,7 +301,6 @@ class ExpressionReader:
         if name in REFUSED:
             raise self.error(e, f"tl.{name} is not supported", hint=f"use {REFUSED[name]}")
         build = WORDS[name]
-        keywords = {k: v for k, v in keywords.items() if not (name == "range" and k in ("num_stages", "loop_unroll_factor", "flatten"))}
         try:
             inspect.signature(build).bind(self.builder, *arguments, **keywords)
         except TypeError as error:
