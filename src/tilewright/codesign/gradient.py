@@ -30,8 +30,12 @@ from tilewright.codesign.relaxed import Relaxation, Traffic
 MOMENTUM, VARIANCE = 0.9, 0.99
 #: Machines whose parameters all differ by less, in logarithms, are one neighbourhood.
 NEAR = 0.05
+#: How far from the best one, at least, machines are that hops lead to in turn.
+AWAY = (0.0, 0.3, 0.8)
 #: How far from its own, in logarithms, machines are tried for a point.
 CLOSE = 0.2
+#: Mappings of a layer whose changes are tried.
+ELITE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Settings:
     starts: int = 16
     steps: int = 60
     interval: int = 20
-    hops: int = 6
+    hops: int = 9
     jumps: int = 24
     rate: float = 0.2
     share: float = 0.5
@@ -209,27 +213,28 @@ class _Search:
             out[p.name] = np.clip(np.round(moved / p.step) * p.step, p.least, most)
         return out
 
-    def _combine(self, site: _Site | None, elsewhere: bool = False) -> _Site | None:
-        """The best of the pool on machines around ``site``, if better; ``elsewhere``: on one that was not refined, better or not."""
+    def _combine(self, site: _Site | None, away: float | None = None) -> _Site | None:
+        """The best of the pool on machines around ``site``, if better; ``away``: on one that far away and not refined, better or not."""
         if site is None:
             return None
         run = self.run
-        machines = self._around(site, self.settings.machines, 1.0 if elsewhere else CLOSE)
+        machines = self._around(site, self.settings.machines, CLOSE if away is None else 1.0)
         self.pool.prune(machines, site.latency, site.total)
         value, picked = self.pool.select(machines, site.latency, site.total)
-        if elsewhere:
-            known = np.array([list(m.values()) for m in self.refined])
+        if away is not None:
             offered = np.stack([machines[k] for k in site.machine], axis=1)
-            near = np.abs(np.log(offered[:, None] / known[None])).max(axis=2).min(axis=1) < NEAR
-            value = np.where(near, np.inf, value)
-        best = np.argsort(value, kind="stable")[: 1 if elsewhere else 3]
+            known = np.array([list(m.values()) for m in self.refined])
+            far = np.abs(np.log(offered[:, None] / known)).max(axis=2).min(axis=1)
+            moved = np.abs(np.log(offered / np.array(list(site.machine.values())))).max(axis=1)
+            value = np.where((far < NEAR) | (moved < away), np.inf, value)
+        best = np.argsort(value, kind="stable")[: 3 if away is None else 1]
         best = best[np.isfinite(value[best])]
         if not len(best):
             return None
         points = self.pool.points(picked[best])
         scores = run.evaluate(points)
         first = int(scores.argmin())
-        if not np.isfinite(scores[first]) or (scores[first] >= site.score * (1 - 1e-9) and not elsewhere):
+        if not np.isfinite(scores[first]) or (scores[first] >= site.score * (1 - 1e-9) and away is None):
             return None
         return self._site(float(scores[first]), points[first])
 
@@ -237,10 +242,12 @@ class _Search:
         """Moves around the best point, then around points on other machines, which the pool makes as good as it can."""
         site = self.best
         for hop in range(1 + (self.settings.hops if self.problem.hardware is None else 0)):
-            if hop and self.best is not None:
-                site = self._combine(self.best, elsewhere=True)
-            if site is None or self.run.done:
+            if hop:
+                site = self._combine(self.best, away=AWAY[hop % len(AWAY)])
+            if self.run.done:
                 return
+            if site is None:
+                continue
             site = self._climb(site, patience=2)
             self.refined.append(site.machine)
             if self.best is None or site.score < self.best.score:
@@ -250,7 +257,7 @@ class _Search:
         """Sweeps of moves until ``patience`` of them in a row find nothing."""
         run, failed = self.run, 0
         while failed < patience and not run.done:
-            rows, layers = self._moves(site.point, failed)
+            rows, layers = self._moves(site, failed)
             new = np.flatnonzero(self.pool.fresh(rows, layers))
             new = new[: int(max(run.left - 4 * len(self.space.layers), 0))]
             if len(new):
@@ -260,17 +267,18 @@ class _Search:
             site, failed = (site, failed + 1) if better is None else (better, 0)
         return site
 
-    def _moves(self, point: np.ndarray, failed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The point itself, its neighbours, and random changes of two to four moves."""
-        count = len(self.space.layers)
-        near = [self.space.neighbours(row) for row in point]
-        rows = np.concatenate([point, *near])
+    def _moves(self, site: _Site, failed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The point itself, its neighbours, and random changes of two to four moves of the pool's best on its machine."""
+        count, rng = len(self.space.layers), self.run.rng
+        near = [self.space.neighbours(row) for row in site.point]
+        rows = np.concatenate([site.point, *near])
         layers = np.concatenate([np.arange(count), *(np.full(len(v), x) for x, v in enumerate(near))])
         far_layers = np.repeat(np.arange(count), self.settings.jumps * (1 + failed))
-        far = point[far_layers]
+        elite = self.pool.elite(site.machine, site.latency, site.total, ELITE)
+        far = np.concatenate([elite[x][rng.integers(0, len(elite[x]), self.settings.jumps * (1 + failed))] for x in range(count)])
         for k in range(4):
-            on = self.run.rng.random(len(far)) < (1.0 if k < 2 else 0.5)
-            far[on] = self.space.moved(far[on], far_layers[on], self.run.rng)
+            on = rng.random(len(far)) < (1.0 if k < 2 else 0.5)
+            far[on] = self.space.moved(far[on], far_layers[on], rng)
         return np.concatenate([rows, far]), np.concatenate([layers, far_layers])
 
 

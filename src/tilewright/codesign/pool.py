@@ -97,6 +97,15 @@ class Pool:
         value = self.problem.value(cycles, energy) + 1e3 * self.problem.excess(cycles, energy, machines)
         return np.where(possible, value, np.inf), picked
 
+    def elite(self, machine: Mapping[str, float], latency: np.ndarray, total: np.ndarray, count: int) -> list[np.ndarray]:
+        """The ``count`` best mappings of each layer on a machine, all of them where there are fewer."""
+        one = {k: np.array([v]) for k, v in machine.items()}
+        out = []
+        for x, rows in enumerate(self.rows):
+            scores = self._scores(x, one, latency[None], total[None])[0][0]
+            out.append(rows[np.argsort(scores, kind="stable")[:count]])
+        return out
+
     def points(self, picked: np.ndarray) -> np.ndarray:
         """Points [h, layers, width] of indices [h, layers]."""
         return np.stack([rows[picked[:, x]] for x, rows in enumerate(self.rows)], axis=1)
