@@ -22,6 +22,7 @@ from tilewright.ir.types import f32, i8
 from tilewright.ir.verify import verify
 from tilewright.lang import parse
 from tilewright.schedule import replay
+from tilewright.space.blocks import counts
 from tilewright.space.space import Points, Space
 from tilewright.util.errors import SpaceError
 
@@ -189,8 +190,14 @@ def test_points_obey_the_memories() -> None:
     points = space.enumerate(100000)
     i, j, k = points[points[:, 0] == streamed].T[1:4]
     assert ((i + j) * k * 16 <= 256).all()
-    every = np.array(np.meshgrid(*[[1, 2, 3, 4]] * 3)).reshape(3, -1)
+    every = np.array(np.meshgrid(*[[1, 2, 4]] * 3)).reshape(3, -1)
     assert len(i) == ((every[0] + every[1]) * every[2] * 16 <= 256).sum()
+
+
+def test_blocks_are_as_even_as_they_can_be() -> None:
+    assert counts(16, whole=False) == (1, 2, 3, 4, 6, 8, 16)
+    assert counts(7, whole=False) == (1, 2, 3, 4, 7)
+    assert counts(12, whole=True) == (1, 2, 3, 4, 6, 12)
 
 
 def test_larger_blocks_move_less_and_are_estimated_cheaper_where_transfers_bound() -> None:

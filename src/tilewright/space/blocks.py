@@ -27,9 +27,6 @@ from tilewright.space.levels import ceil_div
 from tilewright.space.tiling import value_of
 from tilewright.util.errors import MappingError
 
-#: Numbers of tiles in a block: all of them up to here, then powers of two and whole loops.
-EVERY = 16
-
 
 @dataclass(frozen=True, slots=True)
 class Walk:
@@ -169,12 +166,12 @@ class Blocks:
 
 
 def counts(tiles: int, whole: bool) -> tuple[int, ...]:
-    """How many tiles a block may hold; ``whole``: blocks that divide the loop only (the hardware takes no smaller tile)."""
-    every = [n for n in range(1, tiles + 1) if tiles % n == 0] if whole else list(range(1, min(tiles, EVERY) + 1))
-    if not whole:
-        # Blocks of the same number of tiles, as even as they can be, cover long loops.
-        every += [-(-tiles // n) for n in range(1, EVERY + 1)]
-    return tuple(sorted(set(every)))
+    """How many tiles a block may hold; ``whole``: blocks that divide the loop only (the hardware takes no smaller tile).
+
+    Of all sizes that give the same number of blocks it is the smallest: then blocks are as even as they can be.
+    """
+    even = {-(-tiles // n) for n in range(1, tiles + 1)}
+    return tuple(sorted(n for n in even if not whole or tiles % n == 0))
 
 
 def walks_of(instruction: Instruction, mapping: Placed, single: frozenset[str] = frozenset()) -> dict[str, Walk]:

@@ -31,7 +31,7 @@ def test_drawn_schedules_run_bit_exactly(name: str) -> None:
     rng = np.random.default_rng(len(name))
     weights = ("f",) if name == "channels first" else ()
     space = Space(kernel, machine, constants=weights)
-    for p in [*space.sample(2, rng), space.default()]:
+    for p in [*space.sample(1, rng), space.default()]:
         scheduled = space.schedule(p).kernel
         if any(b.layout is not None for b in scheduled.args):
             continue  # arguments stored in another order are the runtime's to lay out
