@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.ir import types as ty
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Kernel, allocated
 from tilewright.lang.block.builder import Builder, Specialized, pointer_type
 from tilewright.lang.block.expressions import Program, program_of
 from tilewright.lang.block.ir import BlockType, Function, Value
@@ -26,6 +26,8 @@ from tilewright.lang.block.reader import read
 from tilewright.runtime.dlpack import as_numpy
 from tilewright.util.errors import LanguageError, RuntimeFailure
 
+#: Bytes that blocks over whole arrays may take; programs that need more run one by one.
+WORKSPACE = 1 << 30
 #: Keyword arguments of a launch that say how other hardware runs it.
 OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu", "matrix_instr_nonkdim")
 
@@ -131,10 +133,16 @@ class JitFunction:
             function, arrays = self.read(specs, sizes)
             launch = self.launches[key] = Launch(function, kernel_of(function, arrays, sizes))
         if build and launch.module is None:
-            launch = self.launches[key] = Launch(launch.function, launch.kernel, _module(launch.kernel))
+            kernel, module = _module(launch.kernel, lambda: self.program_by_program(specs, sizes))
+            launch = self.launches[key] = Launch(launch.function, kernel, module)
         distinct = (v for v in values if v is not None)
         shaped = [_passed(v, b.static_shape) for v, b in zip(distinct, launch.kernel.args, strict=True)]
         return launch, shaped
+
+    def program_by_program(self, specs: Mapping[str, Spec], sizes: tuple[int, ...]) -> Kernel:
+        """The kernel whose programs keep their blocks to themselves."""
+        function, arrays = self.read(specs, sizes)
+        return kernel_of(function, arrays, sizes, whole=False)
 
     def spec(self, name: str, x: Any, values: list[Any]) -> Spec:
         """What ``x`` means to the compiler; what is passed at run time is added to ``values``."""
@@ -222,14 +230,19 @@ def _grid(grid: Any, named: dict[str, Any], name: str) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def _module(kernel: Kernel) -> Any:
+def _module(kernel: Kernel, otherwise: Callable[[], Kernel]) -> tuple[Kernel, Any]:
+    """``kernel`` scheduled and built, or what ``otherwise`` makes when that would need too much memory."""
     from tilewright.runtime.module import build
     from tilewright.runtime.pool import default_threads
     from tilewright.space.default import default_schedule
     from tilewright.space.unmatched import in_lanes
 
     threads = default_threads()
-    return build(in_lanes(default_schedule(kernel, threads=threads), threads))
+    scheduled = in_lanes(default_schedule(kernel, threads=threads), threads)
+    if sum(b.nbytes for b in allocated(scheduled.kernel)) > WORKSPACE:
+        kernel = otherwise()
+        scheduled = in_lanes(default_schedule(kernel, threads=threads), threads)
+    return kernel, build(scheduled)
 
 
 def _passed(x: Any, shape: tuple[int, ...]) -> Any:

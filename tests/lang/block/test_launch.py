@@ -126,3 +126,16 @@ def test_block_ir_is_typed_text() -> None:
     assert text.splitlines()[0] == "block @softmax(%out_ptr: ptr<f32>, %x_ptr: ptr<f32>):"
     assert "for %row in range(%pid, " in text
     assert "%powers = math(" in text and ": f32[64]" in text and "reduce(%powers, op=+, axes=(0,)) : f32" in text
+
+
+def test_programs_run_one_by_one_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 1, 40, 8)).astype(np.float32)
+    fresh = tw.jit(attention.block_function)
+    monkeypatch.setattr("tilewright.runtime.launch.WORKSPACE", 100)
+    out = np.zeros_like(q)
+    fresh[(3, 1)](q, k, v, out, 0.3, 320, 320, 8, 1, 1, 40, CAUSAL=True, WIDTH=8, BM=16, BN=16)
+    (launch,) = fresh.launches.values()
+    assert len(launch.kernel.body.stmts) == 1, "a loop over programs"
+    scores = np.where(np.tril(np.ones((40, 40), bool)), q @ k.swapaxes(-1, -2) * 0.3, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    np.testing.assert_allclose(out, weights / weights.sum(-1, keepdims=True) @ v, rtol=1e-4, atol=1e-5)

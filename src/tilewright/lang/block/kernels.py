@@ -46,10 +46,11 @@ class Array:
         return elements(self.shape, self.strides)
 
 
-def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Sequence[int]) -> Kernel:
+def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Sequence[int], whole: bool = True) -> Kernel:
     """The kernel of all programs of ``grid``. ``arrays`` describe the arguments of ``function`` (None: a scalar; a number:
     the same array as that earlier argument, and no argument of the kernel).
 
+    Without ``whole`` programs are not taken apart: what they store then takes little memory.
     Arguments appear in order as arrays of the shapes that the accesses show, or flat. BlockError where the program
     cannot be given one meaning (programs that race).
     """
@@ -58,8 +59,8 @@ def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Se
     used = _Names({b.name for b in program.arguments} | set(program.locals))
     for n, part in enumerate(components(program)):
         part = renumbered(part, f"p{n}_" if n else "p")
-        whole = unblocked(two_passes(part))
-        body += _whole_statements(whole, used) if whole is not None else _program_statements(part, used)
+        apart = unblocked(two_passes(part)) if whole else None
+        body += _whole_statements(apart, used) if apart is not None else _program_statements(part, used)
     body.sort(key=lambda s: not isinstance(s, Alloc))
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))
