@@ -44,25 +44,25 @@ def check() -> Callable[..., None]:
     return run
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(runnable_kernels())
 def test_random_programs(kernel):
     agree(kernel, random_arguments(kernel, 1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(test_scalar.programs(test_scalar.INTEGERS, INTEGER_OPERATORS))
 def test_integers_are_exact(kernel):
     defined(kernel)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(test_scalar.programs((*test_scalar.FIXED, ty.i16, ty.u8), ("+", "-", "*", "/", "min", "max")))
 def test_fixed_point_is_exact(kernel):
     defined(kernel)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(test_scalar.programs((ty.f16, ty.bf16, ty.f32, ty.f64, ty.u8, ty.i64), ("+", "-", "*", "min", "max")))
 def test_floats_with_integers(kernel):
     defined(kernel)

@@ -100,6 +100,9 @@ def opt(
 
 def _loaded(program: str, shape: str, types: str, arguments: list[str], grid: str, emit: Level) -> Kernel | Schedule | str:
     """The program; for the block level its text."""
+    if program.endswith(".onnx"):
+        hint = f"tilewright build {program} -o DIR writes all of them; name a kernel or an operator here"
+        raise LanguageError(f"{program} is a network: it becomes many kernels", hint=hint)
     if program.endswith(".txt"):
         try:
             loaded: Kernel | Schedule = parse(Path(program).read_text())
