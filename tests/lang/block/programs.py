@@ -132,3 +132,36 @@ def perhaps_never(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     for i in range(pid):
         tl.store(out_ptr + pid * 8 + i, total + i)
     tl.store(out_ptr + pid * 8 + 7, total)
+
+
+@triton.jit
+def split_depth(a_ptr, b_ptr, c_ptr, m, n, k, B: tl.constexpr, SPLIT: tl.constexpr):
+    """Parts of a product's depth go to programs of their own, which add up."""
+    part = tl.program_id(2)
+    row = tl.program_id(0) * B + tl.arange(0, B)
+    col = tl.program_id(1) * B + tl.arange(0, B)
+    acc = tl.zeros((B, B), tl.float32)
+    for step in range(part, tl.cdiv(k, B), SPLIT):
+        at = step * B + tl.arange(0, B)
+        a = tl.load(a_ptr + row[:, None] * k + at[None, :], mask=(row[:, None] < m) & (at[None, :] < k), other=0.0)
+        b = tl.load(b_ptr + at[:, None] * n + col[None, :], mask=(at[:, None] < k) & (col[None, :] < n), other=0.0)
+        acc += tl.dot(a, b)
+    tl.atomic_add(c_ptr + row[:, None] * n + col[None, :], acc, mask=(row[:, None] < m) & (col[None, :] < n))
+
+
+@triton.jit
+def correlation(x_ptr, w_ptr, out_ptr, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK,), tl.float32)
+    for t in tl.static_range(WIDTH):
+        acc += tl.load(x_ptr + at + t, mask=at + t < n + WIDTH - 1, other=0.0) * tl.load(w_ptr + t)
+    tl.store(out_ptr + at, acc, mask=at < n)
+
+
+@triton.jit
+def running_sum(x_ptr, out_ptr, n, B: tl.constexpr):
+    row = tl.program_id(0)
+    total = 0.0
+    for i in range(n):
+        total += tl.load(x_ptr + row * n + i)
+        tl.store(out_ptr + row * n + i, total)

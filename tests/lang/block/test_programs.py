@@ -270,3 +270,24 @@ def test_the_last_of_several_stores_wins(step: int) -> None:
 def test_values_first_used_in_a_loop_outlive_it() -> None:
     (x,) = arrays(0, (8,))
     agree(programs.perhaps_never, (4,), {"x_ptr": x, "out_ptr": np.zeros(32, np.float32), "n": 8, "BLOCK": 8}, ["out_ptr"])
+
+
+@FEW
+@given(SIZES, SIZES, SIZES, some.integers(1, 4))
+def test_programs_that_add_up_parts(m: int, n: int, k: int, split: int) -> None:
+    a, b = arrays(m, (m, k), (k, n))
+    named = {"a_ptr": a, "b_ptr": b, "c_ptr": np.zeros((m, n), np.float32), "m": m, "n": n, "k": k, "B": 16, "SPLIT": split}
+    agree(programs.split_depth, (tw.cdiv(m, 16), tw.cdiv(n, 16), split), named, ["c_ptr"], 1e-3)
+
+
+def test_overlapping_windows() -> None:
+    x, w = arrays(0, (104,), (5,))
+    named = {"x_ptr": x, "w_ptr": w, "out_ptr": np.zeros(100, np.float32), "n": 100, "WIDTH": 5, "BLOCK": 32}
+    kernel = agree(programs.correlation, (4,), named, ["out_ptr"])
+    assert len(st.loops(kernel)) == 1
+    np.testing.assert_allclose(named["out_ptr"], np.correlate(x, w, "valid"), rtol=1e-4, atol=1e-5)
+
+
+def test_values_stored_while_they_are_carried() -> None:
+    (x,) = arrays(0, (3, 20))
+    agree(programs.running_sum, (3,), {"x_ptr": x, "out_ptr": np.zeros_like(x), "n": 20, "B": 1}, ["out_ptr"])

@@ -129,7 +129,7 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
     count = len(next(iter(points.values())))
     basis: list[tuple[Expr, np.ndarray]] = []
     table: dict[Expr, Expr] = {}
-    for e in wanted:
+    for e in sorted(wanted, key=lambda e: sum(1 for _ in ex.walk(e))):  # the numbers themselves before what is made of them
         values = np.broadcast_to(_tabulated(e, points, p), (count,))
         affine = _affine(values, basis)
         if affine is None:
