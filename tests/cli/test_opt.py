@@ -106,6 +106,7 @@ def test_levels_that_do_not_apply_are_refused(kernels: Path) -> None:
         f"{kernels}:gemm", "--machine", "x86.avx2", "--emit", "instgem"
     )
     assert "declares no instruction words" in refused("gmm", "--machine", "x86.avx2", "--emit", "irdl")
+    assert "cuda.sm90 is no processor that LLVM generates code for here" in refused("gmm", "--machine", "cuda", "--emit", "asm")
     assert "is a network: it becomes many kernels" in refused("model.onnx")
     assert "try --machine gemmini" in refused("gmm", "--machine", "x86.avx2", "--emit", "instgem")
 

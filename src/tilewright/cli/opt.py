@@ -44,6 +44,8 @@ class Level(StrEnum):
     irdl = "irdl"
 
 
+#: Architectures whose machine code the LLVM backend writes.
+_CPUS = ("x86_64", "aarch64")
 _BLOCK_LEVELS = (Level.block, Level.block_mlir, Level.block_irdl)
 
 
@@ -238,8 +240,12 @@ class _Lowering:
         """LLVM IR or assembly; of a RISC-V host through its C, whose inline assembly LLVM's own text cannot hold."""
         from tilewright.cli.build import Emit, text_of
 
-        if self.machine.target is not None and self.machine.target.triple.startswith("riscv64"):
+        target = self.machine.target
+        architecture = target.triple.split("-")[0]
+        if architecture == "riscv64":
             from tilewright.sim.riscv import listing
 
-            return listing(self._c(), self.machine.target, llvm=emit is Level.llvm)
+            return listing(self._c(), target, llvm=emit is Level.llvm)
+        if architecture not in _CPUS:
+            raise CodegenError(f"{self.machine.name} is no processor that LLVM generates code for here", hint="try --emit c or mlir")
         return text_of(self.scheduled, Emit(emit.value), self.machine, parallel=True)
