@@ -92,12 +92,12 @@ class _Lowering:
                 call, accumulate = found
                 self.adds[id(call)] = accumulate
                 continue
-            out += self.stmt(s, b)
+            out += self.stmt(s)
         if waiting:
             out.append(self._host(waiting))
         return tuple(out)
 
-    def stmt(self, s: st.Stmt, parent: st.Block) -> tuple[Item, ...]:
+    def stmt(self, s: st.Stmt) -> tuple[Item, ...]:
         nest = chain_of(s)
         if nest is not None:
             return self.move(nest, s)
