@@ -2,9 +2,9 @@
 
 A tiling holds an output tile of ``rows`` x ``vectors`` SIMD registers while the reduction runs. Before its symbolic
 program exists, only its steps are known: multiply-adds and loads, bounded by :mod:`tilewright.cost.step` as in the
-estimate of programs. Everything else (streams of the caches, copies, filling and draining tiles) comes on top there. So what
-is said here is no second model, but a lower bound of the only one: it orders what is looked at, and ends the search
-when nothing left can win.
+estimate of programs, and operands too large for the first cache. Everything else (further streams, copies, filling and
+draining tiles) comes on top there. So what is said here is no second model, but a lower bound of the only one: it
+orders what is looked at, and ends the search when nothing left can win.
 """
 
 from __future__ import annotations
@@ -109,13 +109,26 @@ def least_cycles(
     loads = load_work(problem, core, vector, size, packed)
     inside = operations * math.prod(problem.loops[n] for n in problem.reduction) / bounds.WINDOW
     waiting = np.minimum(inside, 1.0) * core.fma_latency if latency and problem.reduction else 0.0
-    cycles = bounds.compute_cycles(ARRAYS, core, operations, loads, 0.0, waiting) - bounds.CONTROL
+    compute = bounds.compute_cycles(ARRAYS, core, operations, loads, 0.0, waiting) - bounds.CONTROL
+    cycles = bounds.overlapped(ARRAYS, compute, [_streamed(problem, core, vector, size)])
     for n, extent in problem.loops.items():
         if n == vector:  # a remainder takes whole registers
             cycles = cycles * np.minimum(-(-extent // core.lanes) * core.lanes, -(-extent // size[n]) * size[n]) / size[n]
         else:
             cycles = cycles * (extent / rows.get(n, 1))
     return cycles
+
+
+def _streamed(problem: Contraction, core: VectorCore, vector: str, size: Mapping[str, Any]) -> Any:
+    """Cycles in which one step's vectors come from the second cache: those of operands of which a tile reads more than the first holds."""
+    total: Any = 0.0
+    for x in problem.inputs:
+        if x.packable and x.stride(vector) != 0:
+            nbytes = _product(m for n, m in size.items() if x.stride(n) != 0) * x.itemsize
+            steps = math.prod(problem.loops[n] for n in problem.reduction if x.stride(n) != 0)
+            rate = core.l2_bytes_per_cycle * bounds.SUSTAINED
+            total = total + np.where(nbytes * steps > 2 * core.l1_bytes, nbytes / rate, 0.0)
+    return total
 
 
 def load_work(problem: Contraction, core: VectorCore, vector: str, size: Mapping[str, Any], packed: Set[str]) -> Any:

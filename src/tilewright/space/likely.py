@@ -56,7 +56,7 @@ def _tiles(space: TilingSpace, problem: Contraction, core: VectorCore) -> dict[s
     packed = frozenset(name for name, _ in structure.packing)
     least = least_cycles(problem, core, structure.vector, size, packed, not structure.streamed)
     loads = load_work(problem, core, structure.vector, size, packed) / table.prod(axis=1)
-    order = np.lexsort((loads, np.round(np.log(least) * 50)))
+    order = np.lexsort((loads, np.round(np.log(least) * 20)))
     order = order[least[order] <= NEARLY_BEST * least.min()][:MOST_TILES]
     return {space.size[n].name: table[order, c] for c, n in enumerate(structure.tiled)}
 
