@@ -1,6 +1,6 @@
 """Analytical models against measured cycles of a real array: the roofline, and the one with what a roofline leaves out.
 
-    python -m benchmarks.rtl_residual DATA [--markdown] [--json out.json] [--constants]
+    python -m benchmarks.rtl_residual DATA [--markdown] [--learned] [--json out.json] [--constants]
 
 DATA is a table (csv.gz) of layers (``prob.*``), mappings (``mapping.mapping``) and cycles of Gemmini's RTL (``target.cycle``). Models are
 fitted to five sixths of the layers and judged on the others, six times. ``--constants`` prints those fitted to all rows, which
@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,13 @@ def _ran(nest: LoopNest, sizes: Mapping[str, int]) -> dict[str, int]:
     return {**env, "dim": dim}
 
 
-def predictions(data: Measured) -> np.ndarray:
+def predictions(data: Measured, fit: Callable[[Mapping[str, np.ndarray], np.ndarray], Any] = ArrayTime.fit) -> np.ndarray:
     """Cycles of each row by a model that never saw its layer."""
     out = np.empty(len(data.cycles))
     fold = np.random.default_rng(0).permutation(data.layer.max() + 1)[data.layer] % FOLDS
     for n in range(FOLDS):
         seen, held = (fold != n) & ~data.misprinted, fold == n
-        out[held] = ArrayTime.fit(_rows(data.env, seen), data.cycles[seen]).predict(_rows(data.env, held))
+        out[held] = fit(_rows(data.env, seen), data.cycles[seen]).predict(_rows(data.env, held))
     return out
 
 
@@ -145,9 +145,13 @@ def chosen(data: Measured, predicted: np.ndarray) -> float:
     return float(np.exp(np.mean(lost)))
 
 
-def results(data: Measured) -> list[dict[str, Any]]:
+def results(data: Measured, learned: bool = False) -> list[dict[str, Any]]:
     """All tables' figures."""
     models = {"roofline": data.plain, "with array and tile terms": predictions(data)}
+    if learned:
+        from tilewright.cost.residual_attention import AttentionTime
+
+        models["with a learned correction"] = predictions(data, AttentionTime.fit)
     best = searched(data)
     groups = {
         "all": np.ones(len(best), dtype=bool),
@@ -181,12 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("data", type=Path, metavar="DATA")
     p.add_argument("--markdown", action="store_true")
     p.add_argument("--constants", action="store_true")
+    p.add_argument("--learned", action="store_true", help="also the learned correction (torch; half a minute)")
     p.add_argument("--json", type=Path)
     options = p.parse_args(arguments)
     if not options.data.is_file():
         p.error(f"{options.data} is not a file")
     data = load(options.data)
-    found = results(data)
+    found = results(data, options.learned)
     t = table(found)
     print(t.markdown()) if options.markdown else t.print(Console(width=WIDTH))
     fitted = ArrayTime.fit(_rows(data.env, ~data.misprinted), data.cycles[~data.misprinted])

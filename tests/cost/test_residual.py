@@ -57,3 +57,18 @@ def test_the_fit_finds_the_constants_that_made_the_cycles() -> None:
     noisy = truth * np.exp(0.1 * rng.standard_normal(600))
     noisy[:12] *= 100  # a few runs that went wrong
     assert np.abs(np.log(ArrayTime.fit(env, noisy).predict(env) / truth)).mean() < 0.03
+
+
+@pytest.mark.slow
+def test_a_learned_correction_starts_at_the_constants_and_learns_what_they_leave() -> None:
+    pytest.importorskip("torch")
+    from tilewright.cost.residual_attention import AttentionTime
+
+    rng = np.random.default_rng(0)
+    env = {f"tile.{d}": rng.integers(1, 33, 400).astype(float) for d in "NKCPQRS"}
+    env |= {"tiles": np.full(400, 10.0), "SH": np.ones(400), "SW": np.ones(400), "dim": rng.choice([4.0, 16.0], 400)}
+    cycles = ArrayTime(RATES).predict(env) * np.where(env["dim"] == 4, 1.5, 0.8)
+    model = AttentionTime.fit(env, cycles)
+    plain, learned = (np.abs(np.log(m.predict(env) / cycles)).mean() for m in (model.base, model))
+    assert learned < 0.6 * plain
+    assert np.array_equal(AttentionTime.fit(env, cycles).predict(env), model.predict(env))
