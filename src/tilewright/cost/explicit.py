@@ -26,6 +26,8 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 ISSUE = 1.0
 #: Cycles in which the host computes or copies one element.
 HOST = 8.0
+#: Part of the transfers that arithmetic does not hide (and the other way round): commands are issued in order, and queues are short.
+LEAK = 0.2
 #: Main memory moves at this many bytes a cycle where nothing is declared.
 SLOW = 8.0
 
@@ -105,7 +107,9 @@ class _Walker:
                 continue
             alone = g.sum([*self.fills.get(name, []), *self.drains.get(name, [])])
             waits = waits + g.where(g.le(g.sum(parts) * 2, memory.bytes), 0, alone)
-        overlapped = g.largest([load, store, compute + waits])
+        parts = [load, store, compute + waits]
+        longest = g.largest(parts)
+        overlapped = longest + (g.sum(parts) - longest) * LEAK
         moved = g.sum(self.issues), g.sum(self.read), g.sum(self.written)
         return Counts(*moved, load, compute, store, host, overlapped + g.sum(self.first) + g.sum(self.last) + host)
 
@@ -154,8 +158,13 @@ class _Walker:
         """Cycles of a nest that moves data between main memory and ``local``: in all, and of its first (or last) box."""
         g = self.g
         loads = ex.loads(s.value)
-        if not loads:  # first values that are no data: written while the arithmetic starts
+        results = {o.memory for i in self.machine.instructions for o in i.operands if o.role == "inout"}
+        if not loads and local in results:  # sums that start at a constant: the first issue overwrites them
             return g.const(0), g.const(0)
+        if not loads:  # constants around an array: a line a cycle, and a request for each tile
+            line = max(self.machine.memory(local).line // s.buffer.dtype.nbytes, 1)
+            rows = g.product(self._mean(f.extent) for f in around[:-1]) * self._tiles(around[-1].extent, line)
+            return rows, g.const(0)
         main = loads[0] if inwards else ex.Load(s.buffer, s.indices)
         inside = [f for f in around if any(f.name in ex.free_vars(i) for i in s.indices) and not _walks_blocks(f, around)]
         transfer = _transfer(self.machine, local, inwards, s.buffer.dtype.nbytes if inwards else main.dtype.nbytes)
@@ -204,8 +213,8 @@ class _Walker:
         g = self.g
         if isinstance(e, Binary) and e.op == "min" and (clip := self._clip(e)) is not None:
             whole, trips, size = clip
-            if isinstance(size, Binary) and size.op == "*" and isinstance(size.b, Const) and size.b.value % tile == 0:
-                return g.div(g.ceildiv(whole, tile), trips)  # every block but the last is of whole tiles
+            full, before = self._mean(size), trips - 1  # every block but the last
+            return g.div(before * g.ceildiv(full, tile) + g.ceildiv(whole - before * full, tile), trips)
         return g.ceildiv(self._mean(e), tile) if self._integral(e) else g.max(self._mean(e) / tile, 1)
 
     def _integral(self, e: Expr) -> bool:

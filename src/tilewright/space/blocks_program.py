@@ -114,10 +114,13 @@ class _Program:
         at = [Var(f"{box.name}_{d}") for d in range(box.rank)]
         there = tuple(x + v for x, v in zip(self._origin(o, depth), at, strict=True))
         value: Expr = Load(o.buffer, there)
+        fill: tuple[Stmt, ...] = ()
         if o.packed is None and (made := self._padding(o)) is not None and made.store is not None and isinstance(made.store.value, Where):
             env = {i.name: e for i, e in zip(made.store.indices, there, strict=True) if isinstance(i, Var)}
             value = ex.substitute(made.store.value.a, env)
-        return wrap(_loops(at, extents), Store(box, tuple(at), value))
+            around = [Var(f"{box.name}_fill{d}") for d in range(box.rank)]
+            fill = (wrap(_loops(around, extents), Store(box, tuple(around), made.store.value.b)),)
+        return Block((*fill, wrap(_loops(at, extents), Store(box, tuple(at), value))))
 
     def _start(self, own: Buffer) -> Stmt:
         """The sums' first values: what the program starts from, or zeros."""
