@@ -1,6 +1,6 @@
 """One-loop co-design by gradient (thesis, algorithm 6): machine and mappings of all layers move together.
 
-Rounds of three parts until the budget is spent:
+Some random points give a first machine. Then rounds of three parts until the budget is spent:
 
 1. *Descend*. Many starts follow the gradient of the objective in logarithms of factors. Factors stay valid: after a step each dimension's
    are projected to numbers of 1 or more whose product is its size. At intervals all starts are rounded, and layers take the loop
@@ -40,7 +40,8 @@ ELITE = 12
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``starts`` descend together for ``steps``, rounded each ``interval`` steps; ``rate`` is the first step in logarithms of factors.
+    """``drawn`` random points come first. ``starts`` descend together for ``steps``, rounded each ``interval`` steps; ``rate`` is the first
+    step in logarithms of factors.
 
     ``share`` of the layers move in a step (those of most importance; 1: all). ``machines`` are tried in a selection, ``hops`` to other
     machines follow a descent, a sweep has ``jumps`` random changes of a layer. Parts can be switched off, to see what they are worth:
@@ -51,6 +52,7 @@ class Settings:
     steps: int = 60
     interval: int = 20
     hops: int = 9
+    drawn: int = 128
     jumps: int = 24
     rate: float = 0.2
     share: float = 0.5
@@ -64,6 +66,8 @@ def gradient(run: Run, settings: Settings | None = None) -> None:
     """Search until the budget of ``run`` is spent. Deterministic for a seed where the budget is one of evaluations."""
     search = _Search(run, settings or Settings())
     anchored = False
+    if search.settings.combine:
+        search.draw()
     while not run.done:
         search.descend(anchored)
         if search.settings.refine:
@@ -96,6 +100,19 @@ class _Search:
         self.best: _Site | None = None
         #: Machines around which moves found nothing more.
         self.refined: list[dict[str, float]] = []
+
+    def draw(self) -> None:
+        """Random mappings, from which the first machine is combined."""
+        run = self.run
+        points = self.space.sample(int(min(self.settings.drawn, run.points_left // 4)), run.rng)
+        if len(points):
+            run.evaluate(points)
+            self._note()
+            rows, layers = points.reshape(-1, self.space.width), np.tile(np.arange(len(self.space.layers)), len(points))
+            new = self.pool.fresh(rows, layers)
+            self.pool.add(rows[new], layers[new], self.problem.evaluator.rows(rows[new], layers[new]))
+            while self._combine(self.best, reach=1.0) is not None:
+                self._note()
 
     # --- descend --------------------------------------------------------------------------------
 
@@ -213,12 +230,12 @@ class _Search:
             out[p.name] = np.clip(np.round(moved / p.step) * p.step, p.least, most)
         return out
 
-    def _combine(self, site: _Site | None, away: float | None = None) -> _Site | None:
+    def _combine(self, site: _Site | None, away: float | None = None, reach: float = CLOSE) -> _Site | None:
         """The best of the pool on machines around ``site``, if better; ``away``: on one that far away and not refined, better or not."""
         if site is None:
             return None
         run = self.run
-        machines = self._around(site, self.settings.machines, CLOSE if away is None else 1.0)
+        machines = self._around(site, self.settings.machines, reach if away is None else 1.0)
         self.pool.prune(machines, site.latency, site.total)
         value, picked = self.pool.select(machines, site.latency, site.total)
         if away is not None:
