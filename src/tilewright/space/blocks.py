@@ -65,7 +65,8 @@ class Held:
     ``index`` is its place in the program's array, one linear form of the loops a dimension. ``layout`` puts the elements of a
     line of the memory side by side. ``order`` is the order of dimensions in which the instruction sees the array. Loops of
     ``outside`` would make lines start anywhere: boxes are loaded inside them. ``packed`` is the physical order that the array
-    must have in main memory before transfers can fetch boxes of it (None: the one it has).
+    must have in main memory before transfers can fetch boxes of it (None: the one it has). ``margin`` is what a
+    local array has beyond the elements that are read: held whole, it takes that too.
     """
 
     buffer: Buffer
@@ -76,6 +77,7 @@ class Held:
     order: tuple[int, ...]
     outside: frozenset[str] = frozenset()
     packed: Layout | None = None
+    margin: tuple[int, ...] = ()
 
     def moved_by(self, loop: str) -> bool:
         """Whether another part is used in the next iteration of ``loop``."""
@@ -95,7 +97,7 @@ class Held:
 
     def bytes(self, extents: Mapping[str, Expr]) -> Expr:
         """Bytes of that box, whole lines."""
-        shape = self.shape(extents)
+        shape = tuple(e + n for e, n in zip(self.shape(extents), self.margin or (0,) * len(self.index), strict=True))
         physical = self.layout.physical_shape(shape) if self.layout else shape
         total: Expr = ex.idx(self.buffer.dtype.nbytes)
         for e in physical:
@@ -223,8 +225,18 @@ def operands_of(machine: Machine, instruction: Instruction, mapping: Placed) -> 
             load.buffer.layout, load.buffer
         ) != _innermost(layout, load.buffer):
             packed = Layout(tuple((d, 1) for d in [*_others(load.buffer, dims), *dims]))
-        found.append(Held(load.buffer, index, memory, layout, o.hardware.name, order, outside, packed))
+        margin = _margin(mapping, load.buffer, index) if o.hardware.name != mapping.target.view.output.name else ()
+        found.append(Held(load.buffer, index, memory, layout, o.hardware.name, order, outside, packed, margin))
     return tuple(found)
+
+
+def _margin(mapping: Placed, buffer: Buffer, index: Sequence[Linear]) -> tuple[int, ...]:
+    """Elements of each dimension of a local array that the contraction does not read; none for arguments, of which boxes are copied."""
+    if buffer.name not in {b.name for b in st.allocated(mapping.op.kernel)}:
+        return ()
+    last = {i.name: i.extent - 1 for i in mapping.op.iterations}
+    read = [1 + sum(last[v.name] * c for v, c in i.terms.items() if isinstance(v, ex.Var)) for i in index]
+    return tuple(max(n - r, 0) for n, r in zip(buffer.static_shape, read, strict=True))
 
 
 def _linear(e: Expr, mapping: Placed) -> Linear:
