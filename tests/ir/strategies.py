@@ -81,7 +81,8 @@ class Context:
         if choice == 3:
             return ex.where(self.condition(depth - 1), a, self.value(depth - 1))
         if choice == 4 and a.dtype.is_float:
-            return ex.intrinsic(self.draw(st.sampled_from(["sqrt", "floor", "abs", "tanh"])), a)
+            # Of tanh every library has its own last digit, which a comparison or floor would magnify.
+            return ex.intrinsic(self.draw(st.sampled_from(["sqrt", "floor", "abs", *(() if self.runnable else ("tanh",))])), a)
         if choice == 5 and a.dtype.is_float:
             return ex.intrinsic(self.draw(st.sampled_from(["copysign", "fmod"])), a, self.value(depth - 1))
         if choice == 6 and a.dtype.bits == 32 and a.dtype.kind in (ty.INT, ty.FLOAT):

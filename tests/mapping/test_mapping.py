@@ -202,7 +202,7 @@ def test_every_library_instruction_with_axes_is_a_target():
     seen = 0
     for name in list_machines():
         for i in load_machine(name).instructions:
-            if i.axes:
+            if i.axes and i.inputs:  # others fill a tile
                 assert target_of(i).view.volume == i.macs
                 seen += 1
     assert seen > 100

@@ -75,7 +75,7 @@ def choose_targets(machine: Machine, wanted: str | None, operator: str, extents:
 
     Raises MappingError when nothing fits.
     """
-    known = [i for i in machine.instructions if i.axes]
+    known = [i for i in machine.instructions if i.axes and i.inputs]
     if wanted is not None:
         chosen = [i for i in known if wanted in (i.name, i.family)]
         if not chosen:

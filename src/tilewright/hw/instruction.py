@@ -106,6 +106,11 @@ class Instruction:
         """Conditions on strides, bases and extents."""
         return tuple(c for c in self.constraints if isinstance(c, Require))
 
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        """Operands that are only read; none where the instruction fills a tile."""
+        return tuple(o for o in self.operands if o.role == "in")
+
     @cached_property
     def macs(self) -> int:
         """Multiply-accumulates (or other reduction steps, or elements written) of one issue."""
