@@ -7,14 +7,16 @@ from itertools import product
 import numpy as np
 import pytest
 
+from tilewright.codesign.baselines.dosa import dosa
 from tilewright.codesign.divisors import Divisors
-from tilewright.codesign.gradient import ablations, gradient
+from tilewright.codesign.gradient import Settings, _Search, ablations, gradient
 from tilewright.codesign.importance import ALPHA, BETA, Importance
 from tilewright.codesign.layer import KERNEL, Layer
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.pool import Pool
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.codesign.search import codesign
+from tilewright.codesign.workloads import workload
 from tilewright.cost.nestcost import NestModel
 from tilewright.hw.library.gemmini import family
 from tilewright.util.errors import SpaceError
@@ -202,3 +204,45 @@ def test_a_power_limit_is_kept() -> None:
     used = float((cold.energy @ [x.count for x in cold.layers]) / (cold.cycles @ [x.count for x in cold.layers])) * 1e-3
     assert used <= watts * 0.7 and cold.score > free.score
     assert Problem(MapSpace(TINY, SMALL), limits=Limits(power=watts * 0.7)).powers == (1.0, 1.0)
+
+
+def test_the_descent_follows_the_slope_of_what_it_moves() -> None:
+    """A factor inside grows at the cost of the outermost one, so differences are taken along that, not at a growing product."""
+    problem = Problem(MapSpace(TINY, SMALL))
+    search = _Search(Run(problem, Budget(evaluations=10), 3), Settings())
+    space = problem.space
+    logs = np.log(space.sample(4, np.random.default_rng(5))[..., :-1].astype(float)) + 0.01
+    order = np.zeros(logs.shape[:2], dtype=np.int64)
+
+    def rest(at: np.ndarray) -> np.ndarray:
+        for k, (*inner, last) in enumerate(space.by_dim.values()):
+            at[..., last] = np.log(space.sizes[:, k]) - at[..., inner].sum(axis=-1)
+        return at
+
+    slope = search._tangent(search.relaxed(rest(logs), order)[1])
+    checked = []
+    for own in space.by_dim.values():
+        assert (slope[..., own[-1]] == 0).all()
+        for n in own[:-1]:
+            for x in range(len(space.layers)):
+                ends = []
+                for d in (1e-6, -1e-6):
+                    moved = logs.copy()
+                    moved[:, x, n] += d
+                    ends.append(search.relaxed(rest(moved), order)[0])
+                near = np.isclose((ends[0] - ends[1]) / 2e-6, slope[:, x, n], rtol=1e-3, atol=1e-4)
+                # Where two needs or two limits of time are equal, the objective has an edge.
+                checked.append(near)
+    assert np.mean(checked) > 0.97
+
+
+def test_descent_alone_holds_its_own_against_the_published_descent() -> None:
+    """At equal evaluations, without combination, refinement and a pool."""
+    problem = Problem(MapSpace(workload("bert"), family()))
+    scores = []
+    for seed in range(2):
+        ours, theirs = (Run(problem, Budget(evaluations=1500 * len(problem.space.layers)), seed) for _ in range(2))
+        gradient(ours, ablations()["combination"])
+        dosa(theirs)
+        scores.append(np.log(ours.best / theirs.best))
+    assert np.mean(scores) < 0.05

@@ -130,6 +130,7 @@ class _Search:
                 break
             _, slope, shares, traffic = self.relaxed(logs, order, machine, active, traffic)
             run.charge(n * len(active))
+            slope = self._tangent(slope)
             own = np.ix_(np.arange(n), active)
             moment[own] = MOMENTUM * moment[own] + (1 - MOMENTUM) * slope
             square[own] = VARIANCE * square[own] + (1 - VARIANCE) * slope**2
@@ -151,6 +152,14 @@ class _Search:
             logs[..., own] = rng.dirichlet(np.ones(len(own)), (n, len(space.layers))) * self.logs[:, k, None]
         everything = np.arange(len(space.layers))
         return self._project(logs, everything), rng.integers(0, space.orders, (n, len(space.layers)))
+
+    def _tangent(self, slope: np.ndarray) -> np.ndarray:
+        """The gradient by the factors inside the outermost level, whose own are what those leave: one grows as the other shrinks."""
+        for d in DIMS:
+            *inner, last = self.space.by_dim[d]
+            slope[..., inner] -= slope[..., last, None]
+            slope[..., last] = 0.0
+        return slope
 
     def _project(self, logs: np.ndarray, layers: np.ndarray) -> np.ndarray:
         """The nearest logarithms of factors of 1 or more, units within limits, that leave 1 or more to the outermost level."""
