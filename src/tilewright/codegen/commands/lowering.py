@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from tilewright.codegen.commands.fences import fenced
 from tilewright.codegen.commands.first import overwriting
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
+from tilewright.codegen.commands.ordering import ordered
 from tilewright.codegen.commands.pipelining import pipelined
 from tilewright.codegen.commands.placing import in_blocks, managed, place
 from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, Word, words
@@ -52,6 +53,8 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
         memories = {b.name: b.memory for b in st.allocated(kernel)}
         items = pipelined(items, known, lowering.places, {n: memories[n] for n in lowering.places}, lowering.fixed)
     body = configure(items, machine)
+    if pipeline:
+        body = ordered(body, machine, known)
     return Program(kernel.name, machine.name, kernel.args, fenced(body))
 
 
