@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tilewright.codegen.llvm import emit
+from tilewright.hw import load_machine
 from tilewright.lang import parse
 
 LOOPS = ("range", "vector", "unroll", "parallel")
@@ -317,3 +318,31 @@ def rows(x: {dtype}[{n + 2}, {n}], y: {dtype}[{n + 2}], z: {dtype}[{n}]):
     given[n] = np.nan
     got = check(program, x=x, y=given, z=x[0].copy())
     assert np.isnan(got["y"][: n + 1]).all() and got["y"][n + 1] == 0.5 and np.isnan(got["z"]).all()
+
+
+TILE = """
+@kernel
+def f(a: i32[3, 9], b: i32[9, 40], c: i32[3, 40]):
+    t = alloc(i32[3, 28], "reg")
+    for i in unroll(3):
+        for j in vector(28):
+            t[i, j] = 0
+    for k in range(9):
+        for i_1 in unroll(3):
+            for j_1 in vector(28):
+                t[i_1, j_1] += a[i_1, k] * b[k, j_1]
+    for i_2 in unroll(3):
+        for j_2 in vector({kept}):
+            t[i_2, j_2] = 2
+    for i_3 in unroll(3):
+        for j_3 in vector(28):
+            c[i_3, j_3] = t[i_3, j_3]
+"""
+
+
+@pytest.mark.parametrize(("kept", "merged"), [(28, False), (26, True)])
+def test_remainders_of_tiles_are_not_merged_with_what_nobody_reads(check, kept, merged):
+    """Lanes beyond a row meet its padding; those that a shorter loop leaves out keep their elements."""
+    check(TILE.format(kept=kept))
+    text = emit(parse(TILE.format(kept=kept)), load_machine("x86.avx512")).text
+    assert ("select <16 x i1>" in text) == merged

@@ -230,7 +230,9 @@ def store(f: Frame, s: Storage, offset: Poly, v: Value) -> None:
         uniform = uniform + Poly(1 - f.lanes)
         raw = _shuffle(f, s.buffer.dtype, raw, raw, list(reversed(range(f.lanes))))
     p = address(f, s, uniform)
-    if f.mask and (s.lanes or _has_room(f, s, offset)):  # a plain store that keeps the others: it can live in registers
+    if f.mask and _beyond_row(f, s, uniform):
+        f.w.line(f"store {vec} {raw}, ptr {p}, align {align}")
+    elif f.mask and (s.lanes or _has_room(f, s, offset)):  # a plain store that keeps the others: it can live in registers
         old = f.w.op(f"load {vec}, ptr {p}, align {align}")
         raw = f.w.op(f"select {f.mask.operand}, {vec} {raw}, {vec} {old}")
         f.w.line(f"store {vec} {raw}, ptr {p}, align {align}")
@@ -238,6 +240,20 @@ def store(f: Frame, s: Storage, offset: Poly, v: Value) -> None:
         f.w.line(f"call void @llvm.masked.store.{suffix(vec)}.p0({vec} {raw}, ptr align {align} {p}, {f.mask.operand})")
     else:
         f.w.line(f"store {vec} {raw}, ptr {p}, align {align}")
+
+
+def _beyond_row(f: Frame, s: Storage, uniform: Poly) -> bool:
+    """Whether the lanes that are switched off, those of a loop's remainder, meet only what is unused at the end of a row.
+
+    Then they need not keep what is there: merging would cost an operation, and a register, for each vector of a tile.
+    """
+    lanes = f.mask.ref.strip("<>").split(", ") if f.mask else []
+    active = lanes.count("i1 true")
+    if not s.filled or len(lanes) != f.lanes or lanes[:active] != ["i1 true"] * active:
+        return False  # not known, or chosen by the program
+    row = s.extents[-1].const
+    rest = uniform.split_multiples(row)[1]
+    return rest.is_const and rest.const + active == s.filled and rest.const + f.lanes <= row
 
 
 def _has_room(f: Frame, s: Storage, offset: Poly) -> bool:

@@ -53,7 +53,8 @@ class Storage:
 
     ``lanes`` > 0: a buffer declared inside a vector loop, one copy per lane, lanes innermost.
     ``room`` > 0: a buffer in the function's frame, with room for that many elements: those that no
-    guard protects may be read and written back unchanged.
+    guard protects may be read and written back unchanged. ``filled`` > 0: elements of its rows that are
+    in use; those behind, up to the next row, may be overwritten.
     """
 
     buffer: Buffer
@@ -62,6 +63,7 @@ class Storage:
     align: int
     lanes: int = 0
     room: int = 0
+    filled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ _SLACK = 64
 
 def adopt(f: Frame, b: Buffer, ref: str, align: int, lanes: int = 0, room: int = 0, row: Poly | None = None) -> None:
     """Buffer ``b`` lives at pointer ``ref``; ``row`` is the distance of its rows in memory where that is not their length."""
-    extents = tuple(poly(f, e) for e in b.physical_shape())
+    extents, filled = tuple(poly(f, e) for e in b.physical_shape()), 0
     if row is not None:
+        filled = max(extents[-1].const, 0) if extents[-1].is_const else 0
         extents = (*extents[:-1], row)
-    f.storages[b.name] = Storage(b, ref, extents, align, lanes, room)
+    f.storages[b.name] = Storage(b, ref, extents, align, lanes, room, filled)
 
 
 def declare(f: Frame, b: Buffer) -> None:
