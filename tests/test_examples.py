@@ -17,7 +17,7 @@ PROGRAMS = {
     "block_matmul.py": ((), ("grouped_matmul: largest error",)),
     "block_vectors.py": ((), ("block @add", "@kernel", "layer_norm: largest error")),
     "codesign.py": ((), ("machine: dim", "default machine / ours", "proven optimum", "report.html")),
-    "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours", "--records")),
+    "demo.py": (("--quick", "--threads", "1"), ("agree", "of peak", "49 mappings", "theirs / ours", "--records", "report: ")),
     "kernels.py": ((), ("right", "GFLOP/s", "refused")),
     "toy_accelerator.py": ((), ("machine toy3",)),
 }
@@ -36,5 +36,5 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr + done.stdout
     assert all(text in done.stdout for text in said), done.stdout
-    for named in re.findall(r"--records (\S+)", done.stdout):
+    for named in re.findall(r"(?:--records|^report:) (\S+)", done.stdout, re.MULTILINE):
         assert Path(named).is_file(), "what the example tells its reader to use is there"
