@@ -7,7 +7,8 @@ takes. All methods of a network get the same. The optimum is proven on about 1,0
 Gemmini's default machine (16 x 16, 256 + 64 KB) has the proven best mappings, so what is gained over it is the machine's part alone.
 Eyeriss and NVDLA have their own families, costed on the same basis and mapped by search.
 ``--cap`` adds runs with no more area than that machine has. Seconds are wall clock of a search on one thread: only a quiet machine's
-are worth quoting.
+are worth quoting. ``--ablation`` adds the search without each of its parts (``without descent`` ..); ``dosa+`` is the published descent
+with our other parts. ``--networks`` also takes operators: gemm, gemv, conv1d, conv2d.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from benchmarks.report import Rows, Table, conditions, geometric_mean, parser, p
 from tilewright.codesign.baselines import BASELINES
 from tilewright.codesign.baselines.mapper import elite_mutation
 from tilewright.codesign.exact import optimum, proven
+from tilewright.codesign.gradient import ablations, gradient
+from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.codesign.study import METHODS
@@ -40,20 +44,43 @@ GIVEN = {"NVDLA small": ("nvdla", nvdla.SMALL), "NVDLA large": ("nvdla", nvdla.L
 MAPPED = 20_000
 #: A search has arrived when it is within this of the best known.
 NEAR = 1.01
+#: Operators: some shapes each, one machine for all of them.
+OPERATORS: dict[str, tuple[Layer, ...]] = {
+    "gemm": tuple(
+        Layer.gemm(f"{m}x{n}x{k}", m, n, k) for m, n, k in ((512, 512, 512), (128, 768, 3072), (1024, 1024, 256), (196, 1024, 256))
+    ),
+    "gemv": tuple(Layer.gemm(f"{n}x{k}", 1, n, k) for n, k in ((1024, 1024), (4096, 1024), (1000, 2048), (768, 3072))),
+    "conv1d": tuple(
+        Layer(f"{c}-{k}-{p}-{r}", {"K": k, "C": c, "P": p, "R": r})
+        for c, k, p, r in ((64, 128, 256, 3), (128, 128, 128, 5), (512, 512, 64, 3))
+    ),
+    "conv2d": tuple(
+        Layer(f"{c}-{k}-{p}-{r}", {"K": k, "C": c, "P": p, "Q": p, "R": r, "S": r})
+        for c, k, p, r in ((64, 64, 56, 3), (128, 128, 28, 3), (256, 256, 14, 3), (64, 64, 28, 5))
+    ),
+}
+#: The search without one of its parts.
+PARTS = {f"without {part}": partial(gradient, settings=own) for part, own in ablations().items() if part != "nothing"}
+SEARCHES: dict[str, Callable[[Run], None]] = {**METHODS, **PARTS}
 KEY = ("network", "capped", "what", "seed")
+
+
+def layers_of(network: str) -> tuple[Layer, ...]:
+    """Those of an operator or a network."""
+    return OPERATORS[network] if network in OPERATORS else workload(network)
 
 
 def problem_of(network: str, capped: bool, hardware: Mapping[str, float] | None = None) -> Problem:
     """A network's energy-delay product, without a limit or with the default machine's area."""
     limits = Limits(area=float(area(DEFAULT)), area_model=area) if capped else Limits()
-    return Problem(MapSpace(workload(network), family()), "edp", limits, hardware)
+    return Problem(MapSpace(layers_of(network), family()), "edp", limits, hardware)
 
 
 def searched(network: str, capped: bool, method: str, seed: int, budget: int) -> dict[str, Any]:
     """One run: its best, and how it got there."""
     problem = problem_of(network, capped)
     run = Run(problem, Budget(evaluations=budget * len(problem.space.layers)), seed)
-    METHODS[method](run)
+    SEARCHES[method](run)
     hardware = {} if run.point is None else {k: float(v[0]) for k, v in problem.evaluate(run.point[None]).hardware.items()}
     row = {"network": network, "capped": capped, "what": method, "seed": seed, "best": run.best, "hardware": hardware}
     history = [[p.evaluations, round(p.seconds, 4), p.best] for p in run.history]
@@ -81,7 +108,7 @@ def default(network: str) -> dict[str, Any]:
 def given(network: str, what: str) -> dict[str, Any]:
     """A published machine of another kind, mapped by random search and mutations of the best."""
     kind, hardware = GIVEN[what]
-    problem = Problem(MapSpace(workload(network), load_family(kind)), "edp", hardware=hardware)
+    problem = Problem(MapSpace(layers_of(network), load_family(kind)), "edp", hardware=hardware)
     run = Run(problem, Budget(evaluations=MAPPED * len(problem.space.layers)), 0)
     elite_mutation(run)
     row = {"network": network, "capped": False, "what": what, "seed": 0, "best": run.best, "hardware": dict(hardware)}
@@ -89,14 +116,21 @@ def given(network: str, what: str) -> dict[str, Any]:
 
 
 def collect(
-    rows: Rows, networks: Sequence[str], methods: Sequence[str], seeds: int, budget: int, caps: Sequence[bool], exact: bool
+    rows: Rows,
+    networks: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+    budget: int,
+    caps: Sequence[bool],
+    exact: bool,
+    machines: Sequence[str] = tuple(GIVEN),
 ) -> None:
     """Make the rows that are not there yet."""
     wanted: list[tuple[tuple[Any, ...], Callable[[], dict[str, Any]]]] = []
     for network in networks:
         if exact:
             wanted.append(((network, False, "default machine", 0), lambda network=network: default(network)))  # type: ignore[misc]
-        for what in GIVEN:
+        for what in machines:
             wanted.append(((network, False, what, 0), lambda n=network, w=what: given(n, w)))  # type: ignore[misc]
         for capped in caps:
             if exact:
@@ -200,21 +234,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = parser(__doc__, SECTION)
     p.add_argument("--resume", action="store_true", help="take over the rows of --json")
     p.add_argument("--networks", nargs="+", default=NETWORKS)
-    p.add_argument("--methods", nargs="+", default=("gradient", *BASELINES), choices=tuple(METHODS))
+    p.add_argument("--methods", nargs="+", default=("gradient", *BASELINES), choices=tuple(SEARCHES))
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--budget", type=int, default=12_000, help="evaluations for each layer shape (default: %(default)s)")
     p.add_argument("--cap", action="store_true", help="also with the default machine's area as the limit")
+    p.add_argument("--ablation", action="store_true", help="also our search without each of its parts")
+    p.add_argument("--no-given", action="store_true", help="without Eyeriss and NVDLA")
     p.add_argument("--no-exact", action="store_true", help="without proven optima")
     options = p.parse_args(arguments)
     rows = Rows(options.json, KEY, conditions(), resume=options.resume)
     collect(
         rows,
         options.networks,
-        options.methods,
+        (*options.methods, *(PARTS if options.ablation else ())),
         options.seeds,
         options.budget,
         (False, True) if options.cap else (False,),
         not options.no_exact,
+        () if options.no_given else tuple(GIVEN),
     )
     publish(options, SECTION, tables(rows.rows), rows.conditions, rows.rows)
     return 0

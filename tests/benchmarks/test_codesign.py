@@ -51,3 +51,11 @@ def test_a_run_is_resumed_and_published(tmp_path: Path, monkeypatch: pytest.Monk
     capsys.readouterr()
     assert codesign.main([*given, "--resume"]) == 0
     assert json.loads(out.read_text())["results"] == rows and "/14" not in capsys.readouterr().err
+
+
+def test_operators_and_parts_of_the_search(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--networks", "gemv", "--seeds", "1", "--budget", "300", "--no-exact", "--no-given"]
+    assert codesign.main([*few, "--methods", "dosa+", "--ablation"]) == 0
+    shown = capsys.readouterr().out
+    assert "gemv" in shown and "dosa+" in shown and all(part in shown for part in codesign.PARTS)
+    assert "without descent" in codesign.PARTS and "Eyeriss" not in shown

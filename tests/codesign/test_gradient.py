@@ -9,7 +9,7 @@ import pytest
 
 from tilewright.codesign.baselines.dosa import dosa
 from tilewright.codesign.divisors import Divisors
-from tilewright.codesign.gradient import Settings, _Search, ablations, gradient
+from tilewright.codesign.gradient import Search, Settings, ablations, gradient
 from tilewright.codesign.importance import ALPHA, BETA, Importance
 from tilewright.codesign.layer import KERNEL, Layer
 from tilewright.codesign.mapspace import MapSpace
@@ -209,7 +209,7 @@ def test_a_power_limit_is_kept() -> None:
 def test_the_descent_follows_the_slope_of_what_it_moves() -> None:
     """A factor inside grows at the cost of the outermost one, so differences are taken along that, not at a growing product."""
     problem = Problem(MapSpace(TINY, SMALL))
-    search = _Search(Run(problem, Budget(evaluations=10), 3), Settings())
+    search = Search(Run(problem, Budget(evaluations=10), 3), Settings())
     space = problem.space
     logs = np.log(space.sample(4, np.random.default_rng(5))[..., :-1].astype(float)) + 0.01
     order = np.zeros(logs.shape[:2], dtype=np.int64)

@@ -64,7 +64,7 @@ class Settings:
 
 def gradient(run: Run, settings: Settings | None = None) -> None:
     """Search until the budget of ``run`` is spent. Deterministic for a seed where the budget is one of evaluations."""
-    search = _Search(run, settings or Settings())
+    search = Search(run, settings)
     anchored = False
     if search.settings.combine:
         search.draw()
@@ -86,9 +86,11 @@ class _Site:
     total: np.ndarray
 
 
-class _Search:
-    def __init__(self, run: Run, settings: Settings):
-        self.run, self.settings = run, settings
+class Search:
+    """The parts of the search, for one run. Another descent may :meth:`gather` points for the same combination and refinement."""
+
+    def __init__(self, run: Run, settings: Settings | None = None):
+        self.run, self.settings = run, settings or Settings()
         self.problem, self.space = run.problem, run.space
         self.relaxed = Relaxation(run.problem)
         self.pool = Pool(run.problem)
@@ -125,6 +127,8 @@ class _Search:
         moment, square = np.zeros_like(logs), np.zeros_like(logs)
         traffic: Traffic | None = None
         active = np.arange(len(self.space.layers))
+        if not s.steps:
+            self._round(logs, order, machine)
         for step in range(1, s.steps + 1):
             if run.done or n * len(active) > run.left:
                 break
@@ -182,11 +186,15 @@ class _Search:
         return None if given is None else {k: np.full(n, float(v)) for k, v in given.items()}
 
     def _round(self, logs: np.ndarray, order: np.ndarray, machine: Mapping[str, np.ndarray] | None) -> np.ndarray:
-        """Rounded points go to the run and to the pool. Gives the best orders."""
+        """Points rounded and gathered. Gives the best orders."""
+        return self.gather(self.space.round(np.exp(logs), order), machine)
+
+    def gather(self, points: np.ndarray, machine: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Points [n, layers, width] go to the run and to the pool, in all orders. Gives the best orders on ``machine`` or on the smallest."""
         s, run = self.settings, self.run
-        points = self.space.round(np.exp(logs), order)
         run.evaluate(points)
         self._note()
+        order = points[..., -1]
         if not (s.reorder or s.combine):
             return order
         count = len(self.space.layers)
@@ -313,6 +321,7 @@ def ablations() -> dict[str, Settings]:
     full = Settings()
     return {
         "nothing": full,
+        "descent": replace(full, steps=0),
         "importance": replace(full, share=1.0),
         "combination": replace(full, combine=False, refine=False),
         "refinement": replace(full, refine=False),

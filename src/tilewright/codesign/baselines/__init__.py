@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.codesign.baselines.bayes import gaussian_process, tree_parzen
-from tilewright.codesign.baselines.dosa import dosa
+from tilewright.codesign.baselines.dosa import combined, dosa
 from tilewright.codesign.baselines.genetic import genetic
 from tilewright.codesign.baselines.loops import random_search, two_loop
 from tilewright.codesign.problem import Run
@@ -17,5 +17,6 @@ BASELINES: dict[str, Callable[[Run], None]] = {
     "gp": gaussian_process,
     "genetic": genetic,
     "dosa": dosa,
+    "dosa+": combined,
     "two-loop": two_loop,
 }
