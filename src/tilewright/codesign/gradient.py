@@ -190,7 +190,7 @@ class Search:
         return self.gather(self.space.round(np.exp(logs), order), machine)
 
     def gather(self, points: np.ndarray, machine: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-        """Points [n, layers, width] go to the run and to the pool, in all orders. Gives the best orders on ``machine`` or on the smallest."""
+        """Points [n, layers, width] go to the run and to the pool, in all orders. Gives the best orders on ``machine``, or the smallest."""
         s, run = self.settings, self.run
         run.evaluate(points)
         self._note()
