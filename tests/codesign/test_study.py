@@ -12,8 +12,8 @@ from tests.report.document import parse
 from tilewright.cli.codesign import export
 from tilewright.codesign.export import architecture_yaml, mapping_yaml, mappings_text, problem_yaml
 from tilewright.codesign.layer import Layer
-from tilewright.codesign.problem import Budget, Limits
-from tilewright.codesign.study import Study, study
+from tilewright.codesign.problem import Budget, Limits, Run
+from tilewright.codesign.study import METHODS, Study, study
 from tilewright.cost.loopnest import parse_nest
 from tilewright.hw import load_machine
 from tilewright.hw.library.gemmini import family
@@ -140,10 +140,45 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     bad = tilewright("codesign", str(layers), "--budget", "soon")
     assert bad.exit_code == 2 and "neither a time" in words(bad.output)
     none = tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001")
-    assert none.exit_code == 0 and "nothing within the limits" in none.output
+    assert none.exit_code == 1 and "nothing within the limits" in none.output and "raise the budget, or the limits" in none.output
     assert tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001", "--out", str(tmp_path)).exit_code == 1
+    seed = tilewright("codesign", str(layers), "--budget", "500", "--seed=-1")
+    assert seed.exit_code == 2 and "--seed" in seed.output
     assert tilewright("codesign", str(layers), "--budget", "500", "--area=-1").exit_code == 1
     assert tilewright("codesign", str(layers), "--budget", "500", "--most", "dims=3").exit_code == 1
+
+
+def test_what_is_wrong_is_said_before_the_search(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 16, "C": 8}]')
+    search = ("codesign", str(layers), "--budget", "500")
+    blocked = tilewright(*search, "--out", str(layers))
+    assert blocked.exit_code == 1 and "cannot write into" in words(blocked.output) and "--out" in blocked.output
+    against = tilewright(*search, "--against", "dim=4")
+    assert against.exit_code == 1 and "give dim, scratchpad_bytes" in words(against.output)
+    fixed = [f"--fixed={x}" for x in ("dim=4", "scratchpad_bytes=8192", "accumulator_bytes=4096")]
+    small = tilewright(*search, *fixed, "--area", "0.01")
+    assert small.exit_code == 1 and "mm2, the limit is 0.01" in words(small.output)
+    layers.write_text('[{"K": 4294967296, "C": 8}]')
+    huge = tilewright(*search)
+    assert huge.exit_code == 1 and "whole numbers from 1 to 2147483647" in words(huge.output)
+
+
+def test_an_interrupted_search_keeps_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(name: str, run: Run) -> None:
+        if run.point is not None and run.evaluations >= 400:
+            raise KeyboardInterrupt
+
+    stopped = study(LAYERS, family(), budget=Budget(evaluations=5000), methods=("random", "genetic"), watch=interrupt)
+    assert stopped.interrupted and list(stopped.runs) == ["random"] and np.isfinite(stopped.run.best)
+    assert len(stopped.nests) == len(LAYERS) and stopped.run.evaluations < 5000
+
+    def at_once(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(METHODS, "random", at_once)
+    with pytest.raises(KeyboardInterrupt):
+        study(LAYERS, family(), budget=Budget(evaluations=500), methods=("random",))
 
 
 def test_figures_are_those_of_the_evaluator(found: Study) -> None:

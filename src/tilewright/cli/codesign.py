@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,14 +46,14 @@ def codesign(
     method: Annotated[str, typer.Option(help="gradient, dosa, genetic, two-loop, gp, tpe, random; or exact.")] = "gradient",
     compare: Annotated[str, typer.Option(metavar="METHOD,..", help="Other methods to run with as many evaluations.")] = "",
     dims: Dims = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where report and exports go.", show_default=False)] = None,
 ) -> None:
     """Search a machine and the mappings of a network on it together.
 
     The machine is the smallest that all layers' mappings fit; costs are an analytical model's. --method exact proves the
     best machine of about a thousand instead: some minutes for large networks, whatever the budget. With --out: report.html,
-    mappings.txt, Timeloop YAML, and the machine in the files its tools read.
+    mappings.txt, Timeloop YAML, and the machine in the files its tools read. Ctrl-C ends the search with the best so far.
 
     [bold]Examples[/]
 
@@ -62,7 +63,8 @@ def codesign(
 
       tilewright codesign layers.json --fixed dim=16 --fixed scratchpad_bytes=262144 --fixed accumulator_bytes=65536
     """
-    from tilewright.codesign.problem import Limits
+    from tilewright.codesign.mapspace import MapSpace
+    from tilewright.codesign.problem import Limits, Problem
     from tilewright.codesign.study import study
     from tilewright.codesign.workloads import workload as layers_of
     from tilewright.hw.load import load_family
@@ -73,12 +75,19 @@ def codesign(
     given = _numbers(fixed, "--fixed") or None
     methods = (method, *(m for m in compare.split(",") if m and m != method))
     spent = budget_of(budget)
+    if against:  # what is wrong with it, and with the folder, is said before the search and not after it
+        Problem(MapSpace(layers, family), hardware=_numbers(against, "--against"))
+    if out is not None:
+        _make(out)
     with _Bar(spent) as bar:
         found = study(
             layers, family, objective=objective, limits=limits, hardware=given, budget=spent, methods=methods, seed=seed, watch=bar.show
         )  # fmt: skip
-        reference = _mapped(found, _numbers(against, "--against"), seed) if against else None
+        reference = _mapped(found, _numbers(against, "--against"), seed) if against and not found.interrupted else None
+    if found.interrupted:
+        typer.echo("interrupted: the best so far", err=True)
     _print(stdout(), found, reference)
+    found.point  # noqa: B018 (an error where there is none)
     if out is not None:
         written = export(found, workload, out, reference)
         stdout().print(f"{out}: {', '.join(written)}", highlight=False, markup=False)
@@ -106,13 +115,27 @@ def export(found: Study, name: str, folder: Path, reference: Run | None = None) 
     for n, (layer, nest) in enumerate(zip(found.layers, found.nests, strict=True)):
         texts[f"timeloop/layer{n}.yaml"] = problem_yaml(layer) + mapping_yaml(nest)
     texts |= {file: text(f"{family.name}_{re.sub(r'[^A-Za-z0-9]', '_', label)}", hardware) for file, text in family.files.items()}
+    _make(folder / "timeloop")
     try:
-        (folder / "timeloop").mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             (folder / file).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RuntimeFailure(f"cannot write into {folder}: {error.strerror}", hint="name a folder that can be written (--out)") from error
+        raise _unwritable(folder, error.strerror) from error
     return [f for f in texts if "/layer" not in f] + [f"timeloop/layer*.yaml ({len(found.layers)})"]
+
+
+def _make(folder: Path) -> None:
+    """Make ``folder``. RuntimeFailure when that cannot be done or nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(folder, "Permission denied")
+
+
+def _unwritable(folder: Path, why: str | None) -> RuntimeFailure:
+    return RuntimeFailure(f"cannot write into {folder}: {why}", hint="name a folder that can be written (--out)")
 
 
 def _numbers(texts: list[str], option: str) -> dict[str, float]:

@@ -41,7 +41,8 @@ class Problem:
     layers' by their counts, its latency likewise. ``networks`` [m, layers] are counts for several networks: the objective is
     then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched.
 
-    SpaceError for an unknown objective, limits that are not positive or contradict the family, and an area limit without a model.
+    SpaceError for an unknown objective, limits that are not positive or contradict the family or the fixed machine, and an area limit
+    without a model.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Problem:
                     f"the machine has {p.name} = {self.hardware[p.name]:g}, the limit is {x.most[p.name]:g}",
                     hint="raise one or lower the other",
                 )
+        if self.hardware is not None and x.area is not None and x.area_model is not None and (own := x.area_model(self.hardware)) > x.area:
+            raise SpaceError(f"the machine takes {own:.3g} mm2, the limit is {x.area:g}", hint="raise the limit, or give a smaller machine")
         if unknown := [k for k in x.most if k not in known]:
             raise SpaceError(f"{self.space.family.name} has no parameter {unknown[0]!r}", hint=f"parameters: {', '.join(known)}")
 

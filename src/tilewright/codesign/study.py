@@ -47,10 +47,11 @@ class WatchedRun(Run):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Runs of search methods, the first being the one whose result counts."""
+    """Runs of search methods, the first being the one whose result counts; ``interrupted`` (Ctrl-C) before their budget was spent."""
 
     problem: Problem
     runs: Mapping[str, Run]
+    interrupted: bool = False
 
     @property
     def run(self) -> Run:
@@ -98,7 +99,8 @@ def study(
 ) -> Study:
     """Search a machine of ``family`` and mappings of ``layers``. Other methods than the first get as many evaluations as it took.
 
-    SpaceError for a method that is unknown, an objective or limits that make no sense.
+    A KeyboardInterrupt ends the study with what was found, and is passed on where nothing was. SpaceError for a method that is
+    unknown, an objective or limits that make no sense.
     """
     if unknown := [m for m in methods if m not in METHODS]:
         raise SpaceError(f"there is no search method {unknown[0]!r}", hint=f"methods: {', '.join(METHODS)}")
@@ -108,5 +110,10 @@ def study(
         first = next(iter(runs.values()), None)
         given = budget if first is None else Budget(first.evaluations, budget.seconds)
         runs[name] = WatchedRun(name, problem, given, seed, first is None, watch)
-        METHODS[name](runs[name])
+        try:
+            METHODS[name](runs[name])
+        except KeyboardInterrupt:
+            if next(iter(runs.values())).point is None:
+                raise
+            return Study(problem, runs, interrupted=True)
     return Study(problem, runs)

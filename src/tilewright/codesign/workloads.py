@@ -79,8 +79,9 @@ def _layer(fields: Any, where: str, number: int) -> Layer:
         parameters |= dict(zip(keys, pair, strict=True))
     sizes = {d: fields[d] for d in DIMS if d in fields}
     for name, value in {**sizes, **parameters, "count": fields.get("count", 1)}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise SpaceError(f"{where} has {name} = {value!r}", hint="sizes, strides, dilations and counts are whole numbers from 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
+            hint = "sizes, strides, dilations and counts are whole numbers from 1 to 2147483647"
+            raise SpaceError(f"{where} has {name} = {value!r}", hint=hint)
     return Layer(str(fields.get("name", f"layer{number}")), sizes, parameters, fields.get("count", 1))
 
 
