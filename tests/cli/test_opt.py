@@ -111,6 +111,20 @@ def test_levels_that_do_not_apply_are_refused(kernels: Path) -> None:
     assert "try --machine gemmini" in refused("gmm", "--machine", "x86.avx2", "--emit", "instgem")
 
 
+def test_block_programs_need_their_arguments(tmp_path: Path) -> None:
+    (tmp_path / "vectors.py").write_text(BLOCK)
+    for name in ("vectors.py", "vectors.py:add"):
+        assert "add is a block program" in (text := refused(str(tmp_path / name))) and "--arg and --grid" in text
+    launch = refused(str(tmp_path / "vectors.py:add"), "--arg", "n=3")
+    assert "add[grid](x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr)" in launch
+
+
+def test_files_that_hold_no_text_are_refused(kernels: Path, tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    assert "is not a text file" in refused(str(tmp_path / "binary.txt"))
+    assert "is not a text file" in refused(f"{kernels}:gemm", "--trace", str(tmp_path / "binary.txt"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -80,6 +80,9 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def (:\n")
     with pytest.raises(MachineError, match="not valid Python"):
         load_machine(tmp_path / "broken.py")
+    (tmp_path / "failing.py").write_text("import no_such_package\n")
+    with pytest.raises(MachineError, match="fails when it is imported: ModuleNotFoundError: No module named"):
+        load_machine(tmp_path / "failing.py")
 
 
 def test_example_accelerator_is_loaded_by_path_and_runs() -> None:

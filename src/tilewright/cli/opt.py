@@ -106,10 +106,7 @@ def _loaded(program: str, shape: str, types: str, arguments: list[str], grid: st
         hint = f"tilewright build {program} -o DIR writes all of them; name a kernel or an operator here"
         raise LanguageError(f"{program} is a network: it becomes many kernels", hint=hint)
     if program.endswith(".txt"):
-        try:
-            loaded: Kernel | Schedule = parse(Path(program).read_text())
-        except OSError as error:
-            raise LanguageError(f"cannot read {program}: {error.strerror}") from error
+        loaded: Kernel | Schedule = parse(_text(Path(program)))
     elif arguments:
         function, values, extents = _launch(program, arguments, grid)
         if emit in _BLOCK_LEVELS:
@@ -122,6 +119,16 @@ def _loaded(program: str, shape: str, types: str, arguments: list[str], grid: st
             f"{program} is no launch of a block program", hint="name a @tilewright.jit function and give its --arg and --grid"
         )
     return loaded
+
+
+def _text(path: Path) -> str:
+    """What the file says. RuntimeFailure when it cannot be read or holds something else than text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RuntimeFailure(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RuntimeFailure(f"{path} is not a text file", hint="name a printed kernel, or the JSON of a trace") from error
 
 
 def _block_text(function: Function, emit: Level) -> str:
@@ -201,11 +208,7 @@ class _Lowering:
     def _replayed(self, trace: Path) -> Kernel:
         if isinstance(self.program, Schedule) or self.as_written:
             raise ScheduleError("a trace is applied to a kernel as written", hint="name the kernel, and leave out --as-written")
-        try:
-            steps = Trace.from_json(trace.read_text())
-        except OSError as error:
-            raise RuntimeFailure(f"cannot read {trace}: {error.strerror}") from error
-        return replay(self.written, steps, self.machine).kernel
+        return replay(self.written, Trace.from_json(_text(trace)), self.machine).kernel
 
     @property
     def has_words(self) -> bool:

@@ -47,7 +47,12 @@ def load_definition(path: Path, name: str, kinds: tuple[type, ...]) -> Any:
     """What the Python file at ``path`` defines of ``kinds`` under ``name`` (may be empty if it defines one); LanguageError if nothing."""
     if not path.is_file():
         raise LanguageError(f"there is no file {path}", hint="name a Python file that defines a kernel: FILE.py:kernel")
-    found = {k: v for k, v in vars(_imported(path)).items() if isinstance(v, kinds) and not k.startswith("_")}
+    public = {k: v for k, v in vars(_imported(path)).items() if not k.startswith("_")}
+    found = {k: v for k, v in public.items() if isinstance(v, kinds)}
+    if blocks := [k for k, v in public.items() if callable(getattr(v, "block_ir", None)) and k not in found and name in ("", k)]:
+        if name or not found:
+            hint = "tilewright opt prints it: give its --arg and --grid; in Python f.kernel(grid, ...) is its kernel"
+            raise LanguageError(f"{blocks[0]} is a block program, which becomes a kernel with its arguments", hint=hint)
     if not found:
         raise LanguageError(f"{path} defines no kernel", hint="decorate a function with @tilewright.kernel, or assign a Schedule")
     if not name and len(found) > 1:

@@ -14,7 +14,7 @@ from types import ModuleType
 from tilewright.hw import library
 from tilewright.hw.family import Family
 from tilewright.hw.machine import Machine
-from tilewright.util.errors import MachineError
+from tilewright.util.errors import MachineError, TilewrightError
 
 
 def list_machines() -> list[str]:
@@ -91,6 +91,10 @@ def _from_file(path: Path, member: str) -> Machine:
         spec.loader.exec_module(module)
     except SyntaxError as e:
         raise MachineError(f"{path} is not valid Python: {e}") from e
+    except TilewrightError:
+        raise
+    except Exception as e:  # whatever the user's file raises
+        raise MachineError(f"{path} fails when it is imported: {type(e).__name__}: {e}", hint="--debug shows where") from e
     finally:
         del sys.modules[name]
     found = _machines(module)

@@ -110,15 +110,20 @@ class JitFunction:
         unknown = [k for k in given if k not in parameters]
         if unknown:
             message = f"launch of {self.program.name}: there is no parameter {unknown[0]!r}"
-            raise RuntimeFailure(message, hint=f"{self.program.name}{self.signature}")
+            raise RuntimeFailure(message, hint=self._spelled())
         try:
             bound = self.signature.bind(*arguments, **given)
         except TypeError as error:
             missing = [n for n in self.constexprs if n not in given and str(error).endswith(f"{n!r}")]
-            hint = f"constexprs are passed by name: {missing[0]}=64" if missing else f"{self.program.name}{self.signature}"
+            hint = f"constexprs are passed by name: {missing[0]}=64" if missing else self._spelled()
             raise RuntimeFailure(f"launch of {self.program.name}: {error}", hint=hint) from None
         bound.apply_defaults()
         return dict(bound.arguments)
+
+    def _spelled(self) -> str:
+        """How it is called."""
+        names = (f"{n}: tl.constexpr" if n in self.constexprs else n for n in self.signature.parameters)
+        return f"{self.program.name}[grid]({', '.join(names)})"
 
     def specialized(self, grid: Any, named: dict[str, Any], build: bool) -> tuple[Launch, list[Any]]:
         """The launch for these arguments, and the arrays and numbers its module takes."""

@@ -95,3 +95,13 @@ def test_read_only_outputs() -> None:
     x.flags.writeable = False
     with pytest.raises(RuntimeFailure, match="read-only"):
         add[(1,)](np.ones(8, np.float32), np.ones(8, np.float32), x, 8, BLOCK=8)
+
+
+def test_a_list_is_no_array_and_is_not_printed() -> None:
+    x = np.ones(1000, np.float32)
+    with pytest.raises(LanguageError, match="of 1000 is not a block or a number") as caught:
+        add[(1,)]([1.0] * 1000, x, x.copy(), 1000, BLOCK=1024)
+    assert "pass one array" in str(caught.value) and len(str(caught.value)) < 500
+    with pytest.raises(RuntimeFailure) as unknown:
+        add[(1,)](x, x, x.copy(), 1000, BLOCK=1024, FOO=1)
+    assert "BLOCK: tl.constexpr)" in str(unknown.value.hint) and "marks" not in str(unknown.value.hint)

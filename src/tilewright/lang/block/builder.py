@@ -108,7 +108,9 @@ class Builder:
             return self.constant(x, beside if beside is not None and beside.kind != ty.BOOL else fitting)
         if isinstance(x, float):
             return self.constant(x, beside if beside is not None and beside.is_float else ty.f32)
-        raise BlockError(f"{x!r} of type {type(x).__name__} is not a block or a number")
+        if isinstance(x, list | tuple):
+            raise BlockError(f"a {type(x).__name__} of {len(x)} is not a block or a number", hint="pass one array, or name an item: x[0]")
+        raise BlockError(f"{x!r} of type {type(x).__name__} is not a block or a number", hint="pass an array or a number")
 
     def data(self, x: Any, what: str, beside: DType | None = None) -> Value:
         """``x`` as a block of numbers."""
