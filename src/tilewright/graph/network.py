@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tilewright.graph.kernels import KernelCall, arithmetic_operations, group_ke
 from tilewright.graph.memory import MemoryPlan, plan_memory
 from tilewright.graph.model import Graph, Value
 from tilewright.ir.buffer import Buffer
+from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -173,6 +174,13 @@ class Network:
         """Outputs by name, computed by the reference semantics of every kernel (slow, exact order)."""
         from tilewright.ir.reference import reference
 
+        return self.executed(inputs, reference)
+
+    def executed(self, inputs: Inputs, execute: Callable[[Kernel, list[np.ndarray]], None]) -> dict[str, np.ndarray]:
+        """Outputs by name; ``execute`` runs the kernels in order, on the arrays of their arguments, which it updates in place.
+
+        So a network runs on a simulated accelerator: with ``tilewright.sim.gemmini.offload.Offload(machine)`` for example.
+        """
         values: dict[str, np.ndarray] = dict(self.graph.constants)
         values.update(self._bound(inputs))
         for step in self.steps:
@@ -183,7 +191,7 @@ class Network:
                 if storage not in values:
                     values[storage] = np.zeros(self.graph.buffers[storage].static_shape, b.dtype.to_numpy())
                 arrays.append(values[storage].reshape(b.static_shape))
-            reference(step.call.kernel, arrays)
+            execute(step.call.kernel, arrays)
         return {v.name: self._result(values[self.graph.storage(v.buffer.name)], v.buffer.name) for v in self.graph.outputs}
 
     def _result(self, stored: np.ndarray, name: str) -> np.ndarray:

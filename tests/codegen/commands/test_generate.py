@@ -124,3 +124,11 @@ def test_no_pipelining_without_room_for_two_copies() -> None:
     text = str(generate(g.scheduled(MACHINES[4]), MACHINES[4]))
     assert "_next" not in text
     agrees(g, MACHINES[4])
+
+
+def test_weights_are_loaded_first_and_stores_follow_their_block() -> None:
+    program = generate(Gemm(16, 64, 16, (16, 64, 16)).scheduled(MACHINES[16]), MACHINES[16])
+    words = [i for i in walk(program.body) if isinstance(i, Command) and not i.word.startswith("config")]
+    assert "src=b" in str(words[0])
+    assert "src=a" in str(words[1])
+    assert words[-1].word.startswith("mvout")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tilewright.graph.elements import ONNX_TYPES, onnx_dtype
 from tilewright.graph.lowering import Lowering, operator
 from tilewright.graph.model import Tensor
@@ -9,7 +11,7 @@ from tilewright.graph.operators.contraction import matmul
 from tilewright.graph.operators.convolution import convolve
 from tilewright.graph.operators.elementwise import clamp
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Expr, cast, idx, intrinsic
+from tilewright.ir.expr import Expr, cast, const, idx, intrinsic
 from tilewright.ir.types import DType
 
 
@@ -68,7 +70,7 @@ def matmul_integer(op: Lowering, a: Tensor, b: Tensor, a_zero: Tensor | None = N
 
 def _centred(op: Lowering, x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
     """``x - zero`` in i32; a vector of zero points runs along ``axis``."""
-    if zero is None:
+    if zero is None or _is_zero(zero):
         return x
 
     def element(*i: Expr) -> Expr:
@@ -79,9 +81,29 @@ def _centred(op: Lowering, x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
     return op.compute(x.shape, element, ty.i32, "centred")
 
 
+def _is_zero(zero: Tensor) -> bool:
+    """Whether a zero point is known to shift nothing, so that sums of products are those of the stored numbers."""
+    return zero.value is not None and not zero.value.any()
+
+
 def _scale_at(s: Tensor, along: Expr) -> Expr:
     """A scale that is one number or a vector along a dimension of the result."""
     return cast(s[(idx(0),) * s.rank] if all(e == 1 for e in s.shape) else s[along], ty.f32)
+
+
+def _factor(a: Tensor, of_a: Expr, b: Tensor, of_b: Expr, y: Tensor, of_y: Expr) -> Expr:
+    """``a * b / y`` of the scales at these places, each step rounded to f32; one literal where all three are known numbers."""
+    values = [s.value for s in (a, b, y) if s.value is not None and s.value.size == 1]
+    if len(values) == 3:
+        x, w, z = (np.float32(v.reshape(())) for v in values)
+        return const(float(x * w / z), ty.f32)
+    return _scale_at(a, of_a) * _scale_at(b, of_b) / _scale_at(y, of_y)
+
+
+def _requantized(total: Expr, factor: Expr, zero: Tensor) -> Expr:
+    """An integer sum scaled, rounded half to even and limited to the type of the ``zero`` point, which is one number."""
+    shift = None if _is_zero(zero) else zero[(idx(0),) * zero.rank]
+    return saturated(cast(total, ty.f32) * factor, shift, zero.dtype)
 
 
 @operator("QLinearMatMul")
@@ -91,8 +113,7 @@ def qlinear_matmul(
     total = matmul(op, _centred(op, a, a_zero, -2), _centred(op, b, b_zero, -1), ty.i32)
 
     def element(*i: Expr) -> Expr:
-        factor = _scale_at(a_scale, i[-2]) * _scale_at(b_scale, i[-1]) / _scale_at(y_scale, i[-2])
-        return saturated(cast(total[i], ty.f32) * factor, y_zero[(idx(0),) * y_zero.rank], y_zero.dtype)
+        return _requantized(total[i], _factor(a_scale, i[-2], b_scale, i[-1], y_scale, i[-2]), y_zero)
 
     return op.compute(total.shape, element, y_zero.dtype)
 
@@ -110,14 +131,19 @@ def qlinear_conv(
     y_zero: Tensor,
     bias: Tensor | None = None,
 ) -> Tensor:
-    def weight(v: Expr, k: Expr) -> Expr:
-        return v - w_zero[(idx(0),) * w_zero.rank if all(e == 1 for e in w_zero.shape) else (k,)]
+    def pixel(v: Expr) -> Expr:
+        return v if _is_zero(x_zero) else v - x_zero[(idx(0),) * x_zero.rank]
 
-    total = convolve(op, x, w, op.attribute("group", 1), ty.i32, lambda v: v - x_zero[(idx(0),) * x_zero.rank], weight)
+    def weight(v: Expr, k: Expr) -> Expr:
+        return v if _is_zero(w_zero) else v - w_zero[(idx(0),) * w_zero.rank if all(e == 1 for e in w_zero.shape) else (k,)]
+
+    total = convolve(op, x, w, op.attribute("group", 1), ty.i32, pixel, weight)
 
     def element(*i: Expr) -> Expr:
-        value = total[i] if bias is None else total[i] + bias[i[1]]
-        factor = _scale_at(x_scale, i[1]) * _scale_at(w_scale, i[1]) / _scale_at(y_scale, i[1])
-        return saturated(cast(value, ty.f32) * factor, y_zero[(idx(0),) * y_zero.rank], y_zero.dtype)
+        # ONNX accumulates in int32, the bias included: narrowing only says that the sum wraps as the accumulator does. Where it does
+        # not overflow the numbers are those of a wider sum, and as sums that wrap may be formed in any order, an accumulator can
+        # start at the bias.
+        value = total[i] if bias is None else cast(total[i] + bias[i[1]], ty.i32)
+        return _requantized(value, _factor(x_scale, i[1], w_scale, i[1], y_scale, i[1]), y_zero)
 
     return op.compute(total.shape, element, y_zero.dtype)

@@ -8,10 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tilewright.codegen.commands import Program, stream
+from tilewright.codegen.commands import Command, Host, Pointer, Program, stream, walk, words
 from tilewright.hw import Machine
 from tilewright.ir.reference import reference
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Kernel, written_buffers
 from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.cycles import Run, simulate
@@ -40,9 +40,23 @@ def execute(program: Program, machine: Machine, arrays: Mapping[str, NDArray[Any
 
     model = Functional(Configuration.of(machine), memory)
     model.run(_commands(stream(program, machine, addresses, host)))
-    for name, view in views.items():
-        arrays[name][...] = view
+    for name in _results(program, machine):
+        arrays[name][...] = views[name]
     return model
+
+
+def _results(program: Program, machine: Machine) -> set[str]:
+    """The arguments that a program writes; the others may be read-only arrays."""
+    known = words(machine)
+    out: set[str] = set()
+    for i in walk(program.body):
+        if isinstance(i, Command):
+            operands = {o.name: o.role for o in known[i.word].instruction.operands}
+            out |= {o.base for n, o in i.operands if isinstance(o, Pointer) and operands[n] != "in"}
+        elif isinstance(i, Host):
+            written = written_buffers(i.kernel.body)
+            out |= {a for b, a in zip(i.kernel.args, i.args, strict=True) if b.name in written}
+    return out
 
 
 def timed(program: Program, machine: Machine, timing: Timing | None = None, most: int | None = None) -> Run:

@@ -1,0 +1,99 @@
+"""Quantised networks on the simulated Gemmini, the host doing the rest: bit for bit the reference semantics, and ONNX Runtime's."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from tests.graph.oracle import onnxruntime_outputs
+
+from tilewright.graph import Network, load
+from tilewright.hw import load_machine
+from tilewright.sim.gemmini.offload import Offload
+
+
+class Quantised:
+    """Builds a chain of QOperator nodes on int8 tensors, symmetric, with one scale for each tensor."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def constant(self, array: np.ndarray | np.generic) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(array), f"c{len(self.constants)}"))
+        return self.constants[-1].name
+
+    def weights(self, *shape: int) -> str:
+        return self.constant(self.rng.integers(-127, 128, shape).astype(np.int8))
+
+    def scaled(self, tensor: str, scale: float) -> tuple[str, str, str]:
+        return tensor, self.constant(np.float32(scale)), self.constant(np.int8(0))
+
+    def node(self, kind: str, inputs: list[str], **attributes: object) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def dense(self, x: str, depth: int, width: int) -> str:
+        result = self.scaled("", 0.008 * depth**0.5)[1:]
+        return self.node("QLinearMatMul", [*self.scaled(x, 0.02), *self.scaled(self.weights(depth, width), 0.01), *result])
+
+    def conv(self, x: str, channels: int, filters: int, window: int) -> str:
+        depth = channels * window**2
+        result = self.scaled("", 0.008 * depth**0.5)[1:]
+        bias = self.constant(self.rng.integers(-3000, 3000, filters).astype(np.int32))
+        inputs = [*self.scaled(x, 0.02), *self.scaled(self.weights(filters, channels, window, window), 0.01), *result, bias]
+        return self.node("QLinearConv", inputs, pads=[window // 2] * 4)
+
+    def rectified(self, x: str) -> str:
+        return self.node("Max", [x, self.constant(np.int8(0))])
+
+    def added(self, a: str, b: str) -> str:
+        """The sum of two tensors as floats, quantised again."""
+        floats = [self.node("DequantizeLinear", list(self.scaled(x, 0.02))) for x in (a, b)]
+        return self.node("QuantizeLinear", list(self.scaled(self.node("Add", floats), 0.03)))
+
+    def model(self, shape: tuple[int, ...], result: tuple[int, ...]) -> ModelProto:
+        ends = [helper.make_tensor_value_info(n, TensorProto.INT8, s) for n, s in (("x", shape), (self.nodes[-1].output[0], result))]
+        graph = helper.make_graph(self.nodes, "quantised", ends[:1], ends[1:], self.constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def on_gemmini(model: ModelProto, shape: tuple[int, ...]) -> Offload:
+    """Runs the model three ways on the same input; the array's share of it."""
+    network = Network.interpreted(load(model), fusion="none")
+    inputs = {"x": np.random.default_rng(7).integers(-128, 128, shape).astype(np.int8)}
+    offload = Offload(load_machine("gemmini"))
+    got, reference, runtime = network.executed(inputs, offload), network.reference(inputs), onnxruntime_outputs(model, inputs)
+    for name, want in reference.items():
+        assert want.std() > 10, "degenerate weights: nothing would be tested"
+        np.testing.assert_array_equal(got[name], want)
+        np.testing.assert_array_equal(want, runtime[name])
+    return offload
+
+
+def test_dense_layers_run_on_the_array_and_the_rest_on_the_host() -> None:
+    q = Quantised(0)
+    hidden = q.rectified(q.dense("x", 40, 50))
+    q.dense(q.rectified(q.dense(hidden, 50, 30)), 30, 10)
+    offload = on_gemmini(q.model((20, 40), (20, 10)), (20, 40))
+    assert [k.name.startswith("qlinearmatmul") for k in offload.programs] == [True] * 3
+    assert set(offload.refused.values()) == {"nothing in it is work for the array"}
+
+
+def test_residual_block() -> None:
+    q = Quantised(1)
+    inner = q.dense(q.rectified(q.dense("x", 24, 20)), 20, 24)
+    q.rectified(q.added(inner, "x"))
+    offload = on_gemmini(q.model((17, 24), (17, 24)), (17, 24))
+    assert len(offload.programs) == 2
+
+
+def test_convolution_with_bias_falls_back_to_the_host() -> None:
+    """Channels first, the bias runs along the rows of the result, and no move repeats an element along a row."""
+    q = Quantised(2)
+    q.conv("x", 8, 8, 3)
+    shape = (1, 8, 7, 6)
+    offload = on_gemmini(q.model(shape, shape), shape)
+    assert not offload.programs
+    assert len(offload.refused) == 1
