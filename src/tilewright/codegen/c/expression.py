@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tilewright.codegen.c import helpers
+from tilewright.codegen.c import prelude
 from tilewright.codegen.c.conversion import cast, converted, rounded, scaled, wrapped
 from tilewright.codegen.c.scalars import (
     AND,
@@ -48,7 +48,7 @@ class Expressions:
     element: Callable[[Load], str]
     variable: Callable[[str], str]
     natural: Callable[[Expr], bool]
-    used: dict[str, helpers.Helper] = field(default_factory=dict)
+    used: dict[str, prelude.Helper] = field(default_factory=dict)
     headers: set[str] = field(default_factory=set)
 
     def use(self, name: str) -> str:
@@ -56,13 +56,13 @@ class Expressions:
         if name.endswith(".h"):
             self.headers.add(name)
             return name
-        return self._add(name, helpers.FIXED[name])
+        return self._add(name, prelude.FIXED[name])
 
     def templated(self, name: str, ctype: CType) -> str:
         """The helper of one type."""
-        return self._add(*helpers.templated(name, ctype))
+        return self._add(*prelude.templated(name, ctype))
 
-    def _add(self, name: str, helper: helpers.Helper) -> str:
+    def _add(self, name: str, helper: prelude.Helper) -> str:
         self.headers.update(helper.headers)
         self.used.setdefault(name, helper)
         return name
@@ -263,7 +263,7 @@ class Expressions:
         name = f"tw_bits_{'f' if src.is_float else 'u'}{src.bits}_{'f' if dst.is_float else 'u'}{dst.bits}"
         of, to = (CType("float" if t.is_float else "uint", t.bits) for t in (src, dst))
         body = f"static inline {to} {name}({of} x) {{\n    {to} y;\n    memcpy(&y, &x, sizeof y);\n    return y;\n}}"
-        self._add(name, helpers.Helper(body, headers=("string.h",)))
+        self._add(name, prelude.Helper(body, headers=("string.h",)))
         out = Value(f"{name}({stored})", ATOM, to.promoted)
         return out if dst.is_float else wrapped(out, DType(ty.UINT, dst.bits), dst)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from tilewright.codegen.c.expression import Expressions
-from tilewright.codegen.c.helpers import Helper
+from tilewright.codegen.c.prelude import Helper
 from tilewright.codegen.c.scalars import storage
 from tilewright.codegen.inline import inline_calls
 from tilewright.ir import types as ty
