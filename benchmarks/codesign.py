@@ -1,4 +1,4 @@
-"""Co-design by gradient against other searches, proven optima and Gemmini's default machine: one map space, one evaluator, one budget.
+"""Our co-design search against other searches, proven optima and Gemmini's default machine: one map space, one evaluator, one budget.
 
     python -m benchmarks.codesign --json out.json [--resume] [--networks ..] [--methods ..] [--seeds 5] [--budget 12000] [--cap]
 
@@ -198,7 +198,7 @@ def _overview(results: Sequence[Mapping[str, Any]]) -> Table:
             lines.append((network + (", area of the default" if capped else ""), *_line(rows, capped)))
     columns = ("network", "gap to the optimum", "most", "DOSA over ours", "least", "faster to 1 %", "default over ours", "machine")
     notes = ("Medians over seeds; the machine is that of the median seed: side, KB of scratchpad and accumulator.",)
-    return Table("Co-design by gradient", columns, tuple(lines), notes)
+    return Table("Co-design", columns, tuple(lines), notes)
 
 
 def _line(rows: Sequence[Mapping[str, Any]], capped: bool) -> tuple[str, ...]:

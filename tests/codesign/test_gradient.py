@@ -241,8 +241,8 @@ def test_descent_alone_holds_its_own_against_the_published_descent() -> None:
     problem = Problem(MapSpace(workload("bert"), family()))
     scores = []
     for seed in range(2):
-        ours, theirs = (Run(problem, Budget(evaluations=1500 * len(problem.space.layers)), seed) for _ in range(2))
+        ours, theirs = (Run(problem, Budget(evaluations=3000 * len(problem.space.layers)), seed) for _ in range(2))
         gradient(ours, ablations()["combination"])
         dosa(theirs)
         scores.append(np.log(ours.best / theirs.best))
-    assert np.mean(scores) < 0.05
+    assert np.mean(scores) < 0

@@ -112,7 +112,8 @@ def test_the_page_shows_machine_curves_front_roofline_and_layers(found: Study) -
     text = page(found, "net <i>")
     document = parse(text)
     assert "<b>" not in text and "<i>" not in text
-    assert len(document.all("svg")) >= 3
+    assert len(document.all("svg")) >= 4
+    assert "evaluations of a mapping of a layer" in text and ">seconds<" in text
     for part in ("machine", "search", "pareto", "roofline", "layers"):
         assert f'id="{part}"' in text and f'href="#{part}"' in text
     assert all(str(nest) in text for nest in found.nests) and "random" in text

@@ -1,4 +1,4 @@
-"""One-loop co-design by gradient (thesis, algorithm 6): machine and mappings of all layers move together.
+"""One-loop co-design (thesis, algorithm 6): descent by gradient, combination, refinement; machine and mappings move together.
 
 Some random points give a first machine. Then rounds of three parts until the budget is spent:
 
@@ -323,7 +323,8 @@ def ablations() -> dict[str, Settings]:
         "nothing": full,
         "descent": replace(full, steps=0),
         "importance": replace(full, share=1.0),
-        "combination": replace(full, combine=False, refine=False),
+        # Descent alone: long, as nothing comes after it.
+        "combination": replace(full, combine=False, refine=False, starts=8, steps=300, interval=50),
         "refinement": replace(full, refine=False),
         "orders": replace(full, reorder=False),
     }

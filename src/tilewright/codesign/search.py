@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.codesign.gradient import gradient
 from tilewright.codesign.layer import Layer, unique
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run
@@ -70,7 +69,7 @@ def codesign(
 
     ``layers`` of one network, or of several by name: then the geometric mean of their objectives counts. ``area`` (mm2, by
     ``area_model``), ``power`` (W at ``clock_hz``) and ``most`` (of parameters) are limits; ``hardware`` fixes the machine.
-    ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: ``gradient``, a baseline by name, or a
+    ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: a name of ``study.METHODS``, or a
     function of a :class:`Run`. A ``seed`` gives the same result again where the budget is one of evaluations.
 
     SpaceError for bad layers, contradictory limits, an unknown author, and limits that nothing found keeps.
@@ -137,13 +136,11 @@ def _check_least(problem: Problem) -> None:
 def _author(author: str | Callable[[Run], None]) -> Callable[[Run], None]:
     if callable(author):
         return author
-    if author == "gradient":
-        return gradient
-    from tilewright.codesign.baselines import BASELINES
+    from tilewright.codesign.study import METHODS
 
-    if author not in BASELINES:
-        raise SpaceError(f"there is no search method {author!r}", hint=f"one of gradient, {', '.join(BASELINES)}, or a function of a run")
-    return BASELINES[author]
+    if author not in METHODS:
+        raise SpaceError(f"there is no search method {author!r}", hint=f"one of {', '.join(METHODS)}, or a function of a run")
+    return METHODS[author]
 
 
 def _designs(problem: Problem, run: Run) -> tuple[Design, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tilewright.report.document import document, replace
 from tilewright.report.markup import Content, Markup, join, tag
 from tilewright.report.plot import Axis, Plot, legend
 from tilewright.report.scale import log_scale
-from tilewright.util.quantities import bytes_text, count_text
+from tilewright.util.quantities import bytes_text, count_text, seconds_text
 
 _NAMES = {"machine": "Machine", "search": "Search", "pareto": "Pareto front", "roofline": "Roofline", "layers": "Layers"}
 _COLOURS = 6
@@ -84,21 +84,25 @@ def _machine(study: Study, reference: Run | None) -> Markup:
 
 
 def _curves(study: Study) -> Markup:
-    """Best score against evaluations."""
+    """Best score against evaluations, and against seconds: only those count choices from mappings that are known already."""
     shown = {name: run for name, run in study.runs.items() if run.history}
     if not shown:
         return Markup()
-    x = log_scale([max(p.evaluations, 1) for r in shown.values() for p in r.history] + [r.evaluations for r in shown.values()])
-    y = log_scale([p.best for r in shown.values() for p in r.history])
-    plot = Plot(
-        "Best objective", "Lower is better.", Axis("evaluations of a mapping of a layer", x, count_text), Axis("", y, _short), 640, 320, 80
-    )
     styles = {name: f"c{n % _COLOURS}" for n, name in enumerate(shown)}
-    for name, run in shown.items():
-        points = [(float(max(p.evaluations, 1)), p.best) for p in run.history]
-        plot.steps([*points, (float(run.evaluations), run.best)], styles[name], name)
+    spent = {name: [(float(max(p.evaluations, 1)), p.best) for p in run.history] for name, run in shown.items()}
+    spent = {name: [*points, (float(shown[name].evaluations), shown[name].best)] for name, points in spent.items()}
+    passed = {name: [(max(p.seconds, 1e-3), p.best) for p in run.history] for name, run in shown.items()}
     keys = legend([(f"line {style}", name) for name, style in styles.items()])
-    return section("Search", "search", keys, tag("figure", plot.svg()))
+    plots = _curve("evaluations of a mapping of a layer", count_text, spent, styles), _curve("seconds", seconds_text, passed, styles)
+    return section("Search", "search", keys, *(tag("figure", p.svg()) for p in plots))
+
+
+def _curve(label: str, text: Callable[[float], str], lines: Mapping[str, Sequence[tuple[float, float]]], styles: Mapping[str, str]) -> Plot:
+    x, y = (log_scale([point[n] for points in lines.values() for point in points]) for n in range(2))
+    plot = Plot("Best objective", "Lower is better.", Axis(label, x, text), Axis("", y, _short), 640, 320, 80)
+    for name, points in lines.items():
+        plot.steps(points, styles[name], name)
+    return plot
 
 
 def _pareto(study: Study) -> Markup:

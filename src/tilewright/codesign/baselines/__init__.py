@@ -1,4 +1,4 @@
-"""Search methods that co-design by gradient is compared with: same map space, same evaluator, same budget."""
+"""Search methods that our co-design search is compared with: same map space, same evaluator, same budget."""
 
 from __future__ import annotations
 
