@@ -37,7 +37,10 @@ def generate(kernel: st.Kernel, machine: Machine, *, pipeline: bool = True) -> P
     the buffers that do not fit their memory.
     """
     if kernel.sizes:
-        raise CodegenError(f"kernel {kernel.name} has the sizes {', '.join(v.name for v in kernel.sizes)}", hint="specialize it first")
+        raise CodegenError(
+            f"kernel {kernel.name} has the sizes {', '.join(v.name for v in kernel.sizes)}",
+            hint=f"bind them first: specialize(kernel, {kernel.sizes[0].name}=64)",
+        )
     known = words(machine)
     kernel = simplify(kernel)
     try:
@@ -225,7 +228,10 @@ class _Lowering:
         if b.memory in self.inside:
             return in_lines(self.scope, self.machine, w, self.places[b.name])
         if b not in self.kernel.args:
-            raise CodegenError(f"{w}: {b.name} in {b.memory} is neither an argument nor in a memory of {self.machine.name}")
+            hint = (
+                "programs have no arrays of their own in main memory: declare the argument in the order that transfers take, channels last"
+            )
+            raise CodegenError(f"{w}: {b.name} in {b.memory} is neither an argument nor in a memory of {self.machine.name}", hint=hint)
         return in_main_memory(self.scope, w)
 
     def issue(
