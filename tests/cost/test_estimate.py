@@ -156,3 +156,29 @@ def test_other_machines_have_estimates_too(name: str) -> None:
     )
     machine = load_machine(name)
     assert seconds(parse(text), machine) >= machine.seconds(64 * 64)
+
+
+TILE = """
+@kernel
+def tile(a: f32[6, 512], b: f32[512, {n}], c: f32[6, {n}]):
+    t = alloc(f32[6, {n}], "reg")
+    for k in range(512):
+        for i in unroll(6):
+            for j in vector({n}):
+                t[i, j] += a[i, k] * b[k, j]
+    for i_1 in unroll(6):
+        for j_1 in vector({n}):
+            c[i_1, j_1] = t[i_1, j_1]
+"""
+
+
+def test_half_registers_cost_half_where_arithmetic_takes_registers_in_parts() -> None:
+    split = load_machine("x86.zen4")
+    assert tile_cycles(MACHINE, 56) == tile_cycles(MACHINE, 64)
+    assert 0.85 < tile_cycles(split, 56) / tile_cycles(split, 64) < 0.9
+    assert 0.75 < tile_cycles(split, 24) / tile_cycles(split, 32) < 0.9  # beside one register a half finds no partner
+
+
+def tile_cycles(machine: Machine, n: int) -> float:
+    a = analysis_of(parse(TILE.format(n=n)), machine)
+    return float(Tape([statement_costs(a, a.program.statements[0], machine).compute])({})[0])

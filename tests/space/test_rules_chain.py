@@ -176,7 +176,8 @@ def test_values_inside_are_those_of_one_block(avx512: Machine) -> None:
     space = Space(attention(4, 256, 512, 64), avx512, threads=1, rules=[chains])
     p = space.default()
     sizes = {b.name: b.nbytes for b in st.allocated(space.schedule(p).kernel) if b.memory == "dram"}
-    assert sizes["scores"] == space.values(p)["block"] * 512 * 4
+    keys = sizes["scores"] / (space.values(p)["block"] * 4)
+    assert keys in (256, 512), "all keys, or those that the softmax looks at together"
     assert sizes["scores"] + sizes["powers"] <= avx512.memory("l2").bytes
 
 

@@ -103,17 +103,17 @@ def least_cycles(
     ``size`` has the extent in the tile of ``vector``, which rides on the lanes, and of the loops of its rows. The operands
     ``packed`` are in vector order when the tile reads them. Without ``latency``, sums do not wait for one another.
     """
-    vectors = -(-size[vector] // core.lanes)
     rows = {n: m for n, m in size.items() if n != vector}
-    operations = vectors * _product(rows.values())
+    part = core.lanes // core.parts
+    operations = -(-size[vector] // part) / core.parts * _product(rows.values())
     loads = load_work(problem, core, vector, size, packed)
     inside = operations * math.prod(problem.loops[n] for n in problem.reduction) / bounds.WINDOW
     waiting = np.minimum(inside, 1.0) * core.fma_latency if latency and problem.reduction else 0.0
     compute = bounds.compute_cycles(ARRAYS, core, operations, loads, 0.0, waiting) - bounds.CONTROL
     cycles = bounds.overlapped(ARRAYS, compute, [_streamed(problem, core, vector, size)])
     for n, extent in problem.loops.items():
-        if n == vector:  # a remainder takes whole registers
-            cycles = cycles * np.minimum(-(-extent // core.lanes) * core.lanes, -(-extent // size[n]) * size[n]) / size[n]
+        if n == vector:  # a remainder takes whole registers, or parts
+            cycles = cycles * np.minimum(-(-extent // part) * part, -(-extent // size[n]) * size[n]) / size[n]
         else:
             cycles = cycles * (extent / rows.get(n, 1))
     return cycles

@@ -22,6 +22,8 @@ class VectorCore:
     l2_bytes: int
     l2_bytes_per_cycle: float
     outer_bytes_per_cycle: float
+    #: Parts in which arithmetic takes a register: what fills only some of them costs less.
+    parts: int = 1
     #: Elements moved one by one (transposing copies, scattered stores): an element a cycle everywhere we measured.
     scalar_moves_per_cycle: float = 1.0
     #: Scalar loads that feed a broadcast: two load ports.
@@ -56,6 +58,7 @@ def vector_core(machine: Machine, dtype: DType) -> VectorCore:
         l2_bytes=l2.bytes or 1 << 30,
         l2_bytes_per_cycle=_rate(machine, l2.name, register_bytes),
         outer_bytes_per_cycle=_rate(machine, outside.name, 8),
+        parts=register.banks if register and lanes % register.banks == 0 else 1,
     )
 
 

@@ -210,6 +210,7 @@ class _Step:
         self.steps = a.iterations(self.outside)
         lanes = core.lanes if self.vector else 1
         self.registers_wide = self.g.ceildiv(self.vector.trips, lanes) if self.vector else self.g.const(1)
+        self.worked = _worked(self.g, core, self.vector.trips) * (1 / lanes) if self.vector else self.g.const(1)
 
     def cycles(self) -> Formula:
         """Cycles of one step."""
@@ -298,7 +299,7 @@ class _Step:
         count += 0 if self.s.store.op is None or fused else 1
         if count == 0 and self.s.target.buffer.memory in self.a.inner:
             count = 1  # a register is set
-        return self.registers_wide * self.g.product(x.trips for x in self.unrolled) * count + self.widened()
+        return self.worked * self.g.product(x.trips for x in self.unrolled) * count + self.widened()
 
     def widened(self) -> Formula:
         """Operations that widen what is loaded, one for each register or element to broadcast."""
@@ -348,7 +349,7 @@ class _Step:
 
     def filled(self) -> Formula:
         """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""
-        return _filled(self.g, _seen(self.a, self.s), self.core.lanes)
+        return _filled(self.g, _seen(self.a, self.s), self.core)
 
 
 class _Issues(_Step):
@@ -383,15 +384,25 @@ def _step(a: Analysis, s: Statement, machine: Machine) -> _Step:
     return _Issues(a, s, core, machine, found) if found and machine.vector_bits else _Step(a, s, core, machine)
 
 
-def _filled(g: Graph, s: Statement, lanes: int) -> Formula:
-    """Real elements over counted ones of what ``s`` stores. Along the lanes a remainder still takes whole registers."""
+def _worked(g: Graph, core: VectorCore, n: Formula) -> Formula:
+    """Lanes that work for ``n`` elements: whole registers, or parts of one where arithmetic takes a register in parts."""
+    parts = g.ceildiv(n, core.lanes // core.parts)
+    if core.parts > 1:
+        alone = g.both(g.le(1, g.mod(parts, core.parts)), g.le(parts, 2 * core.parts))
+        parts = parts + g.where(alone, bounds.UNPAIRED, 0)
+    return parts * (core.lanes // core.parts)
+
+
+def _filled(g: Graph, s: Statement, core: VectorCore) -> Formula:
+    """Real elements over counted ones of what ``s`` stores. Along the lanes a remainder still takes whole registers (or parts)."""
     part, active = g.const(1), frozenset(s.loops)
     vector = next((x for x in reversed(s.loops) if x.kind is LoopKind.VECTOR), None)
     for index, extent in zip(s.target.logical, s.target.shape, strict=True):
         rounded = g.product(x.trips for x in s.loops if x in index.coefficients)
         real = reach(g, index, active, extent).many
         if vector is not None and vector in index.coefficients:
-            real = g.min(g.ceildiv(real, lanes) * lanes, rounded)
+            rest = g.mod(real, vector.trips)
+            real = g.min(real - rest + _worked(g, core, rest), rounded)
         part = part * g.div(real, rounded)
     return part
 

@@ -28,6 +28,9 @@ UNALIGNED = 2.0
 SHUFFLED_STRIDE, SHUFFLE = 8, 3.0
 #: Vector loads that one lane of a gather costs.
 GATHERED = 2.0
+#: Where arithmetic takes registers in parts: what an odd part costs beside fewer than two whole registers, for which the units
+#: do not find a partner in time.
+UNPAIRED = 0.3
 #: Cycles until a finished sum can be used.
 DRAIN = 12.0
 #: Operations that a core looks ahead: a short tile's sums are waited for while the next tiles have begun.

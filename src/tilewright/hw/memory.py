@@ -22,7 +22,8 @@ class Memory:
     units, in ``bandwidth_unit``: ``"B/cycle"`` of the machine's clock or ``"B/s"``; 0 means unknown.
     ``latency`` is in cycles, ``line`` the bytes moved at least, ``alignment`` the bytes to which
     addresses must be aligned (1: none), ``energy`` picojoules per byte accessed (0: unknown),
-    ``banks`` the number of independently addressable banks, ``buffers`` 2 when half of it is
+    ``banks`` the number of independently addressable banks (of vector registers: the parts in which
+    arithmetic takes a whole one; part of a register costs as much less), ``buffers`` 2 when half of it is
     being filled while the other half is in use.
     """
 

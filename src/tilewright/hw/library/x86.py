@@ -34,16 +34,17 @@ VNNI = (*AVX512, "avx512vnni")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Per core: latency in cycles and fused multiply-adds issued per cycle at full register width."""
+    """Per core: latency in cycles, fused multiply-adds issued per cycle at full register width, and the parts they are done in."""
 
     latency: float
     fma_per_cycle: float
+    parts: int = 1
 
 
 #: Two 256-bit FMA ports since Haswell and Zen 2; two 512-bit ones on Xeon servers and Zen 5.
 TWO_PORTS = Cost(4, 2)
 #: Zen 4 executes a 512-bit FMA as two halves.
-ONE_PORT = Cost(4, 1)
+ONE_PORT = Cost(4, 1, parts=2)
 
 
 @cache
@@ -241,7 +242,7 @@ def memories(register_bytes: int, line: int, cost: Cost) -> list[Memory]:
         Memory("l3", "cache", 32 << 20, level=3, parent="dram", bandwidth=32, latency=50, line=64, note="per core, approximate"),
         Memory("l2", "cache", 1 << 20, level=2, parent="l3", bandwidth=64, latency=14, line=64, per="core"),
         Memory("l1", "cache", 32 << 10, level=1, parent="l2", bandwidth=cost.fma_per_cycle * line, latency=5, line=64, per="core"),
-        Memory("reg", "register", register_bytes, level=0, parent="l1", line=line, per="core"),
+        Memory("reg", "register", register_bytes, level=0, parent="l1", line=line, per="core", banks=cost.parts),
     ]
 
 
