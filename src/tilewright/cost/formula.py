@@ -28,14 +28,19 @@ Number = int | float
 class Formula:
     """A node of a :class:`Graph`. Operators build nodes; ``==`` and hashing are identity (equal nodes are one)."""
 
-    __slots__ = ("args", "factors", "graph", "hi", "is_const", "lo", "number", "op", "value")
+    __slots__ = ("args", "graph", "hi", "is_const", "lo", "number", "op", "product", "value")
 
     def __init__(self, graph: Graph, number: int, op: str, args: tuple[Formula, ...], value: Any, bounds: tuple[float, float]):
         self.graph, self.number, self.op, self.args, self.value = graph, number, op, args, value
         self.lo, self.hi = bounds
         self.is_const = op == "const"
-        #: Of products: constant part and symbolic factors with multiplicity.
-        self.factors: tuple[Number, tuple[Formula, ...]] = (value, ()) if self.is_const else (1, (self,))
+        #: The factors of what is more than one (that one would refer to itself, and wait for the garbage collector).
+        self.product: tuple[Number, tuple[Formula, ...]] | None = (value, ()) if self.is_const else None
+
+    @property
+    def factors(self) -> tuple[Number, tuple[Formula, ...]]:
+        """Of products: constant part and symbolic factors with multiplicity."""
+        return self.product or (1, (self,))
 
     def __add__(self, o: Formula | Number) -> Formula:
         return self.graph.add(self, o)
@@ -94,6 +99,13 @@ class Graph:
         self.memo: dict[tuple[Any, ...], Any] = {}
         self._known: dict[tuple[Any, ...], Formula] = {}
         self._constants: dict[Number, Formula] = {}
+
+    def clear(self) -> None:
+        """Give up all formulas; those that are still used elsewhere remain valid, but can no longer be part of others."""
+        self.nodes.clear()
+        self.memo.clear()
+        self._known.clear()
+        self._constants.clear()
 
     # --- leaves -------------------------------------------------------------------------------
 
@@ -161,13 +173,17 @@ class Graph:
         return self._product(ka + kb, fa) if fa == fb else None
 
     def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        # Most formulas are products: factors are taken as they are kept.
         a, b = self.lift(a), self.lift(b)
         if a.is_const:
             a, b = b, a
-        (ka, fa), (kb, fb) = a.factors, b.factors
-        if not fb:
-            return a if kb == 1 else self._product(ka * kb, fa, (a, b)) if fa else self.const(ka * kb)
-        return self._product(ka * kb, tuple(sorted((*fa, *fb), key=_number)), (a, b))
+        if b.is_const:
+            if b.value == 1:
+                return a
+            if a.is_const:
+                return self.const(a.value * b.value)
+        (ka, fa), (kb, fb) = a.product or (1, (a,)), b.product or (1, (b,))
+        return self._product(ka * kb, tuple(sorted(fa + fb, key=_number)) if fb else fa, (a, b))
 
     def _product(self, k: Number, factors: tuple[Formula, ...], args: tuple[Formula, Formula] | None = None) -> Formula:
         if k == 0 or not factors:
@@ -182,7 +198,7 @@ class Graph:
             rest = factors[1:] if k == 1 else factors
             args = (factors[0] if k == 1 else self.const(k), self._product(1, rest))
         node = self._node("mul", args, bounds=_product_bounds(*args), key=key)
-        node.factors = (k, factors)
+        node.product = (k, factors)
         return node
 
     def div(self, a: Formula | Number, b: Formula | Number) -> Formula:
@@ -346,8 +362,7 @@ class Graph:
 _BINARY = {"+": "add", "-": "subtract", "*": "mul", "//": "floordiv", "%": "mod", "min": "min", "max": "max", "/": "div"}
 
 
-def _number(f: Formula) -> int:
-    return f.number
+_number = operator.attrgetter("number")
 
 
 def _product_bounds(a: Formula, b: Formula) -> tuple[float, float]:
@@ -371,31 +386,41 @@ class Tape:
 
     def __init__(self, outputs: Sequence[Formula]):
         self.outputs = tuple(outputs)
-        needed: set[Formula] = set()
-        todo = list(self.outputs)
-        while todo:
-            f = todo.pop()
-            if f not in needed:
-                needed.add(f)
-                todo.extend(f.args)
-        order = sorted(needed, key=_number)
-        slot = {f: i for i, f in enumerate(order)}
-        self._constants = [(slot[f], f.value) for f in order if f.is_const]
-        self._operators = {slot[f]: f.op for f in order if f.args}
-        self._variables = [(slot[f], f.value) for f in order if f.op == "var"]
-        self._results = [slot[f] for f in self.outputs]
+        nodes = self.outputs[0].graph.nodes if self.outputs else []
+        last = 1 + max((f.number for f in self.outputs), default=-1)
+        needed = bytearray(last)
+        for f in self.outputs:
+            needed[f.number] = 1
+        order: list[Formula] = []
+        for number in range(last - 1, -1, -1):  # arguments come before what is made of them
+            if needed[number]:
+                order.append(f := nodes[number])
+                for x in f.args:
+                    needed[x.number] = 1
+        order.reverse()
+        slot = [0] * last
+        for i, f in enumerate(order):
+            slot[f.number] = i
+        self._constants = [(slot[f.number], f.value) for f in order if f.is_const]
+        self._variables = [(slot[f.number], f.value) for f in order if f.op == "var"]
+        self._results = [slot[f.number] for f in self.outputs]
         self._steps: list[tuple[Any, int, tuple[int, ...], list[int]]] = []
-        kept = {*self._results, *(i for i, _ in self._constants)}
+        self._operators: list[str] = []
+        kept = bytearray(len(order))
+        for i in (*self._results, *(i for i, _ in self._constants)):
+            kept[i] = 1
         for f in reversed(order):
             if f.args:
-                args = tuple([slot[a] for a in f.args])
-                last = []
-                for a in args:
-                    if a not in kept:
-                        kept.add(a)
-                        last.append(a)
-                self._steps.append((_APPLY[f.op], slot[f], args, last))
+                args = tuple([slot[x.number] for x in f.args])
+                freed = []
+                for place in args:
+                    if not kept[place]:
+                        kept[place] = 1
+                        freed.append(place)
+                self._steps.append((_APPLY[f.op], slot[f.number], args, freed))
+                self._operators.append(f.op)
         self._steps.reverse()
+        self._operators.reverse()
         self._size = len(order)
 
     def __len__(self) -> int:
@@ -409,7 +434,7 @@ class Tape:
     @property
     def steps(self) -> list[tuple[str, Any, int, tuple[int, ...]]]:
         """Operator, its function, place of the result, places of the arguments: for evaluators of other kinds."""
-        return [(self._operators[i], apply, i, args) for apply, i, args, _ in self._steps]
+        return [(op, apply, i, args) for op, (apply, i, args, _) in zip(self._operators, self._steps, strict=True)]
 
     @property
     def places(self) -> tuple[int, dict[str, int], list[tuple[int, Number]], list[int]]:

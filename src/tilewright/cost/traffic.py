@@ -29,6 +29,31 @@ from tilewright.ir.stmt import Kernel
 NONE, MULTIPLE_READ, SERIAL = 0, 1, 2
 
 
+class Footprints:
+    """The footprints of an access under ``loops``: of all from number n inwards, made when first asked for (registers' never are).
+
+    Loops that do not move the access change nothing.
+    """
+
+    __slots__ = ("_access", "_graph", "_line", "_loops", "_made", "_way")
+
+    def __init__(self, g: Graph, a: Access, loops: Sequence[Loop], line: int, way: int):
+        self._graph, self._access, self._loops, self._line, self._way = g, a, loops, line, way
+        self._made: dict[int, Footprint] = {}
+
+    def __getitem__(self, level: int) -> Footprint:
+        """Of loop number ``level`` and those inside it; of one iteration for the number of loops, or -1."""
+        loops, moving = self._loops, self._access.loops
+        if level < 0:
+            level += len(loops) + 1
+        while level < len(loops) and loops[level] not in moving:
+            level += 1
+        if (known := self._made.get(level)) is None:
+            active = frozenset(x for x in loops[level:] if x in moving)
+            known = self._made[level] = footprint(self._graph, self._access, active, self._line, self._way)
+        return known
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Use:
     """One access of one statement. ``footprints[l]`` is what it touches while loops l and inwards run (last: one iteration).
@@ -38,7 +63,7 @@ class Use:
 
     statement: Statement
     access: Access
-    footprints: tuple[Footprint, ...]
+    footprints: Footprints
     earlier: Use | None
 
     @property
@@ -100,7 +125,7 @@ class Analysis:
     def __post_init__(self) -> None:
         last: dict[str, Use] = {}
         for s in self.program.statements:
-            uses = (Use(s, a, _footprints(self.graph, a, s.loops, self.line, self.way), last.get(a.buffer.name)) for a in s.accesses)
+            uses = (Use(s, a, Footprints(self.graph, a, s.loops, self.line, self.way), last.get(a.buffer.name)) for a in s.accesses)
             self._of[s] = tuple(uses)
             last.update({u.access.buffer.name: u for u in self._of[s]})
         self.uses = tuple(u for uses in self._of.values() for u in uses)
@@ -211,16 +236,6 @@ class Analysis:
             nbytes = g.where(repeats, self.working_set(x), nbytes)
             count = g.where(repeats, x.trips, count)
         return Reuse(multiple, use.earlier is not None, iterations, nbytes, count)
-
-
-def _footprints(g: Graph, a: Access, loops: Sequence[Loop], line: int, way: int) -> tuple[Footprint, ...]:
-    """Footprints for every set of inner loops; loops that do not move the access change nothing."""
-    moving = a.loops
-    prints = [footprint(g, a, frozenset(), line, way)]
-    for level in range(len(loops) - 1, -1, -1):
-        active = frozenset(x for x in loops[level:] if x in moving)
-        prints.append(footprint(g, a, active, line, way) if loops[level] in moving else prints[-1])
-    return tuple(reversed(prints))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,13 +1,14 @@
 """The best point of a space by estimate, over the points its sketches find likely.
 
 Sketches are looked at in the order of what they cost at least, and one that cannot win is never read: making formulas
-of a program takes milliseconds. Nearly equal points stay in the order of the rules, simple ones first.
+of a program takes milliseconds. Structures are changed one respect at a time, and the best so far is what changes start
+from. Nearly equal points stay in the order of the rules, simple ones first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,11 @@ from tilewright.space.sketch import Sketch
 
 #: Points closer together than this are equal: no estimate is that good.
 EQUAL = 0.02
+#: What no lower bound knows (tiles begin and end, results are written): estimates are this much above it at least.
+ABOVE = 1.04
+#: Estimates this much above their bounds are made of what bounds know nothing of: then how a loop is divided may decide
+#: between tiles, and the two are changed together.
+UNKNOWN = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,55 +37,72 @@ class Found:
 def best(sketches: Sequence[Sketch], costs: Costs) -> Found | None:
     """The best of the likely points of ``sketches``; None when no sketch has any.
 
-    Where a kernel has several reductions, their structures are changed one at a time.
+    Where a kernel has several reductions, their structures are changed one at a time, and so are tiles and divided loops.
     """
     order = [n for n in range(len(sketches)) if sketches[n].likely or sketches[n].preferred is not None]
     order.sort(key=lambda n: round(math.log(min(max(sketches[n].bound, 1.0), 1e18)) / EQUAL))
-    if len(order) == 1 and (only := _first(sketches[order[0]])) is not None and only[1]:
-        return Found(order[0], only[0], float("nan"))  # nothing to decide
+    if len(order) == 1 and (only := _groups(sketches[order[0]])) is not None and all(len(c) == 1 for g in only for c in g.values()):
+        return Found(order[0], _first(sketches[order[0]], only), float("nan"))  # nothing to decide
     held: Found | None = None
     seen: set[int] = set()
+    left = {_structure(sketches[n]) for n in order}
     while True:
         before = held
         for n in order:
             s = sketches[n]
-            if n in seen or (held and _far(sketches[held.sketch], s)):
+            if n in seen or (held and _far(sketches[held.sketch], s, costs.machine.seconds(s.bound) * UNKNOWN > held.seconds, left)):
                 continue
             seen.add(n)
-            if held and costs.machine.seconds(s.bound) >= held.seconds * (1 - EQUAL):
+            if held and costs.machine.seconds(s.bound) * ABOVE >= held.seconds * (1 - EQUAL):
                 continue
             found = _of(n, s, costs)
-            if found and (held is None or found.seconds < held.seconds * (1 - EQUAL)):
+            if found is None:
+                left.discard(_structure(s))
+            elif held is None or found.seconds < held.seconds * (1 - EQUAL):
                 held = found
         if held is before:
             return held
 
 
-def _far(a: Sketch, b: Sketch) -> bool:
-    """Whether two sketches of one form of the kernel differ in the structures of several reductions."""
-    same_form = len(a.parts) == len(b.parts) and a.parts[:1] == b.parts[:1]
-    return same_form and sum(x != y for x, y in zip(a.parts, b.parts, strict=True)) > 1
+def _structure(sketch: Sketch) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    return sketch.parts, sketch.leads
 
 
-def _first(sketch: Sketch) -> tuple[dict[str, int], bool] | None:
-    """The first likely point of a sketch, and whether it is the only one; None when there is none."""
-    groups = sketch.likely() if sketch.likely else []
-    if groups is None:
-        return None
+def _far(a: Sketch, b: Sketch, tight: bool, left: Set[tuple[tuple[str, ...], tuple[str | None, ...]]]) -> bool:
+    """Whether two sketches of one form of the kernel differ in the structures of several reductions.
+
+    With ``tight`` bounds also if they differ in a reduction's tiles and in the loop that is divided, and one of the ``left``
+    structures lies between them.
+    """
+    if len(a.parts) != len(b.parts) or a.parts[:1] != b.parts[:1]:
+        return False
+    tiles = sum(x != y for x, y in zip(a.parts, b.parts, strict=True))
+    leads = sum(x != y for x, y in zip(a.leads, b.leads, strict=True))
+    several = sum(x != y for x, y in zip(zip(a.parts[1:], a.leads, strict=True), zip(b.parts[1:], b.leads, strict=True), strict=True))
+    return several > 1 or (tight and bool(tiles and leads) and (b.parts, a.leads) in left)
+
+
+def _groups(sketch: Sketch) -> Sequence[Mapping[str, np.ndarray]] | None:
+    """The likely points of a sketch by reductions; None when there are none."""
+    return sketch.likely() if sketch.likely else []
+
+
+def _first(sketch: Sketch, groups: Sequence[Mapping[str, np.ndarray]]) -> dict[str, int]:
+    """The first likely point of a sketch."""
     values = {k.name: k.values[0] for k in sketch.knobs} | dict(sketch.preferred or {})
     for g in groups:
         values |= {n: int(column[0]) for n, column in g.items()}
-    return values, all(len(column) == 1 for g in groups for column in g.values())
+    return values
 
 
 def _of(number: int, sketch: Sketch, costs: Costs) -> Found | None:
     """The best likely point of one sketch: the knobs of each reduction in turn."""
-    first = _first(sketch)
-    if first is None:
+    groups = _groups(sketch)
+    if groups is None:
         return None
-    values, _ = first
+    values = _first(sketch, groups)
     estimate, seconds = costs.estimator(number), float("inf")
-    for g in (sketch.likely() if sketch.likely else None) or [{}]:
+    for g in groups or [{}]:
         count = len(next(iter(g.values()))) if g else 1
         spent = np.broadcast_to(estimate({n: g.get(n, np.full(count, v)) for n, v in values.items()}), count)
         at = int(np.argmax(spent <= spent.min() * (1 + EQUAL)))

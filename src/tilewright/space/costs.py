@@ -46,21 +46,29 @@ class Costs:
                 ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
                 self._estimators[number] = ExplicitEstimator(sketch.program, self.machine, self._graph, ranges)
             else:
-                with _uncollected():
+                with uncollected():
                     self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
         return self._estimators[number]
+
+    def forget(self) -> None:
+        """Drop all models at once: formulas and their graph refer to each other, and would wait for the garbage collector."""
+        self._graph.clear()
+        self._graph = Graph()
+        self._analyses.clear()
+        self._estimators.clear()
+        self._extractors.clear()
 
     def extractor(self, number: int, seconds: bool = False) -> Extractor:
         """Features of a sketch's points, and their ``seconds`` if wanted."""
         key = number, seconds
         if key not in self._extractors:
-            with _uncollected():
+            with uncollected():
                 self._extractors[key] = Extractor(self.analysis(number), self.machine, self.threads if seconds else None)
         return self._extractors[key]
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """No garbage collection: formulas are many objects that all stay, and looking through them takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()

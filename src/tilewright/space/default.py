@@ -8,6 +8,7 @@ from dataclasses import replace
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.costs import uncollected
 from tilewright.space.plan import Decision as Decision
 from tilewright.space.plan import Plan as Plan
 from tilewright.space.space import Space
@@ -35,7 +36,9 @@ def plan(
     estimated: bool = False,
 ) -> Plan:
     """:func:`default_schedule` together with what was decided, and what it is ``estimated`` at where the machine has vectors."""
-    space = Space(kernel, machine, threads, constants)
-    point = space.default()
-    seconds = float(space.estimate(point[None])[0]) if estimated and space.machine.vector_bits else None
+    with uncollected():
+        space = Space(kernel, machine, threads, constants)
+        point = space.default()
+        seconds = float(space.estimate(point[None])[0]) if estimated and space.machine.vector_bits else None
+        space.costs.forget()
     return replace(space.plan(point), seconds=seconds)

@@ -25,7 +25,8 @@ class Sketch:
     The default of a space is looked for among the ``likely`` points: for each reduction (in turn, the best so far elsewhere)
     arrays of values of its knobs, one entry a point (None: nowhere). A rule that knows no more than one says its
     values, ``preferred``. No point is estimated at less than ``bound`` cycles; ``parts`` names the form of the kernel and what
-    is done with each reduction. ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
+    is done with each reduction, ``leads`` the loop of each that is divided among threads (kept apart from its part).
+    ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
     (copies of operands, blocks of a reduction): they tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
 
@@ -41,6 +42,7 @@ class Sketch:
     likely: Callable[[], Sequence[Mapping[str, np.ndarray]] | None] | None = None
     bound: float = 0.0
     parts: tuple[str, ...] = ()
+    leads: tuple[str | None, ...] = ()
 
     @cached_property
     def program(self) -> Kernel:

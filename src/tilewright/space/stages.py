@@ -8,7 +8,7 @@ factorisation, a stencil in time) has stages too, but marked ``opaque``, and is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from tilewright.ir import expr as ex
@@ -31,6 +31,7 @@ class Stage:
     store: Store | None
     loops: dict[str, int]
     reduction: tuple[str, ...]
+    _reads: list[Access] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def opaque(self) -> bool:
@@ -90,8 +91,10 @@ class Stage:
         """Accesses of the loads in the stored value, in order, without repeats."""
         if self.store is None:
             return []
-        unique = dict.fromkeys(ex.loads(self.store.value))
-        return [access(ld.buffer, ld.indices, self.loops) for ld in unique]
+        if not self._reads:  # asked for by every rule, for every structure
+            unique = dict.fromkeys(ex.loads(self.store.value))
+            self._reads.extend(access(ld.buffer, ld.indices, self.loops) for ld in unique)
+        return list(self._reads)
 
     def inputs(self) -> set[str]:
         """Names of the buffers read (for a reduction, not counting its own accumulator)."""

@@ -73,6 +73,11 @@ class Option:
         return f"{self.stage.output.name}: along {_along(self.stage)}"
 
     @property
+    def undivided(self) -> str:
+        """The option but for the loop that is divided among threads."""
+        return str(replace(self.tiling.structure, lead=None, parallel=False)) if self.tiling else self.name
+
+    @property
     def mapping(self) -> str:
         """Loops on the rows and lanes of the vector instructions."""
         on = " x ".join(self.tiling.structure.tiled) if self.tiling else f"along {_along(self.stage)}"
@@ -310,7 +315,8 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
         tuple(e for t in tiled for e in t.structure.extras),
         partial(_likely, options, {k.name: {"partials": rows.PARTIALS, "vectors": 4}[k.name] for k in (partials, vectors) if k in knobs}),
         sum(o.cycles for o in options),
-        tuple(o.name for o in options),
+        tuple(o.undivided for o in options),
+        tuple(o.tiling.structure.lead if o.tiling else None for o in options),
     )
 
 
