@@ -1,6 +1,6 @@
 """Generated command programs against the vendor library's heuristic, both on the cycle model of a 16 x 16 Gemmini.
 
-    python -m benchmarks.gemmini_codegen [--measured N] [--json FILE] [--only TEXT]
+    python -m benchmarks.gemmini_codegen [--measured N] [--json FILE] [--markdown FILE] [--only TEXT]
 
 For each product the bounds (cycles in which the array is fed, cycles in which the bus moves every input or every result once), the
 cycles of the default (`default_ws`) and of the best of N schedules of our space, and the share of the gap between the default and the
@@ -131,13 +131,35 @@ def line(r: Row) -> str:
     return f"| {r.m} x {r.k} x {r.n} | {r.array:,} | {r.bus:,} | {r.default:,} | {r.ours:,} | {r.ours / r.default:.3f} | {use} | {closed} |"
 
 
+HEAD = "| m x k x n | array | bus | default | ours | ours/default | utilisation | gap closed |\n|---|---|---|---|---|---|---|---|"
+
+
+def summary(rows: list[Row]) -> str:
+    far = [r for r in rows if r.above > 0.05]
+    slower = [f"{r.m} x {r.k} x {r.n}" for r in rows if r.ours > r.default]
+    named = f" (slower: {', '.join(slower)})" if slower else ""
+    return (
+        f"Not slower than the default: {len(rows) - len(slower)} of {len(rows)}{named}. "
+        f"At least half of the gap closed: {sum(r.closed >= 0.5 for r in far)} of the {len(far)} with a gap of more than 5 %."
+    )
+
+
+def insert(page: Path, rows: list[Row]) -> None:
+    """Replaces the table of a page, from its head to the sentence that sums it up."""
+    text = page.read_text()
+    start = text.index(HEAD)
+    end = text.index("\n", text.index("Not slower than the default:", start))
+    page.write_text(text[:start] + "\n".join([HEAD, *map(line, rows), "", summary(rows)]) + text[end:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=int, default=20, help="schedules measured for each product")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--markdown", type=Path, help="put the table into this page, in place of the one there")
     parser.add_argument("--only", default="", help="only products whose MxKxN contains this")
     options = parser.parse_args()
-    print("| m x k x n | array | bus | default | ours | ours/default | utilisation | gap closed |\n|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     rows = []
     for shape in (*PUBLISHED, *ODD):
         if options.only in "x".join(map(str, shape)):
@@ -145,9 +167,9 @@ def main() -> None:
             print(line(rows[-1]), flush=True)
             if options.json:
                 options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-    far = [r for r in rows if r.above > 0.05]
-    print(f"\nNot slower than the default: {sum(r.ours <= r.default for r in rows)} of {len(rows)}.")
-    print(f"At least half of a gap of more than 5 % closed: {sum(r.closed >= 0.5 for r in far)} of {len(far)}.")
+    print(f"\n{summary(rows)}")
+    if options.markdown:
+        insert(options.markdown, rows)
 
 
 if __name__ == "__main__":
