@@ -208,6 +208,8 @@ class _Step:
         self.vector = next((x for x in reversed(inside) if x.kind is LoopKind.VECTOR), None)
         self.unrolled = tuple(x for x in inside if x is not self.vector)
         self.steps = a.iterations(self.outside)
+        if core.parts > 1 and self.strided():
+            core = self.core = replace(core, parts=1)  # fewer lanes are gathered, no cheaper than all of them
         lanes = core.lanes if self.vector else 1
         self.registers_wide = self.g.ceildiv(self.vector.trips, lanes) if self.vector else self.g.const(1)
         self.worked = _worked(self.g, core, self.vector.trips) * (1 / lanes) if self.vector else self.g.const(1)
@@ -235,6 +237,12 @@ class _Step:
         apart = stride(self.g, u.access, self.vector)
         slots = bounds.load_slots(self.g, self.core, apart, self.crossing(u), self.copies())
         return bounds.load_cycles(self.core, self.many(u) * self.registers_wide * slots, self.g.const(0))
+
+    def strided(self) -> bool:
+        """Whether lanes are known to lie apart in memory in something that is read."""
+        moved = (u.access for u in self.uses if u.access.reads and self.vector in u.access.loops)
+        found = (stride(self.g, x, self.vector) for x in moved if self.vector and x.buffer.memory not in self.a.inner)
+        return any(apart.lo > 1 for apart in found)
 
     def copies(self) -> bool:
         """Whether elements only move: code generators then move them one by one instead of gathering."""
