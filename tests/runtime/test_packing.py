@@ -62,3 +62,8 @@ def test_refusals() -> None:
         pack(a, "1/2 0 1", np.zeros((4, 4), np.float32))
     with pytest.raises(RuntimeFailure, match=r"which is \[2, 4, 2\]"):
         unpack(a, "1/2 0 1", (4, 4))
+
+
+def test_packed_arrays_begin_at_cache_lines() -> None:
+    kept = [pack(np.zeros((n, 48), np.float32), "1/16 0 1") for n in range(1, 9)]
+    assert all(a.ctypes.data % 64 == 0 for a in kept)

@@ -48,6 +48,19 @@ def test_chain(axpy: Module, threads: int) -> None:
     assert net.value("y") is y
 
 
+def test_constants_begin_at_cache_lines(axpy: Module) -> None:
+    raw = np.ones(101, np.float32)
+    start = 1 if not raw.ctypes.data % 64 else 0
+    shifted = raw[start : start + 100]
+    assert shifted.ctypes.data % 64
+    slot = -(-100 * 4 // 64) * 64
+    given = {"alpha": np.array(2, np.float32), "z": shifted}
+    net = Sequence([Step(axpy, ("alpha", "x", "z", "y"), {"N": 100})], {}, slot, constants=given, external=["x", "y"])
+    x, y = np.ones(100, np.float32), np.empty(100, np.float32)
+    net.run(x=x, y=y)
+    assert (y == 3).all() and net.value("z").ctypes.data % 64 == 0
+
+
 def test_profile_times_every_step(axpy: Module) -> None:
     net = chain(axpy, n=100_000, threads=1)
     net.bind(x=np.zeros(100_000, np.float32), y=np.empty(100_000, np.float32))

@@ -18,7 +18,7 @@ from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raise
 
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
 from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.trial import Data, aligned, make_data, sample
+from tilewright.runtime.trial import Data, make_data, placed, sample
 from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
@@ -142,7 +142,7 @@ def test_arguments_of_candidates_are_where_networks_have_theirs() -> None:
     kernel = program()
     data = make_data(kernel, 0)
     sent = pickle.loads(pickle.dumps(data))
-    moved = aligned(Data({n: shifted(a) for n, a in sent.inputs.items()}, sent.expected))
+    moved = placed(Data({n: shifted(a) for n, a in sent.inputs.items()}, sent.expected))
     assert moved.inputs.keys() == data.inputs.keys()
     for name, array in moved.inputs.items():
         assert array.ctypes.data % 64 == 0 and np.array_equal(array, data.inputs[name])

@@ -18,6 +18,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, *, zero: bool = False
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """``array`` if its data starts at a multiple of 64 bytes, else a C-contiguous copy that does.
+
+    NumPy's arrays rarely do, and then every vector of a whole register that is loaded crosses a cache line.
+    """
+    if not array.ctypes.data % ALIGNMENT:
+        return array
+    out = aligned_empty(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
 class WorkspacePool:
     """Workspaces of one size for calls that may run at the same time.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.ir.buffer import Layout
+from tilewright.runtime.memory import aligned_empty
 from tilewright.util.errors import RuntimeFailure
 
 
@@ -28,7 +29,7 @@ def pack(array: np.ndarray, layout: Layout | str, out: np.ndarray | None = None)
     lay = _checked(layout, array.ndim)
     shape = physical_shape(lay, array.shape)
     if out is None:
-        out = np.empty(shape, array.dtype)
+        out = aligned_empty(shape, array.dtype)
     elif out.shape != shape or out.dtype != array.dtype:
         raise RuntimeFailure(
             f"pack: out is {out.dtype}{list(out.shape)}, layout '{lay}' of {list(array.shape)} needs {array.dtype}{list(shape)}"

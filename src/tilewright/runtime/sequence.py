@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.runtime.arguments import Packed
 from tilewright.runtime.dlpack import as_numpy
-from tilewright.runtime.memory import ALIGNMENT, aligned_empty
+from tilewright.runtime.memory import ALIGNMENT, aligned, aligned_empty
 from tilewright.runtime.module import Module
 from tilewright.runtime.native import native_library
 from tilewright.runtime.packing import physical_shape
@@ -89,7 +89,7 @@ class Sequence:
         self.threads = default_threads() if threads is None else threads
         self.arena_bytes = arena_bytes
         self._plan = dict(plan)
-        self._constants = {n: a.data if isinstance(a, Packed) else as_numpy(a, n) for n, a in (constants or {}).items()}
+        self._constants = {n: aligned(a.data if isinstance(a, Packed) else as_numpy(a, n)) for n, a in (constants or {}).items()}
         self._external = tuple(external)
         self._forms = _forms(self.steps)
         self._written = frozenset(

@@ -105,7 +105,7 @@ def measure_jobs(connection: Connection, limits: Limits) -> None:
             if isinstance(data, Outcome):
                 connection.send(replace(data, message=f"the reference of {job.kernel.name} cannot be computed: {data.message}"))
                 continue
-            known = {key: trial.aligned(data)}
+            known = {key: trial.placed(data)}
         start = time.perf_counter()
         result = in_child(connection, partial(run, job, arguments[1], known[key]), limits)
         outcome = result if isinstance(result, Outcome) else Outcome("ok", result)

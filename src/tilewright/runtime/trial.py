@@ -17,7 +17,7 @@ from tilewright.runtime import jit
 from tilewright.runtime.arguments import Packed
 from tilewright.runtime.jobs import Job, Recipe
 from tilewright.runtime.measurement import measure
-from tilewright.runtime.memory import aligned_empty
+from tilewright.runtime.memory import aligned, aligned_empty
 from tilewright.runtime.module import BoundCall, Code, Module, emit_kernel
 from tilewright.runtime.packing import pack, physical_shape
 from tilewright.runtime.signature import Role, Signature, signature
@@ -89,15 +89,9 @@ def make_data(kernel: Kernel, seed: int) -> Data:
     return Data(inputs, {p.name: after[p.name] for p in signature(kernel).written})
 
 
-def aligned(data: Data) -> Data:
+def placed(data: Data) -> Data:
     """``data`` where networks have theirs, at multiples of 64 bytes: arrays that come from another process are not."""
-
-    def moved(a: np.ndarray) -> np.ndarray:
-        out = aligned_empty(a.shape, a.dtype)
-        out[...] = a
-        return out
-
-    return Data({name: moved(a) for name, a in data.inputs.items()}, data.expected)
+    return Data({name: aligned(a) for name, a in data.inputs.items()}, data.expected)
 
 
 def load(built: Built, machine: Machine, threads: int) -> Module:
