@@ -31,7 +31,7 @@ from tilewright.schedule.trace import Trace
 from tilewright.util.errors import RuntimeFailure
 
 pytest.importorskip("distributed")
-from tilewright.runtime.cluster import Cluster, open_cluster
+from tilewright.runtime.cluster import Cluster, _scheduler, open_cluster
 
 ROOT = Path(__file__).parents[2]
 HOST = machine_key(Machine.host())
@@ -250,6 +250,22 @@ def test_clusters_by_name() -> None:
         open_cluster("local:two")
     with pytest.raises(RuntimeFailure, match="a local cluster of 0 workers"):
         open_cluster("local:0")
+
+
+def test_a_scheduler_that_is_slow_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import distributed
+
+    started: list[int] = []
+
+    def late(**options: object) -> str:
+        started.append(1)
+        assert len(started) % 3 == 0, "its event loop was not running in time"
+        return "scheduler"
+
+    monkeypatch.setattr(distributed, "LocalCluster", late)
+    with pytest.raises(RuntimeFailure, match="the scheduler of a local cluster did not start"):
+        _scheduler()
+    assert _scheduler() == "scheduler" and len(started) == 3
 
 
 def test_jobs_that_cannot_be_sent(two_workers: Cluster) -> None:

@@ -308,18 +308,34 @@ class _Round:
         return count
 
 
+def _scheduler(attempts: int = 2) -> Any:
+    """A scheduler without workers in this process.
+
+    Distributed asserts that the thread of its event loop runs after ten seconds, which a busy computer may not manage at once.
+    """
+    from distributed import LocalCluster
+
+    for _ in range(attempts):
+        try:
+            return LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR)
+        except AssertionError:
+            continue
+    raise RuntimeFailure(
+        "the scheduler of a local cluster did not start",
+        hint="the computer is too busy; or start one with `dask scheduler` and give its address",
+    )
+
+
 class _LocalCluster:
     """A scheduler in this process and workers beside it, on loopback."""
 
     def __init__(self, workers: int):
-        from distributed import LocalCluster
-
         cpus = available_cpus()
         if not 1 <= workers <= len(cpus):
             raise RuntimeFailure(
                 f"a local cluster of {workers} workers on {len(cpus)} processors", hint="each needs a processor of its own"
             )
-        self._cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=logging.ERROR)
+        self._cluster = _scheduler()
         self.address = str(self._cluster.scheduler_address)
         share = len(cpus) // workers
         self.processes = [self._start(cpus[n * share : (n + 1) * share]) for n in range(workers)]
