@@ -28,8 +28,8 @@ from tilewright.codesign.exact import optimum, proven
 from tilewright.codesign.gradient import ablations, gradient
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.methods import METHODS
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
-from tilewright.codesign.study import METHODS
 from tilewright.codesign.workloads import workload
 from tilewright.hw.library import eyeriss, nvdla
 from tilewright.hw.library.gemmini import family

@@ -61,7 +61,9 @@ def test_limits_rule_machines_out() -> None:
     found = optimum(problem, GRID)
     assert found.hardware["dim"] <= 2 and np.isinf(found.scores[GRID["dim"] == 8]).all()
     with pytest.raises(SpaceError, match="no machine of the grid"):
-        optimum(Problem(MapSpace(LAYERS, family()), "edp", Limits(area=1e-9, area_model=area)), GRID)
+        optimum(problem, {name: column[GRID["dim"] == 8] for name, column in GRID.items()})
+    with pytest.raises(SpaceError, match=r"the smallest gemmini has .* mm2, the limit is 1e-09"):
+        Problem(MapSpace(LAYERS, family()), "edp", Limits(area=1e-9, area_model=area))
     with pytest.raises(SpaceError, match="one network without a limit of power"):
         optimum(Problem(MapSpace(LAYERS, family()), "edp", Limits(power=1.0)), GRID)
 

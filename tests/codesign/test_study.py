@@ -12,8 +12,9 @@ from tests.report.document import parse
 from tilewright.cli.codesign import export
 from tilewright.codesign.export import architecture_yaml, mapping_yaml, mappings_text, problem_yaml
 from tilewright.codesign.layer import Layer
+from tilewright.codesign.methods import METHODS
 from tilewright.codesign.problem import Budget, Limits, Run
-from tilewright.codesign.study import METHODS, Study, study
+from tilewright.codesign.study import Study, study
 from tilewright.cost.loopnest import parse_nest
 from tilewright.hw import load_machine
 from tilewright.hw.library.gemmini import family
@@ -44,9 +45,9 @@ def test_methods_get_the_same_evaluations_and_are_watched() -> None:
 def test_what_cannot_be_studied_is_refused() -> None:
     with pytest.raises(SpaceError, match="no search method 'magic'"):
         study(LAYERS, family(), budget=Budget(evaluations=10), methods=("magic",))
-    nothing = study(
-        LAYERS, family(), limits=Limits(area=1e-3, area_model=family().area), budget=Budget(evaluations=500), methods=("random",)
-    )
+    with pytest.raises(SpaceError, match=r"the smallest gemmini has .* mm2, the limit is 0.001"):
+        study(LAYERS, family(), limits=Limits(area=1e-3, area_model=family().area), budget=Budget(evaluations=500))
+    nothing = study(LAYERS, family(), limits=Limits(power=1e-9), budget=Budget(evaluations=500), methods=("random",))
     with pytest.raises(SpaceError, match="no mappings within the limits") as e:
         _ = nothing.hardware
     assert "raise" in str(e.value.hint)
@@ -140,9 +141,11 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     assert tilewright("codesign", "no_such_network").exit_code == 1
     bad = tilewright("codesign", str(layers), "--budget", "soon")
     assert bad.exit_code == 2 and "neither a time" in words(bad.output)
-    none = tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001")
+    tiny = tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001")
+    assert tiny.exit_code == 1 and "raise the area limit" in words(tiny.output)
+    none = tilewright("codesign", str(layers), "--budget", "500", "--power", "1e-9")
     assert none.exit_code == 1 and "nothing within the limits" in none.output and "raise the budget, or the limits" in none.output
-    assert tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001", "--out", str(tmp_path)).exit_code == 1
+    assert tilewright("codesign", str(layers), "--budget", "500", "--power", "1e-9", "--out", str(tmp_path)).exit_code == 1
     seed = tilewright("codesign", str(layers), "--budget", "500", "--seed=-1")
     assert seed.exit_code == 2 and "--seed" in seed.output
     assert tilewright("codesign", str(layers), "--budget", "500", "--area=-1").exit_code == 1

@@ -126,7 +126,7 @@ def optimum(problem: Problem, grid: Mapping[str, np.ndarray] | None = None, prog
     if grid is None:
         fixed = problem.hardware
         grid = {k: np.array([float(v)]) for k, v in fixed.items()} if fixed is not None else grid_of(problem)
-    allowed = problem.excess(np.ones((len(next(iter(grid.values()))), 1)), np.ones(1), grid) <= _CLOSE
+    allowed = problem.oversize(grid) <= _CLOSE
     machines = {k: np.asarray(v, dtype=np.float64)[allowed] for k, v in grid.items()}
     kept: list[_Kept] = []
     enumerated = 0

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from tilewright.codesign.evaluator import Evaluation, Evaluator
+from tilewright.codesign.layer import Layer, unique
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.pareto import Front
+from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
 
 #: Powers of a network's energy and latency in what is minimised.
@@ -63,6 +65,21 @@ class Problem:
         self.hardware = dict(hardware) if hardware is not None else None
         self.networks = np.array([space.counts] if networks is None else networks, dtype=np.float64)
         self._check()
+        self._check_least()
+
+    @classmethod
+    def of(
+        cls,
+        layers: Sequence[Layer] | Mapping[str, Sequence[Layer]],
+        family: Family,
+        objective: str | tuple[float, float] = "edp",
+        limits: Limits | None = None,
+        hardware: Mapping[str, float] | None = None,
+    ) -> Problem:
+        """The problem of one network's layers, or of several networks' by name. Layers of one shape are one."""
+        networks = layers if isinstance(layers, Mapping) else {"network": layers}
+        shared = unique(tuple(x for own in networks.values() for x in own))
+        return cls(MapSpace(shared, family), objective, limits, hardware, _counts(networks, shared))
 
     def _check(self) -> None:
         known = [p.name for p in self.space.family.parameters]
@@ -94,6 +111,26 @@ class Problem:
         if unknown := [k for k in x.most if k not in known]:
             raise SpaceError(f"{self.space.family.name} has no parameter {unknown[0]!r}", hint=f"parameters: {', '.join(known)}")
 
+    def _check_least(self) -> None:
+        """SpaceError when even the smallest machine of the family exceeds a limit of its size."""
+        space, limits = self.space, self.limits
+        if limits.area is None and not limits.most:
+            return
+        least = np.ones((1, len(space.layers), space.width), dtype=np.int64)
+        for k, own in enumerate(space.by_dim.values()):
+            least[0, :, own[-1]] = space.sizes[:, k]
+        least[..., -1] = 0
+        machine = self.evaluator.evaluate(least).hardware
+        if limits.area is not None and limits.area_model is not None and (area := float(limits.area_model(machine)[0])) > limits.area:
+            raise SpaceError(
+                f"the smallest {space.family.name} has {area:.3g} mm2, the limit is {limits.area:g}", hint="raise the area limit"
+            )
+        for name, value in machine.items():
+            if value[0] > limits.most.get(name, np.inf):
+                raise SpaceError(
+                    f"mappings need {name} = {value[0]:g} or more, the limit is {limits.most[name]:g}", hint=f"raise the limit of {name}"
+                )
+
     def totals(self, cycles: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latency (cycles) and energy (pJ) of each network, [n, networks], from those of its layers [n, layers]."""
         return cycles @ self.networks.T, energy @ self.networks.T
@@ -103,13 +140,18 @@ class Problem:
         latency, total = self.totals(cycles, energy)
         return (self.powers[0] * np.log(total) + self.powers[1] * np.log(latency)).mean(axis=-1)
 
-    def excess(self, cycles: np.ndarray, energy: np.ndarray, hardware: Mapping[str, np.ndarray]) -> np.ndarray:
-        """By how much limits are exceeded [n], as a sum of logarithms of ratios: 0 where all are kept."""
-        out = np.zeros(len(cycles))
+    def oversize(self, hardware: Mapping[str, np.ndarray]) -> np.ndarray:
+        """By how much machines exceed the limits of their parameters and area [n]: a sum of logarithms of ratios, 0 where all are kept."""
+        out = np.zeros(len(next(iter(hardware.values()))))
         for name, most in self.limits.most.items():
             out += np.maximum(np.log(hardware[name] / most), 0)
         if self.limits.area is not None and self.limits.area_model is not None:
             out += np.maximum(np.log(self.limits.area_model(hardware) / self.limits.area), 0)
+        return out
+
+    def excess(self, cycles: np.ndarray, energy: np.ndarray, hardware: Mapping[str, np.ndarray]) -> np.ndarray:
+        """:meth:`oversize`, and by how much the power limit is exceeded."""
+        out = self.oversize(hardware)
         if self.limits.power is not None:
             latency, total = self.totals(cycles, energy)
             watts = total / latency * 1e-12 * self.limits.clock_hz
@@ -124,6 +166,17 @@ class Problem:
         """The objective (pJ and cycles, to their powers) [n]; infinite where a limit is exceeded or mappings do not fit."""
         good = e.fits & (self.excess(e.cycles, e.energy, e.hardware) <= 1e-12)
         return np.where(good, np.exp(self.value(e.cycles, e.energy)), np.inf)
+
+
+def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> list[list[int]]:
+    """How often each network has each of the layers that they share."""
+    out = []
+    for name, own in networks.items():
+        if not own:
+            raise SpaceError(f"network {name} has no layers", hint="give one layer or more")
+        counts = {x.shape: x.count for x in unique(tuple(own))}
+        out.append([counts.get(x.shape, 0) for x in shared])
+    return out
 
 
 @dataclass(frozen=True, slots=True)

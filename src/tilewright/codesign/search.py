@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.codesign.layer import Layer, unique
-from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.layer import Layer
+from tilewright.codesign.methods import METHODS
 from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
@@ -69,21 +69,12 @@ def codesign(
 
     ``layers`` of one network, or of several by name: then the geometric mean of their objectives counts. ``area`` (mm2, by
     ``area_model``), ``power`` (W at ``clock_hz``) and ``most`` (of parameters) are limits; ``hardware`` fixes the machine.
-    ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: a name of ``study.METHODS``, or a
+    ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: a name of ``methods.METHODS``, or a
     function of a :class:`Run`. A ``seed`` gives the same result again where the budget is one of evaluations.
 
     SpaceError for bad layers, contradictory limits, an unknown author, and limits that nothing found keeps.
     """
-    networks = layers if isinstance(layers, Mapping) else {"network": layers}
-    shared = unique(tuple(x for own in networks.values() for x in own))
-    problem = Problem(
-        MapSpace(shared, family),
-        objective,
-        Limits(area, power, dict(most or {}), area_model, clock_hz),
-        hardware,
-        _counts(networks, shared),
-    )
-    _check_least(problem)
+    problem = Problem.of(layers, family, objective, Limits(area, power, dict(most or {}), area_model, clock_hz), hardware)
     run = Run(problem, Budget(evaluations=budget) if isinstance(budget, int) else budget, seed, pareto=True)
     _author(author)(run)
     if run.point is None:
@@ -92,7 +83,7 @@ def codesign(
         )
     e = problem.evaluate(run.point[None])
     return Result(
-        shared,
+        problem.space.layers,
         {k: float(v[0]) for k, v in e.hardware.items()},
         problem.space.nests(run.point),
         e.cycles[0],
@@ -105,39 +96,9 @@ def codesign(
     )
 
 
-def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> list[list[int]]:
-    """How often each network has each of the layers that they share."""
-    out = []
-    for name, own in networks.items():
-        if not own:
-            raise SpaceError(f"network {name} has no layers", hint="give one layer or more")
-        counts = {x.shape: x.count for x in unique(tuple(own))}
-        out.append([counts.get(x.shape, 0) for x in shared])
-    return out
-
-
-def _check_least(problem: Problem) -> None:
-    """SpaceError when even the smallest machine of the family exceeds a limit of its size."""
-    space, limits = problem.space, problem.limits
-    least = np.ones((1, len(space.layers), space.width), dtype=np.int64)
-    for k, own in enumerate(space.by_dim.values()):
-        least[0, :, own[-1]] = space.sizes[:, k]
-    least[..., -1] = 0
-    machine = problem.evaluator.evaluate(least).hardware
-    if limits.area is not None and limits.area_model is not None and (area := float(limits.area_model(machine)[0])) > limits.area:
-        raise SpaceError(f"the smallest {space.family.name} has {area:.3g} mm2, the limit is {limits.area:g}", hint="raise the area limit")
-    for name, value in machine.items():
-        if value[0] > limits.most.get(name, np.inf):
-            raise SpaceError(
-                f"mappings need {name} = {value[0]:g} or more, the limit is {limits.most[name]:g}", hint=f"raise the limit of {name}"
-            )
-
-
 def _author(author: str | Callable[[Run], None]) -> Callable[[Run], None]:
     if callable(author):
         return author
-    from tilewright.codesign.study import METHODS
-
     if author not in METHODS:
         raise SpaceError(f"there is no search method {author!r}", hint=f"one of {', '.join(METHODS)}, or a function of a run")
     return METHODS[author]

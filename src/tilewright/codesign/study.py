@@ -7,27 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.codesign.baselines import BASELINES
 from tilewright.codesign.evaluator import Evaluation
-from tilewright.codesign.exact import proven
-from tilewright.codesign.gradient import gradient
 from tilewright.codesign.layer import Layer
-from tilewright.codesign.mapspace import MapSpace
+from tilewright.codesign.methods import METHODS
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
 
-
-def exact(run: Run) -> None:
-    """No search: the proven optimum (:func:`tilewright.codesign.exact.proven`), whatever the budget. Minutes for large networks."""
-    found = proven(run.problem)
-    run.evaluate(found.point[None])
-    run.charge(found.mappings)
-
-
-#: Search methods by name; the first is the product's.
-METHODS: dict[str, Callable[[Run], None]] = {"gradient": gradient, **BASELINES, "exact": exact}
 #: Is told of a method's run each time it gets better, and when it begins.
 Watch = Callable[[str, Run], None]
 
@@ -104,7 +91,7 @@ def study(
     """
     if unknown := [m for m in methods if m not in METHODS]:
         raise SpaceError(f"there is no search method {unknown[0]!r}", hint=f"methods: {', '.join(METHODS)}")
-    problem = Problem(MapSpace(layers, family), objective, limits, hardware)
+    problem = Problem.of(layers, family, objective, limits, hardware)
     runs: dict[str, Run] = {}
     for name in methods:
         first = next(iter(runs.values()), None)

@@ -30,7 +30,7 @@ class Machines:
     def allowed(self, indices: np.ndarray) -> np.ndarray:
         """Which machines [n, parameters] are within the limits: bool [n]."""
         columns = {k: v[n] for (k, v), n in zip(self.ladders.items(), indices.T, strict=True)}
-        return np.asarray(self.problem.excess(np.ones((len(indices), len(self.problem.space.layers))), np.ones((1, 1)), columns) <= 1e-12)
+        return np.asarray(self.problem.oversize(columns) <= 1e-12)
 
     def every(self) -> np.ndarray:
         """All machines within the limits, [n, parameters]."""
