@@ -13,7 +13,7 @@ from tilewright.codesign.layer import Layer
 
 
 def row(what: str, best: float, seed: int = 0, history: list[list[float]] | None = None, **more: Any) -> dict[str, Any]:
-    made = {"network": "n", "capped": False, "what": what, "seed": seed, "best": best, "seconds": 10.0, **more}
+    made = {"network": "n", "capped": False, "what": what, "seed": seed, "best": best, "seconds": 20.0, "processor": 10.0, **more}
     hardware = {"dim": 16.0, "scratchpad_bytes": 2048.0, "accumulator_bytes": 1024.0}
     return {**made, "hardware": hardware} if history is None else {**made, "hardware": hardware, "history": history, "evaluations": 100}
 
@@ -32,6 +32,10 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
     assert overview.rows == (("n", "+1.00%", "+4.00%", "1.73x", "1.50x", "over 13x", "3.96x", "16/2/1"),)
     assert network.rows[0] == ("gradient", "1.005", "1.010", "1.040", "2 of 3", "15", "0.75")
     assert network.rows[1] == ("dosa", "1.560", "1.790", "2.020", "0 of 2", "never", "never")
+    longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 103.0]], processor=60.0)])
+    assert longer[0].rows[0][5] == "over 80x"
+    longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 100.5]])])
+    assert longer[0].rows[0][3:6] == ("1.73x", "1.50x", "40x")
     assert network.rows[2][:4] == ("optimum", "1.000", "1.000", "1.000") and network.rows[3][1] == "4.000"
 
 
@@ -39,7 +43,7 @@ def test_a_run_is_resumed_and_published(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(codesign, "MAPPED", 200)
     monkeypatch.setattr(codesign, "workload", lambda _: (Layer.gemm("g", 8, 12, 16), Layer.gemm("h", 4, 4, 4)))
     out, page = tmp_path / "rows.json", tmp_path / "page.md"
-    given = ["--json", str(out), "--networks", "tiny", "--methods", "gradient", "dosa", "--seeds", "2", "--budget", "400", "--cap"]
+    given = ["--json", str(out), "--networks", "tiny", "--methods", "gradient", "dosa", "--seeds", "0", "7", "--budget", "400", "--cap"]
     assert codesign.main([*given, "--markdown", str(page)]) == 0
     rows = json.loads(out.read_text())["results"]
     assert len(rows) == 1 + 3 + 2 + 2 * 2 * 2
@@ -54,8 +58,11 @@ def test_a_run_is_resumed_and_published(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_operators_and_parts_of_the_search(capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--networks", "gemv", "--seeds", "1", "--budget", "300", "--no-exact", "--no-given"]
+    few = ["--networks", "gemv", "--seeds", "0", "--budget", "300", "--no-exact", "--no-given"]
     assert codesign.main([*few, "--methods", "dosa+", "--ablation"]) == 0
     shown = capsys.readouterr().out
     assert "gemv" in shown and "dosa+" in shown and all(part in shown for part in codesign.PARTS)
+    with pytest.raises(SystemExit):
+        codesign.main([*few, "--methods", "dosa x4", "luck"])
+    assert "no method 'luck'" in capsys.readouterr().err
     assert "without descent" in codesign.PARTS and "Eyeriss" not in shown

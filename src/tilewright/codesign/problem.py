@@ -196,10 +196,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """After ``evaluations`` and ``seconds`` the best score was ``best``."""
+    """After ``evaluations``, ``seconds`` of wall clock and ``processor`` seconds (of all threads) the best score was ``best``."""
 
     evaluations: int
     seconds: float
+    processor: float
     best: float
 
 
@@ -217,7 +218,7 @@ class Run:
         self.point: np.ndarray | None = None
         self.history: list[Progress] = []
         self.front = Front() if pareto else None
-        self._start = time.monotonic()
+        self._start, self._processor = time.monotonic(), time.process_time()
 
     @property
     def space(self) -> MapSpace:
@@ -227,6 +228,11 @@ class Run:
     def seconds(self) -> float:
         """Since the run began."""
         return time.monotonic() - self._start
+
+    @property
+    def processor(self) -> float:
+        """Processor seconds that the process used since then: fair between runs on a machine that others use too."""
+        return time.process_time() - self._processor
 
     @property
     def left(self) -> int:
@@ -263,6 +269,6 @@ class Run:
         first = int(np.argmin(scores))
         if scores[first] < self.best:
             self.best, self.point = float(scores[first]), points[first].copy()
-            self.history.append(Progress(self.evaluations, self.seconds, self.best))
+            self.history.append(Progress(self.evaluations, self.seconds, self.processor, self.best))
         if self.front is not None:
             self.front.add(self.problem, points, np.isfinite(scores), evaluation)
