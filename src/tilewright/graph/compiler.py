@@ -21,9 +21,9 @@ from tilewright.graph.network import CompiledKernel, Network, Step, plan_steps
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.module import Module, build
+from tilewright.runtime.planned import planned
 from tilewright.runtime.pool import default_threads
 from tilewright.schedule.schedule import Schedule
-from tilewright.space.default import plan
 from tilewright.util.errors import ScheduleError, SpaceError
 
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class Prepared:
 
     def _default(self, task: KernelTask, cache: bool) -> CompiledKernel:
         try:
-            chosen = plan(task.kernel, self.machine, threads=self.threads, constants=task.constants)
+            chosen = planned(task.kernel, self.machine, threads=self.threads, constants=task.constants, cache=cache)
         except (ScheduleError, SpaceError) as error:
             # Some programs (data-dependent stores, recurrences) are outside what the rules know: they run as written.
             return CompiledKernel(self._built(task.kernel, cache), note=f"unscheduled: {error.message}")
         text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
-        return CompiledKernel(self._built(chosen.schedule.kernel, cache), trace=text)
+        return CompiledKernel(self._built(chosen.kernel, cache), trace=text)
 
     def _recorded(self, task: KernelTask, store: RecordStore | None, cache: bool) -> CompiledKernel | None:
         """The kernel with the best recorded schedule; None when nothing that still applies is recorded."""

@@ -13,10 +13,10 @@ from tilewright.runtime.cache import build_cache
 from tilewright.runtime.fingerprint import machine_fingerprint
 from tilewright.runtime.memory import aligned_empty
 from tilewright.runtime.module import Module, build
+from tilewright.runtime.planned import planned
 from tilewright.runtime.signature import Role
 from tilewright.runtime.trial import Data, bind, sample
 from tilewright.runtime.verify import random_array
-from tilewright.space.default import plan
 
 
 def measured_cost(machine: Machine, threads: int) -> Callable[[Kernel, frozenset[str]], float]:
@@ -27,7 +27,7 @@ def measured_cost(machine: Machine, threads: int) -> Callable[[Kernel, frozenset
     cache = build_cache()
 
     def cost(kernel: Kernel, constants: frozenset[str]) -> float:
-        scheduled = plan(kernel, machine, threads=threads, constants=constants).schedule.kernel
+        scheduled = planned(kernel, machine, threads=threads, constants=constants).kernel
         key = cache.key("seconds", machine_fingerprint(machine), threads, str(scheduled))
         if (entry := cache.load(key)) is not None:
             return float(json.loads(entry))

@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -189,13 +189,18 @@ def toolchain() -> tuple[str, ...]:
     import llvmlite
     import llvmlite.binding as llvm
 
-    package = Path(__file__).parent.parent
+    digest = sources(Path(__file__).parent.parent, ("ir", "hw", "codegen", "runtime"))
+    return (".".join(map(str, llvm.llvm_version_info)), llvmlite.__version__, digest)
+
+
+def sources(package: Path, parts: Iterable[str]) -> str:
+    """Digest of the files below ``parts`` of ``package`` that are code."""
     digest = hashlib.sha256()
-    for part in ("ir", "hw", "codegen", "runtime"):
+    for part in parts:
         for path in sorted((package / part).rglob("*")):
             if path.suffix in (".py", ".ll"):
                 digest.update(path.read_bytes())
-    return (".".join(map(str, llvm.llvm_version_info)), llvmlite.__version__, digest.hexdigest())
+    return digest.hexdigest()
 
 
 def cache_directory() -> Path:

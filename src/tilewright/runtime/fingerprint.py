@@ -25,6 +25,16 @@ def machine_fingerprint(machine: Machine) -> str:
     return fingerprint((memories, machine.instructions, machine.transfers, machine.states, machine.vector_bits, machine.target))
 
 
+@lru_cache(maxsize=64)
+def decisive_fingerprint(machine: Machine) -> str:
+    """What of a machine decides schedules: all of it but the size of main memory.
+
+    The clock counts to two digits: under a hypervisor it is measured.
+    """
+    memories = tuple(dataclasses.replace(m, bytes=None) if m.kind == "main" else m for m in machine.memories)
+    return f"{machine_fingerprint(machine)} {fingerprint((memories, machine.units))} {machine.clock_hz:.2g}"
+
+
 def fingerprint(declaration: Any) -> str:
     """A text equal for declarations that generate equal code, and only for those.
 
