@@ -26,6 +26,7 @@ CONTRACTIONS = {
     "sdot_lane": "k,jk->j",
     "dot": "k,k->",
     "matmul": "ik,kj->ij",
+    "matmul_bt": "ik,jk->ij",
     "gemm": "ik,jk->ij",
     "gemv": "ik,k->i",
     "axpy": ",i->i",

@@ -14,6 +14,7 @@ from tilewright.ir.linear import FALSE, TRUE
 from tilewright.ir.simplify import bounds, simplify, simplify_expr
 from tilewright.ir.stmt import Alloc, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, Window, block, loop, loops, store, walk
 from tilewright.ir.types import boolean, f32, i32, index
+from tilewright.lang import parse
 
 I, J, K, N = Var("i"), Var("j"), Var("k"), Var("n")
 RANGES = {"i": (0, 9), "j": (0, 15), "k": (-3, 4)}
@@ -248,3 +249,16 @@ def _seconds(k: Kernel) -> float:
 def test_index_division_by_a_variable_is_kept() -> None:
     e = Binary("//", I * 4, J + 1, index)
     assert simplify_expr(e, RANGES) == e
+
+
+def test_integers_are_bounded_once_on_each_side() -> None:
+    kernel = parse("""
+@kernel
+def bounded(x: i32[8], y: i8[8], z: f32[8]):
+    for i in range(8):
+        y[i] = i8(min(max(max(x[i], i32(0)), i32(-128)), i32(127)))
+        z[i] = max(max(z[i], 0.0), 1.0)
+""")
+    text = str(simplify(kernel))
+    assert "i8(min(max(x[i], i32(0)), i32(127)))" in text
+    assert "max(max(z[i], 0.0), 1.0)" in text

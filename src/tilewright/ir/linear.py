@@ -4,7 +4,7 @@ Index expressions are brought to linear form (a sum of coefficient * atom plus a
 pass; ``//`` and ``%`` by constants, ``min``/``max`` and comparisons are decided from interval
 bounds of the atoms and from *facts* (linear forms known to be non-negative: symbolic loop bounds
 and enclosing guards). Expressions of other types only have their index parts rewritten, so
-floating-point results stay bit-equal.
+floating-point results stay bit-equal; integers that are bounded twice on one side are bounded once.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class IndexScope:
         new = tuple(map(self.expr, kids))
         if isinstance(e, Cast) and isinstance(new[0], Const):
             return ex.cast(new[0], e.dtype)
+        if isinstance(e, Binary) and e.op in ("min", "max") and (once := _bounded_once(e.op, *new, e.dtype)) is not None:
+            return once
         return e if all(n is o for n, o in zip(new, kids, strict=True)) else ex.rebuild(e, new)
 
     def linear(self, e: Expr) -> Linear:
@@ -517,3 +519,12 @@ def _key(e: Expr) -> str:
         case _:
             head = getattr(e, "op", None) or getattr(e, "name", None) or type(e).__name__
     return f"({head} {' '.join(map(_key, ex.children(e)))})"
+
+
+def _bounded_once(op: str, a: Expr, b: Expr, dtype: ty.DType) -> Expr | None:
+    """``max(max(x, -128), 0)`` as ``max(x, 0)``; None for anything else."""
+    match a, b:
+        case Binary(a=x, b=Const() as first), Const() if a.op == op and a.dtype == dtype and dtype.is_int and first.dtype == b.dtype:
+            bound = (max if op == "max" else min)(first, b, key=lambda c: c.value)
+            return Binary(op, x, bound, dtype)
+    return None

@@ -149,6 +149,31 @@ def matmul_instruction(dim: int) -> Instruction:
     return matmul
 
 
+def matmul_by_rows(dim: int) -> Instruction:
+    """C += A B^T: the array transposes the weights on their way in, so that B lies in rows of k."""
+    c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
+    turned = Bits(0, 32, "b.address"), Bits(32, 16, "b.rows"), Bits(48, 16, "b.cols")  # extents as the array sees them
+    steps = Steps(
+        (RoCC(6, turned, c, name="preload"), RoCC(4, tile("a"), nothing("c"), name="compute_preloaded")),
+        (
+            RoCC(6, (Bits(0, 32, 0xFFFFFFFF), *turned[1:]), c, name="preload_nothing"),
+            RoCC(5, tile("a"), nothing("c"), name="compute_accumulated"),
+        ),
+        held="b",
+    )
+    plain = needs(EX, dataflow=1, activation=0, a_transpose=0, b_transpose=1, a_stride="a.stride", c_stride="c.stride")
+
+    @instruction(needs=plain, latency=5 * dim, per_cycle=1 / dim, emit=steps)
+    def matmul_bt(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
+        i, j, k = axes(upto(dim), upto(dim), upto(dim))
+        require(stride(a, 1) == 1)
+        require(stride(b, 1) == 1)
+        require(stride(c, 1) == 1)
+        c[i, j] += a[i, k] * b[j, k]
+
+    return matmul_bt
+
+
 def moves(dim: int) -> list[Transfer]:
     """DMA moves of up to dim x dim tiles, from main memory several side by side."""
     return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n])), *stores(dim)]
@@ -303,7 +328,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
             ),
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
-        instructions=[*setters(), matmul_instruction(dim), *zeros(dim)],
+        instructions=[*setters(), matmul_instruction(dim), matmul_by_rows(dim), *zeros(dim)],
         transfers=moves(dim),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
