@@ -29,12 +29,17 @@ class Offload:
 
     def __call__(self, kernel: Kernel, arrays: Sequence[NDArray[Any]]) -> None:
         """Updates ``arrays``, the arguments of ``kernel``, in place."""
-        if kernel not in self.programs and kernel not in self.refused:
-            self._prepare(kernel)
-        if kernel in self.programs:
-            execute(self.programs[kernel], self.machine, {b.name: a for b, a in zip(kernel.args, arrays, strict=True)})
+        program = self.prepare(kernel)
+        if program is not None:
+            execute(program, self.machine, {b.name: a for b, a in zip(kernel.args, arrays, strict=True)})
         else:
             reference(kernel, arrays)
+
+    def prepare(self, kernel: Kernel) -> Program | None:
+        """The program of ``kernel``, made once; None when the host does it alone."""
+        if kernel not in self.programs and kernel not in self.refused:
+            self._prepare(kernel)
+        return self.programs.get(kernel)
 
     def _prepare(self, kernel: Kernel) -> None:
         try:
