@@ -377,6 +377,8 @@ def intrinsic(name: str, *args: ExprLike) -> Expr:
 def children(e: Expr) -> tuple[Expr, ...]:
     """Direct sub-expressions, left to right."""
     match e:
+        case Var() | Const():  # most nodes
+            return ()
         case Load():
             return e.indices
         case Binary() | Compare() | Logical():
@@ -392,9 +394,12 @@ def children(e: Expr) -> tuple[Expr, ...]:
 
 def walk(e: Expr) -> Iterator[Expr]:
     """All nodes of ``e``, parents before children."""
-    yield e
-    for c in children(e):
-        yield from walk(c)
+    left = [e]
+    while left:
+        e = left.pop()
+        yield e
+        if kids := children(e):
+            left += kids[::-1]
 
 
 def rebuild(e: Expr, kids: tuple[Expr, ...]) -> Expr:

@@ -6,6 +6,7 @@ primitives that replace loop ``i`` say which new names took its place, and trace
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -231,10 +232,10 @@ def loop(name: str, lo: ex.ExprLike, hi: ex.ExprLike, *body: Stmt, kind: LoopKin
 def substmts(s: Stmt) -> tuple[Stmt, ...]:
     """Direct sub-statements."""
     match s:
-        case Block():
-            return s.stmts
         case For() | While():
             return (s.body,)
+        case Block():
+            return s.stmts
         case If():
             return (s.then, s.orelse) if s.orelse else (s.then,)
     return ()
@@ -242,9 +243,12 @@ def substmts(s: Stmt) -> tuple[Stmt, ...]:
 
 def walk(s: Stmt) -> Iterator[Stmt]:
     """All statements below ``s``, in program order, parents first."""
-    yield s
-    for c in substmts(s):
-        yield from walk(c)
+    left = [s]
+    while left:
+        s = left.pop()
+        yield s
+        if inside := substmts(s):
+            left += inside[::-1]
 
 
 def own_exprs(s: Stmt) -> tuple[Expr, ...]:
@@ -280,7 +284,7 @@ def map_stmts(s: Stmt, f: Callable[[Stmt], Stmt | tuple[Stmt, ...] | None]) -> S
             new = _map_block(s, f)
         case For() | While():
             body = _map_block(s.body, f)
-            new = s if body is s.body else replace(s, body=body)
+            new = s if body is s.body else _with_body(s, body)
         case If():
             then = _map_block(s.then, f)
             orelse = _map_block(s.orelse, f) if s.orelse else None
@@ -291,6 +295,12 @@ def map_stmts(s: Stmt, f: Callable[[Stmt], Stmt | tuple[Stmt, ...] | None]) -> S
     if isinstance(out, tuple):
         return Block(out)
     return new if out is None else out
+
+
+def _with_body(s: For | While, body: Block) -> Stmt:
+    if isinstance(s, For):
+        return For(s.var, s.lo, s.hi, body, s.kind, s.step, s.unit, s.loc)
+    return While(s.cond, body, s.loc)
 
 
 def _map_block(b: Block, f: Callable[[Stmt], Stmt | tuple[Stmt, ...] | None]) -> Block:
@@ -315,9 +325,12 @@ def map_exprs(s: Stmt, f: Callable[[Expr], Expr]) -> Stmt:
     def one(t: Stmt) -> Stmt | None:
         match t:
             case Store():
-                return replace(t, indices=tuple(f(i) for i in t.indices), value=f(t.value))
+                indices, value = tuple([f(i) for i in t.indices]), f(t.value)
+                same = value is t.value and all(map(operator.is_, indices, t.indices))
+                return None if same else Store(t.buffer, indices, value, t.op, t.loc)
             case For():
-                return replace(t, lo=f(t.lo), hi=f(t.hi))
+                lo, hi = f(t.lo), f(t.hi)
+                return None if lo is t.lo and hi is t.hi else replace(t, lo=lo, hi=hi)
             case If() | While():
                 return replace(t, cond=f(t.cond))
             case Call():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
@@ -23,6 +23,7 @@ from tilewright.ir.stmt import (
     map_stmts,
     replace_buffers,
     substitute,
+    substmts,
     walk,
 )
 from tilewright.util.errors import ScheduleError
@@ -59,23 +60,12 @@ def place_of(kernel: Kernel, matches: Callable[[Stmt], bool]) -> Place | None:
         if matches(s):
             return Place(above, s)
         inside = (*above, s)
-        for child in _children(s):
+        for child in substmts(s):
             if (found := search(child, inside)) is not None:
                 return found
         return None
 
     return search(kernel.body, ())
-
-
-def _children(s: Stmt) -> Iterable[Stmt]:
-    match s:
-        case Block():
-            return s.stmts
-        case For() | While():
-            return (s.body,)
-        case If():
-            return (s.then, s.orelse) if s.orelse else (s.then,)
-    return ()
 
 
 def get_loop(kernel: Kernel, name: str, primitive: str) -> For:
@@ -101,7 +91,7 @@ def replace_stmt(kernel: Kernel, old: Stmt, *new: Stmt) -> Kernel:
     """``kernel`` with the statement ``old`` (this very node) replaced by ``new`` in its block."""
 
     def rewrite(s: Stmt) -> Stmt | None:
-        children = tuple(_children(s))
+        children = substmts(s)
         if isinstance(s, Block):
             for n, child in enumerate(s.stmts):
                 if child is old:

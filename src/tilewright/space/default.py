@@ -41,4 +41,4 @@ def plan(
         point = space.default()
         seconds = float(space.estimate(point[None])[0]) if estimated and space.machine.vector_bits else None
         space.costs.forget()
-    return replace(space.plan(point), seconds=seconds)
+        return replace(space.plan(point), seconds=seconds)
