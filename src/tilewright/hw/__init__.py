@@ -4,6 +4,7 @@ from tilewright.hw.availability import Requires, cpu, gpu
 from tilewright.hw.axis import Axis, AxisRule, axes, step, upto, vector
 from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange, base, extent, mantissa, require, stride, tied, value_range
 from tilewright.hw.emit import LLVM, PTX, Bits, CText, Fragment, RoCC, Steps
+from tilewright.hw.form import LoopForm, Part
 from tilewright.hw.hierarchy import Hierarchy, Storage
 from tilewright.hw.instruction import Family, Instruction, Operand, instruction
 from tilewright.hw.load import list_machines, load_machine
@@ -24,11 +25,13 @@ __all__ = [
     "Fragment",
     "Hierarchy",
     "Instruction",
+    "LoopForm",
     "Machine",
     "Mantissa",
     "Memory",
     "Need",
     "Operand",
+    "Part",
     "Require",
     "Requires",
     "RoCC",

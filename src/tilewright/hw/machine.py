@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from tilewright.hw.form import LoopForm
 from tilewright.hw.instruction import Family, Instruction
 from tilewright.hw.memory import MAIN, Memory
 from tilewright.hw.state import State
@@ -53,6 +54,7 @@ class Machine:
     parameters: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
     loc: Location | None = field(default=None, compare=False)
+    forms: tuple[LoopForm, ...] = ()
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class Machine:
         parameters: Mapping[str, int] | None = None,
         note: str = "",
         loc: Location | None = None,
+        forms: Sequence[LoopForm] = (),
     ):
         from tilewright.hw.validate import validate
 
@@ -86,6 +89,7 @@ class Machine:
             "parameters": dict(parameters or {}),
             "note": note,
             "loc": loc,
+            "forms": tuple(forms),
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
@@ -116,6 +120,10 @@ class Machine:
         """The instruction called ``name``, with or without the machine's prefix; transfers' instructions included."""
         short = name.removeprefix(self.name + "/")
         return self._find("instruction", short, self.all_instructions)
+
+    def form(self, name: str) -> LoopForm:
+        """The loop form called ``name``."""
+        return self._find("loop form", name, self.forms)
 
     def family(self, name: str) -> tuple[Instruction, ...]:
         """The members of an instruction family."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tilewright.hw.constraint import Mantissa, ValueRange
 from tilewright.hw.emit import PTX, RoCC, Steps
 from tilewright.hw.footprint import accessed
+from tilewright.hw.form import LoopForm
 from tilewright.hw.instruction import Instruction
 from tilewright.hw.memory import CHIP, KINDS, MAIN, Memory
 from tilewright.util.errors import Location, MachineError
@@ -28,6 +29,9 @@ def validate(m: Machine) -> None:
     _unique(m, "instruction", m.all_instructions)
     for i in m.all_instructions:
         _instruction(m, i)
+    _unique(m, "loop form", m.forms)
+    for f in m.forms:
+        _form(m, f)
     _transfers(m)
     _states(m)
 
@@ -160,6 +164,30 @@ def _word(m: Machine, i: Instruction, word: RoCC) -> None:
                 where = f"bits [{f.lo + f.width - 1}:{f.lo}] of {f.value}"
                 _fail(m, f"instruction {i.name}: {where} lie outside the 64-bit register or overlap another field", loc=i.loc)
             taken |= mask
+
+
+def _form(m: Machine, f: LoopForm) -> None:
+    """What the words say is what the parts have, and all parts sum up in one memory."""
+    for p in f.parts:
+        _needs(m, p.instruction)
+        operands = {o.name: o for o in p.instruction.operands}
+        if f.sums not in operands:
+            _fail(m, f"loop form {f.name}: its part {p.instruction.name} has no operand {f.sums}", "all parts work on the sums")
+        outside = [o.name for n, o in operands.items() if n != f.sums and o.shape and o.memory != m.main_memory.name]
+        if outside:
+            _fail(m, f"loop form {f.name}: operands {', '.join(outside)} of {p.instruction.name} are not in {m.main_memory.name}")
+    for word in f.words:
+        _word(m, f.instruction, word)
+    blocked = {n for n, _ in f.block}
+    fields = {n for n, _ in f.idle} | {f"{n}_{what}" for n in blocked for what in ("blocks", "pad")}
+    fields |= {text for p in f.parts for o in p.instruction.operands for text in (f"{o.name}.address", f"{o.name}_pitch")}
+    unknown = [b.value for b in f.bits if isinstance(b.value, str) and b.value not in fields]
+    if unknown:
+        _fail(m, f"loop form {f.name}: nothing says what {', '.join(map(str, unknown))} is", "name it in idle, or after an operand or axis")
+    if missing := {a.name for p in f.parts for a in p.instruction.axes} - blocked:
+        _fail(m, f"loop form {f.name}: no block for the axes {', '.join(sorted(missing))}")
+    if wrong := [n for n, _ in f.lines if n not in {mem.name for mem in m.memories}]:
+        _fail(m, f"loop form {f.name}: it takes lines of {', '.join(wrong)}, which is not declared")
 
 
 def _bounds(m: Machine, i: Instruction) -> None:

@@ -23,12 +23,16 @@ from tilewright.util.errors import ScheduleError
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One way to do a nest: ``loops`` around an instruction with these windows, and the values of its settings as bits."""
+    """One way to do a nest: ``loops`` around an instruction with these windows, and the values of its settings as bits.
+
+    ``extents`` are the iterations of its axes.
+    """
 
     loops: tuple[For, ...]
     instruction: Instruction
     windows: dict[str, Window]
     settings: dict[str, int] = field(default_factory=dict)
+    extents: dict[str, Expr] = field(default_factory=dict)
 
 
 def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move], str]:
@@ -52,10 +56,24 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
                 why = max(why, Mismatch(f"{instruction.name}: {done.reason}", done.depth), key=lambda m: m.depth)
                 continue
             loops, match = done
-            settings = {n: constants[w.buffer.name] for n, w in match.windows.items() if w.buffer.name in constants}
-            windows = {n: w for n, w in match.windows.items() if n not in settings}
-            found.append(Move(loops, instruction, windows, settings))
+            found.append(_move(loops, instruction, match, constants))
     return found, why.reason
+
+
+def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mismatch:
+    """``nest`` as one execution of ``instruction``, without loops around it; or why it is none."""
+    constants: dict[str, int] = {}
+    store = replace(nest.store, value=_settings(nest.store.value, constants))
+    body = chain_of(instruction.kernel.body)
+    if body is None:
+        return Mismatch(f"{instruction.name} is no single nest", -1)
+    match = _matched(scope, Chain(nest.loops, store), instruction, body)
+    return match if isinstance(match, Mismatch) else _move((), instruction, match, constants)
+
+
+def _move(loops: tuple[For, ...], instruction: Instruction, match: Match, constants: dict[str, int]) -> Move:
+    settings = {n: constants[w.buffer.name] for n, w in match.windows.items() if w.buffer.name in constants}
+    return Move(loops, instruction, {n: w for n, w in match.windows.items() if n not in settings}, settings, match.extents)
 
 
 def _widths(machine: Machine, instruction: Instruction) -> list[dict[str, int]]:

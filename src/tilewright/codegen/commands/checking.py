@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 
+from tilewright.codegen.commands.form_checking import FormChecker
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
 from tilewright.hw import Instruction, Machine, Steps
 from tilewright.ir import stmt as st
@@ -23,7 +24,10 @@ def check(program: Program, machine: Machine) -> None:
     """Raises CodegenError at the first command, in the order of execution, that breaks a rule; the message has its number and text."""
     if program.machine != machine.name:
         raise CodegenError(f"program {program.name} is for {program.machine}, not for {machine.name}", hint="load the right machine")
-    _Checker(program, machine).block(program.body, {})
+    checker = _Checker(program, machine)
+    checker.block(program.body, {})
+    if waiting := [f.form.name for f in checker.forms.values() if f.pending is not None]:
+        raise CodegenError(f"program {program.name} ends with sums of {', '.join(waiting)} that no run stored", hint="finish the chain")
 
 
 @dataclass
@@ -44,6 +48,7 @@ class _Checker:
         self.words = words(self.machine)
         self.args = {b.name: b for b in self.program.args}
         self.memories = {m.name: m for m in self.machine.memories}
+        self.forms = {f.name: FormChecker(f, self.machine, self.error) for f in self.machine.forms}
         self.written: dict[str, bytearray] = {m.name: bytearray((m.bytes or 0) // m.line) for m in self.machine.memories if m.bytes}
 
     def block(self, items: tuple[Item, ...], env: Mapping[str, int]) -> None:
@@ -110,14 +115,30 @@ class _Checker:
         if word.instruction.sets is not None:
             self.state[word.instruction.sets] = values
             return
+        if word.form is not None:
+            self.form(c, word, values)
+            return
         settings = self.settings(c, word.instruction)
         self.touch(c, word, values, settings, tiles)
+
+    def form(self, c: Command, word: Word, values: Mapping[str, int]) -> None:
+        """A word of a loop form. A run takes lines of its choice: nothing that was in its memories is there afterwards."""
+        assert word.form is not None
+        checker = self.forms[word.form.name]
+        if not checker.word(c, word, values):
+            return
+        for a in checker.run(c, self.state):
+            write = a.instruction.operand(a.operand).role != "in"
+            self.outside(c, a.instruction, a.operand, a.base, a.offset, {f"{a.operand}.stride": a.pitch}, a.shape, write)
+        for name, _ in word.form.lines:
+            self.written[name][:] = bytes(len(self.written[name]))
 
     def operand(
         self, c: Command, i: Instruction, name: str, o: Operand, env: Mapping[str, int], tiles: dict[str, tuple[int, int, int]]
     ) -> dict[str, int]:
         if isinstance(o, Expr):
-            return {name: self.value(o, env, c)}
+            number = self.value(o, env, c)
+            return {name: number, f"{name}.address": number}
         declared = next((x for x in i.operands if x.name == name), None)
         if declared is None:
             raise self.error(c, f"{i.name} has no operand {name}", f"it has: {', '.join(x.name for x in i.operands) or 'none'}")

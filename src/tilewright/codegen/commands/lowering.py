@@ -6,17 +6,19 @@ what touches main memory alone is left to the host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from tilewright.codegen.commands.fences import fenced
 from tilewright.codegen.commands.first import overwriting
+from tilewright.codegen.commands.forms import Use, formed
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
 from tilewright.codegen.commands.ordering import ordered
 from tilewright.codegen.commands.pipelining import pipelined
 from tilewright.codegen.commands.placing import in_blocks, managed, place
 from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, Word, words
+from tilewright.codegen.commands.running import run
 from tilewright.codegen.commands.setting import Needed, configure, merged
 from tilewright.hw import Instruction, Machine, RoCC, Steps
 from tilewright.ir import expr as ex
@@ -28,13 +30,14 @@ from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import CodegenError
 
 
-def generate(kernel: st.Kernel, machine: Machine, *, pipeline: bool = True) -> Program:
+def generate(kernel: st.Kernel, machine: Machine, *, pipeline: bool = True, forms: Sequence[str] = ()) -> Program:
     """The command program of a scheduled ``kernel`` whose sizes are numbers.
 
-    With ``pipeline`` moves run ahead of and behind the computations, as far as the buffers have two places each.
+    With ``pipeline`` moves run ahead of and behind the computations, as far as the buffers have two places each. Tiles that one of
+    the machine's loop ``forms`` does become runs of it, which the hardware unrolls.
 
     CodegenError names the statement that no instruction of ``machine`` does, the operand that does not lie as its word demands, or
-    the buffers that do not fit their memory.
+    the buffers that do not fit their memory; or why ``forms`` are of no use.
     """
     if kernel.sizes:
         raise CodegenError(
@@ -43,14 +46,18 @@ def generate(kernel: st.Kernel, machine: Machine, *, pipeline: bool = True) -> P
         )
     known = words(machine)
     kernel = simplify(kernel)
+    uses: Mapping[str, Use] = {}
+    if forms:
+        found = formed(kernel, machine, forms)
+        kernel, uses = found.kernel, found.uses
     try:
-        return _generated(in_blocks(kernel, machine), machine, known, pipeline)
+        return _generated(in_blocks(kernel, machine), machine, known, pipeline, uses)
     except CodegenError:  # rows that start inside a block, or too little room
-        return _generated(kernel, machine, known, pipeline)
+        return _generated(kernel, machine, known, pipeline, uses)
 
 
-def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], pipeline: bool) -> Program:
-    lowering = _Lowering(kernel, machine)
+def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], pipeline: bool, uses: Mapping[str, Use]) -> Program:
+    lowering = _Lowering(kernel, machine, uses)
     items = lowering.block(kernel.body)
     if pipeline:
         memories = {b.name: b.memory for b in st.allocated(kernel)}
@@ -65,6 +72,8 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
 class _Lowering:
     kernel: st.Kernel
     machine: Machine
+    #: What calls of loop forms are, by the name of the kernel called.
+    uses: Mapping[str, Use] = field(default_factory=dict)
     #: By state: what the moves chosen so far need of it, so that moves that differ use different ones.
     chosen: dict[str, dict[str, Expr]] = field(default_factory=dict)
     #: Calls (by identity) that may replace their result, and the condition under which they do: 0 there, 1 elsewhere.
@@ -201,6 +210,8 @@ class _Lowering:
         """An instruction; ``loop`` holds nothing else, so that an operand that stays from iteration to iteration can stay in the unit."""
         if s.kernel.instruction is None:
             raise CodegenError(f"`{s}` calls a kernel, not an instruction", hint="inline it")
+        if s.kernel.name in self.uses:
+            return run(self.uses[s.kernel.name], s, self.placed)
         instruction = self.machine.instruction(s.kernel.instruction)
         windows = {b.name: w for b, w in zip(s.kernel.args, s.args, strict=True)}
         placed = {n: self.placed(w) for n, w in windows.items()}

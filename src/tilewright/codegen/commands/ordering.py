@@ -27,9 +27,9 @@ LARGEST = 384
 def ordered(items: tuple[Item, ...], machine: Machine, known: Mapping[str, Word]) -> tuple[Item, ...]:
     """``items``, with setters but without fences, and the commands at both ends in the order that starts and ends soonest.
 
-    Unchanged where host work is among them, or where state, or an argument both loaded and stored, ties commands together.
+    Unchanged where host work or a loop form is among them, or where state, or an argument both loaded and stored, ties commands together.
     """
-    if any(isinstance(i, Host) for i in walk(items)):
+    if any(isinstance(i, Host) or (isinstance(i, Command) and known[i.word].form is not None) for i in walk(items)):
         return items
     edge = _Edge(machine, known)
     if (whole := edge.commands(items, {})) is not None:

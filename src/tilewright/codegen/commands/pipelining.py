@@ -68,6 +68,8 @@ class _Kinds:
         )
 
     def command(self, c: Command) -> str:
+        if self.words[c.word].form is not None:
+            return HOST  # as host work, what the hardware unrolls stays where it is
         written = {o.name for o in self.words[c.word].instruction.operands if o.role != "in"}
         outside = [n for n, o in c.operands if isinstance(o, Pointer)]
         return COMPUTE if not outside else STORE if written & set(outside) else LOAD

@@ -95,7 +95,8 @@ class _Writer:
                 return {f"{name}.address": known or f"{self.addresses[base]} + {expr_text(offset)}"}
             case Tile():
                 return {f"{name}.address": expr_text(o.row), f"{name}.rows": expr_text(o.rows), f"{name}.cols": expr_text(o.cols)}
-        return {name: expr_text(o)}
+        text = expr_text(o)  # a number in place of an operand is its address: 0 for none
+        return {name: text, f"{name}.address": text}
 
     def register(self, word: str, bits: tuple[Bits, ...], values: Mapping[str, str], lines: list[str]) -> str:
         """The text of a register's contents; ``lines`` get what must be computed and checked before."""

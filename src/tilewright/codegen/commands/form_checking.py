@@ -1,0 +1,130 @@
+"""Runs of loop forms, as the verifier of command programs sees them: numbers in bit fields, and what the hardware does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tilewright.codegen.commands.forms import room_of
+from tilewright.codegen.commands.program import Command, Pointer, Word
+from tilewright.hw import Instruction, LoopForm, Machine, Part
+from tilewright.util.errors import CodegenError
+
+Error = Callable[[Command, str, str], CodegenError]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a run does to an operand in main memory: rows of a part's operand from ``offset`` in ``base`` on, in bytes."""
+
+    instruction: Instruction
+    operand: str
+    base: str
+    offset: int
+    shape: tuple[int, int]
+    pitch: int
+
+
+@dataclass
+class FormChecker:
+    """The runs of one form. ``error`` makes the exception for a command, a broken rule and a hint."""
+
+    form: LoopForm
+    machine: Machine
+    error: Error
+    #: What the words issued since the last run say, and where operands are.
+    values: dict[str, int] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+    issued: set[str] = field(default_factory=set)
+    #: Rows and columns of sums that wait for a finish.
+    pending: dict[str, int] | None = None
+
+    def word(self, c: Command, word: Word, values: Mapping[str, int]) -> bool:
+        """Notes what a word says; True for the last, which runs the form. CodegenError when an earlier one is missing."""
+        self.values |= values
+        self.bases |= {n: o.base for n, o in c.operands if isinstance(o, Pointer)}
+        self.issued.add(word.encoding.name)
+        last = word.encoding == self.form.words[-1]
+        missing = [w.name for w in self.form.words if w.name not in self.issued]
+        if last and missing:
+            raise self.error(c, f"a run without {', '.join(missing)} before it", "every run needs all words of its form")
+        return last
+
+    def run(self, c: Command, state: Mapping[str, Mapping[str, int]]) -> list[Access]:
+        """What the run reads and writes in main memory, after checking all else; the next run starts anew."""
+        extents = self.extents(c)
+        self.lines(c)
+        start, update, finish = (self.part(c, parts, extents, state) for parts in (self.form.starts, self.form.updates, self.form.finishes))
+        sums = {a.name: extents[a.name] for a in self.form.starts[0].instruction.axes}
+        if update is None:
+            raise self.error(c, "its words say nothing that the form adds", "give the operands of one of its updates")
+        if start is None and self.pending is None:
+            raise self.error(c, "it adds to sums that no run started", "let the first run of a chain start them")
+        if start is not None and self.pending is not None:
+            raise self.error(c, "it starts new sums where those of the run before wait to be stored", "accumulate, or store them first")
+        if self.pending is not None and self.pending != sums:
+            raise self.error(c, f"it adds {sums} to sums of {self.pending}", "all runs of a chain work on one tile")
+        self.pending = None if finish is not None else sums
+        self.values, self.bases, self.issued = {}, {}, set()
+        return [a for accesses in (start, update, finish) for a in accesses or ()]
+
+    def extents(self, c: Command) -> dict[str, int]:
+        out = {}
+        for axis, size in self.form.block:
+            blocks, pad = self.values[f"{axis}_blocks"], self.values[f"{axis}_pad"]
+            if blocks < 1 or not 0 <= pad < size:
+                raise self.error(c, f"axis {axis} has {blocks} blocks that lack {pad} of {size} elements", "at least one element of each")
+            out[axis] = blocks * size - pad
+        return out
+
+    def lines(self, c: Command) -> None:
+        blocks = {axis: self.values[f"{axis}_blocks"] for axis, _ in self.form.block}
+        for name, lines in self.form.lines:
+            if (taken := lines(blocks)) > (room := room_of(self.machine, name)):
+                raise self.error(c, f"it takes {taken} lines of {name}, a run may take {room}", "make its tile smaller and loop around it")
+
+    def part(
+        self, c: Command, parts: tuple[Part, ...], extents: Mapping[str, int], state: Mapping[str, Mapping[str, int]]
+    ) -> list[Access] | None:
+        """What the one of ``parts`` accesses that fields and operands stand for; None when that is none of them."""
+        idle = dict(self.form.idle)
+        fields = {n for p in parts for n, _ in p.fields}
+        given = {o.name for p in parts for o in p.instruction.operands} & self.bases.keys()
+        problem = None
+        for p in parts:
+            mine = {o.name: len(o.shape) for o in p.instruction.operands if o.shape and o.name != self.form.sums}
+            same = all(self.values.get(n, idle.get(n)) == dict(p.fields).get(n, idle.get(n)) for n in fields)
+            if not same or mine.keys() != given or any(rank == 1 and self.values.get(f"{n}_pitch") for n, rank in mine.items()):
+                continue
+            accesses = self.accesses(p, extents)
+            problem = self.needs(c, p.instruction, accesses, state)
+            if problem is None:
+                return accesses
+        if problem is not None:
+            raise problem
+        return None
+
+    def accesses(self, part: Part, extents: Mapping[str, int]) -> list[Access]:
+        out = []
+        sized = part.instruction.kernel_for({a.name: extents[a.name] for a in part.instruction.axes})
+        for b in sized.args:
+            if b.name in self.bases and b.name != self.form.sums:
+                shape = (1, *b.static_shape)[-2:]
+                pitch = self.values.get(f"{b.name}_pitch", 0) * b.dtype.nbytes
+                out.append(
+                    Access(part.instruction, b.name, self.bases[b.name], self.values[f"{b.name}.address"], (shape[0], shape[1]), pitch)
+                )
+        return out
+
+    def needs(self, c: Command, i: Instruction, accesses: list[Access], state: Mapping[str, Mapping[str, int]]) -> CodegenError | None:
+        """What is wrong with the state that a part needs."""
+        pitches = {f"{a.operand}.stride": a.pitch for a in accesses if a.shape[0] > 1}
+        for need in i.needs:
+            now = state.get(need.state)
+            if now is None:
+                return self.error(c, f"state {need.state} was never set", f"issue {self.machine.state(need.state).setter} before")
+            for name, value in need.values:
+                wanted = pitches.get(value) if isinstance(value, str) else value
+                if wanted is not None and now[name] != wanted:
+                    return self.error(c, f"state {need.state} has {name} = {now[name]}, it needs {wanted}", "set it before")
+        return None

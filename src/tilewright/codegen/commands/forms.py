@@ -1,0 +1,300 @@
+"""Recognition of loop forms: tiles of a scheduled kernel that one run of a declared form does, by matching what they compute.
+
+A tile is the life of a buffer of sums: it is set, instructions add to it, it is taken out. What these three compute over the
+arrays in main memory is unified with the parts of a form. Where all three match, calls of the form take their place, and the copies
+that the instructions worked on go. The result is a kernel that computes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from struct import pack, unpack
+
+from tilewright.codegen.commands.placing import managed
+from tilewright.codegen.commands.raising import Copy, copy_of, raised
+from tilewright.hw import LoopForm, Machine, Part
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Expr, Load, Var
+from tilewright.ir.simplify import Simplifier, simplify
+from tilewright.schedule.moves import Move, whole
+from tilewright.schedule.nest import copied
+from tilewright.schedule.region import largest_extent
+from tilewright.schedule.unify import Chain, Mismatch, chain_of
+from tilewright.util.errors import CodegenError
+
+#: Sizes of a form's kernel: iterations of the loops around it before and after this one. Without them it has all phases.
+BEFORE, AFTER = "before", "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a tile is done by a form: its three parts, and how each matches. The extents are those of the update."""
+
+    form: LoopForm
+    start: tuple[Part, Move]
+    update: tuple[Part, Move]
+    finish: tuple[Part, Move]
+
+    @property
+    def phases(self) -> tuple[tuple[Part, Move], ...]:
+        return self.start, self.update, self.finish
+
+
+@dataclass(frozen=True, slots=True)
+class Formed:
+    """A kernel with calls of forms, and what each is by the name of the kernel that is called."""
+
+    kernel: st.Kernel
+    uses: Mapping[str, Use]
+
+
+def formed(kernel: st.Kernel, machine: Machine, names: Sequence[str]) -> Formed:
+    """``kernel`` with the tiles that forms called ``names`` do as calls of them; it computes the same.
+
+    A form takes a tile inside the loops that load for it, or inside more of them as long as a run does not fit its part of a
+    memory. CodegenError when no tile is done by a form, with the reason, or when something else stays in the memories meanwhile.
+    """
+    former = _Former(kernel, machine, [machine.form(n) for n in names])
+    body = former.block(kernel.body, {})
+    if not former.uses:
+        raise CodegenError(
+            f"kernel {kernel.name}: no tile is what {' or '.join(names)} does ({former.why.reason or 'nothing is summed up'})",
+            hint="generate it without forms",
+        )
+    new = simplify(kernel.with_(body=_without_copies(body, managed(machine))))
+    _alone(new, machine, former.uses)
+    return Formed(new, former.uses)
+
+
+class _Former:
+    def __init__(self, kernel: st.Kernel, machine: Machine, forms: Sequence[LoopForm]):
+        self.kernel, self.machine, self.forms = kernel, machine, forms
+        self.inside = managed(machine)
+        self.written = st.written_buffers(kernel.body)
+        self.scope = Simplifier()
+        self.uses: dict[str, Use] = {}
+        self.why = Mismatch("", -1)
+
+    def block(self, b: st.Block, copies: Mapping[str, Copy]) -> st.Block:
+        known = dict(copies)
+        stmts = list(b.stmts)
+        sums = [s.buffer.name for s in b.stmts if isinstance(s, st.Alloc) and s.buffer.memory in self.inside]
+        users = {name: [s for s in b.stmts if name in st.read_buffers(s) | st.written_buffers(s)] for name in sums}
+        lives = {id(s[1]): s for s in users.values() if len(s) == 3}
+        for s in b.stmts:
+            self.note_copy(s, known)
+            life = lives.get(id(s))
+            found = self.tile(life, known) if life is not None and self.undisturbed(b.stmts, life) else None
+            if life is not None and found is not None:
+                stmts = [found if t is s else t for t in stmts if t is not life[0] and t is not life[2]]
+            elif isinstance(s, st.For):
+                with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
+                    inner = self.block(s.body, known)
+                if inner != s.body:
+                    stmts = [replace(s, body=inner) if t is s else t for t in stmts]
+        return st.Block(tuple(stmts))
+
+    def undisturbed(self, stmts: Sequence[st.Stmt], life: Sequence[st.Stmt]) -> bool:
+        """Whether the results may come as soon as the sums are complete: nothing touches them in between."""
+        at = [n for n, s in enumerate(stmts) if any(s is t for t in life)]
+        results = st.written_buffers(life[2])
+        return not any((st.read_buffers(s) | st.written_buffers(s)) & results for s in stmts[at[0] : at[2]])
+
+    def note_copy(self, s: st.Stmt, known: dict[str, Copy]) -> None:
+        """Buffers of the machine that ``s`` fills with what no one changes."""
+        found = copy_of(s)
+        if found is not None and found[1].source.buffer.name not in self.written:
+            known[found[0]] = found[1]
+        else:
+            for name in st.written_buffers(s):
+                known.pop(name, None)
+
+    def tile(self, users: Sequence[st.Stmt], copies: Mapping[str, Copy]) -> st.Stmt | None:
+        """The nest around runs of a form in place of ``users``: what sets sums, adds to them, takes them out."""
+        first, nest, last = users
+        start, finish = chain_of(first), chain_of(last)
+        if start is None or finish is None:
+            return None
+        known = dict(copies)
+        path = self.path(nest, start.store.buffer.name, known)
+        if path is None:
+            return None
+        loops, anchored, call = path
+        for outside in range(anchored, len(loops) + 1):
+            around = loops[:outside]
+            if any(f.step != 1 for f in around) or not self.runs(around):
+                break
+            with ExitStack() as stack:
+                for f in around:
+                    stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
+                update = raised(self.scope, loops[outside:], call, known)
+                use = self.matching(start, update, finish) if update is not None else None
+                if use is not None:
+                    return self.called(use, around)
+        return None
+
+    def path(self, nest: st.Stmt, sums: str, copies: dict[str, Copy]) -> tuple[list[st.For], int, st.Call] | None:
+        """The loops from ``nest`` to the one call that adds to ``sums``, how many are around the last load, and the call."""
+        loops: list[st.For] = []
+        anchored, s = 0, nest
+        while not isinstance(s, st.Call):
+            match s:
+                case st.For():
+                    loops.append(s)
+                    s = s.body
+                case st.Block():
+                    rest = [t for t in s.stmts if sums not in st.read_buffers(t) | st.written_buffers(t)]
+                    if len(rest) != len(s.stmts) - 1:
+                        return None
+                    for t in rest:
+                        if not (st.written_buffers(t) <= self.placed() and (isinstance(t, st.Alloc) or copy_of(t) is not None)):
+                            return None
+                        self.note_copy(t, copies)
+                        anchored = len(loops)
+                    s = next(t for t in s.stmts if not any(t is r for r in rest))
+                case _:
+                    return None
+        return loops, anchored, s
+
+    def placed(self) -> set[str]:
+        return {b.name for b in st.allocated(self.kernel) if b.memory in self.inside}
+
+    def runs(self, loops: Sequence[st.For]) -> bool:
+        """Whether ``loops`` run at least once: the first and the last time do more than the others."""
+        return all(self.scope.nonneg(self.scope.linear(f.hi - f.lo - 1)) for f in loops)
+
+    def matching(self, start: Chain, update: Chain, finish: Chain) -> Use | None:
+        """The form whose parts are these, in its part of the memories; the deepest reason against one is kept."""
+        for form in self.forms:
+            found = []
+            for parts, nest in ((form.starts, start), (form.updates, update), (form.finishes, finish)):
+                ways = [(p, whole(self.scope, nest, p.instruction)) for p in parts]
+                fitting = [(p, w) for p, w in ways if isinstance(w, Move) and self.in_place(p, w)]
+                if not fitting:
+                    reasons = [Mismatch(f"{p.instruction.name}: {w.reason}", w.depth) for p, w in ways if isinstance(w, Mismatch)]
+                    self.why = max([self.why, *reasons], key=lambda m: m.depth)
+                    break
+                found.append(fitting[0])
+            else:
+                use = Use(form, *found)
+                if self.fits(use):
+                    return use
+        return None
+
+    def in_place(self, part: Part, move: Move) -> bool:
+        """Whether operands are in their memories, and those that are read change nowhere."""
+        roles = {o.name: o for o in part.instruction.operands}
+        placed = all(w.buffer.memory == roles[n].memory for n, w in move.windows.items())
+        inputs = {w.buffer.name for n, w in move.windows.items() if roles[n].role == "in" and w.buffer.memory not in self.inside}
+        return placed and not inputs & self.written
+
+    def fits(self, use: Use) -> bool:
+        """Whether the parts work on the same sums and a run takes at most its part of each memory."""
+        windows = [m.windows[use.form.sums] for _, m in use.phases]
+        sums = [[(self.scope.expr(s.lo), self.scope.expr(s.extent), s.step) for s in w.spans] for w in windows]
+        if len({w.buffer.name for w in windows}) > 1 or any(s != sums[0] for s in sums):
+            self.why = max(self.why, Mismatch(f"its parts work on {', '.join(map(str, windows))}", 9), key=lambda m: m.depth)
+            return False
+        size = dict(use.form.block)
+        most = {n: largest_extent(self.scope, ex.idx(0), e) for n, e in use.update[1].extents.items()}
+        blocks = {n: -(-e // size[n]) for n, e in most.items() if e is not None}
+        if len(blocks) < len(most):
+            return False
+        for name, lines in use.form.lines:
+            taken, room = lines(blocks), room_of(self.machine, name)
+            if taken > room:
+                self.why = max(self.why, Mismatch(f"a run takes {taken} lines of {name}, it may take {room}", 10), key=lambda m: m.depth)
+                return False
+        return True
+
+    def called(self, use: Use, around: Sequence[st.For]) -> st.Stmt:
+        """``around`` a call of the form, whose kernel has the semantics of all three parts."""
+        name = f"{use.form.name}_{len(self.uses) + 1}"
+        self.uses[name] = use
+        counts: dict[str, Expr] = {}
+        if around:
+            before, after = ex.idx(0), ex.idx(0)
+            for f in around:
+                before, after = before + (f.var - f.lo), after + (f.hi - 1 - f.var)
+            counts = {BEFORE: self.scope.expr(before), AFTER: self.scope.expr(after)}
+        kernel, sizes = _semantics(name, f"{self.machine.name}/{use.form.name}", use, bool(around))
+        windows = {n: w for _, m in use.phases for n, w in m.windows.items()}
+        values = tuple((counts | sizes)[v.name] for v in kernel.sizes)
+        s: st.Stmt = st.Call(kernel, values, tuple(windows[b.name] for b in kernel.args))
+        for f in reversed(around):
+            s = replace(f, body=st.Block((s,)))
+        return s
+
+
+def room_of(machine: Machine, memory: str) -> int:
+    """The lines of ``memory`` that a run of a form may take: the others are being filled or emptied meanwhile."""
+    m = machine.memory(memory)
+    return (m.bytes or 0) // m.line // m.buffers
+
+
+def _semantics(name: str, instruction: str, use: Use, chained: bool) -> tuple[st.Kernel, dict[str, Expr]]:
+    """A kernel that does the parts of ``use``, and the values of its sizes other than the counts that it has when ``chained``."""
+    sizes: dict[str, Expr] = {}
+    args: dict[str, st.Buffer] = {}
+    stmts: list[st.Stmt] = []
+    taken: set[str] = {BEFORE, AFTER}
+    for (part, move), phase in zip(use.phases, (BEFORE, None, AFTER), strict=True):
+        kernel, values = part.instruction.sized(move.extents)
+        sizes |= dict(zip((v.name for v in kernel.sizes), values, strict=True))
+        args |= {b.name: b for b in kernel.args if b.name not in move.settings and b.name not in args}
+        body = copied(_with_settings(kernel.body, move.settings), taken)
+        stmts.append(st.If(ex.compare("==", Var(phase), 0), body) if chained and phase else body)
+    names = [*((BEFORE, AFTER) if chained else ()), *sizes]
+    return st.Kernel(name, tuple(args.values()), st.block(*stmts), tuple(map(Var, names)), instruction), sizes
+
+
+def _with_settings(body: st.Block, settings: Mapping[str, int]) -> st.Block:
+    def node(e: Expr) -> Expr | None:
+        if isinstance(e, Load) and e.buffer.name in settings:
+            return ex.const(unpack("<f", pack("<I", settings[e.buffer.name]))[0], ty.f32)
+        return None
+
+    new = st.map_exprs(body, lambda e: ex.transform(e, node))
+    assert isinstance(new, st.Block)
+    return new
+
+
+def _without_copies(body: st.Block, inside: set[str]) -> st.Block:
+    """``body`` without buffers in the memories ``inside`` that nothing reads."""
+    while True:
+        local = {t.buffer.name for t in st.walk(body) if isinstance(t, st.Alloc) and t.buffer.memory in inside}
+        idle = local - st.read_buffers(body)
+
+        def kept(s: st.Stmt, idle: set[str] = idle) -> st.Stmt | tuple[st.Stmt, ...] | None:
+            gone = (isinstance(s, st.Alloc) and s.buffer.name in idle) or (isinstance(s, st.Store) and s.buffer.name in idle)
+            return () if gone else None
+
+        if not idle:
+            return body
+        new = st.map_stmts(body, kept)
+        assert isinstance(new, st.Block)
+        body = new
+
+
+def _alone(kernel: st.Kernel, machine: Machine, uses: Mapping[str, Use]) -> None:
+    """CodegenError when a buffer of explicit instructions lives while a form runs: the form takes lines without being told which."""
+    for b in (t for t in st.walk(kernel.body) if isinstance(t, st.Block)):
+        for n, s in enumerate(b.stmts):
+            if not isinstance(s, st.Alloc) or s.buffer.memory not in managed(machine):
+                continue
+            name = s.buffer.name
+            users = [m for m, t in enumerate(b.stmts) if name in st.read_buffers(t) | st.written_buffers(t)]
+            for call in _form_calls(b.stmts[n : max(users, default=n) + 1], uses):
+                if all(w.buffer.name != name for w in call.args):
+                    raise CodegenError(
+                        f"kernel {kernel.name}: {name} stays in {s.buffer.memory} while {uses[call.kernel.name].form.name} runs",
+                        hint="generate it without forms, or load it after",
+                    )
+
+
+def _form_calls(stmts: Sequence[st.Stmt], uses: Mapping[str, Use]) -> Iterator[st.Call]:
+    return (t for s in stmts for t in st.walk(s) if isinstance(t, st.Call) and t.kernel.name in uses)

@@ -1,0 +1,63 @@
+"""Loop forms: one run of a few words that the hardware unrolls into loads, computations and stores of a whole tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tilewright.hw.emit import Bits, RoCC, Steps
+from tilewright.hw.instruction import Instruction
+
+#: Lines that a tile of so many blocks along each axis takes: numbers in, a number out.
+Lines = Callable[[Mapping[str, int]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A phase of a form: ``instruction`` says what it does, ``fields`` what the words say of it, where that is not what is ``idle``."""
+
+    instruction: Instruction
+    fields: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class LoopForm:
+    """Sums up a tile in operand ``sums``: one of the ``starts`` sets it, one of the ``updates`` adds, one of the ``finishes`` takes it out.
+
+    A run without a start goes on with what the run before left; one without a finish leaves its sums to the next. Operands of the
+    parts other than the sums are in main memory. The last of ``words`` runs what they all say. Their bit fields are numbers, or:
+    ``"<operand>.address"``; ``"<operand>_pitch"``, elements from row to row; ``"<axis>_blocks"``, the blocks of ``block``
+    elements begun along an axis, and ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has what every
+    field that a part may leave out is then (0: no operand).
+
+    ``lines`` tells the lines of each memory that a run takes. A memory declared with ``buffers=2`` gives it half: the
+    hardware takes the halves in turn, the sums' when a run with a finish ends.
+    """
+
+    name: str
+    sums: str
+    starts: tuple[Part, ...]
+    updates: tuple[Part, ...]
+    finishes: tuple[Part, ...]
+    words: tuple[RoCC, ...]
+    block: tuple[tuple[str, int], ...]
+    lines: tuple[tuple[str, Lines], ...]
+    idle: tuple[tuple[str, int], ...] = ()
+    note: str = ""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts: those that start, that add, that finish."""
+        return (*self.starts, *self.updates, *self.finishes)
+
+    @cached_property
+    def instruction(self) -> Instruction:
+        """The form as an instruction of several words whose operands are those of all parts."""
+        operands = {o.name: o for p in self.parts for o in p.instruction.operands}
+        return replace(self.updates[0].instruction, name=self.name, operands=tuple(operands.values()), needs=(), emit=Steps(self.words))
+
+    @property
+    def bits(self) -> tuple[Bits, ...]:
+        """The bit fields of all words."""
+        return tuple(b for w in self.words for b in (*w.rs1, *w.rs2))
