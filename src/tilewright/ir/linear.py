@@ -4,7 +4,7 @@ Index expressions are brought to linear form (a sum of coefficient * atom plus a
 pass; ``//`` and ``%`` by constants, ``min``/``max`` and comparisons are decided from interval
 bounds of the atoms and from *facts* (linear forms known to be non-negative: symbolic loop bounds
 and enclosing guards). Expressions of other types only have their index parts rewritten, so
-floating-point results stay bit-equal; integers that are bounded twice on one side are bounded once.
+results stay bit-equal; what is bounded by constants twice on one side is bounded once.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class IndexScope:
         new = tuple(map(self.expr, kids))
         if isinstance(e, Cast) and isinstance(new[0], Const):
             return ex.cast(new[0], e.dtype)
-        if isinstance(e, Binary) and e.op in ("min", "max") and (once := _bounded_once(e.op, *new, e.dtype)) is not None:
+        if isinstance(e, Binary) and e.op in ("min", "max") and (once := _bounded_once(e.op, new[0], new[1], e.dtype)) is not None:
             return once
         return e if all(n is o for n, o in zip(new, kids, strict=True)) else ex.rebuild(e, new)
 
@@ -522,9 +522,9 @@ def _key(e: Expr) -> str:
 
 
 def _bounded_once(op: str, a: Expr, b: Expr, dtype: ty.DType) -> Expr | None:
-    """``max(max(x, -128), 0)`` as ``max(x, 0)``; None for anything else."""
+    """``max(max(x, -128), 0)`` as ``max(x, 0)``; None for anything else (bounds that compare equal may differ in sign)."""
     match a, b:
-        case Binary(a=x, b=Const() as first), Const() if a.op == op and a.dtype == dtype and dtype.is_int and first.dtype == b.dtype:
-            bound = (max if op == "max" else min)(first, b, key=lambda c: c.value)
-            return Binary(op, x, bound, dtype)
+        case Binary(a=x, b=Const() as first), Const() if a.op == op and a.dtype == dtype and first.dtype == b.dtype:
+            if first.value < b.value or b.value < first.value:
+                return Binary(op, x, (max if op == "max" else min)(first, b, key=lambda c: c.value), dtype)
     return None

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.codegen.commands import has_words
+from tilewright.hw import Machine, load_machine
 from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel, allocated
 from tilewright.lang.block.builder import Builder, Specialized, pointer_type
@@ -84,10 +86,24 @@ class JitFunction:
         raise LanguageError(f"{self.program.name} is a block program", hint=f"launch it on a grid: {self.program.name}[grid](...)")
 
     def run(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-        """Run all programs of ``grid``; written arrays are updated in place."""
-        named = self.bound(arguments, keywords)
-        launch, values = self.specialized(grid, named, build=True)
+        """Run all programs of ``grid``; written arrays are updated in place.
+
+        ``machine=`` (a Machine or its name, default: this host) says where: an accelerator is simulated.
+        """
+        machine, keywords = self.placed(keywords)
+        launch, values = self.specialized(grid, self.bound(arguments, keywords), build=True, machine=machine)
         launch.module(*values)
+
+    def placed(self, keywords: Mapping[str, Any]) -> tuple[Machine | None, dict[str, Any]]:
+        """The machine that a launch names (None: this host), and its other keywords."""
+        if "machine" in self.signature.parameters or "machine" not in keywords:
+            return None, dict(keywords)
+        machine = load_machine(keywords["machine"]) if isinstance(keywords["machine"], str) else keywords["machine"]
+        if not isinstance(machine, Machine | None):
+            raise RuntimeFailure(
+                f"launch of {self.program.name}: {machine!r} is no machine", hint='a Machine, or its name: machine="gemmini"'
+            )
+        return machine, {k: v for k, v in keywords.items() if k != "machine"}
 
     def block_ir(self, grid: Any, *arguments: Any, **keywords: Any) -> Function:
         """The block IR of a launch with these arguments."""
@@ -98,8 +114,9 @@ class JitFunction:
         return self.specialized(grid, self.bound(arguments, keywords), build=False)[0].kernel
 
     def module(self, grid: Any, *arguments: Any, **keywords: Any) -> Any:
-        """The compiled module of a launch with these arguments."""
-        return self.specialized(grid, self.bound(arguments, keywords), build=True)[0].module
+        """The compiled module of a launch with these arguments; ``machine=`` as in a launch."""
+        machine, keywords = self.placed(keywords)
+        return self.specialized(grid, self.bound(arguments, keywords), build=True, machine=machine)[0].module
 
     # --- specialisation ---------------------------------------------------------------------
 
@@ -125,20 +142,20 @@ class JitFunction:
         names = (f"{n}: tl.constexpr" if n in self.constexprs else n for n in self.signature.parameters)
         return f"{self.program.name}[grid]({', '.join(names)})"
 
-    def specialized(self, grid: Any, named: dict[str, Any], build: bool) -> tuple[Launch, list[Any]]:
-        """The launch for these arguments, and the arrays and numbers its module takes."""
+    def specialized(self, grid: Any, named: dict[str, Any], build: bool, machine: Machine | None = None) -> tuple[Launch, list[Any]]:
+        """The launch for these arguments on ``machine``, and the arrays and numbers its module takes."""
         specs: dict[str, Spec] = {}
         values: list[Any] = []
         for name, x in named.items():
             specs[name] = self.spec(name, x, values)
         sizes = _grid(grid, named, self.program.name)
-        key = (sizes, tuple(_key(s) for s in specs.values()))
+        key = (machine, sizes, tuple(_key(s) for s in specs.values()))
         launch = self.launches.get(key)
         if launch is None:
             function, arrays = self.read(specs, sizes)
             launch = self.launches[key] = Launch(function, kernel_of(function, arrays, sizes))
         if build and launch.module is None:
-            kernel, module = _module(launch.kernel, lambda: self.program_by_program(specs, sizes))
+            kernel, module = _module(launch.kernel, lambda: self.program_by_program(specs, sizes), machine)
             launch = self.launches[key] = Launch(launch.function, kernel, module)
         distinct = (v for v in values if v is not None)
         shaped = [_passed(v, b.static_shape) for v, b in zip(distinct, launch.kernel.args, strict=True)]
@@ -235,19 +252,28 @@ def _grid(grid: Any, named: dict[str, Any], name: str) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def _module(kernel: Kernel, otherwise: Callable[[], Kernel]) -> tuple[Kernel, Any]:
+def _module(kernel: Kernel, otherwise: Callable[[], Kernel], machine: Machine | None) -> tuple[Kernel, Any]:
     """``kernel`` scheduled and built, or what ``otherwise`` makes when that would need too much memory."""
+    if machine is not None and has_words(machine):
+        from tilewright.runtime.accelerated import Accelerated
+
+        return kernel, Accelerated(kernel, machine)
+    if machine is not None and not machine.vector_bits:
+        raise RuntimeFailure(
+            f"kernel {kernel.name}: {machine.name} is neither a processor nor simulated here",
+            hint=f"f.kernel(grid, ...) is its kernel: tilewright opt --machine {machine.name} prints code",
+        )
     from tilewright.runtime.module import build
     from tilewright.runtime.pool import default_threads
     from tilewright.space.default import default_schedule
     from tilewright.space.unmatched import in_lanes
 
     threads = default_threads()
-    scheduled = in_lanes(default_schedule(kernel, threads=threads), threads)
+    scheduled = in_lanes(default_schedule(kernel, machine, threads=threads), threads)
     if sum(b.nbytes for b in allocated(scheduled.kernel)) > WORKSPACE:
         kernel = otherwise()
-        scheduled = in_lanes(default_schedule(kernel, threads=threads), threads)
-    return kernel, build(scheduled)
+        scheduled = in_lanes(default_schedule(kernel, machine, threads=threads), threads)
+    return kernel, build(scheduled, machine)
 
 
 def _passed(x: Any, shape: tuple[int, ...]) -> Any:
@@ -302,14 +328,15 @@ class Autotuner:
 
     def configured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Config:
         """The configuration used for these arguments. Configurations that become the same kernel are measured once."""
+        machine, keywords = self.function.placed(keywords)
         partial = self.function.signature.bind_partial(*arguments, **{k: v for k, v in keywords.items() if k not in OPTIONS}).arguments
         types = tuple(str(x.dtype) for x in partial.values() if _is_array(x))
-        key = (tuple(partial.get(k) for k in self.key), types)
+        key = (tuple(partial.get(k) for k in self.key), types, *([machine] if machine else []))
         if key not in self.best:
-            self.best[key] = self._measured(grid, arguments, keywords) if len(self.configs) > 1 else self.configs[0]
+            self.best[key] = self._measured(grid, arguments, keywords, machine) if len(self.configs) > 1 else self.configs[0]
         return self.best[key]
 
-    def _measured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Config:
+    def _measured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], machine: Machine | None) -> Config:
         times: dict[Kernel, tuple[float, Config]] = {}
         for config in self.configs:
             named = self.function.bound(arguments, {**keywords, **config.kwargs})
@@ -320,12 +347,15 @@ class Autotuner:
             for kernel, (_, config) in list(times.items()):
                 copies = [np.array(as_numpy(a, "an argument")) if _is_array(a) else a for a in arguments]
                 named = self.function.bound(copies, {**keywords, **config.kwargs})
-                times[kernel] = (_seconds(self.function, grid, named), config)
+                times[kernel] = (_seconds(self.function, grid, named, machine), config)
         return min(times.values(), key=lambda t: t[0])[1]
 
 
-def _seconds(function: JitFunction, grid: Any, named: dict[str, Any], repeats: int = 5) -> float:
-    launch, values = function.specialized(grid, named, build=True)
+def _seconds(function: JitFunction, grid: Any, named: dict[str, Any], machine: Machine | None, repeats: int = 5) -> float:
+    """The fastest of some calls; where the machine is simulated, what its cycle model says."""
+    launch, values = function.specialized(grid, named, build=True, machine=machine)
+    if machine is not None and has_words(machine):
+        return float(launch.module.seconds)
     call = launch.module.bind(*values)
     call()
     best = float("inf")

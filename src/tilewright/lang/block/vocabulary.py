@@ -66,12 +66,14 @@ def _position(op: str) -> Word:
 
 
 def _math(name: str) -> Word:
+    intrinsic = "round" if name == "rint" else name
+
     def build(b: Builder, *operands: Any) -> Value:
         from tilewright.ir.expr import INTRINSICS
 
-        if len(operands) != INTRINSICS[name]:
-            raise BlockError(f"tl.{name} takes {INTRINSICS[name]} arguments, got {len(operands)}")
-        return b.math(name, *operands)
+        if len(operands) != INTRINSICS[intrinsic]:
+            raise BlockError(f"tl.{name} takes {INTRINSICS[intrinsic]} arguments, got {len(operands)}")
+        return b.math(intrinsic, *operands)
 
     return build
 
@@ -155,7 +157,7 @@ MATH: tuple[str, ...] = (
     "sinh",
     "cosh",
 )
-MATH += ("asin", "acos", "atan", "atan2", "floor", "ceil", "abs", "pow", "fma", "trunc", "isnan", "isinf")
+MATH += ("asin", "acos", "atan", "atan2", "floor", "ceil", "abs", "pow", "fma", "trunc", "rint", "isnan", "isinf")
 WORDS: dict[str, Word] = {
     **{name: _math(name) for name in MATH},
     "advance": memory.advance,
