@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tilewright.hw import Instruction, Machine, RoCC, Steps
+from tilewright.hw import Instruction, LoopForm, Machine, RoCC, Steps
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.stmt import Kernel
@@ -115,10 +115,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A declared word, and the instruction that it is a part of."""
+    """A declared word, and the instruction or the loop ``form`` (as an instruction) that it is a part of."""
 
     instruction: Instruction
     encoding: RoCC
+    form: LoopForm | None = None
 
 
 def has_words(machine: Machine) -> bool:
@@ -127,7 +128,7 @@ def has_words(machine: Machine) -> bool:
 
 
 def words(machine: Machine) -> dict[str, Word]:
-    """The words of ``machine`` by name: that of the instruction, or ``instruction.step`` where there are several."""
+    """The words of ``machine`` by name: that of the instruction, or ``instruction.step`` (``form.word``) where there are several."""
     out: dict[str, Word] = {}
     for i in machine.all_instructions:
         match i.emit:
@@ -135,6 +136,8 @@ def words(machine: Machine) -> dict[str, Word]:
                 out[i.name] = Word(i, i.emit)
             case Steps():
                 out |= {f"{i.name}.{step.name}": Word(i, step) for step in (*i.emit.steps, *i.emit.again)}
+    for f in machine.forms:
+        out |= {f"{f.name}.{word.name}": Word(f.instruction, word, f) for word in f.words}
     if not out:
         raise CodegenError(f"machine {machine.name} declares no instruction words", hint="give its instructions emit=RoCC(...)")
     return out
