@@ -33,9 +33,10 @@ def tasks_of(network: Network) -> list[Task]:
     """The distinct tasks of a network, as tuning would name them."""
     out = {}
     for step in network.steps:
-        pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
-        constants = [b.name for b, name in pairs if network.graph.storage(name) in network.graph.constants]
-        task = Task.of(step.call.kernel, load_machine("x86.avx2"), 1, constants)
+        places = {b.name: network.graph.storage(name) for b, name in zip(step.call.kernel.args, step.call.arguments, strict=True)}
+        constants = [name for name, storage in places.items() if storage in network.graph.constants]
+        inputs = {network.graph.storage(v.buffer.name) for v in network.graph.inputs}
+        task = Task.of(step.call.kernel, load_machine("x86.avx2"), 1, constants, [n for n, storage in places.items() if storage in inputs])
         out[task.key] = task
     return list(out.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import pytest
 from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raises, Sleep, SlowToBuild, long_program, program
 
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
+from tilewright.runtime.memory import ALIGNMENT, NUMPY_OFFSET
+from tilewright.runtime.module import build
 from tilewright.runtime.pool import available_cpus
-from tilewright.runtime.trial import Data, make_data, placed, sample
+from tilewright.runtime.signature import signature
+from tilewright.runtime.trial import Data, bind, make_data, placed, sample
 from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
@@ -137,15 +141,19 @@ def test_compare_on_several_threads(workers: Workers) -> None:
     assert [len(o.samples) for o in outcomes] == [5, 5]
 
 
-def test_arguments_of_candidates_are_where_networks_have_theirs() -> None:
-    """What another process sends is not aligned; vectors that cross cache lines would make every candidate look slower."""
+@pytest.mark.parametrize("unaligned", [(), ("x",), ("x", "y")])
+def test_arguments_of_candidates_are_where_callers_have_theirs(unaligned: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process sends lies anywhere; vectors that cross cache lines take longer to load."""
     kernel = program()
     data = make_data(kernel, 0)
     sent = pickle.loads(pickle.dumps(data))
-    moved = placed(Data({n: shifted(a) for n, a in sent.inputs.items()}, sent.expected))
+    moved = placed(Data({n: shifted(a) for n, a in sent.inputs.items()}, sent.expected), unaligned)
     assert moved.inputs.keys() == data.inputs.keys()
     for name, array in moved.inputs.items():
-        assert array.ctypes.data % 64 == 0 and np.array_equal(array, data.inputs[name])
+        assert array.ctypes.data % 64 == (16 if name in unaligned else 0) and np.array_equal(array, data.inputs[name])
+    bound = bind(build(kernel, threads=1), moved)
+    places = {p.name: address % 64 for p, address in zip(signature(kernel).parameters, bound.arguments, strict=True)}
+    assert places == {name: 16 if name in unaligned else 0 for name in places} and set(places) >= set(unaligned)
 
 
 def shifted(a: np.ndarray) -> np.ndarray:
@@ -233,3 +241,9 @@ def test_what_took_too_long_to_build_is_not_built_again(tmp_path: Path) -> None:
         [outcome] = workers.run([job(SlowToBuild(tmp_path / "log"))])
     assert outcome.status == "timeout" and "while it was built" in outcome.message
     assert (tmp_path / "log").read_text() == "asked\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="where large arrays begin is the C library's affair")
+def test_numpy_s_large_arrays_begin_where_trials_of_operators_have_them() -> None:
+    arrays = [np.empty(n << 20, np.float32) for n in (9, 16, 33)]
+    assert [a.ctypes.data % ALIGNMENT for a in arrays] == [NUMPY_OFFSET] * 3

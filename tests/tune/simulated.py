@@ -32,6 +32,7 @@ class Simulated:
         before: Callable[[int], None] = lambda number: None,
     ):
         self.seconds, self.fails, self.before = seconds, fails, before
+        self.jobs: list[Job] = []
         self.asked: list[Point] = []
         self.compared: list[list[Point]] = []
 
@@ -44,6 +45,7 @@ class Simulated:
         for index, job in enumerate(jobs):
             point = point_of(job)
             self.before(len(self.asked))
+            self.jobs.append(job)
             self.asked.append(point)
             out.append(self.fails(point) or Outcome("ok", (self.seconds(point),) * 5, build_seconds=0.001, run_seconds=0.001))
             if done is not None:

@@ -57,7 +57,10 @@ class Stub:
 
 
 def network(layers: int = 3, width: int = 24) -> ModelProto:
-    """Equal dense layers with a wider one at the end: two distinct kernels, the first ``layers`` times."""
+    """Equal dense layers with a wider one at the end: two distinct kernels, the first ``layers`` times.
+
+    Three tasks: the first layer takes the caller's array, which need not be aligned.
+    """
     rng = np.random.default_rng(0)
     weights = [rng.standard_normal((width, width)).astype(np.float32) for _ in range(layers)]
     weights.append(rng.standard_normal((width, 3 * width)).astype(np.float32))
@@ -79,7 +82,9 @@ def test_kernels_are_tuned_once_and_the_network_runs_with_the_best(tmp_path: Pat
     found = tune_network(
         model, records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=stub, progress=seen.append, patience=99
     )
-    assert sorted((t.operators, t.weight) for t in found.tasks) == [("MatMul+Relu", 1), ("MatMul+Relu", 3)]
+    assert sorted((t.operators, t.weight) for t in found.tasks) == [("MatMul+Relu", 1), ("MatMul+Relu", 1), ("MatMul+Relu", 2)]
+    (first,) = (t.task for t in found.tasks if t.task.unaligned)
+    assert len(first.unaligned) == 1 and {j.unaligned for j in stub.jobs} == {(), first.unaligned}
     assert sum(t.trials for t in found.tasks) == 40
     assert all(t.seconds <= t.baseline for t in found.tasks)
     assert all(t.confirmed and t.gain == pytest.approx(t.baseline / t.seconds) for t in found.tasks)
@@ -118,25 +123,25 @@ def test_interrupted_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     assert resumed.session == stopped.session
     assert sum(t.trials for t in resumed.tasks) == 40
     trials = [j for j in second.jobs if j.trace.point]  # type: ignore[union-attr]
-    assert len(trials) <= 40 - sum(t.trials for t in stopped.tasks) + 2  # baselines are measured again
+    assert len(trials) <= 40 - sum(t.trials for t in stopped.tasks) + 3  # baselines are measured again
     with RecordStore(path) as store:
         assert [s.state for s in store.sessions(subject="layers")] == ["done"]
 
 
 def test_rounds_in_turns_are_equal(tmp_path: Path) -> None:
     found = tune_network(
-        network(), records=tmp_path / "r.db", trials=60, threads=1, author="random", executor=Stub(), patience=1, scheduler="turns"
+        network(), records=tmp_path / "r.db", trials=90, threads=1, author="random", executor=Stub(), patience=1, scheduler="turns"
     )
-    assert [t.trials for t in found.tasks] == [30, 30]
+    assert [t.trials for t in found.tasks] == [30, 30, 30]
 
 
 def test_recorded_trials_of_one_kernel_do_not_hide_the_others(tmp_path: Path) -> None:
     path = tmp_path / "r.db"
-    tune_network(network(), records=path, trials=40, threads=1, author="random", executor=Stub(), patience=99, scheduler="turns")
+    tune_network(network(), records=path, trials=60, threads=1, author="random", executor=Stub(), patience=99, scheduler="turns")
     again = Stub()
     found = tune_network(network(), records=path, trials=20, threads=1, author="random", executor=again)
-    assert [t.trials for t in found.tasks] == [20, 20]
-    assert len(again.jobs) == 2  # the schedules without tuning
+    assert [t.trials for t in found.tasks] == [20, 20, 20]
+    assert len(again.jobs) == 3  # the schedules without tuning
 
 
 def test_interrupting_the_final_comparison_keeps_the_best_so_far(tmp_path: Path) -> None:
@@ -181,7 +186,7 @@ def test_when_every_candidate_fails_the_reason_is_said(tmp_path: Path) -> None:
 def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(step=10)
     monkeypatch.setattr("tilewright.tune.network.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with pytest.raises(TuneError, match="1 of 2 kernels were measured as they are without tuning, and no candidate") as refused:
+    with pytest.raises(TuneError, match="1 of 3 kernels were measured as they are without tuning, and no candidate") as refused:
         tune_network(network(), records=tmp_path / "r.db", seconds=15, threads=1, executor=Stub())
     assert refused.value.hint is not None and refused.value.hint.startswith("give at least")
     with RecordStore(tmp_path / "r.db") as store:
@@ -199,7 +204,7 @@ def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> 
     found = tune_network(
         network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), make_space=only_small
     )
-    assert [t.weight for t in found.tasks] == [3]
+    assert sorted(t.weight for t in found.tasks) == [1, 2]
     schedules = [r.schedule for r in found.network.summary()]
     assert all(s.startswith("tuned") for s in schedules[:3])
     assert not schedules[3].startswith("tuned")

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from tilewright.cli.console import seconds_text, stdout, table
 from tilewright.cli.options import RecordsFile
+from tilewright.runtime.memory import NUMPY_OFFSET
 from tilewright.runtime.records import Record, RecordStore, Session, Task, records_path
 from tilewright.runtime.records.winner import best_of
 from tilewright.util.errors import RuntimeFailure
@@ -218,6 +219,8 @@ def _print_task(console: Console, store: RecordStore, task: Task, limit: int) ->
     console.print(f"{task}, key {task.key}\n{verdicts or 'no records'}", highlight=False)
     if task.constants:
         console.print(f"constants: {', '.join(task.constants)}", highlight=False)
+    if task.unaligned:
+        console.print(f"arrays that begin {NUMPY_OFFSET} bytes past a cache line: {', '.join(task.unaligned)}", highlight=False)
     console.print(task.program, markup=False, highlight=False)
     out = table("record", "role", "verdict", "time", "estimate", "author", "session", "date", "message", numbers=("time", "estimate"))
     for r in sorted(every, key=lambda r: r.seconds or float("inf"))[:limit]:

@@ -74,10 +74,14 @@ def compile_graph(
 
 @dataclass(frozen=True, slots=True)
 class KernelTask:
-    """A distinct kernel of a network; the layouts of the arguments in ``constants`` are free to choose."""
+    """A distinct kernel of a network; the layouts of the arguments in ``constants`` are free to choose.
+
+    Those in ``unaligned`` are the caller's arrays: inputs of the network. All others begin at cache lines.
+    """
 
     kernel: Kernel
     constants: frozenset[str]
+    unaligned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,10 @@ class Prepared:
 
     def task(self, step: Step) -> KernelTask:
         """The kernel of ``step`` as something to schedule."""
-        pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
-        return KernelTask(step.call.kernel, frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants))
+        inputs = {self.graph.storage(v.buffer.name) for v in self.graph.inputs}
+        places = {b.name: self.graph.storage(name) for b, name in zip(step.call.kernel.args, step.call.arguments, strict=True)}
+        constants = frozenset(name for name, storage in places.items() if storage in self.graph.constants)
+        return KernelTask(step.call.kernel, constants, frozenset(name for name, storage in places.items() if storage in inputs))
 
     def compile(
         self, *, records: RecordStore | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
@@ -123,7 +129,7 @@ class Prepared:
         """The kernel with the best recorded schedule; None when nothing that still applies is recorded."""
         from tilewright.runtime.records import Task
 
-        found = store.best(Task.of(task.kernel, self.machine, self.threads, task.constants)) if store is not None else None
+        found = store.best(Task.of(task.kernel, self.machine, self.threads, task.constants, task.unaligned)) if store is not None else None
         if found is None or not found.trace or found.seconds is None:
             return None
         try:

@@ -16,6 +16,7 @@ from tilewright.graph.memory import MemoryPlan, plan_memory
 from tilewright.graph.model import Graph, Value
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.stmt import Kernel
+from tilewright.runtime.memory import aligned_empty
 from tilewright.util.errors import RuntimeFailure
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Network:
             storage = self.graph.storage(v.buffer.name)
             if storage in self._arrays:
                 b = self.graph.buffers[storage]
-                values[storage] = np.empty(b.static_shape, b.dtype.to_numpy())
+                values[storage] = aligned_empty(b.static_shape, b.dtype.to_numpy())
         arrays = {n: values[self.graph.storage(n)].reshape(self.graph.buffers[n].static_shape) for n in self._arrays}
         with self._turn:
             self._sequence.run(**arrays)

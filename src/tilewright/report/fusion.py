@@ -92,7 +92,7 @@ def fusion_plan(network: Network, findings: Findings | None = None) -> Markup:
 
 
 def matches(network: Network, findings: Findings) -> dict[int, TaskFindings]:
-    """What was found for each step (by position): tasks of the same program with the same constant arguments."""
+    """What was found for each step (by position): tasks of the same program with the same constant and unaligned arguments."""
     known = {t.task.key: t for t in findings.tasks}
     targets = {(t.task.machine, t.task.fingerprint, t.task.threads) for t in findings.tasks}
     found: dict[int, TaskFindings] = {}
@@ -100,10 +100,12 @@ def matches(network: Network, findings: Findings) -> dict[int, TaskFindings]:
     for n, step in enumerate(network.steps):
         kernel = step.call.kernel
         program = texts.setdefault(id(kernel), str(kernel))
-        pairs = zip(kernel.args, step.call.arguments, strict=True)
-        constants = tuple(b.name for b, name in pairs if network.graph.storage(name) in network.graph.constants)
+        pairs = [(b.name, network.graph.storage(name)) for b, name in zip(kernel.args, step.call.arguments, strict=True)]
+        constants = tuple(name for name, storage in pairs if storage in network.graph.constants)
+        inputs = {network.graph.storage(v.buffer.name) for v in network.graph.inputs}
+        unaligned = tuple(name for name, storage in pairs if storage in inputs)
         for machine, fingerprint, threads in targets:
-            if (t := known.get(Task(program, machine, fingerprint, threads, constants).key)) is not None:
+            if (t := known.get(Task(program, machine, fingerprint, threads, constants, unaligned).key)) is not None:
                 found[n] = t
                 break
     return found

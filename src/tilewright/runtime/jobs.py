@@ -39,7 +39,9 @@ class Job:
 
     ``trace`` is replayed, or called if it is a recipe. ``machine`` may be a name that
     :func:`tilewright.hw.load_machine` knows. ``seed`` decides the data it is verified and measured on.
-    A candidate several times slower than ``bar`` (seconds) is not measured precisely.
+    A candidate several times slower than ``bar`` (seconds) is not measured precisely. Arrays of the arguments in ``unaligned``
+    begin :data:`tilewright.runtime.memory.NUMPY_OFFSET` bytes past a cache line, as NumPy's usually do; those of the others at one,
+    as inside a network.
     """
 
     kernel: Kernel
@@ -48,6 +50,7 @@ class Job:
     threads: int = 1
     seed: int = 0
     bar: float = inf
+    unaligned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Executor(Protocol):
         """Outcomes in the order of ``jobs``. Nothing a candidate does raises here."""
 
     def compare(self, jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
-        """Verify ``jobs`` on fresh data and time them in turns: sample n of each is from the same round."""
+        """Verify ``jobs`` (of one kernel, on arrays that lie alike) on fresh data and time them in turns: samples n are of one round."""
 
     def close(self) -> None:
         """End the workers."""

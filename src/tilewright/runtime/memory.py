@@ -8,24 +8,26 @@ import numpy as np
 
 #: Bytes: a cache line, and the widest vector register.
 ALIGNMENT = 64
+#: Bytes past a cache line at which NumPy's arrays usually begin: large ones get pages of their own, behind the C library's 16-byte header.
+NUMPY_OFFSET = 16
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, *, zero: bool = False) -> np.ndarray:
-    """A C-contiguous array whose data starts at a multiple of 64 bytes (contents undefined unless ``zero``)."""
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, *, zero: bool = False, past: int = 0) -> np.ndarray:
+    """A C-contiguous array whose data starts ``past`` bytes after a multiple of 64 bytes (contents undefined unless ``zero``)."""
     nbytes = prod(shape) * dtype.itemsize
     raw = (np.zeros if zero else np.empty)(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
+    start = (past - raw.ctypes.data) % ALIGNMENT
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """``array`` if its data starts at a multiple of 64 bytes, else a C-contiguous copy that does.
+def aligned(array: np.ndarray, *, past: int = 0) -> np.ndarray:
+    """``array`` if its data starts ``past`` bytes after a multiple of 64 bytes, else a C-contiguous copy that does.
 
-    NumPy's arrays rarely do, and then every vector of a whole register that is loaded crosses a cache line.
+    NumPy's arrays rarely start at one, and then every vector of a whole register that is loaded crosses a cache line.
     """
-    if not array.ctypes.data % ALIGNMENT:
+    if array.ctypes.data % ALIGNMENT == past:
         return array
-    out = aligned_empty(array.shape, array.dtype)
+    out = aligned_empty(array.shape, array.dtype, past=past)
     out[...] = array
     return out
 

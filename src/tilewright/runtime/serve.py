@@ -87,7 +87,7 @@ def measure_jobs(connection: Connection, limits: Limits) -> None:
     pool.native()
     jit._linker()
     gc.freeze()
-    known: dict[tuple[Kernel, int], trial.Data] = {}
+    known: dict[tuple[Kernel, int, tuple[str, ...]], trial.Data] = {}
     cpus = available_cpus()
     connection.send("ready")
     while True:
@@ -99,13 +99,13 @@ def measure_jobs(connection: Connection, limits: Limits) -> None:
         if request == "compare":
             connection.send(in_child(connection, partial(compare, *arguments), limits, len(arguments[0])))
             continue
-        key = (job.kernel, job.seed)
+        key = (job.kernel, job.seed, job.unaligned)
         if key not in known:
             data = in_child(connection, partial(trial.make_data, job.kernel, job.seed), limits, 10)
             if isinstance(data, Outcome):
                 connection.send(replace(data, message=f"the reference of {job.kernel.name} cannot be computed: {data.message}"))
                 continue
-            known = {key: trial.placed(data)}
+            known = {key: trial.placed(data, job.unaligned)}
         start = time.perf_counter()
         result = in_child(connection, partial(run, job, arguments[1], known[key]), limits)
         outcome = result if isinstance(result, Outcome) else Outcome("ok", result)
@@ -127,7 +127,7 @@ def compare(jobs: list[Job], blobs: list[bytes], rounds: int) -> list[tuple[floa
     """Samples of each job from the same rounds; the outcome "wrong" when one of them is."""
     modules = [trial.load(pickle.loads(b), trial.machine_of(j), j.threads) for j, b in zip(jobs, blobs, strict=True)]
     try:
-        return trial.compare(jobs[0].kernel, modules, rounds, jobs[0].seed + 1)
+        return trial.compare(jobs[0].kernel, modules, rounds, jobs[0].seed + 1, jobs[0].unaligned)
     except RuntimeFailure as error:
         return Outcome("wrong", message=error.message)
 

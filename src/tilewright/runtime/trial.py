@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -17,7 +17,7 @@ from tilewright.runtime import jit
 from tilewright.runtime.arguments import Packed
 from tilewright.runtime.jobs import Job, Recipe
 from tilewright.runtime.measurement import measure
-from tilewright.runtime.memory import aligned, aligned_empty
+from tilewright.runtime.memory import NUMPY_OFFSET, aligned, aligned_empty
 from tilewright.runtime.module import BoundCall, Code, Module, emit_kernel
 from tilewright.runtime.packing import pack, physical_shape
 from tilewright.runtime.signature import Role, Signature, signature
@@ -49,10 +49,18 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What candidates for one program are verified and measured on: arguments by name before and after the call."""
+    """What candidates for one program are verified and measured on: arguments by name before and after the call.
+
+    Arrays of the arguments in ``unaligned`` lie where callers' arrays usually do, the others begin at a cache line.
+    """
 
     inputs: Mapping[str, np.ndarray]
     expected: Mapping[str, np.ndarray]
+    unaligned: frozenset[str] = frozenset()
+
+    def past(self, name: str) -> int:
+        """Bytes past a cache line at which the array of argument ``name`` begins."""
+        return NUMPY_OFFSET if name in self.unaligned else 0
 
 
 def construct(kernel: Kernel, trace: Trace | Recipe, machine: Machine) -> Built:
@@ -89,9 +97,10 @@ def make_data(kernel: Kernel, seed: int) -> Data:
     return Data(inputs, {p.name: after[p.name] for p in signature(kernel).written})
 
 
-def placed(data: Data) -> Data:
-    """``data`` where networks have theirs, at multiples of 64 bytes: arrays that come from another process are not."""
-    return Data({name: aligned(a) for name, a in data.inputs.items()}, data.expected)
+def placed(data: Data, unaligned: Iterable[str] = ()) -> Data:
+    """``data`` where callers have theirs (:attr:`Job.unaligned`): arrays that come from another process lie anywhere."""
+    there = Data({}, data.expected, frozenset(unaligned))
+    return replace(there, inputs={name: aligned(a, past=there.past(name)) for name, a in data.inputs.items()})
 
 
 def load(built: Built, machine: Machine, threads: int) -> Module:
@@ -121,7 +130,7 @@ def bind(module: Module, data: Data) -> BoundCall:
                 pack(logical, p.buffer.layout, physical)
             arguments.append(Packed(physical, p.buffer.layout, shape))
         elif logical is None or p.written:
-            array = aligned_empty(shape, p.storage, zero=True)
+            array = aligned_empty(shape, p.storage, zero=True, past=data.past(p.name))
             if logical is not None:
                 array[...] = logical
             arguments.append(array)
@@ -148,9 +157,9 @@ def _time(call: Callable[[], object], calls: int) -> float:
     return (time.perf_counter_ns() - start) / calls / 1e9
 
 
-def compare(kernel: Kernel, modules: Sequence[Module], rounds: int, seed: int) -> list[tuple[float, ...]]:
+def compare(kernel: Kernel, modules: Sequence[Module], rounds: int, seed: int, unaligned: Iterable[str] = ()) -> list[tuple[float, ...]]:
     """Verify every candidate on fresh data and time all in turns; RuntimeFailure when one is wrong."""
-    data = make_data(kernel, seed)
+    data = placed(make_data(kernel, seed), unaligned)
     for m in modules:
         verify(m, kernel, data, seed)
     calls = {str(n): bind(m, data) for n, m in enumerate(modules)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MIN_ROUNDS, MAX_ROUNDS = 7, 31
 #: Seconds the comparison may take, roughly, and what one sample takes at least.
 COMPARISON, SAMPLE = 4.0, 0.003
+#: A winner on arrays as callers have them keeps at least this share of the baseline's speed on aligned arrays.
+TOLERATED = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,18 @@ def rounds_for(seconds: Sequence[float]) -> int:
     return max(MIN_ROUNDS, min(MAX_ROUNDS, int(COMPARISON / max(one, 1e-9))))
 
 
-def decide(contenders: Sequence[Trial], outcomes: Sequence[Outcome], *, has_baseline: bool) -> Standing:
+def decide(
+    contenders: Sequence[Trial],
+    outcomes: Sequence[Outcome],
+    *,
+    has_baseline: bool,
+    robust: Callable[[Trial, Trial], bool] = lambda baseline, challenger: True,
+) -> Standing:
     """The winner by the outcomes of the comparison. The baseline, which is first if there is one, has to be beaten clearly.
 
     Samples of one round are compared with each other. A challenger wins if it is faster than the
-    baseline in three rounds of four; of those that are, the fastest in the median.
+    baseline in three rounds of four; of those that are, the fastest in the median that is ``robust`` (asked for the
+    baseline and it) wins.
     """
     compared = [(t, o) for t, o in zip(contenders, outcomes, strict=True) if o.ok]
     if not compared:
@@ -52,13 +61,26 @@ def decide(contenders: Sequence[Trial], outcomes: Sequence[Outcome], *, has_base
     if base is None:
         winner, o = min(compared, key=lambda c: statistics.median(c[1].samples))
         return Standing(winner, o.seconds, inf, inf, True)
-    best, gain, seconds = contenders[0], 1.0, base.seconds
-    for t, o in compared[1:]:
-        ratios = sorted(b / s for b, s in zip(base.samples, o.samples, strict=True))
-        middle, low = statistics.median(ratios), ratios[len(ratios) // 4]
-        if low > 1.0 and middle > gain:
-            best, gain, seconds = t, middle, o.seconds
-    return Standing(best, seconds, base.seconds, gain, True)
+    clear = [(median_ratio(base, o), t, o) for t, o in compared[1:] if beats(base, o)]
+    for gain, t, o in sorted(clear, key=lambda c: -c[0]):
+        if robust(contenders[0], t):
+            return Standing(t, o.seconds, base.seconds, gain, True)
+    return Standing(contenders[0], base.seconds, base.seconds, 1.0, True)
+
+
+def median_ratio(base: Outcome, other: Outcome) -> float:
+    """Median over the rounds of the time of ``base`` over that of ``other``."""
+    return statistics.median(_ratios(base.samples, other.samples))
+
+
+def beats(base: Outcome, other: Outcome) -> bool:
+    """Whether ``other`` is faster than ``base`` in three rounds of four."""
+    ratios = _ratios(base.samples, other.samples)
+    return ratios[len(ratios) // 4] > 1.0
+
+
+def _ratios(base: Sequence[float], other: Sequence[float]) -> list[float]:
+    return sorted(b / s for b, s in zip(base, other, strict=True))
 
 
 def unconfirmed(baseline: Trial | None, trials: Sequence[Trial]) -> Standing:

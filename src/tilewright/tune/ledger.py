@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
@@ -47,10 +47,17 @@ class Ledger:
 
     @staticmethod
     def open(
-        store: RecordStore, space: TunableSpace, subject: str, author: str, seed: int, trials: int | None, seconds: float | None
+        store: RecordStore,
+        space: TunableSpace,
+        unaligned: Iterable[str],
+        subject: str,
+        author: str,
+        seed: int,
+        trials: int | None,
+        seconds: float | None,
     ) -> Ledger:
         """The page of a session: of the one that was killed or stopped when it asked for the same, or a new one."""
-        task = Task.of(space.kernel, space.machine, space.threads, space.constants)
+        task = Task.of(space.kernel, space.machine, space.threads, space.constants, unaligned)
         store.add_tasks([task])
         return Ledger(store, task, Claim.take(store, Session(subject, {task.key: 1.0}, author, seed, trials, seconds), space.threads))
 

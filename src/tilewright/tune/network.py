@@ -180,7 +180,7 @@ def _entries(prepared: Prepared) -> list[_Entry]:
     names = {s.call.kernel: "+".join(s.operators) for s in prepared.steps}
     found = []
     for t, n in counts.items():
-        task = Task.of(t.kernel, prepared.machine, prepared.threads, t.constants)
+        task = Task.of(t.kernel, prepared.machine, prepared.threads, t.constants, t.unaligned)
         found.append(_Entry(t.kernel, tuple(sorted(t.constants)), n, names[t.kernel], task))
     return sorted(found, key=lambda e: -e.weight * arithmetic_operations(e.kernel))
 
@@ -300,7 +300,7 @@ class _Tuner:
             except SpaceError:
                 return False  # a program without a schedule space runs as the default has it
             ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
-            e.search = Search(space, author, self._executor, seed=self._seed, ledger=ledger)
+            e.search = Search(space, author, self._executor, seed=self._seed, ledger=ledger, unaligned=e.task.unaligned)
             e.search.resume()
             e.search.baseline()
             return True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Executor, Job, Outcome
 from tilewright.schedule.schedule import Schedule
 from tilewright.tune.author import Author, SearchSpace
-from tilewright.tune.decision import Standing, decide, rounds_for
+from tilewright.tune.decision import TOLERATED, Standing, decide, median_ratio, rounds_for
 from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.recipe import recipe
 from tilewright.util.errors import TuneError
@@ -73,7 +73,8 @@ class Trial:
 class Search:
     """The search of one space.
 
-    Call :meth:`resume` and :meth:`baseline` once, :meth:`step` as often as it is worth it, then
+    Arrays of the arguments in ``unaligned`` lie where callers' NumPy arrays usually do; what wins there must not lose much on
+    aligned arrays either. Call :meth:`resume` and :meth:`baseline` once, :meth:`step` as often as it is worth it, then
     :meth:`finish`. With a ``ledger`` every trial is recorded as soon as it is known, and trials of the
     same task that were recorded before, by whichever author, are taken over instead of run again.
     """
@@ -81,11 +82,21 @@ class Search:
     #: How many of the fastest are measured again, in turns with the baseline, before one is declared the winner.
     finalists = 5
 
-    def __init__(self, space: TunableSpace, author: Author, executor: Executor, *, seed: int = 0, ledger: Ledger | None = None):
+    def __init__(
+        self,
+        space: TunableSpace,
+        author: Author,
+        executor: Executor,
+        *,
+        seed: int = 0,
+        ledger: Ledger | None = None,
+        unaligned: Iterable[str] = (),
+    ):
         self.space = space
         self.author = author
         self.executor = executor
         self.seed = seed
+        self.unaligned = tuple(sorted(unaligned))
         self.trials: list[Trial] = []
         self.start: Trial | None = None
         self.on_trial: Callable[[Trial], None] | None = None
@@ -157,7 +168,7 @@ class Search:
         has_baseline = self.start is not None and self.start.outcome.ok
         contenders = self._contenders()
         outcomes = self.executor.compare([self._job(t.array) for t in contenders], rounds_for([t.seconds for t in contenders]))
-        standing = decide(contenders, outcomes, has_baseline=has_baseline)
+        standing = decide(contenders, outcomes, has_baseline=has_baseline, robust=self._robust)
         if self._ledger is not None:
             entries = [self._entry(t, o) for t, o in zip(contenders, outcomes, strict=True)]
             place = next(n for n, t in enumerate(contenders) if t is standing.winner)
@@ -184,9 +195,17 @@ class Search:
             contenders.append(next((t for t in ranked if t.point == key), Trial(key, *champion[1:], recorded=True)))
         return contenders
 
+    def _robust(self, baseline: Trial, challenger: Trial) -> bool:
+        """Whether the challenger is not much worse than the baseline on aligned arrays, too."""
+        if not self.unaligned:
+            return True
+        jobs = [replace(self._job(t.array), unaligned=()) for t in (baseline, challenger)]
+        base, other = self.executor.compare(jobs, rounds_for([baseline.seconds, challenger.seconds]))
+        return base.ok and other.ok and median_ratio(base, other) >= TOLERATED
+
     def _job(self, point: np.ndarray) -> Job:
         s = self.space
-        return Job(s.kernel, recipe(s, point), s.machine, s.threads, self.seed, self.bar)
+        return Job(s.kernel, recipe(s, point), s.machine, s.threads, self.seed, self.bar, self.unaligned)
 
     def _run(self, points: np.ndarray, role: str) -> list[Trial]:
         estimates = self.space.estimate(points)

@@ -81,6 +81,7 @@ def tune(
     machine: Machine | None = None,
     threads: int | None = None,
     constants: Iterable[str] = (),
+    unaligned: Iterable[str] | None = None,
     trials: int | None = None,
     seconds: float | None = None,
     author: str | Author = "xgb",
@@ -99,6 +100,9 @@ def tune(
     are not repeated, so a killed session goes on when it is started again. ``patience`` trials
     without improvement end the session (None: never). Ctrl-C ends it with the best so far.
 
+    Candidates are measured on arrays as NumPy allocates them; ``unaligned`` names the arguments for which that holds (default: all),
+    the arrays of others begin at cache lines. Records of one placement do not stand for another.
+
     Raises TuneError for an unknown author, for a budget in which nothing can be measured, and when
     no candidate works, and while another process does the same with the same records.
     """
@@ -112,10 +116,12 @@ def tune(
         store = records if isinstance(records, RecordStore) or records is None else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
         warn_of_load(max(workers.width, space.threads))
-        ledger = Ledger.open(store, space, subject or space.kernel.name, name, seed, trials, seconds) if store is not None else None
+        placed = [b.name for b in space.kernel.args] if unaligned is None else list(unaligned)
+        subject = subject or space.kernel.name
+        ledger = Ledger.open(store, space, placed, subject, name, seed, trials, seconds) if store is not None else None
         state = "failed"
         try:
-            search = Search(space, _author(author, space, seed, ledger), workers, seed=seed, ledger=ledger)
+            search = Search(space, _author(author, space, seed, ledger), workers, seed=seed, ledger=ledger, unaligned=placed)
             if progress is not None:
                 search.on_trial = lambda trial: progress(_progress(search, budget, trial))
             standing, reason = _searched(search, budget, resume=author != REPLAY)

@@ -193,7 +193,7 @@ def _or_none(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 _ANYTHING = _is_map(lambda value: True)
 _FORMS: dict[type, dict[str, Callable[[Any], bool]]] = {
-    Task: {"threads": _is_int, "constants": _is_list(_is_text)},
+    Task: {"threads": _is_int, "constants": _is_list(_is_text), "unaligned": _is_list(_is_text)},
     Session: {
         "tasks": _is_map(_is_number), "options": _ANYTHING, "seed": _is_int, "trials": _or_none(_is_int), "seconds": _or_none(_is_number),
         "sittings": _is_list(_ANYTHING),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.runtime.records.exchange import record_line, session_line, task_line
-from tilewright.runtime.records.store import TASK_COLUMNS, record_columns, record_of, session_columns, session_of, task_of
+from tilewright.runtime.records.store import record_columns, record_of, session_columns, session_of, task_columns, task_of
 from tilewright.runtime.records.task import Task
 from tilewright.util.errors import RuntimeFailure, TilewrightError
 
@@ -32,7 +32,7 @@ def salvage_lines(path: Path) -> Iterator[str]:
         except sqlite3.DatabaseError as error:
             raise RuntimeFailure(f"nothing in {path} can be read: {error}", hint="restore it from a copy or an export") from error
         tasks: dict[str, Task] = {}
-        for task in _rows(connection, path, "tasks", TASK_COLUMNS, task_of):
+        for task in _rows(connection, path, "tasks", task_columns(connection), task_of):
             tasks[task.key] = task
             yield task_line(task)
         for session in _rows(connection, path, "sessions", session_columns(connection), session_of):

@@ -47,6 +47,8 @@ MIGRATIONS = (
     ALTER TABLE records ADD COLUMN gain REAL;
     """,
     "ALTER TABLE sessions ADD COLUMN sittings TEXT NOT NULL DEFAULT '[]'",
+    # What was recorded before was measured on aligned arrays only.
+    "ALTER TABLE tasks ADD COLUMN unaligned TEXT NOT NULL DEFAULT '[]'",
 )
 VERSION = len(MIGRATIONS)
 

@@ -25,7 +25,7 @@ RECORD_COLUMNS = (
     "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, author, seed, host, versions, date, "
     "against, winner, gain"
 )
-TASK_COLUMNS = "program, machine, fingerprint, threads, constants"
+TASK_COLUMNS = "program, machine, fingerprint, threads, constants, unaligned"
 SESSION_COLUMNS = "id, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated, sittings"
 
 
@@ -37,6 +37,11 @@ def record_columns(connection: sqlite3.Connection) -> str:
 def session_columns(connection: sqlite3.Connection) -> str:
     """SESSION_COLUMNS likewise."""
     return SESSION_COLUMNS if version_of(connection) >= 5 else SESSION_COLUMNS.replace("sittings", "'[]'")
+
+
+def task_columns(connection: sqlite3.Connection) -> str:
+    """TASK_COLUMNS likewise."""
+    return TASK_COLUMNS if version_of(connection) >= 6 else TASK_COLUMNS.replace("unaligned", "'[]'")
 
 
 def _marks(columns: str) -> str:
@@ -147,7 +152,7 @@ class RecordStore:
     def similar(self, task: Task, limit: int = 8) -> list[Record]:
         """The best record of each task that differs from ``task`` in its shapes only, nearest shapes first."""
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
+            rows = connection.execute(f"SELECT {task_columns(connection)} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
         others = sorted((t for t in map(task_of, rows) if t.key != task.key), key=task.distance)
         found = (self.best(other) for other in others)
         return [r for r in found if r is not None][:limit]
@@ -155,7 +160,8 @@ class RecordStore:
     def task(self, key: str) -> Task:
         """The task whose key begins with ``key``; RuntimeFailure when there is none, or more than one."""
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE substr(key, 1, ?) = ?", (len(key), key)).fetchall()
+            query = f"SELECT {task_columns(connection)} FROM tasks WHERE substr(key, 1, ?) = ?"
+            rows = connection.execute(query, (len(key), key)).fetchall()
         if len(rows) != 1:
             raise RuntimeFailure(
                 f"{len(rows) or 'no'} tasks begin with {key!r} in {self.path}", hint="`tilewright records list` shows them"
@@ -171,7 +177,7 @@ class RecordStore:
         """Every task with what is recorded for it, the latest used first."""
         with self._reading() as connection:
             rows = connection.execute(
-                f"SELECT {TASK_COLUMNS}, count(r.id), count(r.seconds), coalesce(max(r.date), '') AS latest "
+                f"SELECT {task_columns(connection)}, count(r.id), count(r.seconds), coalesce(max(r.date), '') AS latest "
                 "FROM tasks LEFT JOIN records r ON r.task = tasks.key GROUP BY tasks.key ORDER BY latest DESC, tasks.key"
             ).fetchall()
         out = []
@@ -267,7 +273,8 @@ class RecordStore:
         with self._reading() as connection:
             rows = connection.execute(f"SELECT {record_columns(connection)} FROM records {rest}", values).fetchall()
             keys = {row[1] for row in rows}
-            tasks = {key: task_of(connection.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE key = ?", (key,)).fetchone()) for key in keys}
+            one = f"SELECT {task_columns(connection)} FROM tasks WHERE key = ?"
+            tasks = {key: task_of(connection.execute(one, (key,)).fetchone()) for key in keys}
         return [record_of(row, tasks[row[1]]) for row in rows]
 
     def _sessions(self, rest: str, values: tuple[Any, ...]) -> list[Session]:
@@ -303,14 +310,14 @@ def _conditions(**columns: str | None) -> tuple[str, tuple[str, ...]]:
 def _insert_task(connection: sqlite3.Connection, t: Task) -> None:
     connection.execute(
         _ADD_TASK,
-        (t.key, t.structure, t.name, t.program, t.machine, t.fingerprint, t.threads, json.dumps(t.constants)),
+        (t.key, t.structure, t.name, t.program, t.machine, t.fingerprint, t.threads, json.dumps(t.constants), json.dumps(t.unaligned)),
     )
 
 
 def task_of(row: tuple[Any, ...]) -> Task:
     """The task of a row of TASK_COLUMNS."""
-    program, machine, fingerprint, threads, constants = row
-    return Task(program, machine, fingerprint, threads, tuple(json.loads(constants)))
+    program, machine, fingerprint, threads, constants, unaligned = row
+    return Task(program, machine, fingerprint, threads, tuple(json.loads(constants)), tuple(json.loads(unaligned)))
 
 
 def _record_row(r: Record) -> tuple[Any, ...]:

@@ -26,7 +26,9 @@ class Task:
     """A tuning task. Equal tasks have equal keys, in every process and on every host.
 
     ``program`` is the kernel's text, ``fingerprint`` identifies the machine's declaration by content
-    (``machine`` is only its name), ``constants`` are arguments whose layout a schedule may change.
+    (``machine`` is only its name), ``constants`` are arguments whose layout a schedule may change. ``unaligned`` are arguments
+    whose arrays begin where NumPy's usually do, not at a cache line (:attr:`tilewright.runtime.jobs.Job.unaligned`): what is fast on
+    the one can be slow on the other, so these are different tasks.
     The kernel's own name does not count, the names of its loops and buffers do: traces use them.
     """
 
@@ -35,6 +37,7 @@ class Task:
     fingerprint: str
     threads: int
     constants: tuple[str, ...] = ()
+    unaligned: tuple[str, ...] = ()
     key: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,15 +46,25 @@ class Task:
         if self.threads < 1:
             raise RuntimeFailure(f"a task for {self.threads} threads", hint="give 1 or more")
         object.__setattr__(self, "constants", tuple(sorted(self.constants)))
-        object.__setattr__(self, "key", _digest(_anonymous(self.program), self.fingerprint, str(self.threads), *self.constants))
+        object.__setattr__(self, "unaligned", tuple(sorted(self.unaligned)))
+        # Tasks with nothing unaligned keep the keys they had before there was a choice.
+        placement = ("unaligned:", *self.unaligned) if self.unaligned else ()
+        parts = (_anonymous(self.program), self.fingerprint, str(self.threads), *self.constants, *placement)
+        object.__setattr__(self, "key", _digest(*parts))
 
     @staticmethod
-    def of(kernel: Kernel, machine: Machine | None = None, threads: int | None = None, constants: Iterable[str] = ()) -> Task:
+    def of(
+        kernel: Kernel,
+        machine: Machine | None = None,
+        threads: int | None = None,
+        constants: Iterable[str] = (),
+        unaligned: Iterable[str] = (),
+    ) -> Task:
         """The task of tuning ``kernel`` for ``machine`` (default: this host) on ``threads`` threads (default: as `build`)."""
         from tilewright.hw.machine import Machine
 
         machine = machine or Machine.host()
-        return Task(str(kernel), machine.name, machine_key(machine), threads or default_threads(), tuple(constants))
+        return Task(str(kernel), machine.name, machine_key(machine), threads or default_threads(), tuple(constants), tuple(unaligned))
 
     @property
     def name(self) -> str:
@@ -61,7 +74,7 @@ class Task:
 
     @property
     def structure(self) -> str:
-        """Key of the program without its integers: equal for the same operator on other shapes (or strides, paddings)."""
+        """Key of the program without its integers: equal for the same operator on other shapes (or strides, paddings, placements)."""
         text = _TOKEN.sub(lambda m: "#" if m[1] else m[0], _anonymous(self.program))
         return _digest(text, self.fingerprint, str(self.threads), *self.constants)
 
