@@ -90,6 +90,17 @@ def test_a_command_program_computes_what_its_kernel_means(gemm):
     assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI))).exit_code == 0
 
 
+def test_loop_forms_on_the_core():
+    """The host's loops around runs of loop_ws, with places that depend on the loops, and sums of several runs."""
+    gemm = Gemm(40, 50, 70, (32, 32, 32), "bias[j]", RELU)
+    program = generate(gemm.scheduled(GEMMINI), GEMMINI, forms=("loop_ws",))
+    text = emit_commands(program, GEMMINI)
+    elf, words = executable(gemm.kernel(), text), []
+    assert on_gemmini(elf, words).exit_code == 0
+    assert sum(funct == 8 for funct, _, _ in words) == 2 * 2 * 3
+    assert on_gemmini(executable(gemm.kernel(), text, wrong=1)).exit_code == 1
+
+
 def test_a_default_schedule_all_the_way_to_the_core():
     kernel = Gemm(40, 64, 72, epilogue=SATURATE).kernel()
     program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)

@@ -25,7 +25,8 @@ class Part:
 class LoopForm:
     """Sums up a tile in operand ``sums``: one of the ``starts`` sets it, one of the ``updates`` adds, one of the ``finishes`` takes it out.
 
-    A run without a start goes on with what the run before left; one without a finish leaves its sums to the next. Operands of the
+    Where it ``chains``, a run without a start goes on with what the run before left; one without a finish leaves its sums to the
+    next. Operands of the
     parts other than the sums are in main memory. The last of ``words`` runs what they all say. Their bit fields are numbers, or:
     ``"<operand>.address"``; ``"<operand>_pitch"``, elements from row to row; ``"<axis>_blocks"``, the blocks of ``block``
     elements begun along an axis, and ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has what every
@@ -44,6 +45,7 @@ class LoopForm:
     block: tuple[tuple[str, int], ...]
     lines: tuple[tuple[str, Lines], ...]
     idle: tuple[tuple[str, int], ...] = ()
+    chains: bool = True
     note: str = ""
 
     @property

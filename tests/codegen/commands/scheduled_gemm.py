@@ -26,13 +26,15 @@ class Gemm:
     tile: tuple[int, int, int] = (32, 32, 32)
     init: str = "0"
     epilogue: str = SATURATE
+    inputs: str = "i8"
+    results: str = "i8"
 
     def kernel(self) -> Kernel:
         bias = {"bias[j]": f"bias: i32[{self.n}], ", "d[i, j]": f"d: i32[{self.m}, {self.n}], "}.get(self.init, "")
-        out = "i32" if self.epilogue == FULL else "i8"
+        out = "i32" if self.epilogue == FULL else self.results
         return parse(f"""
 @kernel
-def gemm(a: i8[{self.m}, {self.k}], b: i8[{self.k}, {self.n}], {bias}c: {out}[{self.m}, {self.n}]):
+def gemm(a: {self.inputs}[{self.m}, {self.k}], b: {self.inputs}[{self.k}, {self.n}], {bias}c: {out}[{self.m}, {self.n}]):
     acc = alloc(i32[{self.m}, {self.n}])
     for i in range({self.m}):
         for j in range({self.n}):
@@ -46,8 +48,8 @@ def gemm(a: i8[{self.m}, {self.k}], b: i8[{self.k}, {self.n}], {bias}c: {out}[{s
             c[i_2, j_2] = {self.epilogue}
 """)
 
-    def scheduled(self, machine: Machine) -> Kernel:
-        """With tiles of A and B in the scratchpad for each tile of k, and of C in the accumulator."""
+    def scheduled(self, machine: Machine, inputs: str = "spad", sums: str = "acc", instruction: str = "matmul") -> Kernel:
+        """With tiles of A and B in memory ``inputs`` for each tile of k, and of C in memory ``sums``."""
         s = Schedule(self.kernel(), machine)
         dim = machine.parameters["dim"]
         lines = f"1/{dim} 0 1"
@@ -55,15 +57,15 @@ def gemm(a: i8[{self.m}, {self.k}], b: i8[{self.k}, {self.n}], {bias}c: {out}[{s
         jo, ji = s.split("j_2", self.tile[1], "clip")
         s.reorder(io, jo, ii, ji)
         s.compute_at("acc", jo)
-        s.set_memory("acc", "acc")
+        s.set_memory("acc", sums)
         ko, ki = s.split("k", self.tile[2], "clip")
         s.reorder(ko, "i_1", "j_1", ki)
-        s.cache_read("a", ko, "spad", lines)
-        s.cache_read("b", ko, "spad", lines)
+        s.cache_read("a", ko, inputs, lines)
+        s.cache_read("b", ko, inputs, lines)
         it, ii = s.split("i_1", dim, "clip")
         jt, ji = s.split("j_1", dim, "clip")
         kt, ki = s.split(ki, dim, "clip")
         s.reorder(kt, jt, it, ii, ji, ki)
         s.layout("acc", lines)
-        s.tensorize(ii, "matmul")
+        s.tensorize(ii, instruction)
         return s.kernel

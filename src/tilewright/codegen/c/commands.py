@@ -153,7 +153,7 @@ class _Body:
                 return {f"{name}.address": f"(uint64_t){identifier(base)}" + (f" + {text}" if text != "0" else "")}
             case Tile():
                 return {f"{name}.{q}": self.text(e) for q, e in (("address", o.row), ("rows", o.rows), ("cols", o.cols))}
-        return {name: self.text(o)}
+        return dict.fromkeys((name, f"{name}.address"), self.text(o))  # a number in place of an operand is its address
 
     def text(self, e: Expr) -> str:
         return self.expressions.text(self.scope.expr(e) if e.dtype.kind == ty.INDEX else e)

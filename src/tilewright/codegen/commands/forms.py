@@ -124,18 +124,27 @@ class _Former:
         if path is None:
             return None
         loops, anchored, call = path
-        for outside in range(anchored, len(loops) + 1):
-            around = loops[:outside]
-            if any(f.step != 1 for f in around) or not self.runs(around):
-                break
-            with ExitStack() as stack:
-                for f in around:
-                    stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
-                update = raised(self.scope, loops[outside:], call, known)
-                use = self.matching(start, update, finish) if update is not None else None
-                if use is not None:
-                    return self.called(use, around)
+        for form in self.forms:
+            # Without a chain all of it is one run.
+            for outside in range(anchored, len(loops) + 1) if form.chains else (0,):
+                found = self.runs_of(form, (start, finish), loops, outside, call, known)
+                if found is not None:
+                    return found
         return None
+
+    def runs_of(
+        self, form: LoopForm, ends: tuple[Chain, Chain], loops: Sequence[st.For], outside: int, call: st.Call, copies: Mapping[str, Copy]
+    ) -> st.Stmt | None:
+        """Runs of ``form`` in the first ``outside`` of ``loops``, each of which does the rest of them around ``call``."""
+        around = loops[:outside]
+        if any(f.step != 1 for f in around) or not self.always(around):
+            return None
+        with ExitStack() as stack:
+            for f in around:
+                stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
+            update = raised(self.scope, loops[outside:], call, copies)
+            use = self.matching(form, (ends[0], update, ends[1])) if update is not None else None
+            return self.called(use, around) if use is not None else None
 
     def path(self, nest: st.Stmt, sums: str, copies: dict[str, Copy]) -> tuple[list[st.For], int, st.Call] | None:
         """The loops from ``nest`` to the one call that adds to ``sums``, how many are around the last load, and the call."""
@@ -163,34 +172,36 @@ class _Former:
     def placed(self) -> set[str]:
         return {b.name for b in st.allocated(self.kernel) if b.memory in self.inside}
 
-    def runs(self, loops: Sequence[st.For]) -> bool:
+    def always(self, loops: Sequence[st.For]) -> bool:
         """Whether ``loops`` run at least once: the first and the last time do more than the others."""
         return all(self.scope.nonneg(self.scope.linear(f.hi - f.lo - 1)) for f in loops)
 
-    def matching(self, start: Chain, update: Chain, finish: Chain) -> Use | None:
-        """The form whose parts are these, in its part of the memories; the deepest reason against one is kept."""
-        for form in self.forms:
-            found = []
-            for parts, nest in ((form.starts, start), (form.updates, update), (form.finishes, finish)):
-                ways = [(p, whole(self.scope, nest, p.instruction)) for p in parts]
-                fitting = [(p, w) for p, w in ways if isinstance(w, Move) and self.in_place(p, w)]
-                if not fitting:
-                    reasons = [Mismatch(f"{p.instruction.name}: {w.reason}", w.depth) for p, w in ways if isinstance(w, Mismatch)]
-                    self.why = max([self.why, *reasons], key=lambda m: m.depth)
-                    break
-                found.append(fitting[0])
-            else:
-                use = Use(form, *found)
-                if self.fits(use):
-                    return use
-        return None
+    def matching(self, form: LoopForm, nests: tuple[Chain, Chain, Chain]) -> Use | None:
+        """``nests`` as the parts of ``form``, if it has room for them; the deepest reason against is kept."""
+        found = []
+        for parts, nest in zip((form.starts, form.updates, form.finishes), nests, strict=True):
+            ways = [(p, self.done_by(p, nest)) for p in parts]
+            fitting = [(p, w) for p, w in ways if isinstance(w, Move)]
+            if not fitting:
+                reasons = [Mismatch(f"{p.instruction.name}: {w.reason}", w.depth) for p, w in ways if isinstance(w, Mismatch)]
+                self.why = max([self.why, *reasons], key=lambda m: m.depth)
+                return None
+            found.append(fitting[0])
+        use = Use(form, *found)
+        return use if self.fits(use) else None
 
-    def in_place(self, part: Part, move: Move) -> bool:
-        """Whether operands are in their memories, and those that are read change nowhere."""
-        roles = {o.name: o for o in part.instruction.operands}
-        placed = all(w.buffer.memory == roles[n].memory for n, w in move.windows.items())
-        inputs = {w.buffer.name for n, w in move.windows.items() if roles[n].role == "in" and w.buffer.memory not in self.inside}
-        return placed and not inputs & self.written
+    def done_by(self, part: Part, nest: Chain) -> Move | Mismatch:
+        """``nest`` as ``part``, whose operands are in their memories and, where they are inputs, change nowhere in the kernel."""
+        move = whole(self.scope, nest, part.instruction)
+        if isinstance(move, Mismatch):
+            return move
+        for n, w in move.windows.items():
+            operand = part.instruction.operand(n)
+            if w.buffer.memory != operand.memory:
+                return Mismatch(f"operand {n} is in {operand.memory}, {w.buffer.name} in {w.buffer.memory}", 8)
+            if operand.role == "in" and operand.memory not in self.inside and w.buffer.name in self.written:
+                return Mismatch(f"operand {n} would be {w.buffer.name}, which the kernel writes", 8)
+        return move
 
     def fits(self, use: Use) -> bool:
         """Whether the parts work on the same sums and a run takes at most its part of each memory."""

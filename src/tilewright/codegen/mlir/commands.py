@@ -123,7 +123,7 @@ class _Body:
                 return {f"{name}.address": address}
             case Tile():
                 return {f"{name}.address": value(o.row), f"{name}.rows": value(o.rows), f"{name}.cols": value(o.cols)}
-        return {name: value(o)}
+        return dict.fromkeys((name, f"{name}.address"), value(o))  # a number in place of an operand is its address
 
 
 def _no_element(load: Load) -> Value:
