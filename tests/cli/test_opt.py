@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 from pathlib import Path
 
+import onnx
 import pytest
 from tests.cli.command import tilewright, words
+from tests.graph.test_networks_on_gemmini import Quantised
 
+from tilewright.cli.lowering import Level, Lowering
 from tilewright.codegen.commands import parse_program
 from tilewright.hw import load_machine
 from tilewright.lang import parse
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.default import default_schedule
+from tilewright.util.errors import CodegenError
 
 INT8 = ("gmm", "--shape", "i=32,j=48,k=64", "--types", "i8,i8,i32", "--machine", "gemmini")
 BLOCK = """
@@ -107,7 +112,7 @@ def test_levels_that_do_not_apply_are_refused(kernels: Path) -> None:
     )
     assert "declares no instruction words" in refused("gmm", "--machine", "x86.avx2", "--emit", "irdl")
     assert "cuda.sm90 is no processor that LLVM generates code for here" in refused("gmm", "--machine", "cuda", "--emit", "asm")
-    assert "is a network: it becomes many kernels" in refused("model.onnx")
+    assert "cannot read model model.onnx" in refused("model.onnx")
     assert "try --machine gemmini" in refused("gmm", "--machine", "x86.avx2", "--emit", "instgem")
 
 
@@ -131,6 +136,77 @@ def test_files_that_hold_no_text_are_refused(kernels: Path, tmp_path: Path) -> N
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     assert "is not a text file" in refused(str(tmp_path / "binary.txt"))
     assert "is not a text file" in refused(f"{kernels}:gemm", "--trace", str(tmp_path / "binary.txt"))
+
+
+def kernels_in(text: str, comment: str = "#") -> list[str]:
+    """The text of each kernel after its comment."""
+    first, *parts = re.split(rf"^{comment} kernel \d+ of \d+: .*\n", text, flags=re.MULTILINE)
+    assert not first
+    return parts
+
+
+def test_kernels_of_a_network(model: Path) -> None:
+    network = (str(model), "--dim", "batch=1")
+    loops = kernels_in(printed(*network, "--emit", "loops"))
+    assert len(loops) > 5 and all(parse(text) for text in loops)
+    assert len(kernels_in(printed(*network, "--emit", "linalg"), "//")) == len(loops)
+    assert printed(*network, "--emit", "loops", "--kernel", "2") == loops[1]
+    assert "define" in printed(*network, "--emit", "llvm", "--kernel", "2", "--machine", "x86.avx2", "--threads", "1")
+    assert f"there is no kernel 99 hint: there are {len(loops)}: " in refused(*network, "--kernel", "99")
+    assert "is no launch of a block program" in refused(*network, "--emit", "block")
+    assert "dim" in refused(str(model), "--emit", "loops") and "--kernel 1 to" in refused(*network, "--trace", "x.json")
+
+
+def test_kernels_of_a_quantised_network_on_an_accelerator(tmp_path: Path) -> None:
+    q = Quantised(0)
+    onnx.save(q.model((4, 32), (4, 16)) if q.dense(q.rectified(q.dense("x", 32, 24)), 24, 16) else None, tmp_path / "q.onnx")
+    network = (str(tmp_path / "q.onnx"), "--machine", "gemmini")
+    programs = kernels_in(printed(*network, "--emit", "instgem"))
+    assert [parse_program(text).machine for text in programs] == ["gemmini"] * 3
+    assert "matmul.preload(" in programs[0] and "matmul.preload(" not in programs[1]
+    assert all("void " in text for text in kernels_in(printed(*network, "--emit", "c"), "//"))
+
+
+def test_contractions_of_a_kernel_on_an_accelerator(tmp_path: Path) -> None:
+    """The second contraction is of floats: the host does it, and its text is there at every level."""
+    kernel = """
+@kernel
+def two(a: i8[16, 16], b: i8[16, 16], c: i32[16, 16], x: f32[16, 16], z: f32[16, 16]):
+    for i in range(16):
+        for j in range(16):
+            c[i, j] = 0
+    for i_1 in range(16):
+        for j_1 in range(16):
+            for k in range(16):
+                c[i_1, j_1] += a[i_1, k] * b[k, j_1]
+    for i_2 in range(16):
+        for j_2 in range(16):
+            for k_2 in range(16):
+                z[i_2, j_2] += x[i_2, k_2] * x[k_2, j_2]
+"""
+    (tmp_path / "two.txt").write_text(kernel)
+    two = (str(tmp_path / "two.txt"), "--machine", "gemmini", "--emit")
+    first, second = kernels_in(printed(*two, "instgem"))
+    assert "matmul.preload(" in first and "two_2_host_1" in second
+    assert parse(printed(*two, "loops")).name == "two"
+    assert printed(*two, "instgem", "--kernel", "1") == first
+
+
+def test_kernels_that_do_not_reach_a_level_say_why(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = (str(model), "--dim", "batch=1", "--emit", "linalg")
+    complete, whole = kernels_in(printed(*network), "//"), Lowering.text
+
+    def text(lowering: Lowering, emit: Level) -> str:
+        if any(s in lowering.written.name for s in broken):
+            raise CodegenError("no such\nthing")
+        return whole(lowering, emit)
+
+    monkeypatch.setattr(Lowering, "text", text)
+    broken = ["softmax"]
+    assert "// not at the level linalg: no such thing\n" in (parts := kernels_in(printed(*network), "//"))
+    assert sum(a != b for a, b in zip(parts, complete, strict=True)) == sum("softmax" in x for x in complete)
+    broken = [""]
+    assert "no such thing" in refused(*network)
 
 
 @pytest.mark.parametrize(

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tilewright.cli.options import MachineName, Shape, Threads, machine_named
+from tilewright.cli.lowering import BLOCK_LEVELS, Level, Lowering, comment, text_of_file
+from tilewright.cli.options import Dims, MachineName, Shape, Threads, integers, machine_named
 from tilewright.cli.programs import extents_of, kernel_of, load_definition, load_program
-from tilewright.hw import Machine, RoCC, Steps
+from tilewright.codegen.commands import has_words
+from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.ir.types import parse_dtype
 from tilewright.lang import parse
 from tilewright.mapping.operators import FLOAT, Types
-from tilewright.schedule.replay import replay
 from tilewright.schedule.schedule import Schedule
-from tilewright.schedule.trace import Trace
-from tilewright.util.errors import CodegenError, LanguageError, RuntimeFailure, ScheduleError
+from tilewright.util.errors import LanguageError, ScheduleError, TilewrightError
 
 if TYPE_CHECKING:
-    from tilewright.codegen.commands.program import Program
     from tilewright.lang.block.ir import Function
     from tilewright.runtime.launch import JitFunction
-
-
-class Level(StrEnum):
-    """What to print."""
-
-    block = "block"
-    block_mlir = "block-mlir"
-    block_irdl = "block-irdl"
-    loops = "loops"
-    scheduled = "scheduled"
-    instgem = "instgem"
-    llvm = "llvm"
-    asm = "asm"
-    c = "c"
-    mlir = "mlir"
-    linalg = "linalg"
-    irdl = "irdl"
-
-
-#: Architectures whose machine code the LLVM backend writes.
-_CPUS = ("x86_64", "aarch64")
-_BLOCK_LEVELS = (Level.block, Level.block_mlir, Level.block_irdl)
 
 
 def opt(
     program: Annotated[
         str,
         typer.Argument(
-            metavar="FILE.py:NAME|FILE.txt|OPERATOR", help="A kernel, schedule or block program; a printed kernel; or an operator."
+            metavar="FILE.py:NAME|FILE.txt|OPERATOR|MODEL.onnx",
+            help="A kernel, schedule or block program; a printed kernel; an operator; or the kernels of a network.",
         ),
     ],
     emit: Annotated[Level, typer.Option(help="The level.")] = Level.scheduled,
@@ -72,6 +50,10 @@ def opt(
         ),
     ] = [],  # noqa: B006 (typer copies it)
     grid: Annotated[str, typer.Option(metavar="N,N,N", help="The grid of a block program.")] = "1",
+    kernel: Annotated[
+        int | None, typer.Option("--kernel", metavar="N", min=1, help="Only the N-th of several kernels.", show_default=False)
+    ] = None,
+    dims: Dims = [],  # noqa: B006 (typer copies it)
 ) -> None:
     """Print a program at each level of its lowering, down to instruction words, C or MLIR.
 
@@ -79,6 +61,9 @@ def opt(
     after the default schedule or a trace. instgem: the instruction words of an accelerator, in the loops of its host. llvm, asm, c:
     code for the machine. mlir: the kernel in scf and memref, or the words of an accelerator in its own dialect, which irdl
     declares. linalg: contractions as linalg.generic.
+
+    A network has several kernels, and so has a kernel of several contractions below the level loops of an accelerator. Each is
+    printed after a comment with its number.
 
     [bold]Examples[/]
 
@@ -88,6 +73,8 @@ def opt(
 
       tilewright opt kernels.py:gemm --emit c --as-written
 
+      tilewright opt model.onnx --emit linalg --kernel 3
+
       tilewright opt vectors.py:add --arg x=f32[256] --arg y=f32[256] --arg out=f32[256] --arg n=256 --arg BLOCK=64 --grid 4 --emit block
     """
     device = machine_named(machine)
@@ -96,39 +83,111 @@ def opt(
 
         typer.echo(emit_irdl(device), nl=False)
         return
-    written = _loaded(program, shape, types, arg, grid, emit)
-    typer.echo(written if isinstance(written, str) else _Lowering(written, device, trace, as_written, threads).text(emit), nl=False)
+    if program.endswith(".onnx"):
+        found = _network(Path(program), device, integers(dims, "--dim"), emit)
+    else:
+        written = _loaded(program, shape, types, arg, grid, emit)
+        if isinstance(written, str):
+            typer.echo(written, nl=False)
+            return
+        found = [_Part(written)]
+    if trace is None and not as_written:
+        found = [p for f in found for p in _separated(f, device, emit)]
+    if kernel is not None:
+        found = [_chosen(found, kernel)]
+    if trace is not None and len(found) > 1:
+        raise ScheduleError("a trace is of one kernel", hint=f"name it: --kernel 1 to {len(found)}")
+    lowered = [Lowering(p.program, device, trace, as_written, threads, p.constants) for p in found]
+    for text in [lowered[0].text(emit)] if len(found) == 1 else _texts(found, lowered, emit):
+        typer.echo(text, nl=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the kernels to print; ``operators`` are those of the network it computes, in ``calls`` calls."""
+
+    program: Kernel | Schedule
+    constants: frozenset[str] = frozenset()
+    operators: str = ""
+    calls: int = 1
+
+    @property
+    def name(self) -> str:
+        operators = f" ({self.operators})" if self.operators else ""
+        return kernel_of(self.program).name + operators + (f" x {self.calls}" if self.calls > 1 else "")
+
+
+def _network(model: Path, machine: Machine, dims: dict[str, int], emit: Level) -> list[_Part]:
+    """The distinct kernels of a network, in order; what an accelerator does is not fused with work of its host."""
+    if emit in BLOCK_LEVELS:
+        raise _no_launch(str(model))
+    from tilewright.graph import Network, load
+
+    network = Network.interpreted(load(model, dims=dims), fusion="none" if has_words(machine) else "greedy")
+    found: dict[tuple[Kernel, frozenset[str]], _Part] = {}
+    for step in network.steps:
+        call = step.call
+        pairs = zip(call.kernel.args, call.arguments, strict=True)
+        constants = frozenset(b.name for b, a in pairs if network.graph.storage(a) in network.graph.constants)
+        known = found.get((call.kernel, constants), _Part(call.kernel, constants, "+".join(step.operators), 0))
+        found[call.kernel, constants] = replace(known, calls=known.calls + 1)
+    return list(found.values())
+
+
+def _separated(part: _Part, machine: Machine, emit: Level) -> list[_Part]:
+    """An accelerator does the contractions of a kernel one after the other; ``part`` itself where there is one at most."""
+    from tilewright.space.separate import contractions
+
+    if emit in (Level.loops, Level.linalg) or not has_words(machine) or isinstance(part.program, Schedule):
+        return [part]
+    if len(contractions(part.program)) < 2:
+        return [part]
+    from tilewright.runtime.accelerated import Accelerated
+
+    return [replace(part, program=k) for k in Accelerated(part.program, machine).kernels]
+
+
+def _chosen(found: list[_Part], number: int) -> _Part:
+    if number > len(found):
+        raise LanguageError(f"there is no kernel {number}", hint=f"there are {len(found)}: {', '.join(p.name for p in found[:8])}")
+    return found[number - 1]
+
+
+def _texts(found: list[_Part], lowered: list[Lowering], emit: Level) -> Iterator[str]:
+    """Each kernel after a comment that names it; one that does not reach the level has the reason in its place.
+
+    The reason is an error where no kernel reaches the level.
+    """
+    reached = False
+    for number, (part, lowering) in enumerate(zip(found, lowered, strict=True), 1):
+        yield comment(emit, f"kernel {number} of {len(found)}: {part.name}")
+        try:
+            yield lowering.text(emit)
+            reached = True
+        except TilewrightError as error:
+            if number == len(found) and not reached:
+                raise
+            yield comment(emit, f"not at the level {emit.value}: {' '.join(error.message.split())}")
+
+
+def _no_launch(program: str) -> LanguageError:
+    return LanguageError(f"{program} is no launch of a block program", hint="name a @tilewright.jit function and give its --arg and --grid")
 
 
 def _loaded(program: str, shape: str, types: str, arguments: list[str], grid: str, emit: Level) -> Kernel | Schedule | str:
     """The program; for the block level its text."""
-    if program.endswith(".onnx"):
-        hint = f"tilewright build {program} -o DIR writes all of them; name a kernel or an operator here"
-        raise LanguageError(f"{program} is a network: it becomes many kernels", hint=hint)
     if program.endswith(".txt"):
-        loaded: Kernel | Schedule = parse(_text(Path(program)))
+        loaded: Kernel | Schedule = parse(text_of_file(Path(program)))
     elif arguments:
         function, values, extents = _launch(program, arguments, grid)
-        if emit in _BLOCK_LEVELS:
+        if emit in BLOCK_LEVELS:
             return _block_text(function.block_ir(extents, **values), emit)
         return function.kernel(extents, **values)
     else:
         loaded = load_program(program, extents_of(shape), _types(types))
-    if emit in _BLOCK_LEVELS:
-        raise LanguageError(
-            f"{program} is no launch of a block program", hint="name a @tilewright.jit function and give its --arg and --grid"
-        )
+    if emit in BLOCK_LEVELS:
+        raise _no_launch(program)
     return loaded
-
-
-def _text(path: Path) -> str:
-    """What the file says. RuntimeFailure when it cannot be read or holds something else than text."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RuntimeFailure(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RuntimeFailure(f"{path} is not a text file", hint="name a printed kernel, or the JSON of a trace") from error
 
 
 def _block_text(function: Function, emit: Level) -> str:
@@ -159,96 +218,3 @@ def _types(text: str) -> Types:
     if len(parts) != 3:
         raise typer.BadParameter(f"{text!r} names {len(parts)} types, not those of A, B and the result", param_hint="--types")
     return parts[0], parts[1], parts[2]
-
-
-@dataclass(frozen=True, slots=True)
-class _Lowering:
-    """One program on its way to ``machine``."""
-
-    program: Kernel | Schedule
-    machine: Machine
-    trace: Path | None
-    as_written: bool
-    threads: int | None
-
-    def text(self, emit: Level) -> str:
-        match emit:
-            case Level.loops:
-                return f"{self.written}\n"
-            case Level.scheduled:
-                return f"{self.scheduled}\n"
-            case Level.instgem:
-                return f"{self.commands}\n"
-            case Level.mlir:
-                return self._mlir()
-            case Level.linalg:
-                from tilewright.codegen.mlir import emit_mlir
-
-                return emit_mlir(self.written, linalg=True)
-            case Level.c:
-                return self._c()
-        return self._code(emit)
-
-    @property
-    def written(self) -> Kernel:
-        """The kernel before it is scheduled (a Schedule in the file: as its author left it)."""
-        return kernel_of(self.program)
-
-    @property
-    def scheduled(self) -> Kernel:
-        if self.trace is not None:
-            return self._replayed(self.trace)
-        if self.as_written or isinstance(self.program, Schedule):
-            return self.written
-        from tilewright.runtime.pool import default_threads
-        from tilewright.space.default import default_schedule
-
-        return default_schedule(self.written, self.machine, threads=self.threads or default_threads()).kernel
-
-    def _replayed(self, trace: Path) -> Kernel:
-        if isinstance(self.program, Schedule) or self.as_written:
-            raise ScheduleError("a trace is applied to a kernel as written", hint="name the kernel, and leave out --as-written")
-        return replay(self.written, Trace.from_json(_text(trace)), self.machine).kernel
-
-    @property
-    def has_words(self) -> bool:
-        """Whether the machine is an accelerator whose host issues instruction words."""
-        return any(isinstance(i.emit, RoCC | Steps) for i in self.machine.all_instructions)
-
-    @property
-    def driven_by_words(self) -> bool:
-        """Whether the program becomes words (as written, it is one for the host alone)."""
-        return self.has_words and not self.as_written
-
-    @property
-    def commands(self) -> Program:
-        from tilewright.codegen.commands import generate
-
-        if not self.has_words:
-            hint = "try --machine gemmini, or --emit llvm, asm or c for this one"
-            raise CodegenError(f"{self.machine.name} declares no instruction words: there is no such level", hint=hint)
-        return generate(self.scheduled, self.machine)
-
-    def _c(self) -> str:
-        from tilewright.codegen.c import emit_c, emit_commands
-
-        return emit_commands(self.commands, self.machine) if self.driven_by_words else emit_c(self.scheduled)
-
-    def _mlir(self) -> str:
-        from tilewright.codegen.mlir import emit_command_mlir, emit_mlir
-
-        return emit_command_mlir(self.commands, self.machine) if self.driven_by_words else emit_mlir(self.scheduled)
-
-    def _code(self, emit: Level) -> str:
-        """LLVM IR or assembly; of a RISC-V host through its C, whose inline assembly LLVM's own text cannot hold."""
-        from tilewright.cli.build import Emit, text_of
-
-        target = self.machine.target
-        architecture = target.triple.split("-")[0]
-        if architecture == "riscv64":
-            from tilewright.sim.riscv import listing
-
-            return listing(self._c(), target, llvm=emit is Level.llvm)
-        if architecture not in _CPUS:
-            raise CodegenError(f"{self.machine.name} is no processor that LLVM generates code for here", hint="try --emit c or mlir")
-        return text_of(self.scheduled, Emit(emit.value), self.machine, parallel=True)
