@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.codegen.commands.scheduled_gemm import SCALE, Gemm
+from tests.codegen.commands.test_temporaries import PROGRAM
 from tests.codegen.compiled_mlir import verified
 
 from tilewright.codegen.commands import generate
@@ -41,6 +42,12 @@ def test_programs_verify_in_the_declared_dialect(gemm):
 
 def test_a_default_schedule_verifies():
     loaded(emit_command_mlir(generate(default_schedule(Gemm(40, 64, 72).kernel(), GEMMINI).kernel, GEMMINI), GEMMINI))
+
+
+def test_arrays_of_the_program_are_allocated():
+    text = emit_command_mlir(PROGRAM, load_machine("gemmini"))
+    loaded(text)
+    assert "%t = memref.alloc() : memref<9x7xi32>" in text
 
 
 def test_the_dialect_has_every_word_of_the_machine():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.codegen.commands.scheduled_gemm import RELU, SATURATE, SCALE, Gemm
+from tests.codegen.commands.test_temporaries import SCALED_BY_COLUMN
 from tests.ir.arguments import random_arguments
 
 from tilewright.cli.programs import load_definition
@@ -99,6 +100,15 @@ def test_loop_forms_on_the_core():
     assert on_gemmini(elf, words).exit_code == 0
     assert sum(funct == 8 for funct, _, _ in words) == 2 * 2 * 3
     assert on_gemmini(executable(gemm.kernel(), text, wrong=1)).exit_code == 1
+
+
+def test_the_host_part_of_a_program_works_on_arrays_of_its_own():
+    scaled = "round(f32(t[i_2, j_2]) * s[j_2]), -128.0), 127.0)"
+    kernel = parse(str(SCALED_BY_COLUMN).replace("f32[7]", "i32[7]").replace(scaled, "t[i_2, j_2] // 97 - s[j_2] // 8, -128), 127)"))
+    program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
+    text = emit_commands(program, GEMMINI)
+    assert "static _Alignas(64) int32_t t[63];" in text
+    assert on_gemmini(executable(kernel, text)).exit_code == 0
 
 
 def test_a_default_schedule_all_the_way_to_the_core():

@@ -61,7 +61,7 @@ def kernel_text(k: Kernel) -> str:
     if k.instruction is not None:
         options.append(f"instruction={_quoted(k.instruction)}")
     head = f"@kernel({', '.join(options)})" if options else "@kernel"
-    args = ", ".join(f"{b.name}: {_parameter_text(b)}" for b in k.args)
+    args = ", ".join(f"{b.name}: {parameter_text(b)}" for b in k.args)
     return "\n".join([head, f"def {k.name}({args}):", *_body_lines(k.body, _INDENT)])
 
 
@@ -177,7 +177,8 @@ def _type_text(b: Buffer) -> str:
     return f"{b.dtype}[{', '.join(_index_text(s) for s in b.shape)}]" if b.shape else str(b.dtype)
 
 
-def _parameter_text(b: Buffer) -> str:
+def parameter_text(b: Buffer) -> str:
+    """What follows the name of a parameter: type, memory and layout of its buffer."""
     if b.layout is not None:
         return f"buffer({_type_text(b)}, {_place_text(b)})"
     return _type_text(b) if b.memory == MAIN_MEMORY else f"{_type_text(b)} @ {_quoted(b.memory)}"

@@ -36,9 +36,13 @@ class Move:
 
 
 def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move], str]:
-    """The declared instructions without arithmetic of their own that do ``nest``, and why the best of the others does not."""
+    """The declared instructions without arithmetic of their own that do ``nest``, and why the best of the others does not.
+
+    Windows of arrays in main memory are in memory order: what a layout puts side by side is a row.
+    """
     constants: dict[str, int] = {}
-    store = replace(nest.store, value=_settings(nest.store.value, constants))
+    store = _in_memory_order(nest.store, machine.main_memory.name)
+    store = replace(store, value=_settings(store.value, constants))
     read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
     found: list[Move] = []
     why = Mismatch(f"no instruction writes {store.buffer.memory} from {', '.join(read) or 'nothing'}", -1)
@@ -74,6 +78,24 @@ def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mi
 def _move(loops: tuple[For, ...], instruction: Instruction, match: Match, constants: dict[str, int]) -> Move:
     settings = {n: constants[w.buffer.name] for n, w in match.windows.items() if w.buffer.name in constants}
     return Move(loops, instruction, {n: w for n, w in match.windows.items() if n not in settings}, settings, match.extents)
+
+
+def _in_memory_order(s: Store, memory: str) -> Store:
+    """``s`` with the arrays in ``memory`` as row-major ones of their physical shapes."""
+
+    def moved(e: Expr) -> Expr | None:
+        if not (isinstance(e, Load) and e.buffer.memory == memory and e.buffer.layout is not None):
+            return None
+        return Load(_plain(e.buffer), e.buffer.layout.physical_index(e.indices))
+
+    value = ex.transform(s.value, moved)
+    if s.buffer.memory != memory or s.buffer.layout is None:
+        return replace(s, value=value)
+    return replace(s, buffer=_plain(s.buffer), indices=s.buffer.layout.physical_index(s.indices), value=value)
+
+
+def _plain(b: Buffer) -> Buffer:
+    return b.with_(shape=b.physical_shape(), layout=None)
 
 
 def _widths(machine: Machine, instruction: Instruction) -> list[dict[str, int]]:

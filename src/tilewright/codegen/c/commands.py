@@ -40,8 +40,8 @@ FENCE = '#define fence() __asm__ volatile("fence" : : : "memory")'
 def emit_commands(program: Program, machine: Machine, *, symbol: str | None = None) -> str:
     """A C11 file for RV64 that defines ``void symbol(arrays...)``: the program, its words as ``.insn``, its host kernels.
 
-    Arrays are those of the program, in main memory that the accelerator addresses as the host does. CodegenError if the machine
-    lacks a word, or a host kernel cannot be written without a heap.
+    Arrays are the program's arguments, as their layouts say, in main memory that the accelerator addresses as the host does; those of
+    its own are static. CodegenError if the machine lacks a word, or a host kernel cannot be written without a heap.
     """
     known = words(machine)
     used = {i.word: _word(known, i.word) for i in walk(program.body) if isinstance(i, Command)}
@@ -92,6 +92,8 @@ class _Body:
         written = _written(self.program, self.words)
         args = (f"{'' if b.name in written else 'const '}{storage(b.dtype)} *{identifier(b.name)}" for b in self.program.args)
         with self.block(f"void {name}({', '.join(args) or 'void'})"):
+            for b in self.program.temps:
+                self.line(f"static _Alignas(64) {storage(b.dtype)} {identifier(b.name)}[{b.nbytes // b.dtype.nbytes}];")
             variables = dict.fromkeys(i.var for i in walk(self.program.body) if isinstance(i, Let))
             if variables:
                 self.line(f"int64_t {', '.join(map(identifier, variables))};")

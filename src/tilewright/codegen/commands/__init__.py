@@ -10,7 +10,8 @@ _HOME = {
     "parse_program": "reader",
     "stream": "streaming",
     **dict.fromkeys(
-        ("Branch", "Command", "Fence", "Host", "Item", "Let", "Loop", "Pointer", "Program", "Tile", "Word", "has_words", "walk", "words"), "program"
+        ("Branch", "Command", "Fence", "Host", "Item", "Let", "Loop", "Pointer", "Program", "Tile", "Word", "has_words", "walk", "words"),
+        "program",
     ),
 }
 __all__ = sorted(_HOME)

@@ -1,8 +1,8 @@
 """The verifier of command programs: independent of what generated them, it walks every command with the numbers it has when run.
 
 Refused are words the machine lacks, operands of other memories than declared, extents and addresses out of range, values that do not
-fit their bits, commands whose state is not set or set to something their declaration excludes, lines read before anything wrote
-them, and main memory that host and machine, or two controllers, touch without a fence between.
+fit their bits, commands whose state is not set or set to something their declaration excludes, lines and the program's own arrays read
+before anything wrote them, and main memory that host and machine, or two controllers, touch without a fence between.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import CodeType
 
+from tilewright.codegen.commands.contents import Contents
 from tilewright.codegen.commands.form_checking import FormChecker
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
 from tilewright.hw import Instruction, Machine, Steps
@@ -36,7 +37,7 @@ class _Checker:
     machine: Machine
     number: int = 0
     state: dict[str, dict[str, int]] = field(default_factory=dict)
-    #: Arguments that commands under way read or write.
+    #: Arrays that commands under way read or write.
     reading: set[str] = field(default_factory=set)
     writing: set[str] = field(default_factory=set)
     #: What the unit holds since the last full execution: the held operand's tile.
@@ -46,7 +47,8 @@ class _Checker:
 
     def __post_init__(self) -> None:
         self.words = words(self.machine)
-        self.args = {b.name: b for b in self.program.args}
+        self.arrays = {b.name: b for b in self.program.arrays}
+        self.contents = Contents(self.program.temps)
         self.memories = {m.name: m for m in self.machine.memories}
         self.forms = {f.name: FormChecker(f, self.machine, self.error) for f in self.machine.forms}
         self.written: dict[str, bytearray] = {m.name: bytearray((m.bytes or 0) // m.line) for m in self.machine.memories if m.bytes}
@@ -68,7 +70,7 @@ class _Checker:
                 case Fence():
                     self.reading, self.writing = set(), set()
                 case Host():
-                    self.host(i)
+                    self.host(i, now)
 
     # Values
 
@@ -87,14 +89,17 @@ class _Checker:
 
     # The host
 
-    def host(self, i: Host) -> None:
+    def host(self, i: Host, env: Mapping[str, int]) -> None:
         reads, writes = st.read_buffers(i.kernel.body), st.written_buffers(i.kernel.body)
         for b, name in zip(i.kernel.args, i.args, strict=True):
-            if name not in self.args:
-                raise self.error(i, f"{name} is no argument of the program", f"arguments: {', '.join(self.args)}")
+            if name not in self.arrays:
+                raise self.error(i, f"{name} is no array of the program", f"arrays: {', '.join(self.arrays)}")
             late = name in self.writing or (b.name in writes and name in self.reading)
             if late and b.name in reads | writes:
                 raise self.error(i, f"the host touches {name} while commands may still be using it", "put a fence() before")
+        lost = self.contents.host(i.kernel, tuple(self.value(e, env, i) for e in i.sizes), i.args)
+        if lost is not None:
+            raise self.error(i, f"the host reads elements of {lost} that nothing has written", "write them before")
 
     # Commands
 
@@ -147,8 +152,8 @@ class _Checker:
                 raise self.error(
                     c, f"operand {name} is in {declared.memory}, not in main memory", f"{declared.memory}[line, rows, columns]"
                 )
-            if o.base not in self.args:
-                raise self.error(c, f"{o.base} is no argument of the program", f"arguments: {', '.join(self.args)}")
+            if o.base not in self.arrays:
+                raise self.error(c, f"{o.base} is no array of the program", f"arrays: {', '.join(self.arrays)}")
             return {f"{name}.address": self.value(o.offset, env, c)}
         if declared.memory != o.memory:
             raise self.error(c, f"operand {name} is in {declared.memory}, not in {o.memory}", "use a tile of that memory")
@@ -232,12 +237,13 @@ class _Checker:
         shape: tuple[int, int],
         write: bool,
     ) -> None:
-        operand, array = i.operand(name), self.args[base]
+        operand, array = i.operand(name), self.arrays[base]
         if operand.dtype != array.dtype:
             raise self.error(c, f"{base} holds {array.dtype}, operand {name} {operand.dtype}", "use the word for that type")
         rows = shape[0] if len(operand.shape) > 1 else 1
         stride = settings.get(f"{name}.stride", 0)
-        last = offset + (rows - 1) * stride + shape[1] * operand.dtype.nbytes
+        width = shape[1] * operand.dtype.nbytes
+        last = offset + (rows - 1) * stride + width
         if offset < 0 or last > array.nbytes:
             raise self.error(
                 c, f"bytes {offset} to {last} lie outside {base}, which has {array.nbytes}", "check offset, stride and extents"
@@ -246,4 +252,10 @@ class _Checker:
             raise self.error(c, f"reads {base}, to which commands under way may still write", "put a fence() before")
         if write and base in self.reading:
             raise self.error(c, f"writes {base}, which commands under way may still read", "put a fence() before")
-        (self.writing if write else self.reading).add(base)
+        if write:
+            self.writing.add(base)
+            self.contents.write(base, offset, rows, stride, width)
+            return
+        self.reading.add(base)
+        if self.contents.undefined(base, offset, rows, stride, width):
+            raise self.error(c, f"reads bytes of {base}, {offset} to {last}, that nothing has written", "write them before")

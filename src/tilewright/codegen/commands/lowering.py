@@ -23,6 +23,7 @@ from tilewright.codegen.commands.setting import Needed, configure, merged
 from tilewright.hw import Instruction, Machine, RoCC, Steps
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
+from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier, scope_of, simplify
 from tilewright.schedule.moves import Move, moves
@@ -65,7 +66,7 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
     body = configure(items, machine)
     if pipeline:
         body = ordered(body, machine, known)
-    return Program(kernel.name, machine.name, kernel.args, fenced(body))
+    return Program(kernel.name, machine.name, kernel.args, fenced(body, known), tuple(lowering.temps.values()))
 
 
 @dataclass
@@ -79,12 +80,15 @@ class _Lowering:
     #: Calls (by identity) that may replace their result, and the condition under which they do: 0 there, 1 elsewhere.
     adds: dict[int, Expr] = field(default_factory=dict)
     hosts: int = 0
+    #: Arrays in main memory that several parts of the program share.
+    temps: dict[str, Buffer] = field(default_factory=dict)
     #: The loops around the present statement, and memories with moves of buffers that are older than an iteration of those.
     loops: list[str] = field(default_factory=list)
     fixed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.inside = managed(self.machine)
+        self.arguments = {b.name for b in self.kernel.args}
         self.places = place(self.kernel, self.machine)
         self.scope: Simplifier = scope_of(self.kernel)
 
@@ -94,14 +98,14 @@ class _Lowering:
         out: list[Item] = []
         waiting: list[st.Stmt] = []
         for n, s in enumerate(b.stmts):
+            if isinstance(s, st.Alloc) and (s.buffer.memory in self.inside or self._is_shared(s, b.stmts[n + 1 :])):
+                continue
             if self._for_host(s):
                 waiting.append(s)
                 continue
             if waiting:
                 out.append(self._host(waiting))
                 waiting = []
-            if isinstance(s, st.Alloc) and s.buffer.memory in self.inside:
-                continue
             found = overwriting(self.scope, s, b.stmts[n + 1 :])
             if found is not None:
                 call, accumulate = found
@@ -144,21 +148,27 @@ class _Lowering:
         used = st.read_buffers(s) | st.written_buffers(s)
         allocated = {t.buffer.name for t in st.walk(s) if isinstance(t, st.Alloc)}
         calls = any(isinstance(t, st.Call) and t.kernel.instruction for t in st.walk(s))
-        return not calls and not (used | allocated) & self.places.keys() and (bool(used) or isinstance(s, st.Alloc)) and not self._placed(s)
+        return not calls and not (used | allocated) & self.places.keys() and (bool(used) or isinstance(s, st.Alloc))
 
-    def _placed(self, s: st.Stmt) -> bool:
-        return isinstance(s, st.Alloc) and s.buffer.name in self.places
+    def _is_shared(self, s: st.Alloc, rest: Sequence[st.Stmt]) -> bool:
+        """Whether what follows its declaration uses an array beyond the next work of the machine: then the program owns it."""
+        inside = (isinstance(t, st.Alloc) or self._for_host(t) for t in rest)
+        first = next((n for n, host in enumerate(inside) if not host), len(rest))
+        name = s.buffer.name
+        if not any(name in st.read_buffers(t) | st.written_buffers(t) for t in rest[first:]):
+            return False
+        if not all(isinstance(e, ex.Const) for e in s.buffer.shape):
+            raise CodegenError(
+                f"{name} in main memory: its shape {[str(e) for e in s.buffer.shape]} is not constant", hint="split by constants"
+            )
+        self.temps[name] = s.buffer
+        return True
 
     def _host(self, stmts: list[st.Stmt]) -> Host:
         body = st.Block(tuple(stmts))
         used = st.read_buffers(body) | st.written_buffers(body)
         local = {t.buffer.name for t in st.walk(body) if isinstance(t, st.Alloc)}
-        args = tuple(b for b in self.kernel.args if b.name in used)
-        if lost := used - local - {b.name for b in args}:
-            raise CodegenError(
-                f"{', '.join(sorted(lost))} is shared between host statements with accelerator work in between",
-                hint="make it an argument of the kernel",
-            )
+        args = tuple(b for b in (*self.kernel.args, *self.temps.values()) if b.name in used - local)
         own = {f.name for f in st.loops(body)}
         free = {v for t in st.walk(body) for e in st.own_exprs(t) for v in ex.free_vars(e)} - own
         sizes = tuple(ex.Var(n) for n in self.scope.ranges if n in free)
@@ -238,11 +248,10 @@ class _Lowering:
         b = w.buffer
         if b.memory in self.inside:
             return in_lines(self.scope, self.machine, w, self.places[b.name])
-        if b not in self.kernel.args:
-            hint = (
-                "programs have no arrays of their own in main memory: declare the argument in the order that transfers take, channels last"
+        if b.name not in self.temps and b.name not in self.arguments:
+            raise CodegenError(
+                f"{w}: {b.name} is in {b.memory}, where no instruction of {self.machine.name} finds it", hint="set its memory"
             )
-            raise CodegenError(f"{w}: {b.name} in {b.memory} is neither an argument nor in a memory of {self.machine.name}", hint=hint)
         return in_main_memory(self.scope, w)
 
     def issue(

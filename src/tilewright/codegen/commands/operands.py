@@ -25,11 +25,9 @@ class Placed:
 
 
 def in_main_memory(scope: Simplifier, w: Window) -> Placed:
-    """A window of an argument: its first byte, and bytes from row to row."""
+    """A window of an array of the program: its first byte, and bytes from row to row."""
     b = w.buffer
-    if b.layout is not None:
-        raise CodegenError(f"argument {b.name} has the layout '{b.layout}', but the host passes plain arrays", hint="drop the layout")
-    flat, lanes = _flat(w, b.static_shape)
+    flat, lanes = _flat(w, tuple(int(e.value) for e in b.physical_shape() if isinstance(e, ex.Const)))
     inner, _ = _inside(scope, w, lanes)
     address = inner.linear(flat)
     start, moving = _parts(address, lanes, w)

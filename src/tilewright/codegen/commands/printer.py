@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile, walk
-from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const
-from tilewright.ir.printer import expr_text, kernel_text
+from tilewright.ir.printer import expr_text, kernel_text, parameter_text, stmt_text
+from tilewright.ir.stmt import Alloc
 from tilewright.util.errors import CodegenError
 
 _INDENT = "    "
@@ -19,8 +19,8 @@ def program_text(p: Program) -> str:
             text = kernel_text(i.kernel)
             if kernels.setdefault(i.kernel.name, text) != text:
                 raise CodegenError(f"program {p.name} runs two host kernels called {i.kernel.name}", hint="rename one")
-    args = ", ".join(f"{b.name}: {_array_text(b)}" for b in p.args)
-    body = _lines(p.body, _INDENT) or [f"{_INDENT}pass"]
+    args = ", ".join(f"{b.name}: {parameter_text(b)}" for b in p.args)
+    body = [*(f"{_INDENT}{stmt_text(Alloc(b))}" for b in p.temps), *_lines(p.body, _INDENT)] or [f"{_INDENT}pass"]
     return "\n\n\n".join([*kernels.values(), "\n".join([f'@commands("{p.machine}")', f"def {p.name}({args}):", *body])])
 
 
@@ -39,10 +39,6 @@ def operand_text(o: Operand) -> str:
         case Tile():
             return f"{o.memory}[{expr_text(o.row)}, {expr_text(o.rows)}, {expr_text(o.cols)}]"
     return expr_text(o)
-
-
-def _array_text(b: Buffer) -> str:
-    return f"{b.dtype}[{', '.join(map(str, b.static_shape)) or '()'}]"
 
 
 def _lines(items: tuple[Item, ...], indent: str) -> list[str]:

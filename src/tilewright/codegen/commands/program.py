@@ -18,7 +18,7 @@ from tilewright.util.errors import CodegenError
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A place in main memory: ``offset`` bytes after the start of the argument ``base``."""
+    """A place in main memory: ``offset`` bytes after the start of the array ``base``."""
 
     base: str
     offset: Expr
@@ -91,7 +91,7 @@ class Fence(Item):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Host(Item):
-    """The host runs ``kernel`` with these ``sizes`` on whole arguments of the program."""
+    """The host runs ``kernel`` with these ``sizes`` on whole arrays of the program."""
 
     kernel: Kernel
     sizes: tuple[Expr, ...]
@@ -100,12 +100,22 @@ class Host(Item):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Program:
-    """``args`` are arrays in main memory, row-major, as those of the kernel it was made from; ``machine`` is the name of its machine."""
+    """``args`` are arrays in main memory, those of the kernel it was made from; ``machine`` is the name of its machine.
+
+    ``temps`` are arrays in main memory that belong to the program: their contents are undefined before it writes them, and of no
+    use after it. Arrays are row-major, or as their layouts say.
+    """
 
     name: str
     machine: str
     args: tuple[Buffer, ...]
     body: tuple[Item, ...]
+    temps: tuple[Buffer, ...] = ()
+
+    @property
+    def arrays(self) -> tuple[Buffer, ...]:
+        """Everything in main memory that needs an address."""
+        return (*self.args, *self.temps)
 
     def __str__(self) -> str:
         from tilewright.codegen.commands.printer import program_text

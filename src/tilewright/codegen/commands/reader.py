@@ -7,7 +7,7 @@ import ast
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Kernel, allocated
 from tilewright.lang import parse
 from tilewright.lang.expressions import ExpressionReader
 from tilewright.lang.scope import Scope
@@ -34,7 +34,7 @@ class _Reader:
         self.source, self.kernels = source, kernels
         self.scope = Scope({})
         self.expressions = ExpressionReader(source, self.scope)
-        self.args: dict[str, Buffer] = {}
+        self.arrays: dict[str, Buffer] = {}
 
     def program(self, node: ast.FunctionDef) -> Program:
         match node.decorator_list:
@@ -42,10 +42,12 @@ class _Reader:
                 pass
             case _:
                 raise self.source.error(node, f"{node.name} needs the one decorator @commands", hint='@commands("gemmini")')
-        signature = ast.FunctionDef(node.name, node.args, [ast.Pass()], [ast.Name("kernel", ast.Load())])
-        args = parse(ast.unparse(ast.fix_missing_locations(signature))).args
-        self.args = {b.name: b for b in args}
-        return Program(node.name, machine, args, self.block(node.body))
+        own = [n for n in node.body if _declares(n)]
+        signature = ast.FunctionDef(node.name, node.args, [*own, ast.Pass()], [ast.Name("kernel", ast.Load())])
+        declared = parse(ast.unparse(ast.fix_missing_locations(signature)))
+        temps = tuple(allocated(declared))
+        self.arrays = {b.name: b for b in (*declared.args, *temps)}
+        return Program(node.name, machine, declared.args, self.block([n for n in node.body if n not in own]), temps)
 
     def block(self, nodes: list[ast.stmt]) -> tuple[Item, ...]:
         return tuple(self.item(n) for n in nodes if not isinstance(n, ast.Pass))
@@ -85,9 +87,9 @@ class _Reader:
 
     def operand(self, node: ast.expr) -> Operand:
         match node:
-            case ast.Name(id=base) if base in self.args:
+            case ast.Name(id=base) if base in self.arrays:
                 return Pointer(base, self.index(ast.Constant(0)))
-            case ast.BinOp(left=ast.Name(id=base), op=ast.Add(), right=offset) if base in self.args:
+            case ast.BinOp(left=ast.Name(id=base), op=ast.Add(), right=offset) if base in self.arrays:
                 return Pointer(base, self.index(offset))
             case ast.Subscript(value=ast.Name(id=memory), slice=ast.Tuple(elts=[row, rows, cols])):
                 return Tile(memory, self.index(row), self.index(rows), self.index(cols))
@@ -100,3 +102,11 @@ class _Reader:
             if error.location is not None:
                 raise
             raise self.source.error(node, error.message, hint=error.hint) from None
+
+
+def _declares(node: ast.stmt) -> bool:
+    """Whether ``node`` declares an array of the program: ``t = alloc(i8[4, 16])``, or ``t: i8``."""
+    match node:
+        case ast.Assign(value=ast.Call(func=ast.Name(id="alloc"))) | ast.AnnAssign(value=None):
+            return True
+    return False

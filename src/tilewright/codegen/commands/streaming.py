@@ -15,7 +15,7 @@ from tilewright.ir.printer import expr_text
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import CodegenError, ExecutionError
 
-#: What the host runs in between: a kernel, its sizes, and the names of the program's arguments it works on.
+#: What the host runs in between: a kernel, its sizes, and the names of the program's arrays it works on.
 HostCall = Callable[[Kernel, Sequence[int], Sequence[str]], None]
 
 
@@ -24,12 +24,14 @@ def stream(
 ) -> Iterator[tuple[int, int, int] | None]:
     """(funct7, rs1, rs2) of every word, and None for a fence.
 
-    ``addresses`` say where each argument is in main memory. ``host`` runs host kernels when their turn comes (None: they are
-    skipped, as when only time matters). ExecutionError: a value does not fit its bit field, or an address is missing.
+    ``addresses`` say where each argument and each array of the program's own is in main memory. ``host`` runs host kernels when
+    their turn comes (None: they are skipped, as when only time matters). ExecutionError: a value does not fit its bit field, an
+    address is missing, or an array of the program's own shares bytes with another.
     """
-    missing = [b.name for b in program.args if b.name not in addresses]
+    missing = [b.name for b in program.arrays if b.name not in addresses]
     if missing:
-        raise ExecutionError(f"program {program.name}: no address for {', '.join(missing)}", hint="give one for each argument")
+        raise ExecutionError(f"program {program.name}: no address for {', '.join(missing)}", hint="give one for each array")
+    _apart(program, addresses)
     writer = _Writer(words(machine), addresses)
     text = "\n".join(["def run():", "    yield from ()", *writer.block(program.body, "    ")])
     scope: dict[str, Any] = {
@@ -42,6 +44,18 @@ def stream(
     exec(compile(text, f"<{program.name}>", "exec"), scope)
     result: Iterator[tuple[int, int, int] | None] = scope["run"]()
     return result
+
+
+def _apart(program: Program, addresses: Mapping[str, int]) -> None:
+    """Arguments may share memory, as the caller knows what they hold; the program's own arrays share none."""
+    for own in program.temps:
+        start, end = addresses[own.name], addresses[own.name] + own.nbytes
+        for b in program.arrays:
+            if b is not own and addresses[b.name] < end and start < addresses[b.name] + b.nbytes:
+                raise ExecutionError(
+                    f"program {program.name}: {own.name}, bytes {start:#x} to {end:#x}, overlaps {b.name} at {addresses[b.name]:#x}",
+                    hint="place the arrays one after the other",
+                )
 
 
 def _refuse(word: str, field: str, value: int, width: int) -> NoReturn:
@@ -90,7 +104,7 @@ class _Writer:
         match o:
             case Pointer(base, offset):
                 if base not in self.addresses:
-                    raise ExecutionError(f"no address for {base}", hint="give one for each argument")
+                    raise ExecutionError(f"no address for {base}", hint="give one for each array")
                 known = str(self.addresses[base] + int(offset.value)) if isinstance(offset, Const) else None
                 return {f"{name}.address": known or f"{self.addresses[base]} + {expr_text(offset)}"}
             case Tile():

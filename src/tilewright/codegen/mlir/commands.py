@@ -43,7 +43,9 @@ def emit_command_mlir(program: Program, machine: Machine) -> str:
     b = body.builder
     for name in cells:
         b.line(f"%{name}_cell = memref.alloca() : {_CELL}")
-    for x in program.args:
+    for x in program.temps:
+        b.line(f"%{x.name} = memref.alloc() : {memref(x)}")
+    for x in program.arrays:
         body.pointers[x.name] = b.op(f"memref.extract_aligned_pointer_as_index %{x.name} : {memref(x)} -> index", INDEX)
     body.items(program.body)
     arguments = ", ".join(f"%{x.name}: {memref(x)}" for x in program.args)
