@@ -31,3 +31,12 @@ def test_best_of_a_few_schedules(m: int, n: int, k: int) -> None:
     assert found.cycles < simulate(baseline.default_ws(configuration, vendor), configuration).cycles
     again = tuned(kernel, MACHINE, measured=6)
     assert (again.cycles, again.schedule) == (found.cycles, found.schedule)
+
+
+def test_loop_forms_are_a_choice() -> None:
+    """Where the host's issue is the limit, a few words of a form are faster than the commands they stand for."""
+    kernel = Gemm(4, 256, 256).kernel()
+    explicit, free = (tuned(kernel, MACHINE, measured=3, forms=forms) for forms in ((), ("loop_ws",)))
+    check(free.program, MACHINE)
+    assert free.cycles < explicit.cycles
+    assert free.schedule.endswith("; by loop_ws")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from tilewright.util.errors import CodegenError, SpaceError
 SAMPLED = 2000
 #: Words of a long program that tell how fast it is; this many of the best are then run whole.
 BEGINNING, FINALISTS = 12_000, 3
+#: Commands that a word of a loop form stands for, about.
+WORTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +43,21 @@ class _Candidate:
     program: Program
     pace: float
     cycles: int | None
+    forms: tuple[str, ...] = ()
 
 
-def tuned(kernel: Kernel, machine: Machine, *, measured: int = 24, timing: Timing | None = None, seed: int = 0) -> Measured:
+def tuned(
+    kernel: Kernel, machine: Machine, *, measured: int = 24, timing: Timing | None = None, seed: int = 0, forms: Sequence[str] = ()
+) -> Measured:
     """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
     neighbours of the best so far. Long programs are compared by their beginnings, the best of them by the whole.
 
+    With ``forms`` each schedule is measured as runs of these loop forms too, where its tiles are what they do, and the faster counts.
     The same ``seed`` gives the same result. SpaceError when no point can be generated.
     """
     space = Space(kernel, machine)
     rng = np.random.default_rng(seed)
-    search = _Search(space, timing)
+    search = _Search(space, timing, forms)
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
     for point in _by_structure(space, points)[: -(-measured // 2)]:
         search.measure(point)
@@ -64,7 +71,9 @@ def tuned(kernel: Kernel, machine: Machine, *, measured: int = 24, timing: Timin
     finalists = sorted(search.found, key=lambda c: c.pace)[:FINALISTS]
     cycles = [c.cycles or timed(c.program, machine, timing).cycles for c in finalists]
     best = int(np.argmin(cycles))
-    return Measured(finalists[best].program, cycles[best], space.describe(finalists[best].point), len(search.seen))
+    chosen = finalists[best]
+    by = f"; by {', '.join(chosen.forms)}" if chosen.forms else ""
+    return Measured(chosen.program, cycles[best], space.describe(chosen.point) + by, len(search.seen))
 
 
 def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
@@ -78,8 +87,8 @@ def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
 
 
 class _Search:
-    def __init__(self, space: Space, timing: Timing | None):
-        self.space, self.timing = space, timing
+    def __init__(self, space: Space, timing: Timing | None, forms: Sequence[str]):
+        self.space, self.timing, self.forms = space, timing, tuple(forms)
         self.seen: set[bytes] = set()
         self.found: list[_Candidate] = []
         self.problem = ""
@@ -90,16 +99,23 @@ class _Search:
         if key in self.seen:
             return False
         self.seen.add(key)
+        kernel = self.space.schedule(point).kernel
+        ways = [self.candidate(point, kernel, forms) for forms in ((), self.forms)[: 2 if self.forms else 1]]
+        self.found += sorted((c for c in ways if c is not None), key=lambda c: c.pace)[:1]
+        return True
+
+    def candidate(self, point: np.ndarray, kernel: Kernel, forms: tuple[str, ...]) -> _Candidate | None:
+        """The program of a schedule and its pace; None when it has none, or its tiles are not what the ``forms`` do."""
         machine = self.space.machine
         try:
-            program = generate(self.space.schedule(point).kernel, machine)
+            program = generate(kernel, machine, forms=forms)
         except CodegenError as error:
             self.problem = error.message
-            return True
-        run = timed(program, machine, self.timing, BEGINNING)
-        whole = len(run.events) < BEGINNING // 2
-        self.found.append(_Candidate(point, program, run.cycles / max(1, _products(run)), run.cycles if whole else None))
-        return True
+            return None
+        # The words of a form stand for many commands.
+        run = timed(program, machine, self.timing, BEGINNING // WORTH if forms else BEGINNING)
+        whole = len(run.events) < BEGINNING // 2 and not forms
+        return _Candidate(point, program, run.cycles / max(1, _products(run)), run.cycles if whole else None, forms)
 
 
 def _products(run: Run) -> int:
