@@ -15,9 +15,9 @@ from tilewright.codegen.commands.first import overwriting
 from tilewright.codegen.commands.forms import Use, formed
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
 from tilewright.codegen.commands.ordering import ordered
-from tilewright.codegen.commands.pipelining import pipelined
+from tilewright.codegen.commands.pipelining import pipelined, substituted
 from tilewright.codegen.commands.placing import in_blocks, managed, place
-from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, Word, words
+from tilewright.codegen.commands.program import Branch, Command, Host, Item, Loop, Operand, Program, Tile, Word, words
 from tilewright.codegen.commands.running import run
 from tilewright.codegen.commands.setting import Needed, configure, merged
 from tilewright.hw import Instruction, Machine, RoCC, Steps
@@ -234,6 +234,7 @@ class _Lowering:
         if any(loop.name in ex.free_vars(e) for e in st.own_exprs(st.Call(s.kernel, (), (w,)))):
             return items
         again = self.issue(instruction, placed, {}, accumulate, again=True)
+        items, again = self._shortest_earlier(items, loop), self._shortest_earlier(again, loop)
         demands = tuple(i for i in items if isinstance(i, Needed))
         return (
             *demands,
@@ -243,6 +244,19 @@ class _Lowering:
                 tuple(i for i in again if not isinstance(i, Needed)),
             ),
         )
+
+    def _shortest_earlier(self, items: tuple[Item, ...], loop: st.For) -> tuple[Item, ...]:
+        """A last iteration that takes a tile cut short runs before the one before it: what comes into the units next does so
+        while the iteration that then is last works, which gives it more time. The iterations may come in any order: they work on
+        different results, or add to the same.
+        """
+        tiles = [o for c in items if isinstance(c, Command) for _, o in c.operands if isinstance(o, Tile)]
+        if loop.step != 1 or not any(loop.name in ex.free_vars(e) for o in tiles for e in (o.rows, o.cols)):
+            return items
+        last, before = loop.hi - 1, loop.hi - 2
+        earlier = ex.where(ex.compare("==", loop.var, last), ex.binary("max", before, loop.lo), loop.var)
+        swapped = ex.where(ex.compare("==", loop.var, before), last, earlier)
+        return tuple(substituted(i, {loop.name: swapped}) if isinstance(i, Command) else i for i in items)
 
     def placed(self, w: st.Window) -> Placed:
         b = w.buffer

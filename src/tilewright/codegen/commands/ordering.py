@@ -10,16 +10,14 @@ last iteration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import CodeType
+from dataclasses import dataclass, field
 
-from tilewright.codegen.commands.program import Branch, Command, Host, Item, Let, Loop, Operand, Pointer, Tile, Word, walk
+from tilewright.codegen.commands.program import Command, Host, Item, Let, Loop, Pointer, Tile, Word, walk
+from tilewright.codegen.commands.written import COMPUTE, LOAD, STORE, WrittenOut, number
 from tilewright.hw import Instruction, Machine, Steps, Transfer
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Const, Expr
-from tilewright.ir.printer import expr_text
+from tilewright.ir.expr import Const
 
-LOAD, COMPUTE, STORE = "load", "compute", "store"
 #: Commands that an edge has at most: what the host's code grows by, and what takes no time to order.
 LARGEST = 384
 
@@ -70,87 +68,23 @@ class _Node:
     then: set[int] = field(default_factory=set)
 
 
-class _Edge:
+class _Edge(WrittenOut):
     def __init__(self, machine: Machine, known: Mapping[str, Word]):
-        self.machine, self.words = machine, known
-        self.lines = {m.name: m.line for m in machine.memories}
-        #: Compiled expressions by identity, which the kept expression protects from reuse.
-        self.codes: dict[int, tuple[Expr, CodeType]] = {}
+        super().__init__(machine, known, LARGEST)
         self.transfers: dict[str, Transfer] = {t.instruction.name: t for t in machine.transfers if t.instruction is not None}
-
-    # Commands with their numbers
-
-    def commands(self, items: Sequence[Item], env: Mapping[str, int]) -> list[Command] | None:
-        """What ``items`` issue, with numbers as operands; None when that is too much."""
-        out: list[Command] = []
-        return out if self._unroll(items, dict(env), out) else None
-
-    def _unroll(self, items: Sequence[Item], env: dict[str, int], out: list[Command]) -> bool:
-        for i in items:
-            match i:
-                case Command():
-                    out.append(Command(i.word, tuple((n, self._operand(o, env)) for n, o in i.operands)))
-                    if len(out) > LARGEST:
-                        return False
-                case Let():
-                    env[i.var] = self._value(i.value, env)
-                case Loop():
-                    for n in range(self._value(i.lo, env), self._value(i.hi, env), i.step):
-                        if not self._unroll(i.body, {**env, i.var: n}, out):
-                            return False
-                case Branch():
-                    if not self._unroll(i.then if self._value(i.cond, env) else i.orelse, dict(env), out):
-                        return False
-        return True
-
-    def _value(self, e: Expr, env: Mapping[str, int]) -> int:
-        if isinstance(e, Const):
-            return int(e.value)
-        code = self.codes.get(id(e))
-        if code is None:
-            code = self.codes[id(e)] = e, compile(expr_text(e), "<operand>", "eval")
-        return int(eval(code[1], {"index": int, "where": lambda c, a, b: a if c else b}, dict(env)))
-
-    def _operand(self, o: Operand, env: Mapping[str, int]) -> Operand:
-        match o:
-            case Pointer():
-                return replace(o, offset=ex.idx(self._value(o.offset, env)))
-            case Tile():
-                return Tile(o.memory, *(ex.idx(self._value(e, env)) for e in (o.row, o.rows, o.cols)))
-        return ex.idx(self._value(o, env))
-
-    # Order
 
     def order(self, commands: Sequence[Command]) -> tuple[Item, ...] | None:
         """The commands in the order of their estimated starts; None where they must stay as they are."""
-        setters: dict[str, Command] = {}
-        work: list[Command] = []
-        for c in commands:
-            state = self.words[c.word].instruction.sets
-            if state is None:
-                work.append(c)
-            elif setters.setdefault(state, c) != c or any(self._needs(w, state) for w in work if setters[state] is c):
-                return None
-        loaded, stored = ({o.base for c in work if self.kind(c) == k for o in _pointers(c)} for k in (LOAD, STORE))
-        if loaded & stored:
+        split = self.split(commands)
+        if split is None:
             return None
+        setters, work = split
         out: list[Item] = []
         for c in self._started(self.nodes(work, setters)):
-            for state in [s for s in setters if self._needs(c, s)]:
+            for state in [s for s in setters if self.needs(c, s)]:
                 out.append(setters.pop(state))
             out.append(c)
         return (*out, *setters.values())
-
-    def _needs(self, c: Command, state: str) -> bool:
-        return any(n.state == state for n in self.words[c.word].instruction.needs)
-
-    def kind(self, c: Command) -> str:
-        roles = {o.name: o.role for o in self.words[c.word].instruction.operands}
-        outside = [roles[n] for n, o in c.operands if isinstance(o, Pointer)]
-        return STORE if any(r != "in" for r in outside) else LOAD if outside or not self._reads_inside(c) else COMPUTE
-
-    def _reads_inside(self, c: Command) -> bool:
-        return any(o.role == "in" and o.memory in self.lines for o in self.words[c.word].instruction.operands)
 
     def nodes(self, work: Sequence[Command], setters: Mapping[str, Command]) -> list[_Node]:
         """The commands as nodes that wait for each other; in the order of the program."""
@@ -178,36 +112,17 @@ class _Edge:
         if i.name in self.transfers:
             tile = next(o for _, o in c.operands if isinstance(o, Tile))
             pointer = next(n for n, o in c.operands if isinstance(o, Pointer))
-            rows, cols = _number(tile.rows), _number(tile.cols)
+            rows, cols = number(tile.rows), number(tile.cols)
             return max(rows, rows * cols * i.operand(pointer).dtype.nbytes / (self.transfers[i.name].bandwidth or 1))
         return i.cycles() / (len(i.emit.steps) if isinstance(i.emit, Steps) else 1)
 
     def _touched(self, c: Command, i: Instruction, setters: Mapping[str, Command], node: _Node) -> None:
         """Adds the lines that a command reads and writes. What it adds to counts as both."""
-        settings = {
-            quantity: _number(o)
-            for need in i.needs
-            if need.state in setters
-            for name, quantity in need.values
-            if isinstance(quantity, str)
-            for n, o in setters[need.state].operands
-            if n == name and isinstance(o, Const)
-        }
         for n, o in c.operands:
-            if not isinstance(o, Tile):
-                continue
-            operand = i.operand(n)
-            row, rows, cols = _number(o.row), _number(o.rows), _number(o.cols)
-            apart, step = settings.get(f"{n}.block_stride") or operand.shape[0], settings.get(f"{n}.stride") or 1
-            lines = {
-                (o.memory, row + block * apart + k * step)
-                for block in range(-(-cols * operand.dtype.nbytes // self.lines[o.memory]))
-                for k in range(rows)
-            }
-            if operand.role != "out":
-                node.reads |= lines
-            if operand.role != "in":
-                node.writes |= lines
+            if isinstance(o, Tile):
+                role, lines = i.operand(n).role, self.lines_of(i, n, o, setters)
+                node.reads |= lines if role != "out" else set()
+                node.writes |= lines if role != "in" else set()
 
     def _link(self, nodes: Sequence[_Node]) -> None:
         writer: dict[tuple[str, int], int] = {}
@@ -239,8 +154,8 @@ class _Edge:
             ready.remove(node)
             out += node.commands
             end = free[node.kind] = max(free[node.kind], node.ready) + node.cycles
-            for number in node.then:
-                later = nodes[number]
+            for place in node.then:
+                later = nodes[place]
                 # Only what another controller waits for takes its way through memory; the array adds in the order of issue.
                 late = later.kind != node.kind and (later.reads & node.writes)
                 later.ready = max(later.ready, end + (node.latency if late else 0))
@@ -275,15 +190,6 @@ def _first_use(load: _Node, user: _Node, place: int) -> int:
     """Where the first computation that reads what ``load`` brings does so: its place, then the word of it."""
     written = {(m, line) for m, line in load.writes}
     for n, c in enumerate(user.commands):
-        if any(isinstance(o, Tile) and (o.memory, _number(o.row)) in written for _, o in c.operands):
+        if any(isinstance(o, Tile) and (o.memory, number(o.row)) in written for _, o in c.operands):
             return place * 1000 + n
     return place * 1000
-
-
-def _pointers(c: Command) -> list[Pointer]:
-    return [o for _, o in c.operands if isinstance(o, Pointer)]
-
-
-def _number(e: Operand) -> int:
-    assert isinstance(e, Const)
-    return int(e.value)

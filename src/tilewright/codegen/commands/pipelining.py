@@ -251,7 +251,7 @@ class _Pipeline:
                 if isinstance(i, Needed):
                     demands.append(i)
                 else:
-                    nest = _renamed(i, {f.var: f.var + suffix for f in self.nest.loops})
+                    nest = substituted(i, {f.var: Var(f.var + suffix) for f in self.nest.loops})
                     parts.append(_Part(nest, guard, _simple(t % inside), inside))
         if not parts:
             return self.nest.computes
@@ -371,9 +371,8 @@ def _parts_of(o: Operand) -> tuple[Expr, ...]:
     return (o,)
 
 
-def _renamed(i: Item, names: Mapping[str, str]) -> Item:
-    """``i`` with free loop variables called differently, and its own too, so that the original can stand beside it."""
-    env: dict[str, Expr] = {old: Var(new) for old, new in names.items()}
+def substituted(i: Item, env: Mapping[str, Expr]) -> Item:
+    """``i`` with other expressions for free variables."""
 
     def expr(e: Expr) -> Expr:
         return ex.substitute(e, env)
@@ -390,7 +389,7 @@ def _renamed(i: Item, names: Mapping[str, str]) -> Item:
         case Command():
             return Command(i.word, tuple((n, operand(o)) for n, o in i.operands))
         case Loop():
-            return Loop(i.var, expr(i.lo), expr(i.hi), tuple(_renamed(j, names) for j in i.body), i.step)
+            return Loop(i.var, expr(i.lo), expr(i.hi), tuple(substituted(j, env) for j in i.body), i.step)
         case Needed():
             return Needed(i.state, tuple((n, expr(v)) for n, v in i.values))
     return i
