@@ -33,14 +33,14 @@ def test_best_of_a_few_schedules(m: int, n: int, k: int) -> None:
     assert (again.cycles, again.schedule) == (found.cycles, found.schedule)
 
 
-<<<<<<< HEAD
 def test_a_short_last_block_of_rows_feeds_the_array_for_as_long_as_it_takes() -> None:
     """50 rows are three blocks and one of 2, which takes 16 cycles if the weights change after it, and 4 elsewhere."""
     program = generate(Gemm(50, 64, 64, (64, 64, 64)).scheduled(MACHINE), MACHINE)
     check(program, MACHINE)
     weights = (64 // 16) ** 2
     assert weights * 50 <= timed(program, MACHINE).fed <= weights * (48 + 4) + 3 * 16
-=======
+
+
 def test_loop_forms_are_a_choice() -> None:
     """Where the host's issue is the limit, a few words of a form are faster than the commands they stand for."""
     kernel = Gemm(4, 256, 256).kernel()
@@ -48,4 +48,3 @@ def test_loop_forms_are_a_choice() -> None:
     check(free.program, MACHINE)
     assert free.cycles < explicit.cycles
     assert free.schedule.endswith("; by loop_ws")
->>>>>>> main
