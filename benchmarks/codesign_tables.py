@@ -25,7 +25,6 @@ from tilewright.codesign.architectures import resnet50, retinanet, unet
 from tilewright.codesign.baselines.dosa import dosa
 from tilewright.codesign.baselines.genetic import genetic
 from tilewright.codesign.baselines.mapper import elite_mutation
-from tilewright.codesign.evaluator import Evaluation
 from tilewright.codesign.gradient import Settings, gradient
 from tilewright.codesign.layer import Layer, unique
 from tilewright.codesign.mapspace import MapSpace
@@ -110,23 +109,24 @@ def _limits(capped: bool) -> Limits:
     return Limits(area=float(area(DEFAULT)), area_model=area) if capped else Limits()
 
 
-def _best(run: Run) -> Evaluation:
-    """The costs of the best point. ValueError when there is none."""
+def _best(run: Run) -> np.ndarray:
+    """Cycles and pJ of the best point's layers [layers, 2], infinite when none was within the limits."""
     if run.point is None:
-        raise ValueError("no point was within the limits: raise the budget")
-    return run.problem.evaluate(run.point[None])
+        return np.full((len(run.space.layers), 2), np.inf)
+    e = run.problem.evaluate(run.point[None])
+    return np.stack([e.cycles[0], e.energy[0]], axis=1)
 
 
-def searched(layers: Sequence[Layer], method: Callable[[Run], None], seed: int, budget: int, capped: bool) -> Evaluation:
-    """A machine for ``layers`` and their mappings; of several layers the geometric mean of their products is minimised."""
+def searched(layers: Sequence[Layer], method: Callable[[Run], None], seed: int, budget: int, capped: bool) -> np.ndarray:
+    """Costs [layers, 2] on a machine found for ``layers``; of several the geometric mean of their products is minimised."""
     problem = Problem(MapSpace(layers, family()), "edp", _limits(capped), networks=np.eye(len(layers)).tolist())
     run = Run(problem, Budget(evaluations=budget * len(layers)), seed)
     method(run)
     return _best(run)
 
 
-def mapped(layer: Layer, kind: str, hardware: Mapping[str, float], seed: int, budget: int) -> Evaluation:
-    """A layer on a given machine, its mapping searched."""
+def mapped(layer: Layer, kind: str, hardware: Mapping[str, float], seed: int, budget: int) -> np.ndarray:
+    """Costs [1, 2] of a layer on a given machine, its mapping searched."""
     run = Run(Problem(MapSpace([layer], load_family(kind)), "edp", hardware=hardware), Budget(evaluations=budget), seed)
     elite_mutation(run)
     return _best(run)
@@ -135,29 +135,24 @@ def mapped(layer: Layer, kind: str, hardware: Mapping[str, float], seed: int, bu
 def operator_rows(name: str, layers: Sequence[Layer], budget: int) -> Iterator[tuple[tuple[str, str], Callable[[], list[dict[str, Any]]]]]:
     """Case and machine, and what makes its rows."""
 
-    def row(layer: Layer, what: str, cycles: float, energy: float) -> dict[str, Any]:
-        return {"table": name, "case": layer.name, "what": what, "seed": 0, "cycles": float(cycles), "energy": float(energy)}
-
-    def one(layer: Layer, what: str, find: Callable[[], Evaluation]) -> list[dict[str, Any]]:
-        e = find()
-        return [row(layer, what, e.cycles[0, 0], e.energy[0, 0])]
-
-    def shared(what: str, method: Callable[[Run], None], capped: bool) -> list[dict[str, Any]]:
-        e = searched(layers, method, 0, budget, capped)
-        return [row(x, what, e.cycles[0, n], e.energy[0, n]) for n, x in enumerate(layers)]
+    def made(own: Sequence[Layer], what: str, find: Callable[[], np.ndarray]) -> list[dict[str, Any]]:
+        costs = find()
+        row = {"table": name, "what": what, "seed": 0}
+        return [{**row, "case": x.name, "cycles": float(c), "energy": float(e)} for x, (c, e) in zip(own, costs, strict=True)]
 
     given = {MAPPED: ("gemmini", DEFAULT), **GIVEN}
     for layer in layers:
-        yield (layer.name, LIBRARY), lambda layer=layer: [row(layer, LIBRARY, *library(layer))]  # type: ignore[misc]
+        yield (layer.name, LIBRARY), partial(made, [layer], LIBRARY, lambda layer=layer: np.array([library(layer)]))  # type: ignore[misc]
         for what, (kind, hardware) in given.items():
-            yield (layer.name, what), partial(one, layer, what, partial(mapped, layer, kind, hardware, 0, budget))
+            yield (layer.name, what), partial(made, [layer], what, partial(mapped, layer, kind, hardware, 0, budget))
         for what, method in SEARCHES.items():
             for capped in (False, True):
-                find = partial(searched, [layer], method, 0, budget, capped)
-                yield (layer.name, _named(what, capped, False)), partial(one, layer, _named(what, capped, False), find)
+                full = _named(what, capped, False)
+                yield (layer.name, full), partial(made, [layer], full, partial(searched, [layer], method, 0, budget, capped))
     for what, method in SEARCHES.items():
         for capped in (False, True):
-            yield (layers[0].name, _named(what, capped, True)), partial(shared, _named(what, capped, True), method, capped)
+            full = _named(what, capped, True)
+            yield (layers[0].name, full), partial(made, layers, full, partial(searched, layers, method, 0, budget, capped))
 
 
 def _named(what: str, capped: bool, one: bool) -> str:
@@ -209,26 +204,31 @@ def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _operator_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    def mean(what: str, value: Callable[[Mapping[str, Any]], float]) -> float:
-        return geometric_mean([value(r) for r in rows if r["what"] == what])
+    cases = list(dict.fromkeys(r["case"] for r in rows))
 
-    def product(what: str) -> float:
-        return mean(what, lambda r: r["cycles"] * r["energy"])
+    def costs(what: str) -> dict[str, np.ndarray]:
+        return {r["case"]: np.array([r["cycles"], r["energy"]]) for r in rows if r["what"] == what and np.isfinite(r["cycles"])}
+
+    def over(what: str, ours: str) -> str:
+        mine, best = costs(what), costs(ours)
+        both = [c for c in cases if c in mine and c in best]
+        ratio = geometric_mean([float(mine[c].prod() / best[c].prod()) for c in both])
+        return f"{ratio:.2f}x" + (f" ({len(both)} of {len(cases)})" if len(both) < len(cases) else "")
 
     lines = []
     for what in MACHINES:
-        cells = [f"{mean(what, lambda r: r['cycles']):,.0f}", f"{mean(what, lambda r: r['energy']) / 1e6:,.1f}"]
+        cycles, energy = (geometric_mean([float(c[n]) for c in costs(what).values()]) for n in (0, 1))
+        cells = [f"{cycles:,.0f}", f"{energy / 1e6:,.1f}"]
         for one in (False, True):
             for capped in (False, True):
-                mine = _named(what, capped, one) if what in SEARCHES else what
-                cells.append(f"{product(mine) / product(_named('ours', capped, one)):.2f}x")
+                cells.append(over(_named(what, capped, one) if what in SEARCHES else what, _named("ours", capped, one)))
         published = PUBLISHED[name].get(what, 1.0 if what == "ours" else None)
         lines.append((what, *cells, "" if published is None else f"{published:.2f}x"))
     columns = ("machine", "cycles", "uJ", "EDP over ours", "area limited", "one machine", "one, area limited", "thesis")
-    cases = len({r["case"] for r in rows})
     notes = (
-        f"Geometric means of {cases} operators. Cycles and energy without a limit and with a machine for each operator. Area limited: to "
-        f"{area(DEFAULT):.2f} mm2, that of Gemmini's default machine. One machine: for all {cases} operators.",
+        f"Geometric means of {len(cases)} operators. Cycles and energy without a limit and with a machine for each operator. "
+        f"Area limited: to {area(DEFAULT):.2f} mm2, that of Gemmini's default machine. One machine: for all of them. "
+        "(n of m): others were not mapped within the limit.",
     )
     return Table(f"{name}: energy-delay product over ours", columns, tuple(lines), notes)
 

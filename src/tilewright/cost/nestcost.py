@@ -1,7 +1,8 @@
-"""Cycles and energy of a layer on a machine of explicit memories: accesses of each level, and a roofline over them.
+"""Cycles and energy of a layer on a machine of explicit memories: accesses of each level, and what they take.
 
-Everything overlaps: the layer takes as long as the busiest of the arithmetic (one step for each iteration in
-time) and the memories (words over words a cycle of the instances in use). Energy is accesses times what each costs.
+Cycles follow from a recursion over the levels (:mod:`tilewright.cost.overlap`). Where everything overlaps, the layer takes as long as the
+busiest of the arithmetic (one step for each iteration in time) and the memories (words over words a cycle of the instances in use):
+searches use that form (:class:`Roofline`). Energy is accesses times what each costs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import numpy as np
 from tilewright.cost.formula import Formula, Graph, Tape
 from tilewright.cost.loopnest import LoopNest, mapping_program
 from tilewright.cost.orders import Orders
+from tilewright.cost.overlap import latency
 from tilewright.cost.program import read
 from tilewright.cost.residence import Movement, movements
 from tilewright.hw.hierarchy import Hierarchy, Storage
 from tilewright.ir.stmt import Kernel
+from tilewright.util.errors import MachineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,10 @@ class NestModel:
             held.append(g.sum(m.held for m in own))
             instances.append(own[0].instances if own else g.const(1))
             paid.append(self._paid(s, own) if self.rounded else words[-1])
-        traffic = _Traffic(steps, operations, words, instances, paid)
         self.traffic = Tape([steps, operations, *words, *held, *instances])
-        return [*_roofline(g, self.hierarchy, traffic, self.rounded), *words, *held, *instances]
+        parameters = {p: g.var(p) for p in self.hierarchy.parameters}
+        cycles = latency(g, self.hierarchy, steps, self.movements, parameters, self.rounded)
+        return [cycles, _energy(self.hierarchy, operations, paid, parameters), *words, *held, *instances]
 
     def _paid(self, s: Storage, own: Sequence[Movement]) -> Formula:
         """Words in whole lines: each kind of access of each tensor fills its own."""
@@ -96,41 +100,37 @@ class NestModel:
         return g.sum(g.ceildiv(c, line) * line for m in own for c in (m.reads, m.fills, m.updates))
 
 
-@dataclass(frozen=True, slots=True)
-class _Traffic:
-    """What a mapping does whatever the machine's parameters; a list has one entry for each level, the outermost first."""
-
-    steps: Formula
-    operations: Formula
-    words: Sequence[Formula]
-    instances: Sequence[Formula]
-    paid: Sequence[Formula]
-
-
-def _roofline(g: Graph, h: Hierarchy, t: _Traffic, rounded: bool) -> tuple[Formula, Formula]:
-    """Cycles and energy."""
-    parameters = {p: g.var(p) for p in h.parameters}
-    cycles, energy = t.steps, t.operations * h.rate(h.arithmetic, parameters)
-    for s, words, instances, paid in zip(h.levels, t.words, t.instances, t.paid, strict=True):
-        energy = energy + paid * h.rate(s.energy, parameters)
-        if s.words_per_cycle is not None:
-            rate = h.rate(s.words_per_cycle, parameters) * instances
-            cycles = g.max(cycles, g.ceildiv(words, rate) if rounded else g.div(words, rate))
-    return cycles, energy
+def _energy(h: Hierarchy, operations: Formula, paid: Sequence[Formula], parameters: Mapping[str, Formula]) -> Formula:
+    """``paid`` words of each level, the outermost first."""
+    energy = operations * h.rate(h.arithmetic, parameters)
+    for s, words in zip(h.levels, paid, strict=True):
+        energy = energy + words * h.rate(s.energy, parameters)
+    return energy
 
 
 class Roofline:
     """The part of :class:`NestModel` (not ``rounded``) that depends on the machine, for traffic that is known.
 
-    A search that changes one layer, or only the machine, need not count the words of all the others again.
+    A search that changes one layer, or only the machine, need not count the words of all the others again. MachineError for
+    a hierarchy where not everything overlaps: its cycles need more than the words of each level.
     """
 
     def __init__(self, hierarchy: Hierarchy):
+        for s in hierarchy.levels:
+            if s.writes_per_cycle is not None or not (s.double_buffered or s is hierarchy.levels[0]):
+                raise MachineError(
+                    f"storage {s.name} of {hierarchy.name} {'has a port for writes' if s.double_buffered else 'is not double-buffered'}",
+                    hint="searches need levels that overlap, with one port each; NestModel costs single mappings of others",
+                )
         g = Graph()
         names = [s.name for s in hierarchy.levels]
+        parameters = {p: g.var(p) for p in hierarchy.parameters}
         words, instances = ([g.var(f"{kind}.{n}") for n in names] for kind in ("words", "instances"))
-        traffic = _Traffic(g.var("steps"), g.var("operations"), words, instances, words)
-        self.tape = Tape(_roofline(g, hierarchy, traffic, rounded=False))
+        cycles = g.var("steps") * hierarchy.rate(hierarchy.step_cycles, parameters)
+        for s, own, many in zip(hierarchy.levels, words, instances, strict=True):
+            if s.words_per_cycle is not None:
+                cycles = g.max(cycles, g.div(own, hierarchy.rate(s.words_per_cycle, parameters) * many))
+        self.tape = Tape([cycles, _energy(hierarchy, g.var("operations"), words, parameters)])
 
     def __call__(
         self, steps: Any, operations: Any, words: Mapping[str, Any], instances: Mapping[str, Any], parameters: Mapping[str, Any]

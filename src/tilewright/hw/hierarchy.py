@@ -24,8 +24,9 @@ class Storage:
     """One level of explicit memory.
 
     ``energy`` is picojoules for a word read or written; it is paid for whole ``line`` s of words. ``words_per_cycle``
-    is what one instance handles, reads and writes together (None: never the limit). ``words`` is the capacity of one
-    instance (None: unlimited), ``word_bytes`` the size of a word.
+    is what one instance handles, reads and writes together (None: never the limit), or reads alone where ``writes_per_cycle`` gives
+    writes a port of their own. ``words`` is the capacity of one instance (None: unlimited), ``word_bytes`` the size of a word.
+    ``double_buffered``: the next contents come in while the present ones are used; otherwise what is inside waits.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Storage:
     word_bytes: int = 1
     line: Rate = 1
     reuse: str = RESIDENT
+    writes_per_cycle: Rate | None = None
+    double_buffered: bool = True
 
     def __post_init__(self) -> None:
         if self.reuse not in (RESIDENT, STREAMED):
@@ -47,13 +50,14 @@ class Storage:
 class Hierarchy:
     """Levels of memory, outermost first, around arithmetic that costs ``arithmetic`` picojoules an operation.
 
-    ``parameters`` names what the rates depend on.
+    ``step_cycles``: how long one iteration of all loops in time takes, its units side by side. ``parameters`` names what rates depend on.
     """
 
     name: str
     levels: tuple[Storage, ...]
     arithmetic: Rate
     parameters: tuple[str, ...] = ()
+    step_cycles: Rate = 1
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.levels]
