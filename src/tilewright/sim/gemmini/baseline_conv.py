@@ -1,0 +1,88 @@
+"""The vendor library's way to convolve: tiles of its heuristic, one ``loop_conv_ws`` for each.
+
+NHWC inputs and outputs, weights by window row, window column, input channel, output channel; no bias, no pooling. Windows of 1 x 1
+without stride are matrix products, as in the library's networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini.baseline import Gemm, default_ws
+from tilewright.sim.gemmini.configuration import Configuration
+from tilewright.sim.gemmini.default_mapping import convolution_tile
+from tilewright.sim.gemmini.isa import Command
+
+#: An address that stands for a bias of zeros: the loop then loads from address 0.
+_ZEROS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """Sizes of a convolution: batch, input rows and columns, channels in and out, a square window, its stride, zeros around the input."""
+
+    batch: int
+    rows: int
+    cols: int
+    channels: int
+    kernels: int
+    window: int
+    stride: int = 1
+    padding: int = 0
+
+    @property
+    def out_rows(self) -> int:
+        """Rows of the output."""
+        return (self.rows + 2 * self.padding - self.window) // self.stride + 1
+
+    @property
+    def out_cols(self) -> int:
+        """Columns of the output."""
+        return (self.cols + 2 * self.padding - self.window) // self.stride + 1
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of the convolution."""
+        return self.batch * self.out_rows * self.out_cols * self.kernels * self.channels * self.window**2
+
+
+def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int) -> Iterator[Command]:
+    """The library's commands for ``v``: input at ``x``, weights at ``f``, output at ``y`` in main memory."""
+    if v.window == v.stride == 1 and not v.padding:
+        yield from default_ws(c, Gemm(v.batch * v.rows * v.cols, v.kernels, v.channels, x, f, y))
+        return
+    whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
+    tile = convolution_tile(c, whole, (v.stride, v.stride))
+    yield isa.Flush()
+    yield isa.ConfigSt(v.kernels)
+    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
+    for at in product(*(range(0, whole[d], tile[d]) for d in whole)):
+        start = dict(zip(whole, at, strict=True))
+        yield from _tile(v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
+
+
+def _tile(
+    v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
+) -> Iterator[Command]:
+    """One tile: ``start`` and ``size`` by dimension."""
+    row, col = start["P"] * v.stride + start["R"] - v.padding, start["Q"] * v.stride + start["S"] - v.padding
+    rows, cols = size["P"] * v.stride + size["R"] - 1, size["Q"] * v.stride + size["S"] - 1
+    up, left = max(0, -row), max(0, -col)
+    down, right = max(0, row + rows - v.rows), max(0, col + cols - v.cols)
+    first = not any(start[d] for d in "RSC")
+    last = all(start[d] + size[d] >= whole[d] for d in "RSC")
+    x, f, y = arrays
+    x += ((start["N"] * v.rows + row + up) * v.cols + col + left) * v.channels + start["C"]
+    f += ((start["R"] * v.window + start["S"]) * v.channels + start["C"]) * v.kernels + start["K"]
+    y += ((start["N"] * v.out_rows + start["P"]) * v.out_cols + start["Q"]) * v.kernels + start["K"]
+    out = v.out_rows, v.out_cols
+    yield isa.ConvShape(v.kernels, v.channels, v.rows, v.batch, v.padding, v.stride, out[1], out[0], out[0])
+    yield isa.ConvTile(v.window, out[1], 1, 1, 0, size["N"], size["P"], size["Q"], size["K"])
+    yield isa.ConvKernel(size["R"], size["S"], size["C"], left, right, up, down, 0, v.cols)
+    yield isa.ConvOutput(size["P"], 0, 0, 0, 1, v.channels, v.kernels, v.kernels, size["Q"])
+    yield isa.ConvAddressesWO(f, y if last else 0)
+    yield isa.ConvAddressesBI(_ZEROS if first else 0, x)
+    yield isa.LoopConvWs(no_bias=1, no_pool=1)
