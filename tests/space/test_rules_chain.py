@@ -15,6 +15,7 @@ from tilewright.ir.types import f32
 from tilewright.runtime import build, check
 from tilewright.schedule import replay
 from tilewright.space import Space
+from tilewright.space.best import first
 from tilewright.space.chains import Chain, chain_of
 from tilewright.space.context import Context
 from tilewright.space.moves import nearest
@@ -141,6 +142,12 @@ KERNELS = {
 }
 
 
+def liked_first(space: Space, number: int) -> np.ndarray:
+    """The first of the points among which a default is looked for in a sketch (any point where there are none)."""
+    sketch = space.sketches[number]
+    return nearest(space, number, first(sketch, (sketch.likely and sketch.likely()) or []))
+
+
 @pytest.mark.parametrize(("number", "name"), list(enumerate(KERNELS)))
 def test_schedules_compute_the_kernel(host: Machine, number: int, name: str) -> None:
     kernel, threads = KERNELS[name], 1 + number % 2
@@ -149,7 +156,7 @@ def test_schedules_compute_the_kernel(host: Machine, number: int, name: str) -> 
     points = space.sample(24, rng)
     # Each structure's own choice where it has one, and a point of the last structure.
     chosen = [points[rows[0]] for _, rows in space.groups(points)][-1:]
-    liked = [nearest(space, n, x.preferred) for n, x in enumerate(space.sketches) if x.preferred is not None]
+    liked = [liked_first(space, n) for n in range(len(space.sketches))]
     for p in [*liked, *chosen]:
         plan = space.plan(p)
         assert plan.refused == ()
@@ -215,9 +222,8 @@ def test_masked_keys_and_whole_blocks_of_them(host: Machine, keys: int) -> None:
         scores = np.einsum("hid,hjd->hij", q, k).astype(np.float64) / 4 + mask
         e = np.exp(scores - scores.max(axis=2, keepdims=True))
         want = np.einsum("hij,hjd->hid", e / e.sum(axis=2, keepdims=True), v)
-    for sketch in (s for s in space.sketches if s.preferred is not None):
-        point = nearest(space, space.sketches.index(sketch), sketch.preferred or {})
-        plan = space.plan(point)
+    for number in range(len(space.sketches)):
+        plan = space.plan(liked_first(space, number))
         assert plan.refused == ()
         out = np.zeros((2, 24, 16), np.float32)
         build(plan.schedule, host, threads=1, cache=False)(q, k, v, mask, out=out)
@@ -228,7 +234,7 @@ def test_memory_of_a_block_does_not_grow_with_the_row(avx512: Machine) -> None:
     def inside(tokens: int) -> int:
         space = Space(attention(1, tokens, tokens, 64), avx512, threads=1, rules=[chains])
         number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
-        p = nearest(space, number, {**(space.sketches[number].preferred or {}), "block": 64})
+        p = nearest(space, number, {**space.values(liked_first(space, number)), "block": 64})
         buffers = st.allocated(space.schedule(p).kernel)
         return max(b.nbytes for b in buffers if b.name.startswith(("scores", "powers")))
 
@@ -249,9 +255,8 @@ def test_heads_are_divided_among_threads_and_blocks_where_there_are_too_few(avx5
 def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machine) -> None:
     for tokens in (64, 1024):
         space = Space(attention(12, tokens, tokens, 64), avx512, threads=1)
-        preferred = np.stack([nearest(space, n, s.preferred) for n, s in enumerate(space.sketches) if s.preferred is not None])
-        assert all("block" in space.values(p) for p in preferred)
-        assert space.estimate(space.default()[None])[0] <= space.estimate(preferred).min() * 1.02
+        blocked = np.stack([p for n in range(len(space.sketches)) if "block" in space.values(p := liked_first(space, n))])
+        assert space.estimate(space.default()[None])[0] <= space.estimate(blocked).min() * 1.02
     assert "block" in space.values(space.default())  # the scores of a head are larger than the caches
 
 
@@ -260,7 +265,7 @@ def test_a_softmax_that_is_divided_first_sees_blocks_of_keys_too(host: Machine, 
     kernel = shared_out(1, 9, 517, 16, divided)
     space = Space(kernel, host, threads=1, rules=[chains])
     number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
-    plan = space.plan(nearest(space, number, space.sketches[number].preferred or {}))
+    plan = space.plan(liked_first(space, number))
     assert plan.refused == () and not [b for b in st.allocated(plan.schedule.kernel) if b.name.startswith("weights")]
     check(build(plan.schedule, host, threads=1, cache=False), kernel, trials=1)
 

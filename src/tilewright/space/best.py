@@ -39,10 +39,10 @@ def best(sketches: Sequence[Sketch], costs: Costs) -> Found | None:
 
     Where a kernel has several reductions, their structures are changed one at a time, and so are tiles and divided loops.
     """
-    order = [n for n in range(len(sketches)) if sketches[n].likely or sketches[n].preferred is not None]
+    order = [n for n in range(len(sketches)) if sketches[n].likely]
     order.sort(key=lambda n: round(math.log(min(max(sketches[n].bound, 1.0), 1e18)) / EQUAL))
-    if len(order) == 1 and (only := _groups(sketches[order[0]])) is not None and all(len(c) == 1 for g in only for c in g.values()):
-        return Found(order[0], _first(sketches[order[0]], only), float("nan"))  # nothing to decide
+    if len(order) == 1 and (only := _likely(sketches[order[0]])) is not None and all(len(c) == 1 for g in only for c in g.values()):
+        return Found(order[0], first(sketches[order[0]], only), float("nan"))  # nothing to decide
     held: Found | None = None
     seen: set[int] = set()
     left = {_structure(sketches[n]) for n in order}
@@ -82,14 +82,13 @@ def _far(a: Sketch, b: Sketch, tight: bool, left: Set[tuple[tuple[str, ...], tup
     return several > 1 or (tight and bool(tiles and leads) and (b.parts, a.leads) in left)
 
 
-def _groups(sketch: Sketch) -> Sequence[Mapping[str, np.ndarray]] | None:
-    """The likely points of a sketch by reductions; None when there are none."""
-    return sketch.likely() if sketch.likely else []
+def _likely(sketch: Sketch) -> Sequence[Mapping[str, np.ndarray]] | None:
+    return sketch.likely() if sketch.likely else None
 
 
-def _first(sketch: Sketch, groups: Sequence[Mapping[str, np.ndarray]]) -> dict[str, int]:
+def first(sketch: Sketch, groups: Sequence[Mapping[str, np.ndarray]]) -> dict[str, int]:
     """The first likely point of a sketch."""
-    values = {k.name: k.values[0] for k in sketch.knobs} | dict(sketch.preferred or {})
+    values = {k.name: k.values[0] for k in sketch.knobs}
     for g in groups:
         values |= {n: int(column[0]) for n, column in g.items()}
     return values
@@ -97,10 +96,10 @@ def _first(sketch: Sketch, groups: Sequence[Mapping[str, np.ndarray]]) -> dict[s
 
 def _of(number: int, sketch: Sketch, costs: Costs) -> Found | None:
     """The best likely point of one sketch: the knobs of each reduction in turn."""
-    groups = _groups(sketch)
+    groups = _likely(sketch)
     if groups is None:
         return None
-    values = _first(sketch, groups)
+    values = first(sketch, groups)
     estimate, seconds = costs.estimator(number), float("inf")
     for g in groups or [{}]:
         count = len(next(iter(g.values()))) if g else 1

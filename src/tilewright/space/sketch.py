@@ -23,9 +23,9 @@ class Sketch:
     symbolic :attr:`program`, or a function that makes it when it is first asked for. ``steps`` applies the
     schedule for given knob values through primitives; ``plan`` does the same and says what was decided.
     The default of a space is looked for among the ``likely`` points: for each reduction (in turn, the best so far elsewhere)
-    arrays of values of its knobs, one entry a point (None: nowhere). A rule that knows no more than one says its
-    values, ``preferred``. No point is estimated at less than ``bound`` cycles; ``parts`` names the form of the kernel and what
-    is done with each reduction, ``leads`` the loop of each that is divided among threads (kept apart from its part).
+    arrays of values of its knobs, one entry a point (None: nowhere). No point is estimated at less than ``bound`` cycles;
+    ``parts`` names the form of the kernel and what is done with each reduction, ``leads`` the loop of each that is divided
+    among threads (kept apart from its part).
     ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
     (copies of operands, blocks of a reduction): they tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
@@ -36,7 +36,6 @@ class Sketch:
     source: Kernel | Callable[[], Kernel]
     steps: Callable[[Mapping[str, int]], Schedule]
     plan: Callable[[Mapping[str, int]], Plan] | None = None
-    preferred: Mapping[str, int] | None = None
     mapping: str = ""
     extras: tuple[str, ...] = ()
     likely: Callable[[], Sequence[Mapping[str, np.ndarray]] | None] | None = None

@@ -8,9 +8,11 @@ of its own. What a contraction reads again in every block may be copied into vec
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice, product
+
+import numpy as np
 
 from tilewright.cost import contraction as cost
 from tilewright.cost.core import VectorCore
@@ -23,6 +25,7 @@ from tilewright.space.chains import FEWEST_ROWS, SHARE, Chain, chain_of
 from tilewright.space.context import Context
 from tilewright.space.knob import Knob
 from tilewright.space.levels import ceil_div
+from tilewright.space.likely import MOST_TILES, NEARLY_BEST
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.rule import rule
 from tilewright.space.rules import chain_program, chain_steps, contraction, rows
@@ -51,13 +54,12 @@ def chains(context: Context) -> Iterator[Sketch]:
     links = [x for x in found if x is not None]
     if len(links) < len(found):
         return
-    for number, packings in enumerate(islice(product(*(p for _, p in links)), MOST_COPIES)):
+    for packings in islice(product(*(p for _, p in links)), MOST_COPIES):
         chosen = tuple(replace(x, packing=p) for (x, _), p in zip(links, packings, strict=True))
         for keys in (None, *_key_blocks(every, chain, context.core(every[chain.links[0]]))):
             blocks = _blocks(context, start, every, chain, chosen, keys)
             if blocks is not None:
-                # Copies that are not necessary are for a search to try.
-                yield _sketch(blocks, number == 0)
+                yield _sketch(blocks)
 
 
 def _with_last_nest(context: Context) -> tuple[Schedule, tuple[Stage, ...]]:
@@ -103,60 +105,47 @@ def _is_product(e: Expr) -> bool:
 # --- contractions -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """The register tile that the closed form prefers for a contraction."""
-
-    vector: str
-    width: int
-    rows: int
-
-
 def _link(context: Context, stage: Stage, chain: Chain, position: int) -> tuple[Link, list[tuple[tuple[str, str], ...]]] | None:
     """The contraction as a link, and what of its operands may be copied; None when it has no tile along the rows."""
     core, row = context.core(stage), chain.row.own[position]
     batch = {s.own[position] for s in chain.batch}
     alone = replace(stage, loops={n: 1 if n in batch else extent for n, extent in stage.loops.items()})
-    choice = _choice(alone, row, batch, core, context.constants)
-    if choice is None or any(len(d) > 1 for d in contraction.dimension_loops(stage.target(), stage) or [{"": 0, " ": 0}]):
+    problem = contraction.problem_of(alone, context.constants)
+    tiles = _tiles(problem, core, row, batch)
+    if tiles is None or any(len(d) > 1 for d in contraction.dimension_loops(stage.target(), stage) or [{"": 0, " ": 0}]):
         return None
+    vector = problem.spatial[int(tiles.vector[0])]
     prefix = f"{stage.output.name}_"
-    lanes = sorted({min(u * core.lanes, stage.loops[choice.vector]) for u in range(1, MOST_VECTORS + 1)})
-    link = Link(
-        position,
-        stage,
-        row,
-        choice.vector,
-        tuple(s.own[position] for s in chain.batch),
-        Knob(f"{prefix}width", tuple(lanes)),
-        Knob(f"{prefix}rows", tuple(range(1, min(stage.loops[row], core.registers - 2) + 1))),
-        (),
-        {f"{prefix}width": choice.width, f"{prefix}rows": choice.rows},
-    )
+    lanes = sorted({min(u * core.lanes, stage.loops[vector]) for u in range(1, MOST_VECTORS + 1)})
+    width = Knob(f"{prefix}width", tuple(lanes))
+    rows_ = Knob(f"{prefix}rows", tuple(range(1, min(stage.loops[row], core.registers - 2) + 1)))
+    likely = {width.name: np.minimum(tiles.vectors * core.lanes, stage.loops[vector]), rows_.name: tiles.rows}
+    link = Link(position, stage, row, vector, tuple(s.own[position] for s in chain.batch), width, rows_, (), likely)
     local = set(chain.local)
-    moved = {a.buffer.name: a for a in stage.reads() if a.moved_by(choice.vector) and a.buffer.name not in local}
-    options = [_placements(context, stage, name, choice) for name in moved]
+    moved = {a.buffer.name: a for a in stage.reads() if a.moved_by(vector) and a.buffer.name not in local}
+    options = [_placements(context, stage, name, vector, int(likely[width.name][0])) for name in moved]
     return link, [tuple(p for p in chosen if p[1] != "as it is") for chosen in product(*options)]
 
 
-def _choice(stage: Stage, row: str, batch: set[str], core: VectorCore, constants: frozenset[str]) -> _Choice | None:
-    problem = contraction.problem_of(stage, constants)
+def _tiles(problem: cost.Contraction, core: VectorCore, row: str, batch: set[str]) -> cost.Population | None:
+    """Tiles along the rows, on the lanes the loop of the one that takes the least cycles: it and those nearly as good, best first."""
     ranked = cost.best(problem, core)
-    for v, r, vectors, count in zip(ranked.vector, ranked.row, ranked.vectors, ranked.rows, strict=True):
-        vector = problem.spatial[int(v)]
-        if r >= 0 and problem.spatial[int(r)] == row and vector not in batch:
-            return _Choice(vector, min(int(vectors) * core.lanes, stage.loops[vector]), int(count))
-    return None
+    lanes = np.array([n not in batch for n in problem.spatial])
+    ranked = ranked.where((ranked.row == problem.spatial.index(row)) & lanes[ranked.vector])
+    if not len(ranked):
+        return None
+    near = (ranked.vector == ranked.vector[0]) & (ranked.cycles <= NEARLY_BEST * ranked.cycles[0])
+    return ranked.where(near & (np.cumsum(near) <= MOST_TILES))
 
 
-def _placements(context: Context, stage: Stage, name: str, choice: _Choice) -> list[tuple[str, str]]:
+def _placements(context: Context, stage: Stage, name: str, vector: str, width: int) -> list[tuple[str, str]]:
     """How an operand may come into vector order, the likelier first."""
     a = next(a for a in stage.reads() if a.buffer.name == name)
-    if contraction.panel_layout(a, stage, choice.vector, choice.width) is None:
+    if contraction.panel_layout(a, stage, vector, width) is None:
         return [(name, "as it is")]
     if name in context.constants:
         return [(name, "ahead")]
-    apart = abs(a.stride(choice.vector) or cost.IRREGULAR)
+    apart = abs(a.stride(vector) or cost.IRREGULAR)
     if apart == 1:
         return [(name, "as it is"), (name, "copy")]
     return [(name, "copy"), (name, "as it is")] if apart <= SHUFFLED_STRIDE else [(name, "copy")]
@@ -185,7 +174,7 @@ def _blocks(
     most = min(-(-extent // 2), core.l2_bytes // row_bytes)
     if most < FEWEST_ROWS:
         return None
-    tile = max(x.preferred[x.rows.name] for x in links)
+    tile = max(int(x.likely[x.rows.name][0]) for x in links)
     balanced = {-(-extent // n) for n in range(2, 17)}
     likely = {*balanced, *(tile << n for n in range(12)), *(1 << n for n in range(2, 16))}
     # The last block is not much smaller than the others.
@@ -207,14 +196,11 @@ def _blocks(
     return blocks
 
 
-def _sketch(blocks: Blocks, default: bool) -> Sketch:
-    """The sketch of ``blocks``, with preferred values if it is for the ``default`` too."""
+def _sketch(blocks: Blocks) -> Sketch:
     every, links, block, partials = blocks.every, blocks.links, blocks.block, blocks.partials
     row, core = blocks.chain.row, blocks.context.core(every[links[0].position])
     constraints = [c for x in links for c in _fits(x, core, block)]
     knobs = (*(k for x in links for k in (x.width, x.rows)), block, *([partials] if len(partials.values) > 1 else []))
-    preferred = {k: v for x in links for k, v in x.preferred.items()}
-    preferred |= {"block": max((b for b in block.values if b <= blocks.wanted), default=block.values[0]), "partials": rows.PARTIALS}
     parts = [f"blocks of {row.own[links[0].position]}", *(f"{x.stage.output.name}: {x.structure}" for x in links)]
     parts += [f"softmax of {blocks.keys} at a time"] if blocks.keys is not None else []
     return Sketch(
@@ -224,8 +210,16 @@ def _sketch(blocks: Blocks, default: bool) -> Sketch:
         partial(chain_program.program, blocks, knobs),
         partial(_schedule, blocks),
         partial(_plan, blocks),
-        preferred if default else None,
+        likely=partial(_likely, blocks),
     )
+
+
+def _likely(blocks: Blocks) -> list[Mapping[str, np.ndarray]]:
+    """Where a default is looked for: the tiles of each contraction, then blocks, those first that fit a share of the cache."""
+    wanted = max((b for b in blocks.block.values if b <= blocks.wanted), default=blocks.block.values[0])
+    sizes = np.array(sorted(blocks.block.values, key=lambda b: (b != wanted, -b)))
+    fixed = {blocks.partials.name: np.array([rows.PARTIALS])} if rows.PARTIALS in blocks.partials.values else {}
+    return [*([fixed] if fixed else []), *(x.likely for x in blocks.links), {blocks.block.name: sizes}]
 
 
 def _maxima(every: Sequence[Stage], chain: Chain) -> list[int]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from tilewright.cost.core import vector_core
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -26,7 +28,8 @@ from tilewright.space.tiling import Structure, TilingSpace, value_of
 class Link:
     """A contraction of the chain with its register tile of ``rows`` x ``width``; loops by the stage's names.
 
-    ``packing`` are operands brought into vector order: before the chain ("copy"), or ahead of time ("ahead").
+    ``packing`` are operands brought into vector order: before the chain ("copy"), or ahead of time ("ahead"). ``likely``
+    are the tiles among which a default is looked for, by knobs.
     """
 
     position: int
@@ -37,7 +40,7 @@ class Link:
     width: Knob
     rows: Knob
     packing: tuple[tuple[str, str], ...]
-    preferred: Mapping[str, int]
+    likely: Mapping[str, np.ndarray]
 
     @property
     def structure(self) -> Structure:
@@ -65,7 +68,7 @@ class Blocks:
     """A chain to be run in blocks: ``start`` is the schedule before, ``every`` its stages.
 
     ``lead`` is the loop of the last stage that is divided among threads (None: none), ``wanted`` the block
-    of the default schedule, ``keys`` the elements of a row that
+    that a default is looked for from, ``keys`` the elements of a row that
     a softmax inside sees at a time (None: all).
     """
 
@@ -167,7 +170,7 @@ def _choices(blocks: Blocks, inside: list[Stage], values: Mapping[str, int], par
         x = next(links)
         vector, row = _same_dimension(s, x, x.vector), _same_dimension(s, x, x.row)
         if vector is not None:
-            own = Link(x.position, s, row or "", vector, (), x.width, x.rows, (), x.preferred)
+            own = Link(x.position, s, row or "", vector, (), x.width, x.rows, (), x.likely)
             choices[s.name] = Tiled(own.space(s, vector, row, (), ex.idx(s.loops[row] if row else 1)), values)
     return choices
 

@@ -84,7 +84,7 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
             for n, (instruction, mapping) in enumerate(found):
                 yield _sketch(context, stage.output.name, instruction, mapping, n == 0)
             return
-    yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), None, {})
+    yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), likely=list)
 
 
 def _cheapest(context: Context, output: str, orders: str = "auto") -> list[tuple[Instruction, Placed]]:
@@ -249,7 +249,7 @@ def _operands(nest: Nest, mapping: Placed) -> dict[str, str]:
     }
 
 
-def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed, preferred: bool) -> Sketch:
+def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed, cheapest: bool) -> Sketch:
     nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
     groups = _grouped(memory_levels(context.machine, _operands(nest, mapping), nest.store.buffer.name))
     knobs = _knobs(groups, nest)
@@ -267,8 +267,9 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
         partial(_program, nest, groups, knobs, chosen),
         lambda values: plan(values).schedule,
         plan,
-        dict.fromkeys((k.name for k in chosen), 1) if preferred else None,
         mapping=text,
+        # The estimate does not know what units that share a memory wait for: which blocks are good is for measuring to find.
+        likely=(lambda: [{k.name: np.array([1]) for k in chosen}]) if cheapest else None,
     )
 
 

@@ -310,7 +310,6 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
         program,
         lambda values: applied(values).sch,
         plan,
-        None,
         "; ".join(o.mapping for o in options),
         tuple(e for t in tiled for e in t.structure.extras),
         partial(_likely, options, {k.name: {"partials": rows.PARTIALS, "vectors": 4}[k.name] for k in (partials, vectors) if k in knobs}),
