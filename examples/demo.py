@@ -26,8 +26,9 @@ from vit import ViTConfig, vit
 from tilewright.cli.app import run as run_command
 from tilewright.cli.comparison import agreement_table, compare
 from tilewright.cli.console import busy, seconds_text, stdout, table
-from tilewright.cli.networks import Layer, compile_network, layer_table, layers, random_inputs
+from tilewright.cli.networks import Layer, compile_network, layer_table, layers
 from tilewright.cli.peers import OnnxRuntime, settling
+from tilewright.graph.inputs import random_inputs
 from tilewright.runtime import Peak, default_threads, measure, measure_peak
 
 #: ViT-Tiny's geometry, two layers of it.

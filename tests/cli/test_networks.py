@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from tests.cli.command import tilewright, words
 
 from tilewright.cli.comparison import accumulated_bound, compare
-from tilewright.cli.networks import random_inputs
 from tilewright.graph import Network, compile, load
+from tilewright.graph.inputs import random_inputs
 
 
 def test_run_compares_with_onnxruntime_and_saves(model: Path, tmp_path: Path) -> None:

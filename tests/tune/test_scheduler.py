@@ -72,13 +72,15 @@ def test_backward_difference_counts_a_fifth() -> None:
 
 
 def test_tasks_that_stopped_improving_get_nothing_more() -> None:
-    spent = give_out(Scheduler([TaskState(100, 1e6), TaskState(1, 1e6)], patience=4), [lambda t: 1e-3, decaying(1e-3, 1e-4, 0.9)], 40)
+    spent = give_out(
+        Scheduler([TaskState(100, 1e6), TaskState(1, 1e6)], patience=4, longest=4), [lambda t: 1e-3, decaying(1e-3, 1e-4, 0.9)], 40
+    )
     assert spent[0] == 5
     assert spent[1] > 20
 
 
 def test_everything_stagnant_ends_it() -> None:
-    s = Scheduler([TaskState(1, 1e6), TaskState(1, 1e6)], patience=3)
+    s = Scheduler([TaskState(1, 1e6), TaskState(1, 1e6)], patience=3, longest=3)
     assert sum(give_out(s, [lambda t: 1e-3] * 2, 100).values()) == 8
     assert s.next() is None
 
@@ -114,7 +116,20 @@ def test_tasks_that_hardly_count_are_only_measured() -> None:
 def test_exhausted_tasks_get_nothing_more() -> None:
     s = Scheduler([TaskState(1, 1e6)])
     s.observe(0, 1e-3, exhausted=True)
-    assert s.next() is None
+    assert s.next() is None and s.reason == "exhausted"
+
+
+def test_patience_grows_while_the_budget_lasts_up_to_a_limit_that_is_stated() -> None:
+    """Flat tasks: rounds go on in turns until each had ``longest`` rounds without an improvement."""
+    s = Scheduler([TaskState(1, 1e6), TaskState(1, 1e6)], patience=3, longest=10, epsilon=0.0)
+    spent = give_out(s, [lambda t: 1e-3, lambda t: 1e-3], 100)
+    assert spent == Counter({0: 11, 1: 11}) and s.patience == 10 and s.reason == "converged"
+
+
+def test_a_task_that_improves_late_is_found_by_patience() -> None:
+    s = Scheduler([TaskState(1, 1e6), TaskState(1, 1e6)], patience=2, longest=16, epsilon=0.0)
+    spent = give_out(s, [lambda t: 1e-3, lambda t: 1e-3 if t < 8 else 0.5e-3], 100)
+    assert s.latency == 1.5e-3 and spent[1] > spent[0]
 
 
 @settings(max_examples=30, deadline=None)

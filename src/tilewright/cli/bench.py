@@ -13,12 +13,13 @@ from rich.console import Console
 from tilewright.cli.app import WRONG
 from tilewright.cli.comparison import agreement_table, compare
 from tilewright.cli.console import busy, count_text, seconds_text, stdout, table
-from tilewright.cli.networks import compile_network, random_inputs
+from tilewright.cli.networks import compile_network
 from tilewright.cli.operator_models import OneNode, one_node
 from tilewright.cli.options import Dims, Shape, Threads, integers
 from tilewright.cli.peers import Call, OnnxRuntime, installed, settling, torch_call
 from tilewright.cli.programs import extents_of
 from tilewright.graph import Network
+from tilewright.graph.inputs import random_inputs
 from tilewright.runtime.measurement import Measurement, measure
 from tilewright.runtime.peak import measure_peak
 from tilewright.runtime.pool import default_threads

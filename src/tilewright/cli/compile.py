@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from tilewright.cli.console import busy, bytes_text, count_text, seconds_text, stdout
-from tilewright.cli.networks import compile_network, layer_table, layers, random_inputs
+from tilewright.cli.networks import compile_network, layer_table, layers
 from tilewright.cli.options import Dims, FusionName, MachineName, Model, Threads, UseRecords, fusion_named, integers, machine_named
+from tilewright.graph.inputs import random_inputs
 from tilewright.runtime.peak import measure_peak
 from tilewright.runtime.pool import default_threads
 

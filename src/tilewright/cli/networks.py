@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.table import Table
 
 from tilewright.cli.console import count_text, progress, seconds_text, table
 from tilewright.graph import Network
 from tilewright.graph import compile as compile_model
-from tilewright.graph.elements import user_array
 from tilewright.ir.stmt import Kernel
-from tilewright.runtime.verify import random_array
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,16 +51,6 @@ def compile_network(
     with progress("compiling") as report:
         network = compile_model(source, machine, threads=threads, dims=dims, fusion=fusion, records=records, cache=cache, progress=report)
     return network, time.perf_counter() - start
-
-
-def random_inputs(network: Network, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs by name: floats in [-1, 1); integers 0 or 1, which every vocabulary and mask allows."""
-    rng = np.random.default_rng(seed)
-    out = {}
-    for v in network.graph.inputs:
-        stored = random_array(v.buffer.dtype, v.buffer.static_shape, rng, limit=2)
-        out[v.name] = user_array(stored, v.buffer.dtype)
-    return out
 
 
 def layers(network: Network, *, repeats: int = 0) -> list[Layer]:

@@ -15,9 +15,10 @@ from rich.console import Console
 from tilewright.cli.app import WRONG
 from tilewright.cli.comparison import agreement_table, compare
 from tilewright.cli.console import seconds_text, stdout, table
-from tilewright.cli.networks import compile_network, random_inputs
+from tilewright.cli.networks import compile_network
 from tilewright.cli.options import Dims, FusionName, MachineName, Model, Threads, UseRecords, arrays, fusion_named, integers, machine_named
 from tilewright.cli.peers import OnnxRuntime
+from tilewright.graph.inputs import random_inputs
 from tilewright.util.errors import RuntimeFailure
 
 

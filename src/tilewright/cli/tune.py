@@ -144,10 +144,23 @@ def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
     console.print(out)
     console.print(
         f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "
-        f"({found.baseline / found.seconds:.2f} times as fast), after {seconds_text(found.elapsed)}\n"
+        f"({found.baseline / found.seconds:.2f} times as fast), after {seconds_text(found.elapsed)}, ended by {found.reason}\n"
+        f"{_verdict(found)}"
         f"session {found.session} in {path}: use it with --records {path}",
         highlight=False,
     )
+
+
+def _verdict(found: NetworkTuning) -> str:
+    """What the comparison of the whole network said, as a line."""
+    v = found.verdict
+    if v is None:
+        return ""
+    back = f"; faster on their own only, and left as they were: {', '.join(v.reverted)}" if v.reverted else ""
+    if v.kept:
+        times = f"{seconds_text(v.baseline)} untuned, {seconds_text(v.seconds)} tuned ({v.gain:.2f} times as fast)"
+        return f"network in turns: {times}, {len(v.tuned)} kernels with tuned schedules{back}\n"
+    return f"the network is not faster with tuned schedules: it is used as it was without tuning{back}\n"
 
 
 def _print_kernel(console: Console, found: TuneResult) -> None:

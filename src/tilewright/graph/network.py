@@ -124,7 +124,7 @@ class Network:
 
     def summary(self, *, repeats: int = 0) -> list[Row]:
         """One row for each kernel call; with ``repeats`` > 0, after a run, each with its measured mean time."""
-        times = self._sequence.profile(repeats) if repeats and self._sequence is not None else ()
+        times = self.times(repeats) if repeats and self._sequence is not None else ()
         rows = []
         for k, step in enumerate(self.steps):
             made = self.compiled[k] if self.compiled else None
@@ -135,10 +135,16 @@ class Network:
                     step.call.kernel.name,
                     text,
                     arithmetic_operations(step.call.kernel),
-                    times[k].seconds if times else None,
+                    times[k] if times else None,
                 )
             )
         return rows
+
+    def times(self, repeats: int = 1) -> tuple[float, ...]:
+        """Seconds of each kernel call, in order: means over ``repeats`` runs on the inputs of the last call."""
+        if self._sequence is None:
+            raise RuntimeFailure(f"network {self.graph.name!r} was not compiled", hint="use tilewright.graph.compile")
+        return tuple(t.seconds for t in self._sequence.profile(repeats))
 
     def _external(self) -> list[str]:
         """Values that are the caller's arrays: inputs, views of inputs, and outputs of which no step uses a view."""

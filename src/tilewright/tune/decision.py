@@ -61,7 +61,7 @@ def decide(
     if base is None:
         winner, o = min(compared, key=lambda c: statistics.median(c[1].samples))
         return Standing(winner, o.seconds, inf, inf, True)
-    clear = [(median_ratio(base, o), t, o) for t, o in compared[1:] if beats(base, o)]
+    clear = [(median_ratio(base, o), t, o) for t, o in compared[1:] if clearly_faster(base.samples, o.samples)]
     for gain, t, o in sorted(clear, key=lambda c: -c[0]):
         if robust(contenders[0], t):
             return Standing(t, o.seconds, base.seconds, gain, True)
@@ -73,9 +73,9 @@ def median_ratio(base: Outcome, other: Outcome) -> float:
     return statistics.median(_ratios(base.samples, other.samples))
 
 
-def beats(base: Outcome, other: Outcome) -> bool:
-    """Whether ``other`` is faster than ``base`` in three rounds of four."""
-    ratios = _ratios(base.samples, other.samples)
+def clearly_faster(base: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the seconds of ``other`` are fewer than those of ``base`` in three rounds of four."""
+    ratios = _ratios(base, other)
     return ratios[len(ratios) // 4] > 1.0
 
 

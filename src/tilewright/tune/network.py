@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, replace
+from math import inf, isfinite
 from os import PathLike
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from tilewright.graph.compiler import Prepared, prepare
+from tilewright.graph.compiler import KernelTask, Prepared, prepare
 from tilewright.graph.fusion import Fusion
 from tilewright.graph.importer import load
 from tilewright.graph.kernels import arithmetic_operations
@@ -28,16 +28,22 @@ from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 from tilewright.tune.claim import Claim, warn_of_load
-from tilewright.tune.decision import Standing
-from tilewright.tune.ledger import Ledger
+from tilewright.tune.decision import COMPARISON, SAMPLE, Standing, rounds_for
+from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
 from tilewright.tune.search import Search, TunableSpace
+from tilewright.tune.verdict import Verdict, in_turns, judge
 from tilewright.util.errors import SpaceError, TuneError
 
 #: Trials for each distinct kernel, on average, when no budget is given.
 TRIALS = 64
-#: Seconds that the final comparison of one kernel's best candidates takes, roughly.
-_COMPARISON = 6.0
+#: Share of a budget of seconds that comparisons of single kernels may take in the end: those that promise most come first.
+COMPARED = 0.25
+#: Seconds kept for building the tuned network and running it in turns with the default one, beyond what building that one took.
+JUDGED = 2 * COMPARISON
+
+#: How a search ends that somebody ended.
+INTERRUPTED = "interrupted"
 
 #: Makes the space of a kernel: (kernel, machine, threads, constants).
 MakeSpace = Callable[[Kernel, Machine, int, tuple[str, ...]], TunableSpace]
@@ -74,12 +80,19 @@ class NetworkProgress:
 
 @dataclass(frozen=True, slots=True)
 class NetworkTuning:
-    """The compiled network, and what tuning did to its kernels. ``session`` names the session in the records."""
+    """The compiled network, and what tuning did to its kernels. ``session`` names the session in the records.
+
+    ``reason`` says why the search ended: "trials", "seconds", "goal", "exhausted" (no more points), "converged" (no kernel that counts
+    got faster within 200 trials of its own), "interrupted". ``verdict`` compares the network as a whole with the default
+    one; None where that was not done: candidates were measured on other computers, or somebody interrupted.
+    """
 
     network: Network
     tasks: tuple[TunedTask, ...]
     session: str
     elapsed: float
+    reason: str
+    verdict: Verdict | None
 
     @property
     def baseline(self) -> float:
@@ -119,7 +132,8 @@ def tune_network(
     trial goes to ``records``; trials found there count as done, so a killed session goes on when started again, and
     :func:`tilewright.graph.compile` uses the best of them later. ``goal`` is the latency (seconds) at which to stop.
     ``make_space`` makes the space of a kernel (default: that of all rules), ``scheduler`` divides the rounds among kernels
-    (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). Ctrl-C ends the search with the best so far.
+    (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). In the end the tuned network is compared with the default one as a whole
+    (:mod:`tilewright.tune.verdict`), and what is not faster there is not used. Ctrl-C ends the search with the best so far.
 
     TuneError for an unknown scheduler and for a budget in which nothing can be measured.
     """
@@ -135,17 +149,26 @@ def tune_network(
         store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
         prepared = prepare(graph, machine, threads=threads, fusion=fusion)
-        tuner = _Tuner(_entries(prepared), machine, threads, make_space or _space, workers, store, author, seed, start)
+        # Candidates measured elsewhere say nothing about the network here.
+        default = _Default.of(prepared) if isinstance(workers, Workers) else None
+        tuner = _Tuner(prepared, default, make_space or _space, workers, store, author, seed, start)
         warn_of_load(max(workers.width, threads))
         session = tuner.open(graph.name, trials, seconds)
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
         state = "failed"
         try:
-            state = tuner.run(_Limit(allowed, seconds), SCHEDULERS[scheduler], goal, patience, progress)
+            reason = tuner.run(_Limit(allowed, seconds), SCHEDULERS[scheduler], goal, patience, progress)
+            network, verdict = None, None
+            if reason != INTERRUPTED:
+                try:
+                    network, verdict = tuner.judged()
+                except KeyboardInterrupt:
+                    reason = INTERRUPTED
+            state = "stopped" if reason == INTERRUPTED else "done"
         finally:
             tuner.close(state)
-        network = prepared.compile(records=store)
-        return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed())
+        network = network or prepared.compile(records=store)
+        return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed(), reason, verdict)
 
 
 def _space(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
@@ -160,28 +183,93 @@ class _Limit:
     seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """The network as it is without tuning, and how many seconds it took to build."""
+
+    network: Network
+    seconds: float
+
+    @staticmethod
+    def of(prepared: Prepared) -> _Default:
+        start = time.monotonic()
+        network = prepared.compile()
+        return _Default(network, time.monotonic() - start)
+
+
 @dataclass(slots=True)
 class _Entry:
-    """A distinct kernel. After its first turn (``visited``) it has a ``search``, unless it has no schedule space."""
+    """A distinct kernel, called at ``steps`` of the network. After its first turn (``visited``) it has a ``search``, unless it has no
+    schedule space. ``first`` and ``spent``: seconds that its first turn took, and all others together.
+    """
 
     kernel: Kernel
     constants: tuple[str, ...]
-    weight: int
+    steps: tuple[int, ...]
     operators: str
     task: Task
     visited: bool = False
     search: Search | None = None
+    ledger: Ledger | None = None
     standing: Standing | None = None
+    first: float = 0.0
+    spent: float = 0.0
+    tried: int = 0
+
+    @property
+    def weight(self) -> int:
+        """Calls per run of the network."""
+        return len(self.steps)
+
+    @property
+    def trial_seconds(self) -> float:
+        """What a trial takes; before there was one, at most as much as the first turn."""
+        return self.spent / self.tried if self.tried else self.first
+
+    @property
+    def name(self) -> str:
+        """For people: what it computes, and its task."""
+        return f"{self.operators} ({self.task.key[:8]})"
+
+    @property
+    def saving(self) -> float:
+        """Seconds per run of the network that the trials promise; infinite where the default does not work."""
+        s = self.search
+        return self.weight * (s.start.seconds - s.bar) if s is not None and s.trials and s.start and isfinite(s.bar) else 0.0
+
+    def revert(self, default: Sequence[float], tuned: Sequence[float]) -> None:
+        """Record that the default is better where the network runs it: seconds of all of its calls in each round."""
+        if self.search is None or self.search.start is None or self.ledger is None:
+            return
+        start, each = self.search.start, [tuple(s / self.weight for s in samples) for samples in (default, tuned)]
+        entry = Entry(self.search.space.encode(start.array), replace(start.outcome, samples=each[0]), start.estimate)
+        self.ledger.keep_default(entry, each[1])
+        self.standing = Standing(start, median(each[0]), median(each[0]), 1.0, True)
+
+    def comparison_seconds(self) -> float:
+        """What comparing its best candidates takes."""
+        if self.search is None:
+            return 0.0
+        contenders = [self.search.bar] * (self.search.finalists + 1)
+        measured = rounds_for(contenders) * sum(max(s, SAMPLE) for s in contenders)
+        return self.first + measured + len(contenders) * self.trial_seconds
+
+
+def _differ(a: Network, b: Network, step: int) -> bool:
+    """Whether two compilations of one network schedule a step differently."""
+    return str(a.compiled[step].module.kernel) != str(b.compiled[step].module.kernel)
 
 
 def _entries(prepared: Prepared) -> list[_Entry]:
     """The distinct kernels of a network, those with most arithmetic per run of the network first."""
-    counts = Counter(prepared.task(s) for s in prepared.steps)
+    places: dict[KernelTask, list[int]] = {}
+    for n, s in enumerate(prepared.steps):
+        places.setdefault(prepared.task(s), []).append(n)
     names = {s.call.kernel: "+".join(s.operators) for s in prepared.steps}
     found = []
-    for t, n in counts.items():
+    for t, steps in places.items():
         task = Task.of(t.kernel, prepared.machine, prepared.threads, t.constants, t.unaligned)
-        found.append(_Entry(t.kernel, tuple(sorted(t.constants)), n, names[t.kernel], task))
+        found.append(_Entry(t.kernel, tuple(sorted(t.constants)), tuple(steps), names[t.kernel], task))
     return sorted(found, key=lambda e: -e.weight * arithmetic_operations(e.kernel))
 
 
@@ -190,9 +278,8 @@ class _Tuner:
 
     def __init__(
         self,
-        entries: Sequence[_Entry],
-        machine: Machine,
-        threads: int,
+        prepared: Prepared,
+        default: _Default | None,
         make_space: MakeSpace,
         executor: Executor,
         store: RecordStore,
@@ -200,8 +287,9 @@ class _Tuner:
         seed: int,
         start: float,
     ):
-        self.entries = list(entries)
-        self._machine, self._threads, self._make_space = machine, threads, make_space
+        self.entries = _entries(prepared)
+        self._prepared, self._default, self._make_space = prepared, default, make_space
+        self._machine, self._threads = prepared.machine, prepared.threads
         self._executor, self._store, self._author, self._seed = executor, store, author, seed
         self._start = start
         self._claim: Claim | None = None
@@ -231,12 +319,18 @@ class _Tuner:
         patience: int,
         progress: Callable[[NetworkProgress], None] | None,
     ) -> str:
-        """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns how it ended."""
+        """Rounds until the budget is spent or nothing is worth it, then final comparisons; returns why it ended."""
         states = [TaskState(e.weight, arithmetic_operations(e.kernel), e.operators) for e in self.entries]
-        n = 0
         scheduler = make_scheduler(states, goal=goal, patience=patience, seed=self._seed)
+        reason = ""
         try:
-            while (n := self._batch(limit)) and (chosen := scheduler.next()) is not None:
+            while not reason:
+                if (chosen := scheduler.next()) is None:
+                    reason = scheduler.reason
+                    break
+                if not (n := self._batch(limit, self.entries[chosen])):
+                    reason = "trials" if limit.trials is not None and self._spent() >= limit.trials else "seconds"
+                    break
                 exhausted = not self._round(self.entries[chosen], n)
                 search = self.entries[chosen].search
                 scheduler.observe(chosen, search.bar if search is not None else 0.0, exhausted=exhausted)
@@ -249,17 +343,32 @@ class _Tuner:
                 raise TuneError(
                     f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
                 )
-            if n == 0 and not self._spent():
+            if reason == "seconds" and not self._spent():
                 first = sum(e.visited for e in self.entries)
                 raise TuneError(
                     f"the budget is too small: after {self.elapsed():.0f} s {first} of {len(self.entries)} kernels were measured as they "
                     "are without tuning, and no candidate was tried",
                     hint=f"give at least {2 * self.elapsed() * len(self.entries) / first:.0f} seconds",
                 )
-            self._compare()
+            self._compare(limit)
         except KeyboardInterrupt:
-            return "stopped"
-        return "done"
+            return INTERRUPTED
+        return reason
+
+    def judged(self) -> tuple[Network | None, Verdict | None]:
+        """The network with what was found, as far as it is faster there than the default; None where they cannot be compared."""
+        searched = {e.name: e.search.start for e in self.entries if e.search is not None and e.search.start is not None}
+        if self._default is None or not all(start.outcome.ok for start in searched.values()):
+            return None, None
+        entries = {e.name: e for e in self.entries if e.name in searched}
+        before = self._default.network
+        return judge(
+            before,
+            lambda: self._prepared.compile(records=self._store),
+            lambda after: {name: e.steps for name, e in entries.items() if _differ(before, after, e.steps[0])},
+            lambda name, default, tuned: entries[name].revert(default, tuned),
+            lambda a, b: in_turns(a, b, self._threads),
+        )
 
     def results(self) -> list[TunedTask]:
         """Every kernel that was searched, the most expensive first."""
@@ -276,22 +385,39 @@ class _Tuner:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _batch(self, limit: _Limit) -> int:
-        """Trials of the next round; 0 when the budget is spent."""
-        if limit.seconds is not None and self.elapsed() + self._reserve() >= limit.seconds:
-            return 0
+    def _batch(self, limit: _Limit, e: _Entry) -> int:
+        """Trials of the next round, which is for ``e``; 0 when the budget is spent."""
+        most = BATCH
+        if limit.seconds is not None:
+            left = limit.seconds - self.elapsed() - self._reserve(limit.seconds)
+            most = min(BATCH, int(left / max(e.trial_seconds, 1e-6))) if left > 0 else 0
         if limit.trials is None or not all(e.visited for e in self.entries):
-            return BATCH  # first turns cost no trial, and recorded trials of one kernel may be all that is allowed
-        return max(0, min(BATCH, limit.trials - self._spent()))
+            return most  # first turns cost no trial, and recorded trials of one kernel may be all that is allowed
+        return max(0, min(most, limit.trials - self._spent()))
 
     def _spent(self) -> int:
         return sum(len(e.search.trials) for e in self.entries if e.search is not None)
 
-    def _reserve(self) -> float:
-        return _COMPARISON * len(self._improved())
+    def _reserve(self, seconds: float) -> float:
+        """What final comparisons will take of a budget."""
+        comparing = sum(e.comparison_seconds() for e in self._improved())
+        judging = 2 * self._default.seconds + JUDGED if self._default is not None and comparing else 0.0
+        return min(COMPARED * seconds, comparing) + min(COMPARED * seconds, judging)
 
     def _round(self, e: _Entry, n: int) -> bool:
         """Measure the kernel without tuning the first time, ``n`` more candidates after that; False when there are none."""
+        start, fresh = time.monotonic(), e.search is None
+        try:
+            return self._tried(e, n)
+        finally:
+            taken = time.monotonic() - start
+            if fresh:
+                e.first = taken
+            else:
+                e.spent += taken
+                e.tried += n
+
+    def _tried(self, e: _Entry, n: int) -> bool:
         e.visited = True
         if e.search is None:
             try:
@@ -299,23 +425,27 @@ class _Tuner:
                 author = make_author(self._author, space, self._seed)
             except SpaceError:
                 return False  # a program without a schedule space runs as the default has it
-            ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
-            e.search = Search(space, author, self._executor, seed=self._seed, ledger=ledger, unaligned=e.task.unaligned)
+            e.ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
+            e.search = Search(space, author, self._executor, seed=self._seed, ledger=e.ledger, unaligned=e.task.unaligned)
             e.search.resume()
             e.search.baseline()
             return True
         return bool(e.search.step(n))
 
     def _improved(self) -> list[_Entry]:
-        """Kernels for which some trial was faster than no tuning."""
-        return [
-            e for e in self.entries if e.search is not None and e.search.trials and e.search.start and e.search.bar < e.search.start.seconds
-        ]
+        """Kernels for which some trial was faster than no tuning, those that promise most first."""
+        return sorted((e for e in self.entries if e.saving > 0), key=lambda e: -e.saving)
 
-    def _compare(self) -> None:
-        """Re-measure the best candidates of each kernel in turns with its baseline: records of these decide."""
+    def _compare(self, limit: _Limit) -> None:
+        """Re-measure the best candidates of each kernel in turns with its baseline: records of these decide.
+
+        As many kernels as a budget of seconds has room for; the others only meet the default in the network.
+        """
+        start = time.monotonic()
         for e in self._improved():
             assert e.search is not None  # improved kernels were searched
+            if limit.seconds is not None and time.monotonic() - start + e.comparison_seconds() > COMPARED * limit.seconds and self._default:
+                break
             e.standing = e.search.finish()
 
     def _progress(self, e: _Entry, scheduler: Scheduler) -> NetworkProgress:

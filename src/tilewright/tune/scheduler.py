@@ -24,6 +24,8 @@ EPSILON = 0.05
 #: Rounds without an improvement of IMPROVED after which a task gets nothing more.
 PATIENCE = 5
 IMPROVED = 0.998
+#: While the budget lasts and nothing else is left to do, patience is doubled up to so many rounds. After that the search has converged.
+LONGEST = 20
 #: Share of the network's latency below which a task is not worth a round: it could not bring more than that.
 NEGLIGIBLE = 0.002
 
@@ -60,13 +62,24 @@ class TaskState:
 class Scheduler:
     """Gives out rounds of tuning, one at a time: :meth:`next`, tune, :meth:`observe`, until next gives None.
 
-    ``goal`` is the latency of the whole network at which to stop (seconds, 0: none).
+    ``goal`` is the latency of the whole network at which to stop (seconds, 0: none). When no task has improved for ``patience``
+    rounds, patience is doubled, up to ``longest``.
     """
 
-    def __init__(self, tasks: Sequence[TaskState], *, goal: float = 0.0, patience: int = PATIENCE, epsilon: float = EPSILON, seed: int = 0):
+    def __init__(
+        self,
+        tasks: Sequence[TaskState],
+        *,
+        goal: float = 0.0,
+        patience: int = PATIENCE,
+        longest: int = LONGEST,
+        epsilon: float = EPSILON,
+        seed: int = 0,
+    ):
         self.tasks = list(tasks)
         self.goal = goal
         self.patience = patience
+        self.longest = max(longest, patience)
         self.epsilon = epsilon
         self._rng = np.random.default_rng(seed)
 
@@ -80,9 +93,12 @@ class Scheduler:
 
         First every task gets one round after its first measurement, in turns; then the steepest one.
         """
-        open_tasks = [i for i, t in enumerate(self.tasks) if self._open(t)]
-        if not open_tasks or self.latency <= self.goal:
+        if self.latency <= self.goal:
             return None
+        while not (open_tasks := [i for i, t in enumerate(self.tasks) if self._open(t)]):
+            if self.patience >= self.longest or all(t.exhausted for t in self.tasks):
+                return None
+            self.patience = min(2 * self.patience, self.longest)
         fresh = [i for i in open_tasks if self.tasks[i].rounds < 2]
         if fresh:
             return min(fresh, key=lambda i: self.tasks[i].rounds)
@@ -95,6 +111,13 @@ class Scheduler:
         t = self.tasks[task]
         t.best.append(min(seconds, t.seconds))
         t.exhausted |= exhausted
+
+    @property
+    def reason(self) -> str:
+        """Why :meth:`next` gave None: "goal", "exhausted" (no points are left), or "converged"."""
+        if self.latency <= self.goal:
+            return "goal"
+        return "exhausted" if all(t.exhausted for t in self.tasks) else "converged"
 
     def slope(self, task: int) -> float:
         """Seconds of network latency per round of ``task`` (negative: it falls)."""
