@@ -42,9 +42,21 @@ def test_nothing_is_gathered(machine):
     assert not gathers(emit(kernel, load_machine(machine)).text)
 
 
-def test_a_row_that_is_no_multiple_of_the_lanes_is_gathered():
-    kernel = parse(copy_text(32, 21))
+def test_a_row_shorter_than_the_lanes_is_gathered():
+    kernel = parse(copy_text(32, 11))
     assert gathers(emit(kernel, load_machine("x86.avx512")).text)
+
+
+@pytest.mark.parametrize("columns", [33, 80, 200])
+@pytest.mark.parametrize("outer", ["range", "unroll"])
+def test_long_rows_in_a_loop_over_blocks(check, columns, outer):
+    check(copy_text(3, columns, "f32", outer))
+
+
+def test_code_of_a_long_row_is_short():
+    machine = load_machine("x86.avx512")
+    short, long = (len(emit(parse(copy_text(3, n)), machine).text) for n in (80, 8000))
+    assert long < 1.1 * short
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tilewright.codegen.llvm.values import Value
 from tilewright.codegen.llvm.workspace import Plan
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Kernel, Stmt
 from tilewright.ir.types import DType
 
 
@@ -36,6 +36,10 @@ class Module:
     metadata: list[str] = field(default_factory=list)
     counter: int = 0
     has_plain_loops: bool = False
+
+    def keep(self, s: Stmt) -> None:
+        """Hold on to a statement made while writing: what is found out about it is filed under its identity."""
+        self.analyses["made", id(s)] = s
 
     def number(self) -> int:
         """A number not given before (orders atoms, distinguishes functions)."""

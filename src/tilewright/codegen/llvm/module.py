@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tilewright.codegen import interior
 from tilewright.codegen.inline import inline_calls
 from tilewright.codegen.llvm import statement, storage
 from tilewright.codegen.llvm.control import LOOP_ATTRIBUTES, SCHEDULED
@@ -50,7 +51,7 @@ def emit(kernel: Kernel, machine: Any, *, symbol: str | None = None) -> Emitted:
     name = symbol or kernel_symbol(kernel.name)
     if not re.fullmatch(r"[A-Za-z_.$][\w.$]*", name):
         raise CodegenError(f"symbol {name!r} is not a C identifier", hint="pass symbol=")
-    kernel = _bound(inline_calls(kernel, lambda c: declared(machine, c) is not None), machine)
+    kernel = interior.divided(_bound(inline_calls(kernel, lambda c: declared(machine, c) is not None), machine))
     module = Module(kernel, machine, name, plan(kernel, lambda b: _is_register(machine, b)))
     main = _main(module, kernel)
     entry = _entry(module, kernel)

@@ -107,7 +107,7 @@ def _for(f: Frame, s: For) -> None:
             vector.emit_loop(f, s, lambda: emit(f, s.body))
     elif s.kind is LoopKind.PARALLEL and not f.lanes and not f.thread:
         parallel.emit_loop(f, s, lambda inner: emit(inner, s.body))
-    elif transposition.emit_loop(f, s) or (s.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and _unrolled(f, s)):
+    elif transposition.emit_loop(f, s, emit) or (s.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and _unrolled(f, s)):
         return
     elif f.lanes:
         serial_loop(f, s)

@@ -7,7 +7,8 @@ lanes * log2(lanes) of them, all on registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tilewright.codegen.llvm import access
 from tilewright.codegen.llvm.access import LANE
@@ -18,17 +19,19 @@ from tilewright.codegen.llvm.index import Atom, Poly
 from tilewright.codegen.llvm.values import Value, memory_type
 from tilewright.codegen.llvm.vector import first_lanes
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Expr, Load
-from tilewright.ir.stmt import For, LoopKind, Store
+from tilewright.ir import stmt as st
+from tilewright.ir.expr import Expr, Load, Var
+from tilewright.ir.stmt import Block, For, LoopKind, Stmt, Store
 
-#: Square blocks in one loop that are written out at most.
-MAX_BLOCKS = 16
+#: Square blocks in one loop that are written out at most; more become a loop over blocks.
+MAX_BLOCKS = 4
 
 
-def emit_loop(f: Frame, s: For) -> bool:
+def emit_loop(f: Frame, s: For, emit: Callable[[Frame, Stmt], None]) -> bool:
     """Write loop ``s`` around a vector loop that copies across memory; False (and no access written) when it is something else.
 
-    All loads of a block come before its stores: source and target are different buffers.
+    All loads of a block come before its stores: source and target are different buffers. ``emit`` writes the statements
+    into which a long loop is taken apart.
     """
     inner = s.body.stmts[0] if len(s.body.stmts) == 1 else None
     if f.lanes or s.kind not in (LoopKind.SERIAL, LoopKind.UNROLL) or not isinstance(inner, For) or inner.kind is not LoopKind.VECTOR:
@@ -44,8 +47,15 @@ def emit_loop(f: Frame, s: For) -> bool:
         return False
     lanes = f.module.vector_bits // dtype.bits
     across, along = _extent(f, s), _extent(f, inner)
-    if across % lanes or across == 0 or along == 0 or -(-along // lanes) * (across // lanes) > MAX_BLOCKS:
+    if across < lanes or along == 0 or -(-along // lanes) > MAX_BLOCKS:
         return False
+    if across % lanes or -(-along // lanes) * (across // lanes) > MAX_BLOCKS:
+        if _plan(f, s, inner, store, 0, 0, lanes) is None:
+            return False
+        for part in _taken_apart(s, across // lanes, lanes):
+            f.module.keep(part)
+            emit(f, part)
+        return True
     found = [_plan(f, s, inner, store, x, y, lanes) for x in range(0, across, lanes) for y in range(0, along, lanes)]
     plans = [p for p in found if p is not None]
     if len(plans) < len(found):
@@ -53,6 +63,17 @@ def emit_loop(f: Frame, s: For) -> bool:
     for p in plans:
         _block(f, source, target, p, lanes)
     return True
+
+
+def _taken_apart(s: For, blocks: int, lanes: int) -> Iterator[For]:
+    """``s`` as a loop over ``blocks`` of ``lanes`` iterations, and the iterations that are left."""
+    block = Var(f"{s.name} block")
+    at = s.lo + block * lanes
+    body = st.substitute(s.body, {s.name: at + s.var})
+    assert isinstance(body, Block)  # substitution keeps the kind of statement
+    within = replace(s, body=body, lo=ex.idx(0), hi=ex.idx(lanes))
+    yield For(block, ex.idx(0), ex.idx(blocks), Block((within,)))
+    yield replace(s, lo=s.lo + blocks * lanes)
 
 
 _Offsets = tuple[list[Poly], list[Poly]]
