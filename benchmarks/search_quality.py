@@ -4,7 +4,8 @@
 
 Each author searches each space of benchmarks/data with every seed; the figures are the best seconds
 of all points over the best found in the first k trials, in percent: mean over the seeds, and the worst
-seed. Nothing is measured here: outcomes come from the files (made by benchmarks.search_spaces).
+seed. Nothing is measured here: outcomes come from the files (made by benchmarks.search_spaces). Estimates and features are those of
+the present model, for the points that are in the present space; ``--stored`` takes all points and those of the day of measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.report import Table, conditions, parser, publish
-from benchmarks.search_spaces import DATA, Measured
+from benchmarks.search_spaces import DATA, Measured, renewed
 
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
@@ -26,6 +27,7 @@ from tilewright.tune.budget import BATCH
 SECTION = "search quality"
 AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "xgb")
 TRIALS = (1, 10, 20, 50, 100)
+STORED = "Estimates and features are of the day of measurement."
 #: Wanted of the estimate with the tree model: shares of the best after so many trials.
 WANTED = {10: 0.95, 50: 0.99}
 
@@ -40,8 +42,8 @@ def curve(space: Measured, author: str, seed: int, trials: int) -> np.ndarray:
     return space.best / np.minimum.accumulate(found)
 
 
-def table(space: Measured, curves: dict[str, np.ndarray]) -> Table:
-    """One line for each author; ``curves`` are [seeds, trials]."""
+def table(space: Measured, curves: dict[str, np.ndarray], provenance: str) -> Table:
+    """One line for each author; ``curves`` are [seeds, trials], ``provenance`` says whose estimates the authors saw."""
     rows = []
     for author, c in curves.items():
         at = [c[:, min(k, c.shape[1]) - 1] for k in TRIALS]
@@ -53,7 +55,10 @@ def table(space: Measured, curves: dict[str, np.ndarray]) -> Table:
         f"rank correlation of estimate and time {np.corrcoef(*ranks)[0, 1]:.2f}."
     )
     return Table(
-        f"{space.name}: percent of the best after k trials, mean (worst seed)", ("author", *map(str, TRIALS)), tuple(rows), (note,)
+        f"{space.name}: percent of the best after k trials, mean (worst seed)",
+        ("author", *map(str, TRIALS)),
+        tuple(rows),
+        (note, provenance),
     )
 
 
@@ -76,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = parser(__doc__, SECTION)
     p.add_argument("--seeds", type=int, default=10, help="searches of each kind (default: %(default)s)")
     p.add_argument("--folder", type=Path, default=DATA, help="where the spaces are (default: %(default)s)")
+    p.add_argument("--stored", action="store_true", help="estimates and features of the day of measurement")
     options: argparse.Namespace = p.parse_args(arguments)
     names = sorted(f.stem for f in options.folder.glob("*.npz") if not f.stem.endswith(".part") and re.search(options.only, f.stem))
     if not names:
@@ -84,12 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, dict[str, np.ndarray]] = {}
     results: list[dict[str, Any]] = []
     for name in names:
-        space, curves = Measured.load(name, options.folder), found.setdefault(name, {})
+        space, provenance = (Measured.load(name, options.folder), STORED) if options.stored else renewed(name, options.folder)
+        curves = found.setdefault(name, {})
         for author in AUTHORS:
             curves[author] = np.array([curve(space, author, seed, max(TRIALS)) for seed in range(options.seeds)])
             results.append({"space": name, "author": author, "curves": curves[author].round(5).tolist()})
             print(f"{name}, {author}: {100 * curves[author][:, 9].mean():.1f} % after 10", file=sys.stderr)
-        tables.append(table(space, curves))
+        tables.append(table(space, curves, provenance))
     publish(options, SECTION, [overview(found), *tables], conditions(), results)
     return 0
 

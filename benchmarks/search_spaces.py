@@ -4,8 +4,10 @@
 
 builds, verifies and times every point of a space (or of a regular part of it, when it is larger than
 the limit: grids around the best estimates, each knob with values spread over its range) and writes ``benchmarks/data/NAME.npz``. The
-file is all that a search needs: points, their seconds, estimates and features, so it stays valid when
-the spaces of later versions differ. Run it on a quiet machine: 1,500 points take about five minutes. A run that was cut, or
+file is all that a search needs: points, their seconds, and the estimates and features of the day of measurement. Sketches and knobs are
+kept by name, so points are found again in the spaces of later versions, where rules were added or dropped (``--missing`` says how many).
+
+Run it on a quiet machine: 1,500 points take about five minutes. A run that was cut, or
 ended by --minutes, goes on when it is started again (``NAME.part.npz``). The default schedule is measured with each batch:
 batches during which it was slow are measured again.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import os
 import sys
@@ -130,6 +133,73 @@ class Measured:
             if len(near) > 1:
                 return self.points[near[rng.integers(len(near))]]
         return self.points[rng.integers(self.size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Which points of a stored space are in the present one: ``there`` [n] of them, numbered as now in ``points`` [sum(there), columns]."""
+
+    there: np.ndarray
+    points: np.ndarray
+    gone: tuple[str, ...]
+    new: tuple[str, ...]
+
+    @staticmethod
+    def of(space: Space, points: np.ndarray, sketches: Sequence[str], knobs: Sequence[Sequence[str]] = ()) -> Presence:
+        """``sketches`` and ``knobs`` name the rows' structures and columns as they were stored (no knobs: by position)."""
+        now = {s.name: n for n, s in enumerate(space.sketches)}
+        found = np.full((len(points), space.columns), 0, np.int64)
+        there = np.zeros(len(points), bool)
+        used = np.unique(points[:, 0])
+        for old in used:
+            if (new := now.get(sketches[old])) is None:
+                continue
+            rows = np.flatnonzero(points[:, 0] == old)
+            names = [k.name for k in space.sketches[new].knobs]
+            stored = list(knobs[old]) if len(knobs) else names
+            if sorted(names) != sorted(stored) or len(names) >= points.shape[1]:
+                continue
+            found[rows, 0] = new
+            found[np.ix_(rows, range(1, 1 + len(names)))] = points[np.ix_(rows, [1 + stored.index(k) for k in names])]
+            there[rows] = space.valid(found[rows])
+        stored_names = set(sketches)
+        return Presence(
+            there, found[there], tuple(sketches[n] for n in used if not there[points[:, 0] == n].any()),
+            tuple(n for n in now if n not in stored_names),
+        )  # fmt: skip
+
+
+def renewed(name: str, folder: Path = DATA) -> tuple[Measured, str]:
+    """The space stored under ``name`` with the estimates and features of the present model, and a sentence on what became of it.
+
+    Points that are in the present space no more are left out: no search would find them. The space is as it was stored where the
+    file does not say what its points mean, or the program has changed.
+    """
+    with np.load(folder / f"{name}.npz") as data:
+        if not {"sketches", "program"} <= set(data.files):
+            return Measured.load(name, folder), "Estimates and features are of the day of measurement: the file does not name its sketches."
+        points, seconds, program = data["points"].astype(np.int64), data["seconds"].astype(np.float64), str(data["program"])
+        sketches = [str(s) for s in data["sketches"]]
+        knobs = json.loads(str(data["knobs"])) if "knobs" in data.files else ()
+    kernel = KERNELS[name]()
+    if str(kernel) != program:
+        return Measured.load(name, folder), "Estimates and features are of the day of measurement: the program is another one now."
+    space = Space(kernel, threads=1)
+    p = Presence.of(space, points, sketches, knobs)
+    if not p.there.any():
+        return Measured.load(name, folder), "Estimates and features are of the day of measurement: no point is in the present space."
+    left = (
+        f" (best {seconds[p.there].min() * 1e3:.3f} ms, of the others {seconds[~p.there].min() * 1e3:.3f} ms)" if not p.there.all() else ""
+    )
+    changes = "".join(f"; sketches {word}: {_listed(names)}" for word, names in (("gone", p.gone), ("new", p.new)) if names)
+    found = f"{p.there.sum()} of {len(points)} stored points are in the present space{left}"
+    text = f"{found}; estimates and features are the present model's{changes}."
+    return Measured.of(name, p.points, seconds[p.there], space.estimate(p.points), space.features(p.points).astype(np.float64)), text
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """The names in quotes, or how many they are."""
+    return ", ".join(f"'{n}'" for n in names) if len(names) <= most else str(len(names))
 
 
 def _without(point: np.ndarray, column: int) -> bytes:
@@ -259,6 +329,7 @@ def collect(name: str, limit: int, folder: Path, minutes: float = inf) -> bool:
             points=points.astype(np.int32), seconds=sitting.seconds.astype(np.float32),
             estimates=space.estimate(points).astype(np.float32), features=space.features(points).astype(np.float32),
             control=sitting.control.astype(np.float32), program=str(kernel), sketches=[s.name for s in space.sketches],
+            knobs=json.dumps([[k.name for k in s.knobs] for s in space.sketches]),
             conditions=conditions_text(conditions()),
         )  # fmt: skip
         sitting.path.unlink()
@@ -294,7 +365,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--missing", action="store_true", help="leave out spaces that have been measured")
     p.add_argument("--folder", type=Path, default=DATA, help="where to write (default: %(default)s)")
     options = p.parse_args(arguments)
-    names = [n for n in options.names if not (options.missing and (options.folder / f"{n}.npz").exists())]
+    known = [n for n in options.names if options.missing and (options.folder / f"{n}.npz").exists()]
+    for name in known:
+        print(f"{name}: measured before. {renewed(name, options.folder)[1]}")
+    names = [n for n in options.names if n not in known]
     complete = [collect(name, options.limit, options.folder, options.minutes) for name in names]
     return 0 if all(complete) else 1
 

@@ -5,7 +5,8 @@
 Each network is tuned for so many minutes; then its untuned and its tuned compilation and all peers take turns in one process,
 at equal threads, on the same input, batch 1, in float32. ``gain`` is untuned over tuned, ``x best`` tuned over
 the best peer (below 1: we are faster), both medians over the rounds. With ``--json`` a network's row is written when it is
-known, and the time spent on one that is being tuned; with ``--resume`` rows in the file are not made again, and a network whose
+known, and the time spent on one that is being tuned. A network that tuning did not make clearly faster as a whole keeps its
+default schedules (``tuned`` is then the same program as ``default``); the notes name it. With ``--resume`` rows in the file are not made again, and a network whose
 tuning was cut goes on from its records with what is left of its budget.
 """
 
@@ -83,7 +84,7 @@ def run(name: str, threads: int, rows: Rows, options: argparse.Namespace, record
     if records.session(tuning.session).state == "stopped":
         raise KeyboardInterrupt  # tuning itself ends with the best so far, but this row is to be made with all of its budget
     row = {
-        **key, "spent": spent(), "trials": sum(t.trials for t in tuning.tasks), "kernels": len(tuning.network.steps),
+        **key, "spent": spent(), "ended by": tuning.reason, "verdict": asdict(tuning.verdict) if tuning.verdict else None, "trials": sum(t.trials for t in tuning.tasks), "kernels": len(tuning.network.steps),
         "tasks": [
             {"operators": t.operators, "weight": t.weight, "baseline": t.baseline, "seconds": t.seconds, "trials": t.trials}
             for t in tuning.tasks
@@ -126,13 +127,16 @@ def table(rows: Sequence[dict[str, Any]], threads: int) -> Table:
         lines.append((
             r["name"], str(r["kernels"]), f"{times[DEFAULT] * 1e3:.3g}", f"{times[OURS] * 1e3:.3g}", f"{gains[-1]:.2f}",
             *(f"{times[p] * 1e3:.3g}{'*' if p == best else ''}" if p in times else "" for p in peers),
-            f"{shares[-1]:.2f}", str(r["trials"]), f"{r['spent'] / 60:.1f} of {r['minutes']:g}",
+            f"{shares[-1]:.2f}", str(r["trials"]), f"{r['spent'] / 60:.1f} of {r['minutes']:g}", r.get("ended by", ""),
         ))  # fmt: skip
-    columns = ("network", "kernels", DEFAULT, OURS, "gain", *peers, "x best", "trials", "minutes")
+    columns = ("network", "kernels", DEFAULT, OURS, "gain", *peers, "x best", "trials", "minutes", "ended by")
+    judged = {r["name"]: r.get("verdict") for r in rows}
+    kept = [name for name, v in judged.items() if v and not v["kept"]]
     notes = (
         "Times in milliseconds, medians; * marks the best peer. `x best`: tuned over the best peer, below 1 we are faster.",
         f"Geometric means: gain {geometric_mean(gains):.3f}, x best {geometric_mean(shares):.3f}; at most the best peer's time on "
         f"{sum(s <= 1 for s in shares)} of {len(shares)}, worst {max(shares):.2f}.",
+        *([f"Not clearly faster with tuned schedules as a whole, so used as they were without tuning: {', '.join(kept)}."] if kept else []),
         *noise(measured),
     )
     return Table(f"Networks tuned for {rows[0]['minutes']:g} minutes each, {threads_text(threads)}", columns, tuple(lines), notes)

@@ -3,7 +3,8 @@
     python -m benchmarks.tune_operators [--threads 1 2] [--seconds 30] [--trials N] [--records FILE] [--only REGEX] [--json FILE] [--resume]
 
 Each workload is tuned for so many seconds; then its default schedule, its tuned schedule and all peers
-take turns in one process, at equal threads. ``gain`` is default over tuned, ``ratio`` best peer over
+take turns in one process, at equal threads, on arrays as NumPy allocates large ones (``--aligned``: that begin at cache lines), on
+which candidates were measured, too. ``gain`` is default over tuned, ``ratio`` best peer over
 tuned (above 1: we are faster), both medians over the rounds. ``trials/s`` counts everything
 that happened while tuning: start of the workers, learning, builds, runs, the final comparison.
 With ``--records`` trials are kept, and what an earlier run found is used. With ``--json`` each row is written when it is known;
@@ -39,6 +40,7 @@ from benchmarks.workloads import TUNED, Workload
 
 from tilewright.runtime import build
 from tilewright.runtime.measurement import measure
+from tilewright.runtime.memory import NUMPY_OFFSET, aligned, aligned_empty
 from tilewright.runtime.module import BoundCall
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.space import Space
@@ -47,7 +49,7 @@ from tilewright.util.errors import TuneError
 
 DEFAULT, OURS, SECTION = "default", "tuned", "tuned operators"
 #: What names a row.
-KEY = ("workload", "threads", "budget", "trials at most", "author", "seed")
+KEY = ("workload", "threads", "budget", "trials at most", "author", "seed", "arrays")
 
 
 def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -56,13 +58,13 @@ def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any
     space = Space(kernel, threads=threads, constants=[kernel.args[n].name for n in w.constants])
     found = tune(
         space, trials=options.trials, seconds=options.seconds, author=options.author, seed=options.seed, records=options.records,
-        subject=w.name,
+        subject=w.name, unaligned=() if options.aligned else None,
     )  # fmt: skip
     if found.reason == "interrupted":
         raise KeyboardInterrupt  # tuning itself ends with the best so far, but this row is to be made with all of its budget
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(s, dtype=np.float32) for s in w.inputs]
-    calls = {n: _bound(w, s, arrays, threads) for n, s in {DEFAULT: space.schedule(space.default()), OURS: found.schedule()}.items()}
+    rng, past = np.random.default_rng(0), 0 if options.aligned else NUMPY_OFFSET
+    arrays = [aligned(rng.standard_normal(s, dtype=np.float32), past=past) for s in w.inputs]
+    calls = {n: _bound(w, s, arrays, threads, past) for n, s in {DEFAULT: space.schedule(space.default()), OURS: found.schedule()}.items()}
     with limited_threads(threads):
         peers = contenders(w, arrays, threads)
         ours = np.array(calls[OURS]())
@@ -82,18 +84,19 @@ def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any
     }  # fmt: skip
 
 
-def _bound(w: Workload, schedule: Schedule, arrays: Sequence[np.ndarray], threads: int) -> BoundCall:
-    """The call, with constants in the layouts that the schedule wants them in."""
+def _bound(w: Workload, schedule: Schedule, arrays: Sequence[np.ndarray], threads: int, past: int) -> BoundCall:
+    """The call, with constants in the layouts that the schedule wants them in, and the result ``past`` bytes behind a cache line."""
     module = build(schedule, threads=threads)
     given: list[Any] = list(arrays)
     for n in w.constants:
         p = module.signature.parameters[n]
         given[n] = module.pack(p.name, arrays[n]) if p.buffer.layout is not None else arrays[n]
-    return module.bind(*given, out=np.empty(w.output, np.float32))
+    return module.bind(*given, out=aligned_empty(w.output, np.dtype(np.float32), past=past))
 
 
 def _key(w: Workload, threads: int, options: argparse.Namespace) -> tuple[Any, ...]:
-    return w.name, threads, options.seconds, options.trials, options.author, options.seed
+    arrays = "aligned" if options.aligned else f"{NUMPY_OFFSET} bytes past a cache line"
+    return w.name, threads, options.seconds, options.trials, options.author, options.seed, arrays
 
 
 def table(rows: Sequence[dict[str, Any]], threads: int) -> Table:
@@ -122,7 +125,8 @@ def table(rows: Sequence[dict[str, Any]], threads: int) -> Table:
         f"Geometric mean of the ratio: {means}; all {every:.2f}.",
         *noise(measured),
     )
-    return Table(f"Operators tuned for {rows[0]['budget']:g} s each, {threads_text(threads)}", columns, tuple(lines), notes)
+    title = f"Operators tuned for {rows[0]['budget']:g} s each, {threads_text(threads)}, arrays {rows[0]['arrays']}"
+    return Table(title, columns, tuple(lines), notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--records", type=Path, metavar="FILE", help="keep all trials there")
     p.add_argument("--repeats", type=int, default=31, help="rounds of the comparison (default: %(default)s)")
+    p.add_argument("--aligned", action="store_true", help="tune for arrays that begin at cache lines, and compare on such")
     p.add_argument("--resume", action="store_true", help="take over the rows that --json has")
     options = p.parse_args(arguments)
     names = matching(p, options.only, (w.name for w in TUNED), "workload")

@@ -45,6 +45,54 @@ def test_measured_spaces_stay_within_their_points(folder: Path) -> None:
     assert space.features(points).shape == (500, 1, points.shape[1]) and space.measure(space.default()[None])[0] >= space.best
 
 
+def stored(tmp_path: Path, **changes: Any) -> tuple[Space, np.ndarray]:
+    """Half of a GEMM space as a file written when its sketches and knobs had another order, and one more sketch."""
+    space = Space(gemm(64, 64, 64).kernel(), load_machine("x86.avx512"), 1)
+    points = np.unique(space.sample(300, np.random.default_rng(0)), axis=0)
+    names = ["retired", *reversed([x.name for x in space.sketches])]
+    knobs = [["a"], *([k.name for k in reversed(x.knobs)] for x in reversed(space.sketches))]
+    old = points.copy()
+    old[:, 0] = len(space.sketches) - points[:, 0]
+    for row, p in zip(old, points, strict=True):
+        n = len(space.sketches[p[0]].knobs)
+        row[1 : 1 + n] = p[1 : 1 + n][::-1]
+    old[:3, 0] = 0
+    seconds = np.linspace(1e-3, 2e-3, len(old))
+    features = np.zeros((len(old), 1, 1))
+    file = {
+        "points": old, "seconds": seconds, "estimates": seconds, "features": features, "sketches": names, "knobs": json.dumps(knobs),
+        "program": str(space.kernel), **changes,
+    }  # fmt: skip
+    np.savez(tmp_path / "gemm.npz", **{k: v for k, v in file.items() if v is not None})
+    return space, points
+
+
+def test_stored_points_are_found_again_in_a_space_whose_rules_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, points = stored(tmp_path)
+    monkeypatch.setitem(search_spaces.KERNELS, "gemm", gemm(64, 64, 64).kernel)
+    monkeypatch.setattr(search_spaces, "Space", lambda kernel, threads: space)
+    found, text = search_spaces.renewed("gemm", tmp_path)
+    np.testing.assert_array_equal(found.points, points[3:])
+    np.testing.assert_allclose(found.estimates, space.estimate(points[3:]))
+    np.testing.assert_allclose(found.columns, space.features(points[3:]))
+    assert found.best > 1e-3
+    assert f"{len(points) - 3} of {len(points)} stored points" in text and "sketches gone: 'retired'" in text and "present model's" in text
+    assert "of the others 1.000 ms" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"sketches": None}, "does not name its sketches"), ({"program": "another"}, "program is another one")]
+)
+def test_spaces_that_cannot_be_found_again_are_taken_as_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    _, points = stored(tmp_path, **changes)
+    monkeypatch.setitem(search_spaces.KERNELS, "gemm", gemm(64, 64, 64).kernel)
+    found, text = search_spaces.renewed("gemm", tmp_path)
+    assert found.size == len(points) and reason in text and "day of measurement" in text
+    np.testing.assert_allclose(found.estimates, found.seconds)
+
+
 def test_curves_rise_to_the_best_point(folder: Path) -> None:
     space = Measured.load("gemm", folder)
     c = search_quality.curve(space, "random", 0, space.size)
@@ -178,6 +226,6 @@ def test_all_runtimes_agree_on_tuned_workloads(workload: Workload) -> None:
     kernel = small.kernel()
     assert [b.static_shape for b in kernel.args] == [*small.inputs, small.output]
     space = Space(kernel, threads=1, constants=[kernel.args[n].name for n in small.constants])
-    ours = np.array(tune_operators._bound(small, space.schedule(space.default()), arrays, 1)())
+    ours = np.array(tune_operators._bound(small, space.schedule(space.default()), arrays, 1, 0)())
     for name, (_, result) in contenders(small, arrays, 1).items():
         np.testing.assert_allclose(result(), ours, rtol=1e-4, atol=1e-4 * np.abs(ours).max(), err_msg=name)
