@@ -3,11 +3,11 @@
     python -m benchmarks.tune_networks --records networks.db --json FILE [--minutes 20] [--threads 1 2] [--only REGEX] [--resume]
 
 Each network is tuned for so many minutes; then its untuned and its tuned compilation and all peers take turns in one process,
-at equal threads, on the same input, batch 1, in float32. ``gain`` is untuned over tuned, ``x best`` tuned over
-the best peer (below 1: we are faster), both medians over the rounds. With ``--json`` a network's row is written when it is
-known, and the time spent on one that is being tuned. A network that tuning did not make clearly faster as a whole keeps its
-default schedules (``tuned`` is then the same program as ``default``); the notes name it. With ``--resume`` rows in the file are not made again, and a network whose
-tuning was cut goes on from its records with what is left of its budget.
+at equal threads, on the same input, batch 1, in float32. ``gain`` is untuned over tuned (fused in the same way), ``x best`` tuned
+over the best peer (below 1: we are faster), both medians over the rounds. A network that tuning did not make clearly faster as a
+whole keeps its default schedules (``tuned`` is then the same program as ``default``); the notes name it. With ``--json`` a network's
+row is written when it is known, and the time spent on one that is being tuned; with ``--resume`` rows in the file are not made
+again, and a network whose tuning was cut goes on from its records with what is left of its budget.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ def run(name: str, threads: int, rows: Rows, options: argparse.Namespace, record
     if records.session(tuning.session).state == "stopped":
         raise KeyboardInterrupt  # tuning itself ends with the best so far, but this row is to be made with all of its budget
     row = {
-        **key, "spent": spent(), "ended by": tuning.reason, "verdict": asdict(tuning.verdict) if tuning.verdict else None, "trials": sum(t.trials for t in tuning.tasks), "kernels": len(tuning.network.steps),
+        **key, "spent": spent(), "trials": sum(t.trials for t in tuning.tasks), "kernels": len(tuning.network.steps),
+        "ended by": tuning.reason, "verdict": asdict(tuning.verdict) if tuning.verdict else None,
         "tasks": [
             {"operators": t.operators, "weight": t.weight, "baseline": t.baseline, "seconds": t.seconds, "trials": t.trials}
             for t in tuning.tasks
         ],
     }  # fmt: skip
-    row |= compared(name, {DEFAULT: compile(proto, threads=threads, dims=batch_of(name)), OURS: tuning.network}, threads, options.repeats)
+    default = compile(proto, threads=threads, dims=batch_of(name), fusion=options.fusion)
+    row |= compared(name, {DEFAULT: default, OURS: tuning.network}, threads, options.repeats)
     rows.put(row)
     return row
 
