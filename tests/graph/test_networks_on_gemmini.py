@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from examples.quantised_resnet import resnet
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 
+from tilewright.codegen.commands import Host, walk
 from tilewright.graph import Network, load
+from tilewright.graph.integers import integer_form
+from tilewright.graph.offloading import offloaded
 from tilewright.hw import load_machine
 from tilewright.sim.gemmini.offload import Offload
+
+MACHINE = load_machine("gemmini")
 
 
 class Quantised:
@@ -89,11 +96,53 @@ def test_residual_block() -> None:
     assert len(offload.programs) == 2
 
 
-def test_convolution_with_bias_falls_back_to_the_host() -> None:
-    """Channels first, the bias runs along the rows of the result, and no move repeats an element along a row."""
+def test_convolutions_have_their_channels_last_between_copies_at_the_borders() -> None:
     q = Quantised(2)
-    q.conv("x", 8, 8, 3)
-    shape = (1, 8, 7, 6)
-    offload = on_gemmini(q.model(shape, shape), shape)
-    assert not offload.programs
-    assert len(offload.refused) == 1
+    q.conv(q.node("Relu", [q.conv("x", 5, 8, 3)]), 8, 20, 1)
+    model, shape = q.model((1, 5, 7, 6), (1, 20, 7, 6)), (1, 5, 7, 6)
+    offload = Offload(MACHINE)
+    network = offloaded(load(model), MACHINE, offload.prepare)
+    inputs = {"x": np.random.default_rng(7).integers(-128, 128, shape).astype(np.int8)}
+    got = network.executed(inputs, offload)
+    assert [s.operators for s in network.steps] == [("Copy",), ("QLinearConv", "Relu"), ("QLinearConv",), ("Copy",)]
+    layouts = [str(network.graph.buffers[n].layout) for s in network.steps for n in s.call.writes]
+    assert layouts == ["0 2 3 1"] * 3 + ["None"]
+    for name, want in onnxruntime_outputs(model, inputs).items():
+        np.testing.assert_array_equal(got[name], want)
+        assert want.std() > 10
+    assert len(offload.programs) == 2 and all(offload.cycles(k) > 0 for k in offload.programs)
+    assert not any(isinstance(i, Host) for p in offload.programs.values() for i in walk(p.body))
+
+
+@pytest.fixture(scope="module")
+def offload() -> Offload:
+    return Offload(MACHINE)
+
+
+@pytest.mark.parametrize("qdq", [False, True], ids=["operators on integers", "floats between conversions"])
+def test_residual_network_is_bit_equal_to_onnx_runtime(qdq: bool, offload: Offload) -> None:
+    model = resnet(12, (8,), 1, 10, qdq)
+    array, host = run(model, 12, offload)
+    relu = "QLinearConv+Relu"
+    assert array == [relu, relu, "QLinearConv", "QGemm" if qdq else "QLinearMatMul"]
+    assert [h.rpartition("+")[2] for h in host] == ["QuantizeLinear", "MaxPool", "DequantizeLinear", "QuantizeLinear", "DequantizeLinear"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("qdq", [False, True], ids=["operators on integers", "floats between conversions"])
+def test_deeper_residual_network(qdq: bool, offload: Offload) -> None:
+    """Blocks that halve the image and have a convolution in their shortcut."""
+    array, _ = run(resnet(64, (16, 32, 64), 2, 100, qdq), 64, offload)
+    assert len(array) == 1 + 3 * 2 * 2 + 2 + 1
+
+
+def run(model: ModelProto, size: int, offload: Offload) -> tuple[list[str], list[str]]:
+    """Runs a network on the array and in ONNX Runtime; the kernels with and without work for the array."""
+    network = offloaded(load(integer_form(model)), MACHINE, offload.prepare)
+    inputs = {"image": np.random.default_rng(1).normal(0, 1, (1, 3, size, size)).astype(np.float32)}
+    got = network.executed(inputs, offload)
+    for name, want in onnxruntime_outputs(model, inputs).items():
+        np.testing.assert_array_equal(got[name], want)
+        assert want.std() > 0.1, "degenerate weights: nothing would be tested"
+    kinds = [("+".join(s.operators), s.call.kernel in offload.programs) for s in network.steps]
+    return [k for k, there in kinds if there], [k for k, there in kinds if not there]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tilewright.graph.limits import merged_limits
 from tilewright.graph.model import Operation
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
@@ -127,7 +128,7 @@ def _inlined(body: list[_Line], name: str) -> list[_Line]:
         return ex.cast(ex.substitute(made.value, env), made.buffer.dtype)
 
     out = list(body)
-    out[readers[0]] = _Line.of(map_exprs(reader.stmt, lambda e: ex.transform(e, replaced)))
+    out[readers[0]] = _Line.of(map_exprs(reader.stmt, lambda e: merged_limits(ex.transform(e, replaced))))
     return [t for t in out if name not in t.writes]
 
 

@@ -1,30 +1,40 @@
 """Where values of a network should have their channels innermost in memory.
 
 Windowed operations (convolution, pooling) vectorise over channels, which then must lie side by
-side. The choice is made on the values between operations, before kernels exist: it starts at
-the values that windowed operations touch and spreads through operations that work point by point.
-What the user sees (inputs, outputs) and what is read under another shape keeps the plain layout.
+side; so they must for accelerators whose transfers fill the rows of an array with them. The choice is
+made on the values between operations, before kernels exist: it starts at the values that windowed
+operations touch and spreads through operations that work point by point. What the user sees (inputs,
+outputs) and what is read under another shape keeps the plain layout; for accelerators, which cannot pack
+on the way, a copy with the channels last is made of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from tilewright.codegen.commands import has_words
 from tilewright.graph.model import Graph, Operation
+from tilewright.graph.patterns import Pattern, pattern
 from tilewright.hw import Machine
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Const, Expr, Load, Var, loads
 from tilewright.ir.stmt import Store
+from tilewright.ir.types import DType
 
 
 def choose_layouts(graph: Graph, machine: Machine) -> Graph:
-    """``graph`` with channels-last layouts on the values that profit; without SIMD nothing changes."""
+    """``graph`` with channels-last layouts on the values that profit; without SIMD or declared moves nothing changes."""
+    moved = moved_types(machine)
+    if moved:
+        graph = _copied(graph, moved)
     free = set(graph.free_layouts())
 
     def eligible(b: Buffer) -> bool:
         lanes = machine.vector_bits // max(b.dtype.bits, 8)
-        return b.rank >= 3 and b.name in free and b.layout is None and lanes > 1 and b.static_shape[1] * 2 >= lanes
+        profits = b.dtype in moved or (lanes > 1 and b.rank >= 3 and b.static_shape[1] * 2 >= lanes)
+        return b.rank >= 3 and b.name in free and b.layout is None and profits
 
     chosen: set[str] = set()
     for op in graph.operations:
@@ -44,6 +54,47 @@ def choose_layouts(graph: Graph, machine: Machine) -> Graph:
 def channels_last(rank: int) -> Layout:
     """[N, C, spatial...] stored as [N, spatial..., C]."""
     return Layout(((0, 1), *((d, 1) for d in range(2, rank)), (1, 1)))
+
+
+def moved_types(machine: Machine) -> frozenset[DType]:
+    """The element types that the transfers of an accelerator take from main memory or bring there."""
+    if not has_words(machine):
+        return frozenset()
+    main = machine.main_memory.name
+    arrays = (o for t in machine.transfers if t.instruction for o in t.instruction.operands if o.shape)
+    return frozenset(o.dtype for o in arrays if o.memory == main)
+
+
+def _copied(graph: Graph, moved: frozenset[DType]) -> Graph:
+    """``graph`` in which convolutions work on copies of the values whose layout is not free, which may then have any layout."""
+    free = set(graph.free_layouts()) | set(graph.constants)
+    buffers = dict(graph.buffers)
+    operations: list[Operation] = []
+    copies: dict[str, Buffer] = {}
+    for op in graph.operations:
+        if not _windowed(op) or pattern(op) is not Pattern.CONTRACTION:
+            operations.append(op)
+            continue
+        fixed = [b for b in _values(graph, op) if b.rank >= 3 and b.name not in free and b.dtype in moved]
+        new = {b.name: copies.get(b.name) or b.with_(name=f"{b.name}_copy") for b in fixed}
+        buffers |= {b.name: b for b in new.values()}
+        outputs = tuple(new[n].name if n in new else n for n in op.outputs)
+        nests = tuple(st.replace_buffers(n, new) for n in op.nests)
+        for b in fixed:
+            if b.name not in op.outputs and b.name not in copies:
+                operations.append(_copy(b, new[b.name]))
+                copies[b.name] = new[b.name]
+        operations.append(replace(op, nests=nests, outputs=outputs))
+        operations += [_copy(new[b.name], b) for b in fixed if b.name in op.outputs]
+    return replace(graph, operations=tuple(operations), buffers=buffers)
+
+
+def _copy(source: Buffer, target: Buffer) -> Operation:
+    indices = tuple(Var(f"{target.name}_{d}") for d in range(source.rank))
+    nest: st.Stmt = st.store(target[indices], source[indices])
+    for v, extent in zip(reversed(indices), reversed(source.static_shape), strict=True):
+        nest = st.loop(v.name, 0, extent, nest)
+    return Operation("Copy", target.name, (nest,), (target.name,))
 
 
 def _values(graph: Graph, op: Operation) -> Iterable[Buffer]:

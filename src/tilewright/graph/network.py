@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tilewright.runtime.module import Module
 
 Inputs = Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
+#: Runs a kernel on the arrays of its arguments, which it updates in place; the named arguments are constants of the network.
+Execute = Callable[[Kernel, list[np.ndarray], frozenset[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +183,10 @@ class Network:
         """Outputs by name, computed by the reference semantics of every kernel (slow, exact order)."""
         from tilewright.ir.reference import reference
 
-        return self.executed(inputs, reference)
+        return self.executed(inputs, lambda kernel, arrays, _: reference(kernel, arrays))
 
-    def executed(self, inputs: Inputs, execute: Callable[[Kernel, list[np.ndarray]], None]) -> dict[str, np.ndarray]:
-        """Outputs by name; ``execute`` runs the kernels in order, on the arrays of their arguments, which it updates in place.
+    def executed(self, inputs: Inputs, execute: Execute) -> dict[str, np.ndarray]:
+        """Outputs by name; ``execute`` runs the kernels in order, on the arrays of their arguments in logical order.
 
         So a network runs on a simulated accelerator: with ``tilewright.sim.gemmini.offload.Offload(machine)`` for example.
         """
@@ -198,8 +200,13 @@ class Network:
                 if storage not in values:
                     values[storage] = np.zeros(self.graph.buffers[storage].static_shape, b.dtype.to_numpy())
                 arrays.append(values[storage].reshape(b.static_shape))
-            execute(step.call.kernel, arrays)
+            execute(step.call.kernel, arrays, self.constants(step))
         return {v.name: self._result(values[self.graph.storage(v.buffer.name)], v.buffer.name) for v in self.graph.outputs}
+
+    def constants(self, step: Step) -> frozenset[str]:
+        """The arguments of the kernel of ``step`` whose contents are known ahead of time."""
+        pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
+        return frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants)
 
     def _result(self, stored: np.ndarray, name: str) -> np.ndarray:
         b = self.graph.buffers[name]

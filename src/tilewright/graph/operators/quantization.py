@@ -147,3 +147,37 @@ def qlinear_conv(
         return _requantized(value, _factor(x_scale, i[1], w_scale, i[1], y_scale, i[1]), y_zero)
 
     return op.compute(total.shape, element, y_zero.dtype)
+
+
+@operator("QGemm", domain="com.microsoft")
+def qgemm(
+    op: Lowering,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    bias: Tensor | None = None,
+    y_scale: Tensor | None = None,
+    y_zero: Tensor | None = None,
+) -> Tensor:
+    if y_scale is None or y_zero is None:
+        raise op.refuse("its result is float", "give the scale and zero point of the result")
+    if op.attribute("alpha", 1.0) != 1.0:
+        raise op.refuse(f"alpha is {op.attribute('alpha')}", "multiply the scale of an operand by it")
+    left, right = _centred(op, a, a_zero, -2), _centred(op, b, b_zero, 0 if op.attribute("transB", 0) else -1)
+    rows, depth = left.shape[::-1] if op.attribute("transA", 0) else left.shape
+    columns = right.shape[0] if op.attribute("transB", 0) else right.shape[1]
+
+    def multiplied(i: Expr, j: Expr, k: Expr) -> Expr:
+        x = left[(k, i)] if op.attribute("transA", 0) else left[(i, k)]
+        return x * (right[(j, k)] if op.attribute("transB", 0) else right[(k, j)])
+
+    total = op.reduce([rows, columns], [depth], multiplied, ty.i32)
+
+    def element(i: Expr, j: Expr) -> Expr:
+        value = total[i, j] if bias is None else cast(total[i, j] + bias.at((i, j)), ty.i32)
+        return _requantized(value, _factor(a_scale, i, b_scale, j, y_scale, j), y_zero)
+
+    return op.compute(total.shape, element, y_zero.dtype)

@@ -1,0 +1,135 @@
+"""Quantised models of floats between conversions ("QDQ") as operators on integers.
+
+``DequantizeLinear -> Conv -> QuantizeLinear`` says what a quantised convolution computes, up to how the sum of products is rounded on
+its way. The integer operator sums exactly, which is what accelerators and inference libraries do: ONNX Runtime replaces these
+patterns too. Operators that only move or compare elements work on the integers as they are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilewright.graph.elements import tensor_array
+from tilewright.graph.loading import ModelSource, read_model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+#: Operators that choose or move elements; with the same scale and zero point before and after, they do so with integers.
+CHOOSING = {"MaxPool", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+#: The domain of integer operators that ONNX does not define, as ONNX Runtime's quantisation tools write them.
+VENDOR = "com.microsoft"
+
+
+def integer_form(source: ModelSource) -> ModelProto:
+    """The model with quantised operators in place of patterns of floats: QLinearConv, QLinearMatMul, QGemm, and those that only
+    choose elements, on integers. Patterns whose scales are no constants, or whose values are used elsewhere, stay.
+
+    ImportFailure for unreadable models. Weights in external files have to be in the folder of the model.
+    """
+    from onnx import ModelProto, helper
+
+    model, folder = read_model(source)
+    out = ModelProto()
+    out.CopyFrom(model)
+    patterns = _Patterns(out, folder)
+    nodes = [new for n in out.graph.node for new in patterns.rewritten(n)]
+    used = {name for n in nodes for name in n.input} | {v.name for v in out.graph.output}
+    while len(kept := [n for n in nodes if used & set(n.output)]) < len(nodes):
+        nodes = kept
+        used = {name for n in nodes for name in n.input} | {v.name for v in out.graph.output}
+    del out.graph.node[:]
+    out.graph.node.extend(kept)
+    if any(n.domain == VENDOR for n in kept) and VENDOR not in {o.domain for o in out.opset_import}:
+        out.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantised:
+    """The names of an integer tensor, its scale and its zero point."""
+
+    tensor: str
+    scale: str
+    zero: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.tensor, self.scale, self.zero
+
+
+class _Patterns:
+    def __init__(self, model: ModelProto, folder: str):
+        nodes = model.graph.node
+        self.producer = {name: n for n in nodes for name in n.output}
+        self.uses = Counter(name for n in nodes for name in n.input) + Counter(v.name for v in model.graph.output)
+        self.arrays = {t.name: tensor_array(t, folder) for t in model.graph.initializer if t.name in self._small(nodes)}
+
+    def _small(self, nodes: Sequence[NodeProto]) -> set[str]:
+        """Scales and zero points."""
+        return {name for n in nodes if n.op_type in ("QuantizeLinear", "DequantizeLinear") for name in n.input[1:]}
+
+    def rewritten(self, node: NodeProto) -> Iterator[NodeProto]:
+        """``node``, or what computes its integers where it ends a pattern (what the pattern no longer needs is removed later)."""
+        inner = self.producer.get(node.input[0]) if node.op_type == "QuantizeLinear" and self._known(node) else None
+        yield (self._integer(inner, node) if inner is not None and self.uses[node.input[0]] == 1 else None) or node
+
+    def _known(self, n: NodeProto) -> bool:
+        return len(n.input) == 3 and all(name in self.arrays for name in n.input[1:])
+
+    def _source(self, name: str) -> _Quantised | None:
+        """What ``name`` is the float of."""
+        n = self.producer.get(name)
+        return _Quantised(*n.input) if n is not None and n.op_type == "DequantizeLinear" and self._known(n) else None
+
+    def _integer(self, inner: NodeProto, end: NodeProto) -> NodeProto | None:
+        sources = [self._source(name) for name in inner.input]
+        given = [s for s in sources if s is not None]
+        result = _Quantised(end.output[0], end.input[1], end.input[2])
+        if inner.op_type in CHOOSING or inner.op_type == "Relu":
+            return self._chosen(inner, sources[0], result)
+        if len(given) != len(sources) or inner.domain not in ("", "ai.onnx"):
+            return None
+        match inner.op_type, given:
+            case "Conv", [x, w, *bias] if self._is_bias(x, w, bias):
+                return self._node("QLinearConv", [*x.names, *w.names, *result.names[1:], *(b.tensor for b in bias)], inner, result)
+            case "MatMul", [a, b]:
+                return self._node("QLinearMatMul", [*a.names, *b.names, *result.names[1:]], inner, result)
+            case "Gemm", [a, b, *bias] if self._is_bias(a, b, bias) and _factor(inner, "beta") == 1:
+                return self._node("QGemm", [*a.names, *b.names, *([c.tensor for c in bias] or [""]), *result.names[1:]], inner, result)
+        return None
+
+    def _chosen(self, inner: NodeProto, source: _Quantised | None, result: _Quantised) -> NodeProto | None:
+        if source is None or len(inner.output) != 1 or not self._same(source, result):
+            return None
+        if inner.op_type == "Relu" and self.arrays[result.zero].any():
+            return None
+        return self._node(inner.op_type, [source.tensor, *inner.input[1:]], inner, result)
+
+    def _same(self, a: _Quantised, b: _Quantised) -> bool:
+        pairs = [(self.arrays[x], self.arrays[y]) for x, y in ((a.scale, b.scale), (a.zero, b.zero))]
+        return all(x.dtype == y.dtype and x.size == y.size == 1 and (x.reshape(()) == y.reshape(())) for x, y in pairs)
+
+    def _is_bias(self, x: _Quantised, w: _Quantised, bias: Sequence[_Quantised]) -> bool:
+        """Whether the bias, if any, is in units of the products."""
+        if not bias:
+            return True
+        product = self.arrays[x.scale].astype(np.float32) * self.arrays[w.scale].astype(np.float32)
+        same = np.allclose(self.arrays[bias[0].scale], product, rtol=1e-6, atol=0)
+        return same and self.arrays[bias[0].zero].dtype == np.int32 and not self.arrays[bias[0].zero].any()
+
+    def _node(self, kind: str, inputs: Sequence[str], inner: NodeProto, result: _Quantised) -> NodeProto:
+        from onnx import helper
+
+        new = helper.make_node(kind, inputs, [result.tensor], inner.name, domain=VENDOR if kind == "QGemm" else "")
+        new.attribute.extend(a for a in inner.attribute if kind != "QGemm" or a.name != "beta")
+        return new
+
+
+def _factor(n: NodeProto, name: str) -> float:
+    return next((a.f for a in n.attribute if a.name == name), 1.0)

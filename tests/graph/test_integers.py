@@ -1,0 +1,81 @@
+"""Quantised models of floats as operators on integers: what is replaced, what stays, and that ONNX Runtime agrees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from tests.graph.oracle import onnxruntime_outputs
+
+from tilewright.graph import Network, load
+from tilewright.graph.integers import integer_form
+from tilewright.util.errors import ImportFailure
+
+SCALES = {"x": 0.05, "w": 0.01, "b": float(np.float32(0.05) * np.float32(0.01)), "y": 0.1}
+
+
+def model(kind: str, operands: tuple[str, ...] = ("x",), zero: int = 0, **attributes: object) -> ModelProto:
+    """One operator on floats between conversions: ``x`` [3, 4] is the input, ``w`` [4, 4] and ``b`` [4] are constants."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {"w": rng.integers(-127, 128, (4, 4)).astype(np.int8), "b": rng.integers(-999, 999, 4).astype(np.int32)}
+    for n, s in SCALES.items():
+        arrays |= {f"{n}_scale": np.float32(s), f"{n}_zero": np.array(zero if n == "y" else 0, np.int32 if n == "b" else np.int8)}
+    nodes = [helper.make_node("DequantizeLinear", [n, f"{n}_scale", f"{n}_zero"], [f"{n}_real"]) for n in operands]
+    nodes.append(helper.make_node(kind, [f"{n}_real" for n in operands], ["y_real"], **attributes))
+    nodes.append(helper.make_node("QuantizeLinear", ["y_real", "y_scale", "y_zero"], ["y"]))
+    x, y = (helper.make_tensor_value_info(n, TensorProto.INT8, s) for n, s in (("x", (3, 4)), ("y", (3, 4))))
+    constants = [numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items()]
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def kinds(m: ModelProto) -> list[str]:
+    return [n.op_type for n in m.graph.node]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (model("MatMul", ("x", "w")), "QLinearMatMul"),
+        (model("MatMul", ("x", "w"), zero=3), "QLinearMatMul"),
+        (model("Gemm", ("x", "w", "b"), transB=1), "QGemm"),
+        (model("Gemm", ("x", "w")), "QGemm"),
+    ],
+    ids=["product", "zero point", "bias", "no bias"],
+)
+def test_products_become_integer_operators(source: ModelProto, kind: str) -> None:
+    found = integer_form(source)
+    assert kinds(found) == [kind]
+    checker.check_model(found)
+    inputs = {"x": np.random.default_rng(1).integers(-128, 128, (3, 4)).astype(np.int8)}
+    got = Network.interpreted(load(found)).reference(inputs)["y"]
+    for m in (source, found):
+        np.testing.assert_array_equal(got, onnxruntime_outputs(m, inputs)["y"])
+    assert got.std() > 5
+
+
+def changed(m: ModelProto, name: str, value: np.ndarray) -> ModelProto:
+    for t in m.graph.initializer:
+        if t.name == name:
+            t.CopyFrom(numpy_helper.from_array(value, name))
+    return m
+
+
+def test_choosing_elements_needs_no_floats_where_scales_agree() -> None:
+    alike = changed(model("Relu"), "y_scale", np.array(0.05, np.float32))
+    assert kinds(integer_form(alike)) == ["Relu"]
+    assert "QuantizeLinear" in kinds(integer_form(model("Relu")))  # another scale
+    shifted = changed(alike, "y_zero", np.array(2, np.int8))
+    assert "QuantizeLinear" in kinds(integer_form(shifted))
+
+
+def test_what_is_no_pattern_stays() -> None:
+    seen = model("MatMul", ("x", "w"))
+    seen.graph.output.append(helper.make_tensor_value_info("y_real", TensorProto.FLOAT, (3, 4)))
+    other_units = changed(model("Gemm", ("x", "w", "b")), "b_scale", np.array(0.01, np.float32))
+    for m in (seen, other_units, model("Gemm", ("x", "w", "b"), beta=2.0), model("Exp")):
+        assert kinds(integer_form(m)) == kinds(m)
+
+
+def test_products_that_are_scaled_are_refused() -> None:
+    with pytest.raises(ImportFailure, match=r"alpha is 2.0"):
+        load(integer_form(model("Gemm", ("x", "w"), alpha=2.0)))
