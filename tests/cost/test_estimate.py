@@ -80,6 +80,27 @@ def test_strided_lanes_are_gathered() -> None:
     assert seconds(gemm(b="b[jo * n + j_1, k]"), m=12, n=32) > 2 * seconds(gemm(), m=12, n=32)
 
 
+TRANSPOSITION = """
+@kernel
+def turn(x: {dtype}[64, 64], y: f32[64, 64]):
+    for j in range(64):
+        for i in vector(64):
+            y[j, i] = {value}
+"""
+
+
+def test_what_is_only_copied_across_memory_is_transposed_in_registers() -> None:
+    """16 lanes in 4 steps of shuffles: about 4 cycles for 16 elements; one by one where types differ, gathered for arithmetic."""
+
+    def cycles(value: str, dtype: str = "f32") -> float:
+        return seconds(parse(TRANSPOSITION.format(value=value, dtype=dtype))) * MACHINE.clock_hz / 64**2
+
+    copied, converted = cycles("x[i, j]"), cycles("cast(x[i, j], f32)", "i32")
+    assert 0.25 < copied < 0.4
+    assert converted > 2 * copied and cycles("x[i, j] * 2.0") > 2 * copied
+    assert cycles("x[j, i]") < copied
+
+
 def test_a_tile_in_memory_is_loaded_and_stored_in_every_step() -> None:
     assert seconds(gemm(memory="dram"), m=12, n=32) > 1.5 * seconds(gemm(), m=12, n=32)
 

@@ -52,6 +52,12 @@ def test_lanes_far_apart_cost_more_the_farther_until_they_are_gathered() -> None
     assert slots[4] == slots[5] == step.GATHERED * CORE.lanes
 
 
+def test_copies_across_memory_cost_less_in_squares_of_registers() -> None:
+    one_by_one, squares = step.copy_slots(CORE, False), step.copy_slots(CORE, True)
+    assert step.load_cycles(CORE, squares, 0) == 4 / CORE.shuffles_per_cycle  # sixteen lanes: four steps of shuffles
+    assert step.load_cycles(CORE, one_by_one, 0) == CORE.lanes / CORE.scalar_moves_per_cycle
+
+
 def test_streams_overlap_but_never_perfectly() -> None:
     assert step.overlapped(ARRAYS, 10.0, []) == 10.0
     assert 10 < step.overlapped(ARRAYS, 10.0, [4.0]) < 14

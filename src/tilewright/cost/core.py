@@ -24,8 +24,10 @@ class VectorCore:
     outer_bytes_per_cycle: float
     #: Parts in which arithmetic takes a register: what fills only some of them costs less.
     parts: int = 1
-    #: Elements moved one by one (transposing copies, scattered stores): an element a cycle everywhere we measured.
+    #: Elements moved one by one (gathering copies, scattered stores): an element a cycle everywhere we measured.
     scalar_moves_per_cycle: float = 1.0
+    #: Registers shuffled: one port does that.
+    shuffles_per_cycle: float = 1.0
     #: Scalar loads that feed a broadcast: two load ports.
     broadcasts_per_cycle: float = 2.0
 

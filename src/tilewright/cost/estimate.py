@@ -235,7 +235,7 @@ class _Step:
         if self.vector is None or self.vector not in u.access.loops:
             return bounds.load_cycles(self.core, self.g.const(0), self.many(u))
         apart = stride(self.g, u.access, self.vector)
-        slots = bounds.load_slots(self.g, self.core, apart, self.crossing(u), self.copies())
+        slots = bounds.load_slots(self.g, self.core, apart, self.crossing(u), self.copied(u))
         return bounds.load_cycles(self.core, self.many(u) * self.registers_wide * slots, self.g.const(0))
 
     def strided(self) -> bool:
@@ -244,9 +244,24 @@ class _Step:
         found = (stride(self.g, x, self.vector) for x in moved if self.vector and x.buffer.memory not in self.a.inner)
         return any(apart.lo > 1 for apart in found)
 
-    def copies(self) -> bool:
-        """Whether elements only move: code generators then move them one by one instead of gathering."""
-        return all(isinstance(e, (ex.Load, ex.Cast)) for e in expressions(self.s.store.value))
+    def copied(self, u: Use) -> Formula | float | None:
+        """Issue slots of a vector of what is only copied, None of what is computed with.
+
+        Code generators transpose squares of registers where memory is contiguous along another loop (copies are scheduled in
+        squares there), and move elements one by one elsewhere.
+        """
+        g, value, lanes = self.g, self.s.store.value, self.core.lanes
+        if not all(isinstance(e, (ex.Load, ex.Cast)) for e in expressions(value)):
+            return None
+        alone = bounds.copy_slots(self.core, False)
+        if not isinstance(value, ex.Load) or value.dtype != self.s.target.buffer.dtype or self.vector is None:
+            return alone
+        long = g.const(0)
+        for x in self.s.loops:
+            if x is not self.vector and x in u.access.loops and x.trips.hi >= lanes:
+                along = g.both(g.le(stride(g, u.access, x), 1), g.le(lanes, x.trips))
+                long = g.where(along, 1, long)
+        return g.where(g.both(long, g.le(lanes, self.vector.trips)), bounds.copy_slots(self.core, True), alone)
 
     def crossing(self, u: Use) -> Formula:
         """Accesses that a vector of neighbours costs: two where it starts anywhere in a line."""

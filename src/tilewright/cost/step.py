@@ -8,6 +8,7 @@ streams of the caches overlap with it, but never perfectly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -67,13 +68,20 @@ class Arrays:
 ARRAYS = Arrays()
 
 
-def load_slots(on: Algebra, core: VectorCore, apart: Any, neighbours: Any = 1.0, copied: bool = False) -> Any:
+def load_slots(on: Algebra, core: VectorCore, apart: Any, neighbours: Any = 1.0, gathered: Any = None) -> Any:
     """Issue slots, in plain vector loads, of one vector whose lanes are ``apart`` elements apart.
 
-    ``neighbours`` are those of a vector of neighbours; elements that are only ``copied`` move one by one.
+    ``neighbours`` are those of a vector of neighbours, ``gathered`` those of one whose lanes are far apart (None: of a gather).
     """
-    gathered = core.lanes / core.scalar_moves_per_cycle if copied else GATHERED * core.lanes
+    gathered = GATHERED * core.lanes if gathered is None else gathered
     return on.where(on.le(apart, 1), neighbours, on.where(on.le(apart, SHUFFLED_STRIDE), apart * SHUFFLE, gathered))
+
+
+def copy_slots(core: VectorCore, squares: bool) -> float:
+    """Issue slots of a vector whose lanes are far apart and are only copied: a row of a square of registers that is
+    transposed by shuffles, in steps of twice as many lanes each, or elements one by one."""
+    cycles = math.log2(core.lanes) / core.shuffles_per_cycle if squares else core.lanes / core.scalar_moves_per_cycle
+    return max(cycles * core.load_bytes_per_cycle / core.register_bytes, 1.0)
 
 
 def load_cycles(core: VectorCore, vectors: Any, broadcasts: Any) -> Any:
