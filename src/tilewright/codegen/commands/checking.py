@@ -1,20 +1,28 @@
 """The verifier of command programs: independent of what generated them, it walks every command with the numbers it has when run.
 
 Refused are words the machine lacks, operands of other memories than declared, extents and addresses out of range, values that do not
-fit their bits, commands whose state is not set or set to something their declaration excludes, lines and the program's own arrays read
-before anything wrote them, and main memory that host and machine, or two controllers, touch without a fence between.
+fit their bits, commands whose state is not set or set to something their declaration excludes, words of one execution that do not
+follow each other or disagree, elements of lines and of the program's own arrays read before anything wrote them, results that nothing
+reads, and main memory that host and machine, or two controllers, touch without a fence between, or that is still written at the end.
+
+What passes computes something definite: it does not depend on what memories hold at first. Whether it is what was meant is for runs to
+show: a tile of the right size in the wrong place may pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import CodeType
+
+import numpy as np
 
 from tilewright.codegen.commands.contents import Contents
 from tilewright.codegen.commands.form_checking import FormChecker
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
-from tilewright.hw import Instruction, Machine, Steps
+from tilewright.hw import Instruction, Machine, RoCC, Steps
+from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
 from tilewright.ir.printer import expr_text
@@ -29,6 +37,17 @@ def check(program: Program, machine: Machine) -> None:
     checker.block(program.body, {})
     if waiting := [f.form.name for f in checker.forms.values() if f.pending is not None]:
         raise CodegenError(f"program {program.name} ends with sums of {', '.join(waiting)} that no run stored", hint="finish the chain")
+    if checker.begun is not None:
+        begun = checker.begun[0]
+        message = f"program {program.name} ends after {begun.instruction.name}.{begun.encoding.name}"
+        raise CodegenError(message, hint="issue the words that follow it")
+    if checker.writing:
+        message = f"program {program.name} ends while commands may still write {', '.join(sorted(checker.writing))}"
+        raise CodegenError(message, hint="put a fence() at the end")
+    for memory, results in checker.results.items():
+        if results.any():
+            message = f"program {program.name} ends with a result in line {int(results.argmax())} of {memory} that nothing has read"
+            raise CodegenError(message, hint="store it, or leave out what computes it")
 
 
 @dataclass
@@ -40,8 +59,10 @@ class _Checker:
     #: Arrays that commands under way read or write.
     reading: set[str] = field(default_factory=set)
     writing: set[str] = field(default_factory=set)
-    #: What the unit holds since the last full execution: the held operand's tile.
-    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    #: What the unit holds since the last full execution: an instruction, and the tile of its held operand.
+    held: tuple[str, tuple[int, ...]] | None = None
+    #: The last word of an instruction of several, with its values, while others of them have to follow.
+    begun: tuple[Word, Mapping[str, int]] | None = None
     #: Compiled expressions by identity (which the kept expression protects from reuse).
     codes: dict[int, tuple[Expr, CodeType]] = field(default_factory=dict)
 
@@ -51,7 +72,10 @@ class _Checker:
         self.contents = Contents(self.program.temps)
         self.memories = {m.name: m for m in self.machine.memories}
         self.forms = {f.name: FormChecker(f, self.machine, self.error) for f in self.machine.forms}
-        self.written: dict[str, bytearray] = {m.name: bytearray((m.bytes or 0) // m.line) for m in self.machine.memories if m.bytes}
+        #: Elements that are written of each line, from its start.
+        self.written = {m.name: np.zeros((m.bytes or 0) // m.line, np.int32) for m in self.machine.memories if m.bytes}
+        #: Lines with something computed that nothing has read yet.
+        self.results = {name: np.zeros(len(lines), bool) for name, lines in self.written.items()}
 
     def block(self, items: tuple[Item, ...], env: Mapping[str, int]) -> None:
         now = dict(env)
@@ -132,11 +156,15 @@ class _Checker:
         checker = self.forms[word.form.name]
         if not checker.word(c, word, values):
             return
+        self.held = None
         for a in checker.run(c, self.state):
             write = a.instruction.operand(a.operand).role != "in"
             self.outside(c, a.instruction, a.operand, a.base, a.offset, {f"{a.operand}.stride": a.pitch}, a.shape, write)
         for name, _ in word.form.lines:
-            self.written[name][:] = bytes(len(self.written[name]))
+            if self.results[name].any():
+                lost = int(self.results[name].argmax())
+                raise self.error(c, f"it takes line {lost} of {name}, with a result that nothing has read", "store it before")
+            self.written[name][:] = 0
 
     def operand(
         self, c: Command, i: Instruction, name: str, o: Operand, env: Mapping[str, int], tiles: dict[str, tuple[int, int, int]]
@@ -187,10 +215,13 @@ class _Checker:
         results = [(n, o) for n, o in c.operands if not isinstance(o, Expr) and i.operand(n).role != "in"]
         named = {b.value for b in (*word.encoding.rs1, *word.encoding.rs2)}
         shape = next(((rows, cols) for rows, cols in ((t[1], t[2]) for n, t in tiles.items())), (1, 1))
-        if isinstance(emit, Steps) and emit.held in tiles:
-            if again and self.held.get(i.name) != tiles[emit.held]:
-                raise self.error(c, f"{emit.held} is not what the unit holds", "execute it once with the words that load it")
-            self.held[i.name] = tiles[emit.held]
+        self.agree(c, i, {**(self.begun[1] if self.begun else {}), **values})
+        if isinstance(emit, Steps):
+            self.follow(c, word, emit.again if again else emit.steps, values)
+            if emit.held in tiles:
+                if again and self.held != (i.name, tiles[emit.held]):
+                    raise self.error(c, f"{emit.held} is not what the unit holds", "execute it once with the words that load it")
+                self.held = i.name, tiles[emit.held]
         for n, o in sources:
             if isinstance(o, Pointer):
                 self.outside(c, i, n, o.base, values[f"{n}.address"], settings, shape, write=False)
@@ -204,27 +235,69 @@ class _Checker:
                     self.inside(c, i, n, tiles[n], settings, write=False)
                 self.inside(c, i, n, tiles[n], settings, write=True)
 
+    def follow(self, c: Command, word: Word, steps: tuple[RoCC, ...], values: Mapping[str, int]) -> None:
+        """The words of one execution come in order, nothing else of the unit in between, and agree about their operands."""
+        at = steps.index(word.encoding)
+        before = self.begun[0] if self.begun else None
+        if at == 0 and before is not None:
+            raise self.error(c, f"{before.instruction.name}.{before.encoding.name} came before it and did nothing", "issue what follows it")
+        if at > 0:
+            wanted = steps[at - 1]
+            if self.begun is None or before is None or before.encoding != wanted or before.instruction != word.instruction:
+                raise self.error(c, f"no {word.instruction.name}.{wanted.name} came right before it", "issue the words of it in order")
+            if differs := [n for n, v in values.items() if self.begun[1].get(n, v) != v]:
+                raise self.error(c, f"its {differs[0]} is not that of {wanted.name}", "the words of one execution name the same operands")
+            values = {**self.begun[1], **values}
+        self.begun = (word, values) if at + 1 < len(steps) else None
+
+    def agree(self, c: Command, i: Instruction, values: Mapping[str, int]) -> None:
+        """Tiles that one axis of the instruction walks have one extent along it."""
+        first: dict[str, str] = {}
+        for name, walked in _axes(i).items():
+            for axis, what in zip(walked, ("rows", "cols")[-len(walked) :], strict=True):
+                mine = f"{name}.{what}"
+                if axis is None or mine not in values:
+                    continue
+                other = first.setdefault(axis, mine)
+                if values[other] != values[mine]:
+                    raise self.error(c, f"{mine} is {values[mine]}, {other} is {values[other]}: both are along {axis}", "make them equal")
+
     def inside(self, c: Command, i: Instruction, name: str, tile: tuple[int, int, int], settings: Mapping[str, int], write: bool) -> None:
+        """Reads a tile, or writes it: a result, if the instruction has made it of other tiles."""
         operand = i.operand(name)
+        computed = write and any(o.role == "in" and o.memory in self.written for o in i.operands)
         memory = self.memories[operand.memory]
         row, rows, cols = tile
         blocks = -(-cols * operand.dtype.nbytes // memory.line)
         apart, step = settings.get(f"{name}.block_stride", operand.shape[0]), settings.get(f"{name}.stride", 1)
+        if step < 1:
+            raise self.error(c, f"its rows in {memory.name} lie {step} lines apart", "set a stride of at least 1")
         if blocks > 1 and apart < (rows - 1) * step + 1:
             raise self.error(c, f"its blocks of {rows} rows overlap, {apart} lines apart", "set a larger block stride")
-        flags = self.written[operand.memory]
+        width = memory.line // operand.dtype.nbytes
+        written = self.written[operand.memory]
         for block in range(blocks):
-            first = row + block * apart
+            first, elements = row + block * apart, min(cols - block * width, width)
             last = first + (rows - 1) * step
-            if row < 0 or last >= len(flags):
+            if row < 0 or last >= len(written):
                 raise self.error(
-                    c, f"lines {first} to {last} lie outside {memory.name}, which has {len(flags)}", "check addresses and strides"
+                    c, f"lines {first} to {last} lie outside {memory.name}, which has {len(written)}", "check addresses and strides"
                 )
+            lines, results = (x[first : last + 1 : step] for x in (written, self.results[operand.memory]))
             if write:
-                flags[first : last + 1 : step] = b"\1" * rows
-            elif not all(flags[first : last + 1 : step]):
-                missing = next(n for n in range(first, last + 1, step) if not flags[n])
-                raise self.error(c, f"reads line {missing} of {memory.name}, which nothing has written", "load or compute it before")
+                if results.any():
+                    lost = first + int(results.argmax()) * step
+                    raise self.error(c, f"overwrites the result in line {lost} of {memory.name}, which nothing has read", "use it before")
+                results[:] = computed
+                np.maximum(lines, elements, out=lines)
+                continue
+            results[:] = False
+            if (short := lines < elements).any():
+                missing = first + int(short.argmax()) * step
+                rule = f"reads line {missing} of {memory.name}, which nothing has written"
+                if written[missing]:
+                    rule = f"reads {elements} elements of line {missing} of {memory.name}, of which {written[missing]} are written"
+                raise self.error(c, rule, "load or compute it before")
 
     def outside(
         self,
@@ -248,6 +321,8 @@ class _Checker:
             raise self.error(
                 c, f"bytes {offset} to {last} lie outside {base}, which has {array.nbytes}", "check offset, stride and extents"
             )
+        if write and rows > 1 and stride < width:
+            raise self.error(c, f"its rows of {width} bytes overlap in {base}, {stride} bytes apart", "set a wider stride")
         if base in self.writing and not write:
             raise self.error(c, f"reads {base}, to which commands under way may still write", "put a fence() before")
         if write and base in self.reading:
@@ -259,3 +334,15 @@ class _Checker:
         self.reading.add(base)
         if self.contents.undefined(base, offset, rows, stride, width):
             raise self.error(c, f"reads bytes of {base}, {offset} to {last}, that nothing has written", "write them before")
+
+
+@lru_cache(maxsize=256)
+def _axes(i: Instruction) -> dict[str, tuple[str | None, ...]]:
+    """The axis that walks each dimension of an operand; None for what is no axis alone."""
+    out: dict[str, tuple[str | None, ...]] = {}
+    for s in st.walk(i.kernel.body):
+        accesses = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
+        accesses += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
+        for name, indices in accesses:
+            out.setdefault(name, tuple(e.name if isinstance(e, ex.Var) else None for e in indices))
+    return {n: axes for n, axes in out.items() if axes}
