@@ -9,16 +9,21 @@ from functools import cached_property
 from tilewright.hw.emit import Bits, RoCC, Steps
 from tilewright.hw.instruction import Instruction
 
-#: Lines that a tile of so many blocks along each axis takes: numbers in, a number out.
+#: Lines that a run takes, from its iterations along each axis and what its fields are.
 Lines = Callable[[Mapping[str, int]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A phase of a form: ``instruction`` says what it does, ``fields`` what the words say of it, where that is not what is ``idle``."""
+    """A phase of a form: ``instruction`` says what it does, ``fields`` what the words say of it, where that is not what is ``idle``.
+
+    ``around`` names operands' dimensions that may begin before the array in main memory and end after it, as if there were zeros, and
+    how much more than the axes reach the hardware reads at their end: (operand, dimension, more).
+    """
 
     instruction: Instruction
     fields: tuple[tuple[str, int], ...] = ()
+    around: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,14 @@ class LoopForm:
     Where it ``chains``, a run without a start goes on with what the run before left; one without a finish leaves its sums to the
     next. Operands of the
     parts other than the sums are in main memory. The last of ``words`` runs what they all say. Their bit fields are numbers, or:
-    ``"<operand>.address"``; ``"<operand>_pitch"``, elements from row to row; ``"<axis>_blocks"``, the blocks of ``block``
-    elements begun along an axis, and ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has what every
-    field that a part may leave out is then (0: no operand).
+    ``"<operand>.address"``; ``"<operand>_pitch"``, elements from row to row (along the last dimension but one, 0 if there is none);
+    ``"<operand>_size<d>"``, what dimension d is in main memory; ``"<operand>_before<d>"`` and ``"<operand>_after<d>"``, the
+    zeros around it; ``"<axis>_extent"``; ``"<axis>_blocks"``, the blocks of ``block`` elements begun along an axis, and
+    ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has what every field that a part may leave out is
+    then (0: no operand).
 
-    ``lines`` tells the lines of each memory that a run takes. A memory declared with ``buffers=2`` gives it half: the
-    hardware takes the halves in turn, the sums' when a run with a finish ends.
+    ``lines`` tells the lines of each memory that a run takes; states in ``clobbers`` are lost when it runs. A memory declared with
+    ``buffers=2`` gives it half: the hardware takes the halves in turn, the sums' when a run with a finish ends.
     """
 
     name: str
@@ -46,6 +53,7 @@ class LoopForm:
     lines: tuple[tuple[str, Lines], ...]
     idle: tuple[tuple[str, int], ...] = ()
     chains: bool = True
+    clobbers: tuple[str, ...] = ()
     note: str = ""
 
     @property

@@ -178,14 +178,17 @@ def _form(m: Machine, f: LoopForm) -> None:
             _fail(m, f"loop form {f.name}: operands {', '.join(outside)} of {p.instruction.name} are not in {m.main_memory.name}")
     for word in f.words:
         _word(m, f.instruction, word)
-    blocked = {n for n, _ in f.block}
-    fields = {n for n, _ in f.idle} | {f"{n}_{what}" for n in blocked for what in ("blocks", "pad")}
-    fields |= {text for p in f.parts for o in p.instruction.operands for text in (f"{o.name}.address", f"{o.name}_pitch")}
+    fields = {n for n, _ in f.idle} | {f"{n}_{what}" for n, _ in f.block for what in ("blocks", "pad")}
+    fields |= {f"{a.name}_extent" for p in f.parts for a in p.instruction.axes}
+    for p in f.parts:
+        for o in p.instruction.operands:
+            fields |= {f"{o.name}.address", f"{o.name}_pitch", *(f"{o.name}_size{d}" for d in range(1, len(o.shape)))}
+        fields |= {f"{n}_{what}{d}" for n, d, _ in p.around for what in ("before", "after")}
     unknown = [b.value for b in f.bits if isinstance(b.value, str) and b.value not in fields]
     if unknown:
         _fail(m, f"loop form {f.name}: nothing says what {', '.join(map(str, unknown))} is", "name it in idle, or after an operand or axis")
-    if missing := {a.name for p in f.parts for a in p.instruction.axes} - blocked:
-        _fail(m, f"loop form {f.name}: no block for the axes {', '.join(sorted(missing))}")
+    if lost := set(f.clobbers) - {s.name for s in m.states}:
+        _fail(m, f"loop form {f.name} clobbers {', '.join(sorted(lost))}, which is no state")
     if wrong := [n for n, _ in f.lines if n not in {mem.name for mem in m.memories}]:
         _fail(m, f"loop form {f.name}: it takes lines of {', '.join(wrong)}, which is not declared")
 

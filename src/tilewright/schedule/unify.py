@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
@@ -81,7 +80,7 @@ def unify(scope: Simplifier, program: Chain, body: Chain, accepts: Mapping[str, 
         return Mismatch(f"loop {unknown.name} runs {unknown.extent} iterations, which is not known before the nest (peel its tail)")
     if len(program.loops) > len(body.loops):
         return Mismatch(f"the nest has {len(program.loops)} loops, the instruction {len(body.loops)}")
-    for chosen in permutations(body.loops, len(program.loops)):
+    for chosen in _partners(program, body, trips):
         partner = dict(zip((t.name for t in chosen), program.loops, strict=True))
         extents = {t.name: trips[partner[t.name].name] if t.name in partner else ex.idx(1) for t in body.loops}
         wrong = next((t for t in body.loops if not accepts[t.name].accepts_all(*_range(scope, extents[t.name]))), None)  # type: ignore[attr-defined]
@@ -95,6 +94,24 @@ def unify(scope: Simplifier, program: Chain, body: Chain, accepts: Mapping[str, 
         if result.depth > best.depth:
             best = result
     return best
+
+
+def _partners(program: Chain, body: Chain, trips: Mapping[str, Expr]) -> Iterator[tuple[For, ...]]:
+    """For each loop of ``program`` one of ``body``, in all ways in which loops that move the target meet such loops."""
+    theirs = {v for e in body.store.indices for v in ex.free_vars(e)}
+    mine = {v for e in program.store.indices for v in ex.free_vars(e)}
+
+    def chosen(n: int, left: tuple[For, ...]) -> Iterator[tuple[For, ...]]:
+        if n == len(program.loops):
+            yield ()
+            return
+        f = program.loops[n]
+        for t in left:
+            if trips[f.name] == ex.idx(1) or (f.name in mine) == (t.name in theirs):
+                for rest in chosen(n + 1, tuple(x for x in left if x is not t)):
+                    yield (t, *rest)
+
+    return chosen(0, body.loops)
 
 
 def _trips(scope: Simplifier, f: For) -> Expr:

@@ -54,6 +54,10 @@ def sizes(*names: str) -> tuple[Bits, ...]:
     return tuple(b for n, a in enumerate(names) for b in (Bits(8 * n, 3, f"{a}_blocks"), Bits(8 * n + 3, 2, f"{a}_pad")))
 
 
+def blocks(n: int) -> int:
+    return -(-n // DIM)
+
+
 FORM = LoopForm(
     "gemm_loop",
     "total",
@@ -66,7 +70,7 @@ FORM = LoopForm(
         RoCC(34, (Bits(0, 64, "out.address"),), (Bits(63, 1, "rectify"),), name="go"),
     ),
     block=(("i", DIM), ("j", DIM), ("k", DIM)),
-    lines=(("tiles", lambda n: (n["i"] + n["j"]) * n["k"] * DIM), ("sums", lambda n: n["i"] * n["j"] * DIM)),
+    lines=(("tiles", lambda n: (blocks(n["i"]) + blocks(n["j"])) * blocks(n["k"]) * DIM), ("sums", lambda n: blocks(n["i"]) * n["j"])),
     idle=(("rectify", 0),),
     chains=False,
 )
@@ -148,7 +152,7 @@ def test_declarations_are_checked() -> None:
 
     with pytest.raises(MachineError, match=r"loop form gemm_loop: nothing says what rectify is"):
         machine(forms=[replace(FORM, idle=())])
-    with pytest.raises(MachineError, match=r"no block for the axes k"):
-        machine(forms=[replace(FORM, block=(("i", 4), ("j", 4)), words=FORM.words[1:])])
+    with pytest.raises(MachineError, match=r"nothing says what k_blocks, k_pad is"):
+        machine(forms=[replace(FORM, block=(("i", 4), ("j", 4)))])
     with pytest.raises(MachineError, match=r"has no operand sums"):
         machine(forms=[replace(FORM, sums="sums")])

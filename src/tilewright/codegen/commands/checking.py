@@ -159,7 +159,9 @@ class _Checker:
         self.held = None
         for a in checker.run(c, self.state):
             write = a.instruction.operand(a.operand).role != "in"
-            self.outside(c, a.instruction, a.operand, a.base, a.offset, {f"{a.operand}.stride": a.pitch}, a.shape, write)
+            self.outside(c, a.instruction, a.operand, a.base, a.offset, {}, (1, a.elements), write)
+        for name in word.form.clobbers:
+            self.state.pop(name, None)
         for name, _ in word.form.lines:
             if self.results[name].any():
                 lost = int(self.results[name].argmax())

@@ -15,14 +15,17 @@ Error = Callable[[Command, str, str], CodegenError]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a run does to an operand in main memory: rows of a part's operand from ``offset`` in ``base`` on, in bytes."""
+    """What a run touches of a part's operand in main memory: so many elements from the byte ``offset`` of ``base`` on.
+
+    ``stride`` is the distance of its rows in bytes, None for one row.
+    """
 
     instruction: Instruction
     operand: str
     base: str
     offset: int
-    shape: tuple[int, int]
-    pitch: int
+    elements: int
+    stride: int | None
 
 
 @dataclass
@@ -53,7 +56,7 @@ class FormChecker:
     def run(self, c: Command, state: Mapping[str, Mapping[str, int]]) -> list[Access]:
         """What the run reads and writes in main memory, after checking all else; the next run starts anew."""
         extents = self.extents(c)
-        self.lines(c)
+        self.lines(c, extents)
         start, update, finish = (self.part(c, parts, extents, state) for parts in (self.form.starts, self.form.updates, self.form.finishes))
         sums = {a.name: extents[a.name] for a in self.form.starts[0].instruction.axes}
         if update is None:
@@ -70,17 +73,23 @@ class FormChecker:
 
     def extents(self, c: Command) -> dict[str, int]:
         out = {}
-        for axis, size in self.form.block:
-            blocks, pad = self.values[f"{axis}_blocks"], self.values[f"{axis}_pad"]
+        sizes = dict(self.form.block)
+        for axis in self.form.updates[0].instruction.extents:
+            if axis not in sizes:
+                out[axis] = self.values[f"{axis}_extent"]
+                if out[axis] < 1:
+                    raise self.error(c, f"axis {axis} has {out[axis]} iterations", "at least one")
+                continue
+            size, blocks, pad = sizes[axis], self.values[f"{axis}_blocks"], self.values[f"{axis}_pad"]
             if blocks < 1 or not 0 <= pad < size:
                 raise self.error(c, f"axis {axis} has {blocks} blocks that lack {pad} of {size} elements", "at least one element of each")
             out[axis] = blocks * size - pad
         return out
 
-    def lines(self, c: Command) -> None:
-        blocks = {axis: self.values[f"{axis}_blocks"] for axis, _ in self.form.block}
+    def lines(self, c: Command, extents: Mapping[str, int]) -> None:
         for name, lines in self.form.lines:
-            if (taken := lines(blocks)) > (room := room_of(self.machine, name)):
+            taken, room = lines({**dict(self.form.idle), **self.values, **extents}), room_of(self.machine, name)
+            if taken > room:
                 raise self.error(c, f"it takes {taken} lines of {name}, a run may take {room}", "make its tile smaller and loop around it")
 
     def part(
@@ -108,17 +117,25 @@ class FormChecker:
         out = []
         sized = part.instruction.kernel_for({a.name: extents[a.name] for a in part.instruction.axes})
         for b in sized.args:
-            if b.name in self.bases and b.name != self.form.sums:
-                shape = (1, *b.static_shape)[-2:]
-                pitch = self.values.get(f"{b.name}_pitch", 0) * b.dtype.nbytes
-                out.append(
-                    Access(part.instruction, b.name, self.bases[b.name], self.values[f"{b.name}.address"], (shape[0], shape[1]), pitch)
-                )
+            if b.name not in self.bases or b.name == self.form.sums:
+                continue
+            shape = [int(n or 0) for n in b.static_shape]
+            for d, more in ((d, more) for o, d, more in part.around if o == b.name):
+                shape[d] += more - self.values[f"{b.name}_before{d}"] - self.values[f"{b.name}_after{d}"]
+            if min(shape) < 1:
+                continue  # zeros alone
+            pitch = self.values.get(f"{b.name}_pitch", 0)
+            elements, step = shape[-1], pitch
+            for d in range(len(shape) - 2, -1, -1):
+                elements += (shape[d] - 1) * step
+                step *= self.values.get(f"{b.name}_size{d}", 0)
+            stride = pitch * b.dtype.nbytes if len(shape) > 1 and shape[-2] > 1 else None
+            out.append(Access(part.instruction, b.name, self.bases[b.name], self.values[f"{b.name}.address"], elements, stride))
         return out
 
     def needs(self, c: Command, i: Instruction, accesses: list[Access], state: Mapping[str, Mapping[str, int]]) -> CodegenError | None:
         """What is wrong with the state that a part needs."""
-        pitches = {f"{a.operand}.stride": a.pitch for a in accesses if a.shape[0] > 1}
+        pitches = {f"{a.operand}.stride": a.stride for a in accesses}
         for need in i.needs:
             now = state.get(need.state)
             if now is None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from struct import pack, unpack
 
 from tilewright.codegen.commands.placing import managed
-from tilewright.codegen.commands.raising import Copy, copy_of, raised
+from tilewright.codegen.commands.raising import Copy, copy_of, raised, zeroed_by
 from tilewright.hw import LoopForm, Machine, Part
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -67,6 +68,7 @@ def formed(kernel: st.Kernel, machine: Machine, names: Sequence[str]) -> Formed:
         )
     new = simplify(kernel.with_(body=_without_copies(body, managed(machine))))
     _alone(new, machine, former.uses)
+    _undisturbed(new, machine, former.uses)
     return Formed(new, former.uses)
 
 
@@ -80,20 +82,20 @@ class _Former:
         self.why = Mismatch("", -1)
 
     def block(self, b: st.Block, copies: Mapping[str, Copy]) -> st.Block:
-        known = dict(copies)
+        known = _Contents(self, copies)
         stmts = list(b.stmts)
         sums = [s.buffer.name for s in b.stmts if isinstance(s, st.Alloc) and s.buffer.memory in self.inside]
         users = {name: [s for s in b.stmts if name in st.read_buffers(s) | st.written_buffers(s)] for name in sums}
         lives = {id(s[1]): s for s in users.values() if len(s) == 3}
         for s in b.stmts:
-            self.note_copy(s, known)
+            known.after(s)
             life = lives.get(id(s))
-            found = self.tile(life, known) if life is not None and self.undisturbed(b.stmts, life) else None
+            found = self.tile(life, known.copies) if life is not None and self.undisturbed(b.stmts, life) else None
             if life is not None and found is not None:
                 stmts = [found if t is s else t for t in stmts if t is not life[0] and t is not life[2]]
             elif isinstance(s, st.For):
                 with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
-                    inner = self.block(s.body, known)
+                    inner = self.block(s.body, known.copies)
                 if inner != s.body:
                     stmts = [replace(s, body=inner) if t is s else t for t in stmts]
         return st.Block(tuple(stmts))
@@ -104,26 +106,16 @@ class _Former:
         results = st.written_buffers(life[2])
         return not any((st.read_buffers(s) | st.written_buffers(s)) & results for s in stmts[at[0] : at[2]])
 
-    def note_copy(self, s: st.Stmt, known: dict[str, Copy]) -> None:
-        """Buffers of the machine that ``s`` fills with what no one changes."""
-        found = copy_of(s)
-        if found is not None and found[1].source.buffer.name not in self.written:
-            known[found[0]] = found[1]
-        else:
-            for name in st.written_buffers(s):
-                known.pop(name, None)
-
     def tile(self, users: Sequence[st.Stmt], copies: Mapping[str, Copy]) -> st.Stmt | None:
         """The nest around runs of a form in place of ``users``: what sets sums, adds to them, takes them out."""
         first, nest, last = users
         start, finish = chain_of(first), chain_of(last)
         if start is None or finish is None:
             return None
-        known = dict(copies)
-        path = self.path(nest, start.store.buffer.name, known)
+        path = self.path(nest, start.store.buffer.name, copies)
         if path is None:
             return None
-        loops, anchored, call = path
+        loops, anchored, call, known = path
         for form in self.forms:
             # Without a chain all of it is one run.
             for outside in range(anchored, len(loops) + 1) if form.chains else (0,):
@@ -143,11 +135,15 @@ class _Former:
             for f in around:
                 stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
             update = raised(self.scope, loops[outside:], call, copies)
-            use = self.matching(form, (ends[0], update, ends[1])) if update is not None else None
+            around_it: dict[str, frozenset[int]] = {}
+            for copy in (copies[w.buffer.name] for w in call.args if w.buffer.name in copies):
+                name = copy.source.buffer.name
+                around_it[name] = around_it.get(name, frozenset()) | copy.around
+            use = self.matching(form, (ends[0], update, ends[1]), around_it) if update is not None else None
             return self.called(use, around) if use is not None else None
 
-    def path(self, nest: st.Stmt, sums: str, copies: dict[str, Copy]) -> tuple[list[st.For], int, st.Call] | None:
-        """The loops from ``nest`` to the one call that adds to ``sums``, how many are around the last load, and the call."""
+    def path(self, nest: st.Stmt, sums: str, copies: Mapping[str, Copy]) -> tuple[list[st.For], int, st.Call, Mapping[str, Copy]] | None:
+        """The loops from ``nest`` to the one call that adds to ``sums``, how many are around the last load, the call, what it works on."""
         loops: list[st.For] = []
         anchored, s = 0, nest
         while not isinstance(s, st.Call):
@@ -156,18 +152,20 @@ class _Former:
                     loops.append(s)
                     s = s.body
                 case st.Block():
-                    rest = [t for t in s.stmts if sums not in st.read_buffers(t) | st.written_buffers(t)]
-                    if len(rest) != len(s.stmts) - 1:
+                    users = [t for t in s.stmts if sums in st.read_buffers(t) | st.written_buffers(t)]
+                    loads = [t for t in s.stmts if t not in users]
+                    if len(users) != 1 or not all(isinstance(t, st.Alloc) or chain_of(t) is not None for t in loads):
                         return None
-                    for t in rest:
-                        if not (st.written_buffers(t) <= self.placed() and (isinstance(t, st.Alloc) or copy_of(t) is not None)):
-                            return None
-                        self.note_copy(t, copies)
-                        anchored = len(loops)
-                    s = next(t for t in s.stmts if not any(t is r for r in rest))
+                    if not all(st.written_buffers(t) <= self.placed() for t in loads):
+                        return None
+                    known = _Contents(self, copies)
+                    for t in loads:
+                        known.after(t)
+                    copies, s = known.copies, users[0]
+                    anchored = len(loops) if loads else anchored
                 case _:
                     return None
-        return loops, anchored, s
+        return loops, anchored, s, copies
 
     def placed(self) -> set[str]:
         return {b.name for b in st.allocated(self.kernel) if b.memory in self.inside}
@@ -176,11 +174,14 @@ class _Former:
         """Whether ``loops`` run at least once: the first and the last time do more than the others."""
         return all(self.scope.nonneg(self.scope.linear(f.hi - f.lo - 1)) for f in loops)
 
-    def matching(self, form: LoopForm, nests: tuple[Chain, Chain, Chain]) -> Use | None:
-        """``nests`` as the parts of ``form``, if it has room for them; the deepest reason against is kept."""
+    def matching(self, form: LoopForm, nests: tuple[Chain, Chain, Chain], zeros: Mapping[str, frozenset[int]]) -> Use | None:
+        """``nests`` as the parts of ``form``, if it has room for them; the deepest reason against is kept.
+
+        Along the dimensions ``zeros`` of an array there are zeros where it ends.
+        """
         found = []
         for parts, nest in zip((form.starts, form.updates, form.finishes), nests, strict=True):
-            ways = [(p, self.done_by(p, nest)) for p in parts]
+            ways = [(p, self.done_by(p, nest, zeros)) for p in parts]
             fitting = [(p, w) for p, w in ways if isinstance(w, Move)]
             if not fitting:
                 reasons = [Mismatch(f"{p.instruction.name}: {w.reason}", w.depth) for p, w in ways if isinstance(w, Mismatch)]
@@ -190,7 +191,7 @@ class _Former:
         use = Use(form, *found)
         return use if self.fits(use) else None
 
-    def done_by(self, part: Part, nest: Chain) -> Move | Mismatch:
+    def done_by(self, part: Part, nest: Chain, zeros: Mapping[str, frozenset[int]]) -> Move | Mismatch:
         """``nest`` as ``part``, whose operands are in their memories and, where they are inputs, change nowhere in the kernel."""
         move = whole(self.scope, nest, part.instruction)
         if isinstance(move, Mismatch):
@@ -201,6 +202,11 @@ class _Former:
                 return Mismatch(f"operand {n} is in {operand.memory}, {w.buffer.name} in {w.buffer.memory}", 8)
             if operand.role == "in" and operand.memory not in self.inside and w.buffer.name in self.written:
                 return Mismatch(f"operand {n} would be {w.buffer.name}, which the kernel writes", 8)
+            beside = zeros.get(w.buffer.name, frozenset()) - {_dimension(w, d) for o, d, _ in part.around if o == n}
+            if beside:
+                return Mismatch(f"operand {n} has no zeros around it, {w.buffer.name} has along dimension {min(beside)}", 8)
+            if operand.shape and operand.memory not in self.inside and pitches(w) is None:
+                return Mismatch(f"operand {n} would be {w}, whose rows are not evenly spaced", 8)
         return move
 
     def fits(self, use: Use) -> bool:
@@ -210,13 +216,12 @@ class _Former:
         if len({w.buffer.name for w in windows}) > 1 or any(s != sums[0] for s in sums):
             self.why = max(self.why, Mismatch(f"its parts work on {', '.join(map(str, windows))}", 9), key=lambda m: m.depth)
             return False
-        size = dict(use.form.block)
         most = {n: largest_extent(self.scope, ex.idx(0), e) for n, e in use.update[1].extents.items()}
-        blocks = {n: -(-e // size[n]) for n, e in most.items() if e is not None}
-        if len(blocks) < len(most):
+        known = {n: e for n, e in most.items() if e is not None}
+        if len(known) < len(most):
             return False
         for name, lines in use.form.lines:
-            taken, room = lines(blocks), room_of(self.machine, name)
+            taken, room = lines({**dict(use.form.idle), **dict(use.update[0].fields), **known}), room_of(self.machine, name)
             if taken > room:
                 self.why = max(self.why, Mismatch(f"a run takes {taken} lines of {name}, it may take {room}", 10), key=lambda m: m.depth)
                 return False
@@ -234,11 +239,67 @@ class _Former:
             counts = {BEFORE: self.scope.expr(before), AFTER: self.scope.expr(after)}
         kernel, sizes = _semantics(name, f"{self.machine.name}/{use.form.name}", use, bool(around))
         windows = {n: w for _, m in use.phases for n, w in m.windows.items()}
+        for part, _ in use.phases:
+            for operand, d, more in part.around:
+                windows[operand], counts = self.inside_of(windows[operand], operand, d, more, counts)
         values = tuple((counts | sizes)[v.name] for v in kernel.sizes)
         s: st.Stmt = st.Call(kernel, values, tuple(windows[b.name] for b in kernel.args))
         for f in reversed(around):
             s = replace(f, body=st.Block((s,)))
         return s
+
+    def inside_of(self, w: st.Window, operand: str, d: int, more: int, counts: Mapping[str, Expr]) -> tuple[st.Window, dict[str, Expr]]:
+        """The part of ``w`` that is inside its array along a dimension of ``operand``, and also the counts of what is not."""
+        at = _dimension(w, d)
+        span, size = w.spans[d], w.buffer.shape[at]
+        before = self.scope.expr(ex.binary("max", span.lo * -1, 0))
+        after = self.scope.expr(ex.binary("max", span.lo + span.extent + more - size, 0))
+        inner = st.Span(self.scope.expr(span.lo + before), self.scope.expr(span.extent + more - before - after), span.step)
+        named = {f"{operand}_before{d}": before, f"{operand}_after{d}": after}
+        return replace(w, indices=(*w.indices[:at], inner, *w.indices[at + 1 :])), {**counts, **named}
+
+
+class _Contents:
+    """What buffers are copies of, as far as the statements of a block seen so far tell."""
+
+    def __init__(self, former: _Former, copies: Mapping[str, Copy]):
+        self.former, self.copies = former, dict(copies)
+        #: Buffers made in this block that nothing but, perhaps, zeros was written to.
+        self.fresh: set[str] = set()
+        self.zeroed: set[str] = set()
+
+    def after(self, s: st.Stmt) -> None:
+        if isinstance(s, st.Alloc):
+            self.fresh.add(s.buffer.name)
+            self.copies.pop(s.buffer.name, None)
+        zeroed, found = zeroed_by(s), copy_of(self.former.scope, s, self.zeroed)
+        for name in st.written_buffers(s):
+            self.copies.pop(name, None)
+            if name in self.fresh and zeroed == name:
+                self.zeroed.add(name)
+            elif name in self.fresh | self.zeroed and found is not None and found[1].source.buffer.name not in self.former.written:
+                self.copies[name] = found[1]
+                self.zeroed.discard(name)
+            self.fresh.discard(name)
+
+
+def _dimension(w: st.Window, d: int) -> int:
+    """The dimension of the buffer that is dimension ``d`` of what ``w`` shows."""
+    return [n for n, i in enumerate(w.indices) if isinstance(i, st.Span)][d]
+
+
+def pitches(w: st.Window) -> tuple[int, ...] | None:
+    """Elements from one index to the next along each dimension of ``w``, a part of a plain array; None if one is no multiple of another.
+
+    Ones and zeros of the last two dimensions aside, an array of such sizes could have them.
+    """
+    out: list[int] = []
+    step = 1
+    for i, n in zip(reversed(w.indices), reversed(w.buffer.static_shape), strict=True):
+        if isinstance(i, st.Span):
+            out.insert(0, step * i.step)
+        step *= n
+    return tuple(out) if all(a % b == 0 for a, b in pairwise(out)) else None
 
 
 def room_of(machine: Machine, memory: str) -> int:
@@ -253,14 +314,42 @@ def _semantics(name: str, instruction: str, use: Use, chained: bool) -> tuple[st
     args: dict[str, st.Buffer] = {}
     stmts: list[st.Stmt] = []
     taken: set[str] = {BEFORE, AFTER}
+    around: dict[Var, None] = {}
     for (part, move), phase in zip(use.phases, (BEFORE, None, AFTER), strict=True):
         kernel, values = part.instruction.sized(move.extents)
+        kernel = _inside_of_arrays(kernel, part)
         sizes |= dict(zip((v.name for v in kernel.sizes), values, strict=True))
         args |= {b.name: b for b in kernel.args if b.name not in move.settings and b.name not in args}
+        around |= {Var(f"{o}_{side}{d}"): None for o, d, _ in part.around for side in ("before", "after")}
         body = copied(_with_settings(kernel.body, move.settings), taken)
         stmts.append(st.If(ex.compare("==", Var(phase), 0), body) if chained and phase else body)
-    names = [*((BEFORE, AFTER) if chained else ()), *sizes]
-    return st.Kernel(name, tuple(args.values()), st.block(*stmts), tuple(map(Var, names)), instruction), sizes
+    names = [*map(Var, (BEFORE, AFTER) if chained else ()), *around, *map(Var, sizes)]
+    return st.Kernel(name, tuple(args.values()), st.block(*stmts), tuple(names), instruction), sizes
+
+
+def _inside_of_arrays(kernel: st.Kernel, part: Part) -> st.Kernel:
+    """``kernel`` where operands are but the part of them that lies inside their arrays, and zeros elsewhere."""
+    new = {b.name: b for b in kernel.args}
+    for operand, d, more in part.around:
+        b = new[operand]
+        inner = b.shape[d] + more - Var(f"{operand}_before{d}") - Var(f"{operand}_after{d}")
+        new[operand] = b.with_(shape=(*b.shape[:d], inner, *b.shape[d + 1 :]))
+
+    def node(e: Expr) -> Expr | None:
+        if not isinstance(e, Load) or all(o != e.buffer.name for o, _, _ in part.around):
+            return None
+        indices = list(e.indices)
+        inside: Expr | None = None
+        for d in (d for o, d, _ in part.around if o == e.buffer.name):
+            indices[d] = indices[d] - Var(f"{e.buffer.name}_before{d}")
+            for c in (ex.compare(">=", indices[d], 0), ex.compare("<", indices[d], new[e.buffer.name].shape[d])):
+                inside = c if inside is None else ex.logical("and", inside, c)
+        assert inside is not None
+        return ex.where(inside, Load(new[e.buffer.name], tuple(indices)), ex.const(0, e.dtype))
+
+    body = st.map_exprs(kernel.body, lambda e: ex.transform(e, node))
+    assert isinstance(body, st.Block)
+    return kernel.with_(args=tuple(new.values()), body=body)
 
 
 def _with_settings(body: st.Block, settings: Mapping[str, int]) -> st.Block:
@@ -305,6 +394,20 @@ def _alone(kernel: st.Kernel, machine: Machine, uses: Mapping[str, Use]) -> None
                         f"kernel {kernel.name}: {name} stays in {s.buffer.memory} while {uses[call.kernel.name].form.name} runs",
                         hint="generate it without forms, or load it after",
                     )
+
+
+def _undisturbed(kernel: st.Kernel, machine: Machine, uses: Mapping[str, Use]) -> None:
+    """CodegenError when a form loses state that others need: setters are put where nothing changes it in between."""
+    lost = {state: u.form.name for u in uses.values() for state in u.form.clobbers}
+    needed = {n.state: u.form.name for u in uses.values() for p, _ in u.phases for n in p.instruction.needs}
+    explicit = [b.name for b in st.allocated(kernel) if b.memory in managed(machine)]
+    explicit = [n for n in explicit if all(w.buffer.name != n for c in _form_calls((kernel.body,), uses) for w in c.args)]
+    users = [needed[state] for state in lost if state in needed] + (explicit if lost else [])
+    if users:
+        raise CodegenError(
+            f"kernel {kernel.name}: {', '.join(sorted(set(lost.values())))} loses state that {', '.join(sorted(set(users)))} needs",
+            hint="generate the parts as kernels of their own",
+        )
 
 
 def _form_calls(stmts: Sequence[st.Stmt], uses: Mapping[str, Use]) -> Iterator[st.Call]:

@@ -6,7 +6,7 @@ blocks become one with the loops inside a block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from tilewright.ir import expr as ex
@@ -18,10 +18,14 @@ from tilewright.schedule.unify import Chain, chain_of
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A buffer of which the element at ``variables`` is a copy of ``source``; None where there is but one index."""
+    """A buffer of which the element at ``variables`` is a copy of ``source``; None where there is but one index.
+
+    Along the dimensions ``around`` of the source the buffer goes on: with zeros.
+    """
 
     variables: tuple[str | None, ...]
     source: Load
+    around: frozenset[int] = frozenset()
 
     def at(self, indices: Sequence[Expr]) -> Load:
         """What the element at ``indices`` is a copy of."""
@@ -29,22 +33,51 @@ class Copy:
         return Load(self.source.buffer, tuple(ex.substitute(e, env) for e in self.source.indices))
 
 
-def copy_of(s: st.Stmt) -> tuple[str, Copy] | None:
-    """The buffer that ``s`` fills with parts of another one, element by element; None where ``s`` does anything else."""
+def copy_of(scope: Simplifier, s: st.Stmt, zeroed: Set[str] = frozenset()) -> tuple[str, Copy] | None:
+    """The buffer that ``s`` fills with parts of another one, element by element; None where ``s`` does anything else.
+
+    What is left out of a buffer that was ``zeroed`` before must be what lies outside the source.
+    """
     nest = chain_of(s)
-    if nest is None or nest.store.op is not None or not isinstance(nest.store.value, Load):
+    if nest is None or nest.store.op is not None or not isinstance(nest.store.value, Load) or any(f.step != 1 for f in nest.loops):
         return None
-    own = {f.name for f in nest.loops}
-    target = nest.store.buffer
+    own = {f.name: f for f in nest.loops}
+    target, source = nest.store.buffer, nest.store.value
     names: list[str | None] = []
+    around: set[int] = set()
     for i, extent in zip(nest.store.indices, target.shape, strict=True):
-        if isinstance(i, Var) and i.name in own - set(names):
-            names.append(i.name)
-        elif extent == ex.idx(1):
+        if not (isinstance(i, Var) and i.name in own.keys() - set(names)):
+            if extent != ex.idx(1):
+                return None
             names.append(None)
-        else:
-            return None
-    return (target.name, Copy(tuple(names), nest.store.value)) if own <= set(names) else None
+            continue
+        names.append(i.name)
+        whole = (own[i.name].lo, own[i.name].hi) == (ex.idx(0), extent)
+        if target.name in zeroed and not whole:
+            beside = _beside(scope, own[i.name], extent, source)
+            if beside is None:
+                return None
+            around.add(beside)
+    return (target.name, Copy(tuple(names), source, frozenset(around))) if own.keys() <= set(names) else None
+
+
+def _beside(scope: Simplifier, f: st.For, extent: Expr, source: Load) -> int | None:
+    """The dimension of ``source`` which ``f`` runs along, as far as indices from 0 to ``extent`` are inside; None if it does not."""
+    moving = [d for d, e in enumerate(source.indices) if f.name in ex.free_vars(e)]
+    if len(moving) != 1:
+        return None
+    d = moving[0]
+    offset = scope.expr(source.indices[d] - f.var)
+    first, last = ex.binary("max", offset * -1, 0), ex.binary("min", source.buffer.shape[d] - offset, extent)
+    same = f.name not in ex.free_vars(offset) and all(scope.expr(a) == scope.expr(b) for a, b in ((f.lo, first), (f.hi, last)))
+    return d if same else None
+
+
+def zeroed_by(s: st.Stmt) -> str | None:
+    """The buffer that ``s`` fills with zeros."""
+    nest = chain_of(s)
+    zero = nest is not None and nest.store.op is None and isinstance(nest.store.value, Const) and nest.store.value.value == 0
+    return nest.store.buffer.name if nest is not None and zero else None
 
 
 def raised(scope: Simplifier, loops: Sequence[st.For], call: st.Call, copies: Mapping[str, Copy]) -> Chain | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
-from tilewright.codegen.commands.forms import AFTER, BEFORE, Use
+from tilewright.codegen.commands.forms import AFTER, BEFORE, Use, pitches
 from tilewright.codegen.commands.operands import Placed
 from tilewright.codegen.commands.program import Branch, Command, Item, Operand, Pointer
 from tilewright.codegen.commands.setting import Needed
@@ -37,18 +38,25 @@ class _Run:
         self.needed: list[Item] = []
         self.phases: list[_Phase] = []
         for (part, move), count in zip(use.phases, counts, strict=True):
-            placed = {n: place(windows[n]) for n in move.windows if n != self.form.sums}
-            self.needed += _needed(part.instruction, placed, move.settings)
             values: dict[str, Operand] = {n: ex.idx(v) for n, v in part.fields}
-            for n, p in placed.items():
-                pitch = p.strides.get("stride", 0) // part.instruction.operand(n).dtype.nbytes
-                values |= {n: p.operand, f"{n}_pitch": ex.idx(pitch)}
+            strides: dict[str, int] = {}
+            for n in (n for n in move.windows if n != self.form.sums):
+                steps = pitches(windows[n])
+                assert steps is not None
+                pitch = steps[-2] if len(steps) > 1 else 0
+                strides[f"{n}.stride"] = pitch * windows[n].buffer.dtype.nbytes
+                values |= {n: place(windows[n]).operand, f"{n}_pitch": ex.idx(pitch)}
+                values |= {f"{n}_size{d}": ex.idx(a // b) for d, (a, b) in enumerate(pairwise(steps), 1)}
+            for name in (f"{o}_{side}{d}" for o, d, _ in part.around for side in ("before", "after")):
+                values[name] = sizes[name]
+            self.needed += _needed(part.instruction, strides | {f"{n}.bits": v for n, v in move.settings.items()})
             self.phases.append(_Phase(values, count))
         self.always: dict[str, Operand] = {n: ex.idx(v) for n, v in self.form.idle}
+        extents = {axis: sizes.get(f"{axis}_n", e) for axis, e in use.update[1].extents.items()}
+        self.always |= {f"{axis}_extent": e for axis, e in extents.items()}
         for axis, size in self.form.block:
-            extent = sizes.get(f"{axis}_n", use.update[1].extents.get(axis, ex.idx(1)))
-            blocks = (extent + (size - 1)) // size
-            self.always |= {f"{axis}_blocks": blocks, f"{axis}_pad": blocks * size - extent}
+            blocks = (extents[axis] + (size - 1)) // size
+            self.always |= {f"{axis}_blocks": blocks, f"{axis}_pad": blocks * size - extents[axis]}
 
     def items(self) -> tuple[Item, ...]:
         return (*self.needed, *(i for w in self.form.words for i in self.word(w, {})))
@@ -74,11 +82,8 @@ class _Run:
         return out
 
 
-def _needed(instruction: Instruction, placed: Mapping[str, Placed], settings: Mapping[str, int]) -> list[Needed]:
-    """The state that a part needs; what nothing moves along is left out."""
-    known = {f"{n}.bits": v for n, v in settings.items()}
-    for n, p in placed.items():
-        known |= {f"{n}.{what}": v for what, v in p.strides.items()}
+def _needed(instruction: Instruction, known: Mapping[str, int]) -> list[Needed]:
+    """The state that a part needs, where its values are numbers or ``known``."""
     out = []
     for need in instruction.needs:
         values = [(name, known.get(v) if isinstance(v, str) else v) for name, v in need.values]

@@ -17,8 +17,8 @@ from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.library.gemmini_config import FILES
-from tilewright.hw.library.gemmini_costs import area
-from tilewright.hw.library.gemmini_forms import loop_ws
+from tilewright.hw.library.gemmini_costs import RTL_RATES, area
+from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
@@ -335,7 +335,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,
         parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **CONTROL},
-        forms=[loop_ws(dim, EX, LD, ST)],
+        forms=[loop_ws(dim, EX, LD, ST), loop_conv_ws(dim, EX, LD, ST)],
     )
 
 
@@ -395,4 +395,5 @@ def family(name: str = "gemmini", dim: int = 128) -> Family:
         ),
         area=area,
         files=FILES,
+        array_rates=RTL_RATES,
     )

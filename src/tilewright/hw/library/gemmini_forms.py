@@ -1,8 +1,10 @@
-"""Gemmini's loop commands as forms: what ``loop_ws`` computes, its words, and the halves of the memories that it takes."""
+"""Gemmini's loop commands as forms: what ``loop_ws`` and ``loop_conv_ws`` compute, their words, and the lines that they take."""
 
 # The annotations of instructions are declarations, not Python types.
-# mypy: disable-error-code="valid-type,no-untyped-def"
+# mypy: disable-error-code="valid-type,no-untyped-def,operator"
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import require, stride
@@ -27,6 +29,9 @@ def loop_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopForm:
     def multiplying(transposed: int) -> tuple[Need, ...]:
         modes = needs(ex, dataflow=1, activation=0, a_transpose=0, b_transpose=transposed, a_stride=1, c_stride=1)
         return modes, loading(0, "a.stride"), loading(1, "b.stride")
+
+    def blocks(n: int) -> int:
+        return -(-n // dim)
 
     most = MOST * dim
 
@@ -61,8 +66,8 @@ def loop_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopForm:
         words,
         block=(("i", dim), ("j", dim), ("k", dim)),
         lines=(
-            ("spad", lambda n: (n["i"] * n["k"] + n["k"] * n["j"]) * dim),
-            ("acc", lambda n: n["i"] * n["j"] * dim),
+            ("spad", lambda n: (blocks(n["i"]) + blocks(n["j"])) * blocks(n["k"]) * dim),
+            ("acc", lambda n: blocks(n["i"]) * blocks(n["j"]) * dim),
         ),
         idle=(("accumulate", 1), ("b_transpose", 0), *((n, 0) for n in ("d", "d_pitch", "c", "c_pitch", "full_c", "activation"))),
     )
@@ -130,3 +135,109 @@ def _finishes(most: int, st: State) -> tuple[Part, ...]:
 
     relu = (("activation", 1),)
     return Part(saturated), Part(rectified, relu), Part(scaled), Part(scaled_rectified, relu), Part(full, (("full_c", 1),))
+
+
+def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopForm:
+    """A convolution of images with the channels last, zeros around them, strides of 1 to 3; funct 15 to 21. No pooling."""
+    most = 1 << 10
+
+    def inputs(extent: int, kernel: int, stride: int) -> int:
+        return extent * stride + kernel - 1
+
+    def rows(n: Mapping[str, int]) -> int:
+        image = n["n"] * inputs(n["p"], n["r"], n["stride"]) * inputs(n["q"], n["s"], n["stride"])
+        return -(-n["c"] // dim) * image + -(-n["k"] // dim) * n["r"] * n["s"] * n["c"]
+
+    fixed = (("shape", 16), ("tile", 17), ("kernel", 18), ("output", 19), ("weights", 20), ("images", 21), ("run", 15))
+    registers = (
+        (_four("n_extent", "x_size1", "w_size2", "w_pitch"), (*_three("out_size1", "out_size1", "out_size2"), Bits(48, 8, "stride"))),
+        ((Bits(48, 16, "w_size1"),), _four("k_extent", "q_extent", "p_extent", "n_extent")),
+        (
+            _four("x_before2", "c_extent", "s_extent", "r_extent"),
+            (Bits(0, 16, "x_size2"), Bits(24, 8, "x_after1"), Bits(32, 16, "x_before1"), Bits(48, 16, "x_after2")),
+        ),
+        ((Bits(0, 10, 1), Bits(48, 16, "p_extent")), _four("q_extent", "out_pitch", "w_pitch", "x_pitch")),
+        ((Bits(0, 64, "w.address"),), (Bits(0, 64, "out.address"),)),
+        ((Bits(0, 64, "d.address"),), (Bits(0, 64, "x.address"),)),
+        ((Bits(0, 1, "no_bias"),), (Bits(0, 1, 1), Bits(3, 2, "activation"))),
+    )
+    words = tuple(RoCC(funct, *r, name=name) for (name, funct), r in zip(fixed, registers, strict=True))
+    return LoopForm(
+        "loop_conv_ws",
+        "sums",
+        _conv_starts(most),
+        tuple(_convolution(most, stride, ex) for stride in (1, 2, 3)),
+        _conv_finishes(most, st),
+        words,
+        block=(),
+        lines=(("spad", rows), ("acc", lambda n: -(-n["k"] // dim) * n["n"] * n["p"] * n["q"])),
+        idle=(("stride", 1), *((n, 0) for n in ("no_bias", "d", "out", "out_pitch", "out_size1", "out_size2", "activation"))),
+        clobbers=tuple(s.name for s in ld),
+    )
+
+
+def _four(*names: str) -> tuple[Bits, ...]:
+    return tuple(Bits(16 * n, 16, name) for n, name in enumerate(names))
+
+
+def _convolution(most: int, step: int, ex: State) -> Part:
+    """Images move by ``step`` for each output; the array reads every ``step``-th of their columns."""
+    reach = most * step + most
+    modes = needs(ex, dataflow=1, activation=0, a_transpose=0, b_transpose=0, a_stride=step, c_stride=1)
+
+    @instruction(name=f"convolution.{step}", needs=modes)
+    def convolution(sums: i32[most, most, most, most] @ ACC, x: i8[most, reach, reach, most] @ DRAM, w: i8[most, most, most, most] @ DRAM):
+        n, p, q, k, r, s, c = axes(upto(most), upto(most), upto(most), upto(most), upto(most), upto(most), upto(most))
+        require(stride(x, 3) == 1)
+        require(stride(w, 3) == 1)
+        sums[n, p, q, k] += x[n, p * step + r, q * step + s, c] * w[r, s, c, k]
+
+    return Part(convolution, (("stride", step),), around=(("x", 1, step - 1), ("x", 2, step - 1)))
+
+
+def _conv_starts(most: int) -> tuple[Part, ...]:
+    """Zeros: no bias, from an address that is not 0. Or one bias for each channel."""
+
+    @instruction()
+    def zeros(sums: i32[most, most, most, most] @ ACC):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        sums[n, p, q, k] = 0
+
+    @instruction()
+    def biases(sums: i32[most, most, most, most] @ ACC, d: i32[most] @ DRAM):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        require(stride(d, 0) == 1)
+        sums[n, p, q, k] = d[k]
+
+    return Part(zeros, (("no_bias", 1), ("d", 1))), Part(biases)
+
+
+def _conv_finishes(most: int, st: State) -> tuple[Part, ...]:
+    """Saturated; rectified; scaled; both."""
+
+    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool=0, stride="out.stride"))
+    def saturated(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        require(stride(out, 3) == 1)
+        out[n, p, q, k] = cast(min(max(sums[n, p, q, k], -128), 127), i8)
+
+    @instruction(needs=needs(st, acc_scale=ONE, activation=1, pool=0, stride="out.stride"))
+    def rectified(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        require(stride(out, 3) == 1)
+        out[n, p, q, k] = cast(min(max(sums[n, p, q, k], 0), 127), i8)
+
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=0, pool=0, stride="out.stride"))
+    def scaled(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC, scale: f32 @ DRAM):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        require(stride(out, 3) == 1)
+        out[n, p, q, k] = cast(min(max(round(cast(sums[n, p, q, k], f32) * scale), -128), 127), i8)
+
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=1, pool=0, stride="out.stride"))
+    def scaled_rectified(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC, scale: f32 @ DRAM):
+        n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
+        require(stride(out, 3) == 1)
+        out[n, p, q, k] = cast(min(max(round(cast(sums[n, p, q, k], f32) * scale), 0), 127), i8)
+
+    relu = (("activation", 1),)
+    return Part(saturated), Part(rectified, relu), Part(scaled), Part(scaled_rectified, relu)
