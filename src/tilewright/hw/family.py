@@ -55,7 +55,8 @@ class Family:
     ``keeps``: the tensors a level holds. ``orders``: the orders (outermost loop first) its loops in time may have, all of the same
     dimensions. ``spatial``: the dimensions spread over units below the level, ``fanout``: at most how many units.
     ``area`` gives square millimetres of a machine from its parameters, in plain operators; ``files``, by name, the text of files
-    for its tools, from a name and the parameters.
+    for its tools, from a name and the parameters; ``array_rates`` what a square array's parts take, fitted to measured cycles
+    (:class:`tilewright.cost.residual.Rates`).
     MachineError when an entry is missing, orders of a level differ in their dimensions, or a parameter is declared twice or not at all.
     """
 
@@ -68,6 +69,7 @@ class Family:
     parameters: tuple[Parameter, ...]
     area: Callable[[Mapping[str, Any]], Any] | None = None
     files: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = field(default_factory=dict)
+    array_rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         levels = len(self.hierarchy.levels)
