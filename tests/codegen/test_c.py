@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from tests.codegen import test_scalar
 from tests.codegen.compiled_c import agree, call, compilers, load
 from tests.codegen.conftest import random_array
-from tests.codegen.test_program import GEMM
+from tests.codegen.test_program import GEMM, PREFIX
 from tests.ir.arguments import random_arguments
 from tests.ir.strategies import runnable_kernels
 
@@ -163,22 +163,7 @@ def test_saturating_int8_gemm_reads_as_a_person_would_write_it():
 
 
 def test_symbolic_sizes_while_and_heap():
-    kernel = parse("""
-@kernel(params=("N",))
-def prefix(x: f32[N], y: f32[N]):
-    t = alloc(f32[N])
-    left = alloc(i32)
-    left = 0
-    while left < 1:
-        for i in range(N):
-            t[i] = x[i] * 2.0
-        left += 1
-    for j in range(1, N, 3):
-        if j % 2 == 0:
-            y[N - 1 - j] = t[j]
-        else:
-            y[j] += 1
-""")
+    kernel = parse(PREFIX)
     text = agree(kernel, random_arguments(kernel, 0, {"N": 11}), {"N": 11})
     assert "int64_t N, const float *restrict x" in text and "free(t);" in text
     with pytest.raises(CodegenError, match="extent of t is only known when the program runs"):

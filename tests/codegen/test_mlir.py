@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from tests.codegen.compiled_mlir import agree, verified
-from tests.codegen.test_program import GEMM
+from tests.codegen.test_program import GEMM, PREFIX
 from tests.ir.arguments import random_arguments
 from tests.ir.strategies import runnable_kernels
 
@@ -48,22 +48,7 @@ def test_default_schedule_of_a_convolution():
 
 
 def test_symbolic_sizes_while_and_else():
-    kernel = parse("""
-@kernel(params=("N",))
-def prefix(x: f32[N], y: f32[N]):
-    t = alloc(f32[N])
-    left = alloc(i32)
-    left = 0
-    while left < 1:
-        for i in range(N):
-            t[i] = x[i] * 2.0
-        left += 1
-    for j in range(1, N, 3):
-        if j % 2 == 0:
-            y[N - 1 - j] = t[j]
-        else:
-            y[j] += 1
-""")
+    kernel = parse(PREFIX)
     assert "memref.alloc(%N) : memref<?xf32>" in agree(kernel, random_arguments(kernel, 0, {"N": 11}), {"N": 11})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from examples import block_gemmini
 from examples.block_attention import attention
 from examples.block_matmul import matmul
 from examples.block_vectors import layer_norm, softmax
@@ -28,10 +29,18 @@ def functions() -> dict[str, Function]:
     """Block IR of example programs: loops with carried blocks, reductions, masks, integer and floating types."""
     square, row = np.zeros((128, 128), np.float32), np.zeros(128, np.float32)
     heads = np.zeros((1, 2, 64, 32), np.float32)
+    bytes_, words = np.zeros((64, 64), np.int8), np.zeros((64, 64), np.int32)
     strides = (4096, 2048, 32, 1)
     return {
         "softmax": softmax.block_ir((4,), square, square, 128, 128, 128, 100, PROGRAMS=4, BLOCK=128),
         "layer_norm": layer_norm.block_ir((128,), square, square, row, row, row, row, 128, 128, 1e-5, BLOCK=64),
+        "quantised": block_gemmini.quantised.block_ir(
+            (8,), bytes_, bytes_, bytes_, 64, 64, 64, SCALE=0.5, RELU=True, BM=32, BN=16, BK=32, GROUP=2
+        ),
+        "grouped": block_gemmini.grouped.block_ir(
+            (3,), (bytes_, bytes_.copy()), (bytes_, bytes_), (words, words.copy()), ((64, 64, 64),) * 2, PROGRAMS=3, BM=32, BN=32, BK=16
+        ),
+        "int8 attention": block_gemmini.attention.block_ir((2,), bytes_, bytes_, bytes_, words, 0.5, 60, WIDTH=64, BM=32, KEYS=64),
         "attention": attention.block_ir((1, 2), heads, heads, heads, heads, 0.2, *strides, 2, 64, CAUSAL=True, WIDTH=32, BM=64, BN=32),
         "matmul": matmul.function.block_ir(
             (64,), square, square, square, 128, 128, 128, 128, 1, 128, 1, 128, 1, BM=16, BN=16, BK=32, GROUP=2
@@ -39,12 +48,15 @@ def functions() -> dict[str, Function]:
     }
 
 
-@pytest.mark.parametrize("name", ["softmax", "layer_norm", "attention", "matmul"])
+FLOATS, INTEGERS = ("softmax", "layer_norm", "attention", "matmul"), ("quantised", "grouped", "int8 attention")
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS])
 def test_example_programs_verify(name):
     function = functions()[name]
     text = emit_block_mlir(function)
     loaded(function, text)
-    assert '!block.ptr<"f32">' in text
+    assert f'!block.ptr<"{"f32" if name in FLOATS else "i8"}">' in text
 
 
 def test_mlir_refuses_operations_the_dialect_does_not_say():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.codegen.commands.scheduled_gemm import SCALE, Gemm
+from tests.codegen.commands.scheduled_gemm import FULL, RELU, SCALE, SCALE_RELU, Gemm
 from tests.codegen.commands.test_temporaries import PROGRAM
 from tests.codegen.compiled_mlir import verified
+from tests.space.test_rules_explicit import convolution
 
-from tilewright.codegen.commands import generate
+from tilewright.codegen.commands import check, generate, parse_program, stream
 from tilewright.codegen.commands.program import Command, Host, Let, Loop, Program, words
 from tilewright.codegen.mlir import emit_command_mlir, emit_irdl
 from tilewright.hw import load_machine
@@ -20,6 +21,7 @@ from tilewright.util.errors import CodegenError
 
 ir = pytest.importorskip("torch_mlir.ir", reason="MLIR is in the package torch-mlir")
 GEMMINI = load_machine("gemmini")
+ADDRESSES = {name: 0x100000 * n for n, name in enumerate(("a", "b", "c", "x", "f", "w", "bias", "y"), 1)}
 
 
 def loaded(text: str) -> None:
@@ -40,8 +42,24 @@ def test_programs_verify_in_the_declared_dialect(gemm):
     assert '"gemmini.matmul_preload"(' in text
 
 
-def test_a_default_schedule_verifies():
-    loaded(emit_command_mlir(generate(default_schedule(Gemm(40, 64, 72).kernel(), GEMMINI).kernel, GEMMINI), GEMMINI))
+DEFAULTS = {
+    "product": Gemm(40, 64, 72).kernel(),
+    **{text: Gemm(40, 20, 33, epilogue=text).kernel() for text in (RELU, SCALE, SCALE_RELU, FULL)},
+    "convolution": convolution((8, 8), 20, 24, 3, 1, 1, True),
+    "strides": convolution((9, 9), 16, 16, 3, 2, 1, True),
+    "pointwise": convolution((6, 5), 24, 17, 1, 1, 0, True),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_default_schedules_verify_and_are_read_back(name):
+    """In MLIR with the dialect that IRDL declares; in their own text, which is read back as the same program."""
+    program = generate(default_schedule(DEFAULTS[name], GEMMINI).kernel, GEMMINI)
+    loaded(emit_command_mlir(program, GEMMINI))
+    again = parse_program(str(program))
+    assert str(again) == str(program)
+    check(again, GEMMINI)
+    assert list(stream(again, GEMMINI, ADDRESSES)) == list(stream(program, GEMMINI, ADDRESSES))
 
 
 def test_arrays_of_the_program_are_allocated():

@@ -38,6 +38,23 @@ def gemm(a: f32[28, 20], b: f32[20, 64], c: f32[28, 64]):
                 for j_3 in vector(32):
                     c[io * 14 + i_3, jo * 32 + j_3] = acc[i_3, j_3]
 """
+#: Symbolic sizes, a while loop, an array whose extent is not known, both sides of a condition.
+PREFIX = """
+@kernel(params=("N",))
+def prefix(x: f32[N], y: f32[N]):
+    t = alloc(f32[N])
+    left = alloc(i32)
+    left = 0
+    while left < 1:
+        for i in range(N):
+            t[i] = x[i] * 2.0
+        left += 1
+    for j in range(1, N, 3):
+        if j % 2 == 0:
+            y[N - 1 - j] = t[j]
+        else:
+            y[j] += 1
+"""
 
 
 @pytest.mark.parametrize("kind", ["range", "parallel"])

@@ -9,10 +9,11 @@ import pytest
 from tests.codegen.commands.scheduled_gemm import RELU, SATURATE, SCALE, Gemm
 from tests.codegen.commands.test_temporaries import SCALED_BY_COLUMN
 from tests.ir.arguments import random_arguments
+from tests.space.test_rules_explicit import convolution
 
 from tilewright.cli.programs import load_definition
 from tilewright.codegen.c import emit_c, emit_commands
-from tilewright.codegen.commands import generate, stream
+from tilewright.codegen.commands import check, generate, stream
 from tilewright.codegen.commands.program import Command, Fence, Host, Let, Loop, Pointer, Program
 from tilewright.hw import load_machine
 from tilewright.ir import types as ty
@@ -128,6 +129,40 @@ def test_a_block_program_all_the_way_to_the_core(tmp_path):
     kernel = gemm.kernel((2, 2), *arrays, m=32, n=32, k=64, BM=16, BN=16, BK=32)
     program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
     assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI))).exit_code == 0
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_convolution_all_the_way_to_the_core(wrong):
+    """With padding, strides and scaled, rectified results."""
+    kernel = convolution((7, 6), 5, 18, 3, 2, 1, True)
+    program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
+    assert "mvin_zero(" in str(program) and "mvout_scaled_relu(" in str(program)
+    assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI), wrong=wrong)).exit_code == wrong
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_program_whose_host_works_between_the_words(wrong):
+    """Sums of rows of the product, which no move computes, and a product by transposed weights."""
+    kernel = parse("""
+@kernel
+def rows(a: i8[20, 24], b: i8[17, 24], c: i32[20, 17], r: i32[20]):
+    for i in range(20):
+        for j in range(17):
+            c[i, j] = 0
+    for i_1 in range(20):
+        for j_1 in range(17):
+            for k in range(24):
+                c[i_1, j_1] += a[i_1, k] * b[j_1, k]
+    for i_2 in range(20):
+        r[i_2] = 0
+    for i_3 in range(20):
+        for j_3 in range(17):
+            r[i_3] += c[i_3, j_3] // 3
+""")
+    program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
+    check(program, GEMMINI)
+    assert "matmul_bt.preload(" in str(program) and any(isinstance(i, Host) for i in program.body)
+    assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI), wrong=wrong)).exit_code == wrong
 
 
 def test_the_c_program_issues_the_words_of_the_command_program():

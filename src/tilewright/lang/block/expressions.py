@@ -7,6 +7,7 @@ import builtins
 import inspect
 import operator
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -90,7 +91,7 @@ def _names(function: Callable[..., Any]) -> dict[str, Any]:
     return {**function.__globals__, **inside}
 
 
-class ExpressionReader:
+class ExpressionReader(ABC):
     """Evaluates expressions of one activation of a function; statements are the subclass's."""
 
     def __init__(self, program: Program, builder: Builder, names: dict[str, Any], depth: int) -> None:
@@ -103,9 +104,9 @@ class ExpressionReader:
     def error(self, node: ast.AST, message: str, hint: str | None = None) -> BlockError:
         return self.text.error(node, message, hint)
 
+    @abstractmethod
     def body(self, statements: list[ast.stmt]) -> Any:
         """Read ``statements``; the value they return."""
-        raise NotImplementedError
 
     def eval(self, e: ast.expr) -> Any:
         with self.text.blame(e):
