@@ -24,8 +24,9 @@ class VectorCore:
     outer_bytes_per_cycle: float
     #: Parts in which arithmetic takes a register: what fills only some of them costs less.
     parts: int = 1
-    #: Elements moved one by one (gathering copies, scattered stores): an element a cycle everywhere we measured.
-    scalar_moves_per_cycle: float = 1.0
+    #: Elements moved one by one (gathering copies, scattered stores), a shuffle and an access each: 1.4 cycles everywhere we
+    #: measured, in cycles of the clock at which multiply-adds run.
+    scalar_moves_per_cycle: float = 0.7
     #: Registers shuffled: one port does that.
     shuffles_per_cycle: float = 1.0
     #: Scalar loads that feed a broadcast: two load ports.

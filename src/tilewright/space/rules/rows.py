@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
+from tilewright.cost import step
 from tilewright.cost.core import VectorCore
+from tilewright.cost.step import ARRAYS
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Var
@@ -73,8 +75,10 @@ def cycles(stage: Stage, core: VectorCore) -> float:
     if horizontal_loop(stage) is None:
         return float("inf")
     steps = stage.volume / core.lanes
-    loads = len(stage.reads()) * core.register_bytes / core.load_bytes_per_cycle
-    return steps * max(1.0 / core.fma_per_cycle, loads) + COMBINE_CYCLES * stage.volume / prod(stage.loops[n] for n in stage.reduction)
+    loads = step.load_cycles(core, len(stage.reads()), 0.0)
+    return steps * float(step.largest(ARRAYS, (1.0 / core.fma_per_cycle, loads))) + COMBINE_CYCLES * stage.volume / prod(
+        stage.loops[n] for n in stage.reduction
+    )
 
 
 def merge_rows(sch: Schedule, within: str | None = None) -> None:
