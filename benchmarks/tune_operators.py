@@ -75,7 +75,7 @@ def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any
                 raise SystemExit(f"{w.name}: the result of {name} differs by {error:.1e} of the largest element")
         functions = {**calls, **{name: function for name, (function, _) in peers.items()}}
         settle = 0.02 if threads > 1 else 0.0
-        measured = measure(functions, warmup=3, repeats=options.repeats, min_time=0.01, settle=settle, threads=threads)
+        measured = measure(functions, warmup=3, repeats=options.repeats, min_time=0.01, settle=settle, threads=threads, lead=True)
     return {
         **dict(zip(KEY, _key(w, threads, options), strict=True)), "group": w.group,
         "trials": sum(not t.recorded for t in found.history), "failed": sum(not t.outcome.ok for t in found.history),

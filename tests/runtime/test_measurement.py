@@ -11,6 +11,7 @@ import time
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,10 +47,11 @@ def test_contenders_take_turns() -> None:
     assert order[-9:] == list("abcbcacab")
 
 
-def test_settling_calls_once_untimed_before_each_sample() -> None:
+@pytest.mark.parametrize("options", [{"settle": 0.001}, {"lead": True}])
+def test_settling_and_leading_call_once_untimed_before_each_sample(options: dict[str, Any]) -> None:
     order: list[str] = []
-    m = measure({n: lambda n=n: order.append(n) for n in "ab"}, warmup=0, repeats=2, min_time=0.0, settle=0.001, threads=1)
-    assert order[-8:] == list("aabbbbaa") and m.conditions.settle == 0.001
+    m = measure({n: lambda n=n: order.append(n) for n in "ab"}, warmup=0, repeats=2, min_time=0.0, threads=1, **options)
+    assert order[-8:] == list("aabbbbaa") and m.conditions.settle == options.get("settle", 0.0)
 
 
 @pytest.mark.parametrize(("working", "waits"), [([0.0], 1), ([1.0, 1.0, 0.1], 3), ([1.0] * 99, 25)])

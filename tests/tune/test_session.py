@@ -306,7 +306,7 @@ class Sabotaged(GemmSpace):
 def test_a_space_full_of_faults_still_yields_a_right_winner(space: GemmSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_CACHE", "/proc/nowhere")  # no build cache either
     sabotaged = Sabotaged(space.kernel, space.machine)
-    with Workers(limits=Limits(build=20, run=0.6)) as workers, warnings.catch_warnings():
+    with Workers(limits=Limits(build=20, run=1.0)) as workers, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         r = tune(sabotaged, trials=24, executor=workers, author="random", seed=2)
         expected = {8: "wrong", 2: "crash", 16: "timeout"}

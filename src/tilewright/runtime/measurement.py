@@ -115,6 +115,7 @@ def measure(
     settle: float = 0.0,
     threads: int | None = None,
     retries: int = 0,
+    lead: bool = False,
 ) -> Measurement:
     """Time ``contenders`` (name -> function without arguments) in turns.
 
@@ -126,6 +127,10 @@ def measure(
     processors meanwhile, those on which least goes on, so
     nobody gets more, and the threads of each contender get a processor each. A sample during which other programs took a
     processor away is made again, up to ``retries`` times, and the fastest counts. Exceptions of a contender pass through.
+
+    ``lead``: the call that is not timed is made without ``settle``, too. It matters to contenders that share large arrays and are
+    called once or twice a sample: who reads an array in another order than the one before finds parts of it in the caches, which its own
+    calls would not leave there.
     """
     if not contenders or repeats < 1 or warmup < 0:
         raise RuntimeFailure(f"measure: {len(contenders)} contenders, {repeats} repeats, {warmup} warm-ups", hint="measure({'ours': f})")
@@ -139,7 +144,7 @@ def measure(
         calls = {name: _calibrate(f, warmup, min_time) for name, f in contenders.items()}
         samples_of = [partial(_time, f, calls[name]) for name, f in contenders.items()]
         with placed(samples_of, chosen, partial(_wait_for_rest, settle)):
-            samples = _rounds(contenders, calls, repeats, settle, retries)
+            samples = _rounds(contenders, calls, repeats, settle, retries, lead or settle > 0)
     conditions = Conditions(
         datetime.now(UTC).isoformat(timespec="seconds"),
         processor_name(), platform.platform(), count, chosen, load, warmup, repeats, min_time, settle,
@@ -183,7 +188,7 @@ def _wait_for_rest(settle: float) -> None:
 
 
 def _rounds(
-    contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float, retries: int
+    contenders: Mapping[str, Callable[[], object]], calls: Mapping[str, int], repeats: int, settle: float, retries: int, lead: bool
 ) -> dict[str, list[float]]:
     order = list(contenders)
     samples: dict[str, list[float]] = {name: [] for name in order}
@@ -191,7 +196,7 @@ def _rounds(
         shift = n % len(order)
         for name in order[shift:] + order[:shift]:
             _wait_for_rest(settle)
-            if settle:
+            if lead:
                 contenders[name]()
             samples[name].append(_undisturbed(contenders[name], calls[name], retries))
     return samples

@@ -163,5 +163,5 @@ def compare(kernel: Kernel, modules: Sequence[Module], rounds: int, seed: int, u
     for m in modules:
         verify(m, kernel, data, seed)
     calls = {str(n): bind(m, data) for n, m in enumerate(modules)}
-    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads, retries=RETRIES)
+    measured = measure(calls, repeats=rounds, min_time=0.003, threads=modules[0].threads, retries=RETRIES, lead=True)
     return [measured[name].samples for name in calls]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import TYPE_CHECKING
 
-from tilewright.tune.decision import SAMPLE, rounds_for
+from tilewright.tune.decision import comparison_seconds
 from tilewright.util.errors import TuneError
 
 if TYPE_CHECKING:
@@ -81,4 +81,4 @@ class Budget:
         if not isfinite(search.bar):  # nothing works so far: nothing to compare
             return 0.0
         contenders = [search.bar] * (search.finalists + 1)
-        return rounds_for(contenders) * sum(max(s, SAMPLE) for s in contenders) + len(contenders) * self._trial_seconds(search)
+        return comparison_seconds(contenders) + len(contenders) * self._trial_seconds(search)

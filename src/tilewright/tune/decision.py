@@ -37,8 +37,17 @@ class Standing:
 
 def rounds_for(seconds: Sequence[float]) -> int:
     """Rounds of a comparison of contenders that take ``seconds`` each."""
-    one = sum(max(s, SAMPLE) for s in seconds)
-    return max(MIN_ROUNDS, min(MAX_ROUNDS, int(COMPARISON / max(one, 1e-9))))
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, int(COMPARISON / max(_round(seconds), 1e-9))))
+
+
+def comparison_seconds(seconds: Sequence[float]) -> float:
+    """What their measurements take."""
+    return rounds_for(seconds) * _round(seconds)
+
+
+def _round(seconds: Sequence[float]) -> float:
+    """A round: for each one call that is not timed, and a sample."""
+    return sum(s + max(s, SAMPLE) for s in seconds)
 
 
 def decide(

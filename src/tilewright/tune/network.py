@@ -28,7 +28,7 @@ from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 from tilewright.tune.claim import Claim, warn_of_load
-from tilewright.tune.decision import COMPARISON, SAMPLE, Standing, rounds_for
+from tilewright.tune.decision import COMPARISON, Standing, comparison_seconds
 from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
 from tilewright.tune.search import Search, TunableSpace
@@ -251,8 +251,7 @@ class _Entry:
         if self.search is None:
             return 0.0
         contenders = [self.search.bar] * (self.search.finalists + 1)
-        measured = rounds_for(contenders) * sum(max(s, SAMPLE) for s in contenders)
-        return self.first + measured + len(contenders) * self.trial_seconds
+        return self.first + comparison_seconds(contenders) + len(contenders) * self.trial_seconds
 
 
 def _differ(a: Network, b: Network, step: int) -> bool:
