@@ -2,6 +2,10 @@
 
 The input tile lies in the scratchpad by channel block, batch, row, column; its zero padding is loaded from address 0. A run of
 up to ``dim`` output columns is one compute for each kernel position and block of input channels.
+
+Training uses other orders, with what the array transposes: of the input, channels and batch exchanged (the rows of a compute are then
+images, which the loop sets the execute strides for); of the weights, input channels outermost, or output before input channels; of the
+output, the batch after the columns. The kernel may be turned by 180 degrees. Downsampling loads every other row and column.
 """
 
 from __future__ import annotations
@@ -12,20 +16,11 @@ from dataclasses import dataclass
 from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.expansion import Expansion, Loops
-from tilewright.sim.gemmini.isa import Command, Compute, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
+from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
 from tilewright.util.errors import ExecutionError
 
-#: The forms of training convolutions and the first-layer and depthwise forms: other loops, which are not modelled.
-REFUSED = (
-    "wrot180",
-    "trans_output_1203",
-    "trans_weight_1203",
-    "trans_weight_0132",
-    "trans_input_3120",
-    "depthwise",
-    "downsample",
-    "input_dilated",
-)
+#: Other loops, which are not modelled.
+REFUSED = ("depthwise", "input_dilated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +48,29 @@ class Conv:
         return self.output.ocols * self.shape.stride + self.output.dilation * (self.kernel.kcols - 1)
 
     @property
+    def rows(self) -> int:
+        """Input rows that are loaded, padding included."""
+        return self.irows >> self.run.downsample
+
+    @property
+    def cols(self) -> int:
+        """Input columns that are loaded, padding included."""
+        return self.icols >> self.run.downsample
+
+    @property
     def input_stride(self) -> int:
-        """Scratchpad rows of one block of input channels."""
-        return self.tile.batches * self.irows * self.icols
+        """Scratchpad rows of one block of input channels (of images, where those are what lies in a row)."""
+        return (self.kernel.kchs if self.run.trans_input_3120 else self.tile.batches) * self.rows * self.cols
+
+    @property
+    def input_blocks(self) -> int:
+        return -(-(self.tile.batches if self.run.trans_input_3120 else self.kernel.kchs) // self.c.dim)
+
+    def input_row(self, b: int, ich: int, irow: int, icol: int) -> int:
+        """Scratchpad row of an input position; rows and columns count from the padding on."""
+        block, image = (b, ich) if self.run.trans_input_3120 else (ich, b)
+        d = self.run.downsample
+        return self.a_start + block // self.c.dim * self.input_stride + (image * self.rows + (irow >> d)) * self.cols + (icol >> d)
 
     @property
     def output_stride(self) -> int:
@@ -64,8 +79,19 @@ class Conv:
 
     @property
     def weight_stride(self) -> int:
-        """Scratchpad rows of one block of output channels of the weights."""
-        return self.kernel.krows * self.kernel.kcols * self.kernel.kchs
+        """Scratchpad rows of one block of output channels of the weights (of input channels, where those lie in a row)."""
+        return self.kernel.krows * self.kernel.kcols * (self.tile.pochs if self.run.trans_weight_0132 else self.kernel.kchs)
+
+    @property
+    def weight_blocks(self) -> int:
+        return -(-(self.kernel.kchs if self.run.trans_weight_0132 else self.tile.pochs) // self.c.dim)
+
+    def weight_row(self, och: int, krow: int, kcol: int, kch: int) -> int:
+        """Scratchpad row of weights."""
+        block, inside, count = (och, kch, self.kernel.kchs)
+        if self.run.trans_weight_0132:
+            block, inside, count = (kch, och, self.tile.pochs)
+        return self.b_start + block // self.c.dim * self.weight_stride + (krow * self.kernel.kcols + kcol) * count + inside
 
     def result(self, och: int, b: int, orow: int, ocol: int) -> int:
         """Accumulator row of an output position."""
@@ -76,6 +102,16 @@ class Conv:
         """(start, length) of runs of at most ``blocks`` * dim."""
         span = blocks * self.c.dim
         return ((at, min(span, total - at)) for at in range(0, total, span))
+
+    def products(self) -> Iterator[tuple[int, int, int, int]]:
+        """(batch, row, column, rows of A) of the computes for one kernel position."""
+        if not self.run.trans_input_3120:
+            yield from self.pixels()
+            return
+        for b, images in self.steps(self.tile.batches):
+            for orow in range(self.output.orows):
+                for ocol in range(self.output.ocols):
+                    yield b, orow, ocol, images
 
     def pixels(self) -> Iterator[tuple[int, int, int, int]]:
         """(batch, row, column, columns) of the runs of output positions."""
@@ -100,12 +136,15 @@ def convolution(loops: Loops, run: isa.LoopConvWs) -> Expansion:
         raise ExecutionError(
             f"{tile}; {kernel}; {output}: every extent, the stride and the dilation must be at least 1", hint="correct the configuration"
         )
+    if run.trans_weight_1203 and run.trans_weight_0132:
+        raise ExecutionError(f"{run}: weights lie in one order", hint="set one of trans_weight_1203 and trans_weight_0132")
     c = loops.configuration
     conv = Conv(c, run, shape, tile, kernel, output)
-    spad = -(-kernel.kchs // c.dim) * conv.input_stride + -(-tile.pochs // c.dim) * conv.weight_stride
+    weights_rows = conv.weight_blocks * conv.weight_stride
+    spad = conv.input_blocks * conv.input_stride + weights_rows
     acc = -(-tile.pochs // c.dim) * conv.output_stride
     a, b_end, c_start = loops.halves(run.a_half, run.b_half, spad, acc, bool(wo.output))
-    b = b_end - -(-tile.pochs // c.dim) * conv.weight_stride
+    b = b_end - weights_rows
     conv = Conv(c, run, shape, tile, kernel, output, a, b, c_start)
     bias = tuple(_bias(conv, bi.bias)) if bi.bias else ()
     inputs, weights = tuple(_inputs(conv, bi.input)), tuple(_weights(conv, wo.weights))
@@ -126,55 +165,64 @@ def _bias(v: Conv, address: int) -> Iterator[Command]:
 
 
 def _inputs(v: Conv, address: int) -> Iterator[Command]:
-    pixel = v.output.in_stride * v.c.input_bytes
-    yield ConfigLd(pixel, 0, v.input_stride)
+    swapped, skip = v.run.trans_input_3120, 1 << v.run.downsample
+    pixel = (v.shape.batch if swapped else v.output.in_stride) * v.c.input_bytes
+    yield ConfigLd(pixel * skip, 0, v.input_stride)
     if not address:
         return
     rows, cols = v.irows - v.kernel.upad - v.kernel.dpad, v.icols - v.kernel.lpad - v.kernel.rpad
     runs = [(-v.kernel.lpad, v.kernel.lpad), (0, cols), (cols, v.kernel.rpad)]
-    for b in range(v.tile.batches):
-        for irow in range(-v.kernel.upad, rows + v.kernel.dpad):
+    images, channels = v.tile.batches, v.kernel.kchs
+    for one in range(channels if swapped else images):
+        for irow in range(-v.kernel.upad, rows + v.kernel.dpad, skip):
             for first, extent in runs:
-                for at, count in v.steps(extent):
+                for at, count in v.steps(extent, skip):
                     icol = first + at
                     inside = 0 <= irow < rows and 0 <= icol < cols
-                    at_pixel = (b * v.shape.in_rows + irow) * v.kernel.in_cols + icol
-                    row = (b * v.irows + irow + v.kernel.upad) * v.icols + icol + v.kernel.lpad
-                    for ich, chs in v.steps(v.kernel.kchs, v.c.blocks(v.c.input_bytes)):
-                        source = address + at_pixel * pixel + ich * v.c.input_bytes if inside else 0
-                        yield Mvin(source, Tile(v.a_start + ich // v.c.dim * v.input_stride + row, chs, count), 0)
+                    for other, width in v.steps(images if swapped else channels, v.c.blocks(v.c.input_bytes)):
+                        b, ich = (other, one) if swapped else (one, other)
+                        at_pixel = ((ich if swapped else b) * v.shape.in_rows + irow) * v.kernel.in_cols + icol
+                        source = address + at_pixel * pixel + other * v.c.input_bytes if inside else 0
+                        row = v.input_row(b, ich, irow + v.kernel.upad, icol + v.kernel.lpad)
+                        if count >= skip:
+                            yield Mvin(source, Tile(row, width, count // skip), 0)
 
 
 def _weights(v: Conv, address: int) -> Iterator[Command]:
-    pixel = v.output.weight_stride * v.c.input_bytes
-    yield ConfigLd(pixel, 1, v.weight_stride)
+    side, width = v.tile.kernel, v.output.weight_stride
+    apart = side * side * width if v.run.trans_weight_1203 else v.shape.in_channels if v.run.trans_weight_0132 else width
+    yield ConfigLd(apart * v.c.input_bytes, 1, v.weight_stride)
     if not address:
         return
-    for och, ochs in v.steps(v.tile.pochs, v.c.blocks(v.c.input_bytes)):
+    wide = v.c.blocks(v.c.input_bytes)
+    turned = v.run.trans_weight_0132
+    for och, ochs in v.steps(v.tile.pochs, 1 if turned else wide):
         for krow in range(v.kernel.krows):
             for kcol in range(v.kernel.kcols):
-                for kch, kchs in v.steps(v.kernel.kchs):
-                    source = (krow * v.tile.kernel + kcol) * v.shape.in_channels + kch
-                    local = Tile(_weight_row(v, och, krow, kcol, kch), ochs, kchs)
-                    yield Mvin(address + source * pixel + och * v.c.input_bytes, local, 1)
-
-
-def _weight_row(v: Conv, och: int, krow: int, kcol: int, kch: int) -> int:
-    return v.b_start + och // v.c.dim * v.weight_stride + (krow * v.kernel.kcols + kcol) * v.kernel.kchs + kch
+                for kch, kchs in v.steps(v.kernel.kchs, wide if turned else 1):
+                    source = ((krow * side + kcol) * v.shape.in_channels + kch) * width + och
+                    if v.run.trans_weight_1203:
+                        source = ((kch * side + krow) * side + kcol) * width + och
+                    elif turned:
+                        source = ((krow * side + kcol) * v.shape.out_channels + och) * v.shape.in_channels + kch
+                    extents = (kchs, ochs) if turned else (ochs, kchs)
+                    yield Mvin(address + source * v.c.input_bytes, Tile(v.weight_row(och, krow, kcol, kch), *extents), 1)
 
 
 def _execute(v: Conv) -> Iterator[Command]:
+    if v.run.trans_input_3120:
+        yield ConfigEx(strides_only=1, a_stride=v.rows * v.cols, c_stride=v.output.orows * v.output.ocols)
     for och, ochs in v.steps(v.tile.pochs):
         for krow in range(v.kernel.krows):
             for kcol in range(v.kernel.kcols):
+                mine = (v.kernel.krows - 1 - krow, v.kernel.kcols - 1 - kcol) if v.run.wrot180 else (krow, kcol)
                 for kch, kchs in v.steps(v.kernel.kchs):
-                    weights = _weight_row(v, och, krow, kcol, kch)
-                    for n, (b, orow, ocol, cols) in enumerate(v.pixels()):
+                    weights = v.weight_row(och, *mine, kch)
+                    for n, (b, orow, ocol, rows) in enumerate(v.products()):
                         irow, icol = orow * v.shape.stride + krow * v.output.dilation, ocol * v.shape.stride + kcol * v.output.dilation
-                        a = v.a_start + kch // v.c.dim * v.input_stride + (b * v.irows + irow) * v.icols + icol
                         target = isa.accumulator(v.result(och, b, orow, ocol), accumulate=True)
-                        yield Preload(Tile(isa.GARBAGE if n else weights, ochs, kchs), Tile(target, ochs, cols))
-                        yield Compute(Tile(a, kchs, cols), Tile(isa.GARBAGE, ochs, cols), n == 0)
+                        yield Preload(Tile(isa.GARBAGE if n else weights, ochs, kchs), Tile(target, ochs, rows))
+                        yield Compute(Tile(v.input_row(b, kch, irow, icol), kchs, rows), Tile(isa.GARBAGE, ochs, rows), n == 0)
 
 
 def _store(v: Conv, address: int) -> Iterator[Command]:
@@ -182,6 +230,8 @@ def _store(v: Conv, address: int) -> Iterator[Command]:
     if v.run.no_pool:
         for b, orow, ocol, cols in v.pixels():
             source = (b * v.shape.out_rows + orow) * v.shape.out_cols + ocol
+            if v.run.trans_output_1203:
+                source = (orow * v.shape.out_cols + ocol) * v.shape.batch + b
             for och, chs in v.steps(v.tile.pochs):
                 local = isa.accumulator(v.result(och, b, orow, ocol))
                 yield Mvout(address + source * pixel + och * v.c.input_bytes, Tile(local, chs, cols))
