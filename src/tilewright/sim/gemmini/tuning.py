@@ -119,5 +119,12 @@ class _Search:
 
 
 def _products(run: Run) -> int:
-    """Multiplications that a run did."""
-    return sum(e.command.a.rows * e.command.a.cols * e.command.bd.cols for e in run.events if isinstance(e.command, isa.Compute))
+    """Multiplications that a run did; what a compute makes has the columns that the preload before it says."""
+    total = columns = 0
+    for command in (e.command for e in run.events):
+        match command:
+            case isa.Preload():
+                columns = command.c.cols
+            case isa.Compute():
+                total += command.a.rows * command.a.cols * columns
+    return total
