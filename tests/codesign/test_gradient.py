@@ -19,6 +19,7 @@ from tilewright.codesign.search import codesign
 from tilewright.codesign.workloads import workload
 from tilewright.cost.nestcost import NestModel
 from tilewright.hw.library.gemmini import family
+from tilewright.hw.library.gemmini_costs import area
 from tilewright.util.errors import SpaceError
 
 SMALL = family(dim=8)
@@ -110,9 +111,9 @@ def test_every_variant_stays_within_its_budget(without: str) -> None:
 
 
 def test_results_are_what_their_mappings_cost() -> None:
-    area = lambda m: m["dim"] * m["dim"] * 0.01 + m["scratchpad_bytes"] * 1e-4 + m["accumulator_bytes"] * 2e-4  # noqa: E731
-    free = codesign(TINY, SMALL, budget=3000, area_model=area)
-    for found in (free, codesign(TINY, SMALL, budget=3000, area=0.7, area_model=area), codesign(TINY, SMALL, "latency", budget=3000)):
+    square = lambda m: m["dim"] * m["dim"] * 0.01 + m["scratchpad_bytes"] * 1e-4 + m["accumulator_bytes"] * 2e-4  # noqa: E731
+    free = codesign(TINY, SMALL, budget=3000, area_model=square)
+    for found in (free, codesign(TINY, SMALL, budget=3000, area=0.7, area_model=square), codesign(TINY, SMALL, "latency", budget=3000)):
         cycles, energy = 0.0, 0.0
         for x, (layer, nest) in enumerate(zip(found.layers, found.mappings, strict=True)):
             cost = NestModel(KERNEL, nest, SMALL.hierarchy, rounded=False)({**layer.parameters, **found.hardware})
@@ -122,8 +123,8 @@ def test_results_are_what_their_mappings_cost() -> None:
         assert any(d.latency == pytest.approx(cycles) for d in found.front)
         values = np.array([[d.latency, d.energy, d.area or 0] for d in found.front])
         assert (np.diff(values[:, 0]) >= 0).all()
-    limited = codesign(TINY, SMALL, budget=3000, area=0.7, area_model=area)
-    assert area(limited.hardware) <= 0.7 < area(free.hardware) and limited.score > free.score
+    limited = codesign(TINY, SMALL, budget=3000, area=0.7, area_model=square)
+    assert square(limited.hardware) <= 0.7 < square(free.hardware) and limited.score > free.score
 
 
 def test_several_networks_and_given_machines() -> None:
@@ -246,3 +247,27 @@ def test_descent_alone_holds_its_own_against_the_published_descent() -> None:
         dosa(theirs)
         scores.append(np.log(ours.best / theirs.best))
     assert np.mean(scores) < 0
+
+
+def test_a_limit_of_area_that_random_points_miss_is_met_and_used() -> None:
+    """Mappings of many layers at random need large machines; the first one within the limit is made of the pool's."""
+    space = MapSpace(workload("resnet50"), family())
+    problem = Problem(space, "edp", Limits(area=1.1, area_model=area))
+    rng = np.random.default_rng(0)
+    assert not np.isfinite(problem.score(problem.evaluate(space.sample(500, rng)))).any()
+    run = Run(problem, Budget(evaluations=1000 * len(space.layers)), 1)
+    gradient(run)
+    assert run.point is not None
+    machine = {k: v[0] for k, v in problem.evaluate(run.point[None]).hardware.items()}
+    assert 0.8 < area(machine) <= 1.1
+
+
+def test_machines_beyond_a_limit_of_area_shrink_to_it() -> None:
+    problem = Problem(MapSpace(workload("bert"), family()), "edp", Limits(area=1.1, area_model=area))
+    search = Search(Run(problem, Budget(evaluations=10), 0))
+    given = {"dim": [128.0, 8.0, 64.0], "scratchpad_bytes": [1 << 20, 1 << 14, 1 << 21], "accumulator_bytes": [1 << 20, 1 << 14, 1 << 12]}
+    offered = {k: np.array(v, dtype=np.float64) for k, v in given.items()}
+    found = search._within({k: v.copy() for k, v in offered.items()})
+    assert (problem.oversize(found) <= 0).all()
+    assert all((found[k] <= offered[k]).all() and found[k][1] == offered[k][1] for k in found)
+    assert (found["scratchpad_bytes"] % 1024 == 0).all() and (area(found)[[0, 2]] > 0.9).any()

@@ -7,7 +7,7 @@ import pytest
 
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
-from tilewright.codesign.problem import Limits, Problem
+from tilewright.codesign.problem import Limits, Problem, array_time
 from tilewright.codesign.relaxed import Relaxation
 from tilewright.hw.library.gemmini import family
 
@@ -28,6 +28,7 @@ PROBLEMS = {
     "latency": Problem(SPACE, "latency"),
     "limits": Problem(SPACE, limits=Limits(area=0.5, power=1e-4, most={"dim": 2}, area_model=area)),
     "networks": Problem(SPACE, networks=[[1, 0, 1], [0, 3, 2]]),
+    "rtl": Problem(SPACE, array=array_time(family(), "rtl")),
 }
 
 

@@ -43,6 +43,7 @@ def codesign(
     against: Annotated[
         list[str], typer.Option("--against", metavar="PARAMETER=N", help="A machine to compare with in the report. All its parameters.")
     ] = [],  # noqa: B006
+    cycles: Annotated[str, typer.Option(help="roofline; or rtl: fitted to measured cycles, where the family has them.")] = "roofline",
     method: Annotated[str, typer.Option(help="gradient, dosa, genetic, two-loop, gp, tpe, random; or exact.")] = "gradient",
     compare: Annotated[str, typer.Option(metavar="METHOD,..", help="Other methods to run with as many evaluations.")] = "",
     dims: Dims = [],  # noqa: B006
@@ -81,7 +82,8 @@ def codesign(
         _make(out)
     with _Bar(spent) as bar:
         found = study(
-            layers, family, objective=objective, limits=limits, hardware=given, budget=spent, methods=methods, seed=seed, watch=bar.show
+            layers, family, objective=objective, limits=limits, hardware=given, cycles=cycles, budget=spent, methods=methods, seed=seed,
+            watch=bar.show,
         )  # fmt: skip
         reference = _mapped(found, _numbers(against, "--against"), seed) if against and not found.interrupted else None
     if found.interrupted:
@@ -153,7 +155,7 @@ def _mapped(found: Study, hardware: Mapping[str, float], seed: int) -> Run:
     from tilewright.codesign.baselines.mapper import elite_mutation
     from tilewright.codesign.problem import Budget, Problem, Run
 
-    problem = Problem(found.problem.space, found.problem.powers, hardware=hardware)
+    problem = Problem(found.problem.space, found.problem.powers, hardware=hardware, array=found.problem.evaluator.array)
     run = Run(problem, Budget(evaluations=_GIVEN * len(found.layers)), seed)
     elite_mutation(run)
     return run

@@ -7,15 +7,17 @@ make tile sizes jump). Layers are rows like any others: their sizes are products
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from tilewright.codesign.layer import KERNEL, STEPS
+from tilewright.codesign.layer import DIMS, KERNEL, STEPS
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.cost.nestcost import NestModel, Roofline
+from tilewright.cost.residual import ArrayTime
 from tilewright.hw.family import Use
+from tilewright.util.errors import SpaceError
 
 #: Rows evaluated together: their intermediate values stay in the cache.
 BLOCK = 4096
@@ -27,7 +29,8 @@ SLACK = 1e-9
 class Usage:
     """What mappings do on any machine of a family; arrays of one shape, by name of level.
 
-    ``words`` accessed, those ``held`` by one of ``instances``, ``units`` side by side below; ``steps`` one after the other.
+    ``words`` accessed, those ``held`` by one of ``instances``, ``units`` side by side below; ``steps`` one after the other. ``tile``:
+    what an array's own cycles depend on, by name of variable, where such cycles are asked for.
     """
 
     words: Mapping[str, np.ndarray]
@@ -35,17 +38,19 @@ class Usage:
     instances: Mapping[str, np.ndarray]
     units: Mapping[str, np.ndarray]
     steps: np.ndarray
+    tile: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> Usage:
         """The same with every array changed alike: a selection, another shape."""
-        words, held, instances, units = ({k: change(v) for k, v in d.items()} for d in (self.words, self.held, self.instances, self.units))
-        return Usage(words, held, instances, units, change(self.steps))
+        groups = (self.words, self.held, self.instances, self.units, self.tile)
+        words, held, instances, units, tile = ({k: change(v) for k, v in d.items()} for d in groups)
+        return Usage(words, held, instances, units, change(self.steps), tile)
 
     def joined(self, other: Usage) -> Usage:
         """This and then the other, along the first axis."""
-        pairs = ((self.words, other.words), (self.held, other.held), (self.instances, other.instances), (self.units, other.units))
-        words, held, instances, units = ({k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs)
-        return Usage(words, held, instances, units, np.concatenate([self.steps, other.steps]))
+        pairs = [(getattr(self, k), getattr(other, k)) for k in ("words", "held", "instances", "units", "tile")]
+        words, held, instances, units, tile = ({k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs)
+        return Usage(words, held, instances, units, np.concatenate([self.steps, other.steps]), tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,18 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates points of one ``space``."""
+    """Evaluates points of one ``space``. ``array``: its cycles, fitted to measured ones, where they are more than the roofline's
+    (they count no results, so a search would hide its work there).
 
-    def __init__(self, space: MapSpace):
-        self.space = space
+    SpaceError when the family's machines have no array of one side ``dim`` that such cycles are of.
+    """
+
+    def __init__(self, space: MapSpace, array: ArrayTime | None = None):
+        if array is not None and "dim" not in (p.name for p in space.family.parameters):
+            raise SpaceError(
+                f"{space.family.name} has no parameter dim: fitted cycles are of square arrays", hint="use the roofline's cycles"
+            )
+        self.space, self.array = space, array
         self.roofline = Roofline(space.family.hierarchy)
         self._operations = np.array([x.operations for x in space.layers], dtype=np.float64)
         self._names = [s.name for s in space.family.hierarchy.levels]
@@ -73,6 +86,14 @@ class Evaluator:
             s.name: [n for n, c in enumerate(space.columns) if c.spatial and c.depth == depth]
             for depth, s in zip(reversed(range(len(self._names))), space.family.hierarchy.levels, strict=True)
         }
+
+        outermost = len(self._names) - 1
+        #: Columns whose product is the tiles of a mapping, and of each dimension what a tile has; for the array's cycles.
+        self.tile_columns: dict[str, list[int]] = {}
+        if array is not None:
+            outside = [n for n, c in enumerate(space.columns) if c.depth == outermost and not c.spatial]
+            own = {f"tile.{d}": [n for n in space.by_dim[d] if n not in outside] for d in DIMS}
+            self.tile_columns = {"tiles": outside, **own}
 
     @cached_property
     def models(self) -> tuple[NestModel, ...]:
@@ -101,7 +122,12 @@ class Evaluator:
                     out[1 + at, part] = value
         units = {s: rows[:, c].prod(axis=1).astype(np.float64) for s, c in self._units.items()}
         words, held, instances = (dict(zip(self._names, out[1 + k * levels : 1 + (k + 1) * levels], strict=True)) for k in range(3))
-        return Usage(words, held, instances, units, out[0])
+        tile = {k: rows[:, c].prod(axis=1).astype(np.float64) for k, c in self.tile_columns.items()}
+        return Usage(words, held, instances, units, out[0], {**tile, **self.strides(layers)} if tile else {})
+
+    def strides(self, layers: np.ndarray | slice) -> dict[str, np.ndarray]:
+        """Strides of ``layers``, by name."""
+        return {name: self.space.steps[layers, n].astype(np.float64) for n, name in enumerate(STEPS) if name in ("SH", "SW")}
 
     def _environment(self, rows: np.ndarray, layers: np.ndarray) -> dict[str, np.ndarray | int]:
         columns = np.ascontiguousarray(rows[:, :-1].T, dtype=np.float64)
@@ -132,7 +158,13 @@ class Evaluator:
     def cost(self, usage: Usage, hardware: Mapping[str, np.ndarray | float]) -> tuple[np.ndarray, np.ndarray]:
         """Cycles and pJ of each layer [n, layers] on ``hardware`` ([n] or one number for each parameter)."""
         at = {k: np.asarray(v, dtype=np.float64)[..., None] for k, v in hardware.items()}
-        cycles, energy = self.roofline(usage.steps, self._operations, usage.words, usage.instances, at)
+        return self.costs(usage, self._operations, at)
+
+    def costs(self, usage: Usage, operations: np.ndarray | float, at: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same for arrays of any shapes that broadcast against each other; ``operations`` are the layers' own."""
+        cycles, energy = self.roofline(usage.steps, operations, usage.words, usage.instances, at)
+        if self.array is not None:
+            cycles = np.maximum(cycles, self.array.predict({**usage.tile, "dim": at["dim"]}))
         return cycles, energy
 
     def evaluate(self, points: np.ndarray, hardware: Mapping[str, float] | None = None) -> Evaluation:

@@ -118,11 +118,16 @@ def proven(problem: Problem, machines: int = 1000, progress: Callable[[int], Any
 def optimum(problem: Problem, grid: Mapping[str, np.ndarray] | None = None, progress: Callable[[int], Any] | None = None) -> Optimum:
     """The best point of ``problem`` on the machines of ``grid`` ([machines] for each parameter; default :func:`grid_of`, or the fixed one).
 
-    ``progress`` is called with the number of each layer done. SpaceError for several networks and limits of power (what is said above
-    does not hold for them), and when no machine of the grid runs all layers within the limits.
+    ``progress`` is called with the number of each layer done. SpaceError for several networks, limits of power and cycles that are not the
+    roofline's (what is said above does not hold for them), and when no machine of the grid runs all layers within the limits.
     """
     if len(problem.networks) > 1 or problem.limits.power is not None:
         raise SpaceError("the exact optimum is known for one network without a limit of power", hint="search (method gradient) instead")
+    if problem.evaluator.array is not None:
+        raise SpaceError(
+            "the exact optimum is known for the roofline's cycles: others depend on more than words",
+            hint="search (method gradient) instead",
+        )
     if grid is None:
         fixed = problem.hardware
         grid = {k: np.array([float(v)]) for k, v in fixed.items()} if fixed is not None else grid_of(problem)
@@ -300,7 +305,7 @@ def _hulls(problem: Problem, kept: _Kept, x: int, machines: Mapping[str, np.ndar
     """For each machine the corners of what layer ``x`` can have: mappings, cycles (growing), energy (falling)."""
     ev, usage = problem.evaluator, kept.usage
     at = {k: v[:, None] for k, v in machines.items()}
-    cycles, energy = ev.roofline(usage.steps, float(problem.space.layers[x].operations), usage.words, usage.instances, at)
+    cycles, energy = ev.costs(usage, float(problem.space.layers[x].operations), at)
     fits = np.ones(cycles.shape, dtype=bool)
     for name, need in ev.needs(usage, machines).items():
         fits &= need <= at[name] * (1 + SLACK)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tilewright.codesign.evaluator import SLACK
+from tilewright.codesign.exact import grid_of
 from tilewright.codesign.importance import Importance
 from tilewright.codesign.layer import DIMS
 from tilewright.codesign.pool import Pool
@@ -34,6 +36,10 @@ NEAR = 0.05
 AWAY = (0.0, 0.3, 0.8)
 #: How far from its own, in logarithms, machines are tried for a point.
 CLOSE = 0.2
+#: How far from the best machine descents start, in logarithms; with a limit of area, which other machines meet otherwise.
+SPREAD, WIDER = 0.3, 1.5
+#: Steps of a bisection for the largest machine within a limit.
+HALVINGS = 12
 #: Mappings of a layer whose changes are tried.
 ELITE = 12
 
@@ -113,8 +119,24 @@ class Search:
             rows, layers = points.reshape(-1, self.space.width), np.tile(np.arange(len(self.space.layers)), len(points))
             new = self.pool.fresh(rows, layers)
             self.pool.add(rows[new], layers[new], self.problem.evaluator.rows(rows[new], layers[new]))
+            self._begin(points)
             while self._combine(self.best, reach=1.0) is not None:
                 self._note()
+
+    def _begin(self, points: np.ndarray) -> None:
+        """Where no point is within the limits: what the pool has for machines that are. ``points`` say what layers may cost."""
+        if self.best is not None or self.problem.hardware is not None or self.problem.limits.area is None:
+            return
+        grid = grid_of(self.problem)
+        allowed = self.run.rng.permutation(np.flatnonzero(self.problem.oversize(grid) <= 0))[: 4 * self.settings.machines]
+        if not len(allowed):
+            return
+        e = self.problem.evaluate(points)
+        latency, total = (np.median(v, axis=0) for v in self.problem.totals(e.cycles, e.energy))
+        value, picked = self.pool.select({k: v[allowed] for k, v in grid.items()}, latency, total)
+        best = np.argsort(value, kind="stable")[:3]
+        self.run.evaluate(self.pool.points(picked[best[np.isfinite(value[best])]]))
+        self._note()
 
     # --- descend --------------------------------------------------------------------------------
 
@@ -123,7 +145,11 @@ class Search:
         s, run = self.settings, self.run
         n = int(min(s.starts, max(run.points_left // 2, 1)))
         logs, order = self._starts(n)
-        machine = self._around(self.best, n, 0.3) if anchored and self.best is not None else self._fixed(n)
+        machine = (
+            self._around(self.best, n, SPREAD if self.problem.limits.area is None else WIDER)
+            if anchored and self.best is not None
+            else self._fixed(n)
+        )
         moment, square = np.zeros_like(logs), np.zeros_like(logs)
         traffic: Traffic | None = None
         active = np.arange(len(self.space.layers))
@@ -211,6 +237,7 @@ class Search:
         if s.combine:
             new = self.pool.fresh(every, np.repeat(layers, per))
             self.pool.add(every[new], np.repeat(layers, per)[new], usage.map(lambda v: v[new]))
+            self._begin(points)
             self._combine(self.best)
             self._note()
         if not s.reorder:
@@ -219,7 +246,7 @@ class Search:
         least, _ = self.problem.evaluator.infer(shaped.map(lambda v: v[:, :, 0]))
         where = {k: v[:, None, None] for k, v in (least if machine is None else machine).items()}
         work = np.array([float(x.operations) for x in self.space.layers])[:, None]
-        cycles, energy = self.problem.evaluator.roofline(shaped.steps, work, shaped.words, shaped.instances, where)
+        cycles, energy = self.problem.evaluator.costs(shaped, work, where)
         a, b = self.problem.powers
         return np.asarray((max(a, 1e-4) * np.log(energy) + max(b, 1e-4) * np.log(cycles)).argmin(axis=2))
 
@@ -245,7 +272,28 @@ class Search:
             moved = site.machine[p.name] * np.exp(rng.normal(0, 1, n) * far * (rng.random(n) < 0.6))
             most = min(p.most, self.problem.limits.most.get(p.name, np.inf))
             out[p.name] = np.clip(np.round(moved / p.step) * p.step, p.least, most)
-        return out
+        return self._within(out)
+
+    def _within(self, machines: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Machines beyond the limit of area with parameters made smaller, one after the other in random order, until they are not."""
+        over = np.flatnonzero(self.problem.oversize(machines) > 0)
+        if not len(over) or self.problem.limits.area is None:
+            return machines
+        order = self.run.rng.permuted(np.tile(np.arange(len(machines)), (len(over), 1)), axis=1)
+        part = {k: v[over] for k, v in machines.items()}
+        for turn in range(len(machines)):
+            for n, p in enumerate(self.space.family.parameters):
+                low, high = np.full(len(over), float(p.least)), part[p.name].copy()
+                mine = (order[:, turn] == n) & (self.problem.oversize(part) > 0)
+                for _ in range(HALVINGS):
+                    middle = np.sqrt(low * high)
+                    fits = self.problem.oversize({**part, p.name: middle}) <= 0
+                    low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+                smaller = np.maximum(np.floor(low / p.step + SLACK) * p.step, p.least)
+                part[p.name] = np.where(mine, smaller, part[p.name])
+        for name, v in machines.items():
+            v[over] = part[name]
+        return machines
 
     def _combine(self, site: _Site | None, away: float | None = None, reach: float = CLOSE) -> _Site | None:
         """The best of the pool on machines around ``site``, if better; ``away``: on one that far away and not refined, better or not."""

@@ -13,6 +13,7 @@ from tilewright.codesign.evaluator import Evaluation, Evaluator
 from tilewright.codesign.layer import Layer, unique
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.pareto import Front
+from tilewright.cost.residual import ArrayTime, Rates
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
 
@@ -41,7 +42,8 @@ class Problem:
 
     ``objective``: ``edp``, ``latency``, ``energy``, ``ed2p``, or the powers of energy and latency. A network's energy is the sum of its
     layers' by their counts, its latency likewise. ``networks`` [m, layers] are counts for several networks: the objective is
-    then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched.
+    then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched. ``array``: cycles fitted to measured ones
+    (:func:`array_time`) count where they are more than the roofline's.
 
     SpaceError for an unknown objective, limits that are not positive or contradict the family or the fixed machine, and an area limit
     without a model.
@@ -54,12 +56,13 @@ class Problem:
         limits: Limits | None = None,
         hardware: Mapping[str, float] | None = None,
         networks: Sequence[Sequence[int]] | None = None,
+        array: ArrayTime | None = None,
     ):
         if isinstance(objective, str) and objective not in OBJECTIVES:
             raise SpaceError(
                 f"there is no objective {objective!r}", hint=f"one of {', '.join(OBJECTIVES)}, or powers of energy and latency"
             )
-        self.space, self.evaluator = space, Evaluator(space)
+        self.space, self.evaluator = space, Evaluator(space, array)
         self.powers = OBJECTIVES[objective] if isinstance(objective, str) else objective
         self.limits = limits or Limits()
         self.hardware = dict(hardware) if hardware is not None else None
@@ -75,11 +78,12 @@ class Problem:
         objective: str | tuple[float, float] = "edp",
         limits: Limits | None = None,
         hardware: Mapping[str, float] | None = None,
+        array: ArrayTime | None = None,
     ) -> Problem:
         """The problem of one network's layers, or of several networks' by name. Layers of one shape are one."""
         networks = layers if isinstance(layers, Mapping) else {"network": layers}
         shared = unique(tuple(x for own in networks.values() for x in own))
-        return cls(MapSpace(shared, family), objective, limits, hardware, _counts(networks, shared))
+        return cls(MapSpace(shared, family), objective, limits, hardware, _counts(networks, shared), array)
 
     def _check(self) -> None:
         known = [p.name for p in self.space.family.parameters]
@@ -177,6 +181,17 @@ def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) ->
         counts = {x.shape: x.count for x in unique(tuple(own))}
         out.append([counts.get(x.shape, 0) for x in shared])
     return out
+
+
+def array_time(family: Family, cycles: str) -> ArrayTime | None:
+    """What ``cycles`` names for a family: ``roofline`` (None), or ``rtl``: fitted to measured cycles. SpaceError for others."""
+    if cycles == "roofline":
+        return None
+    if cycles != "rtl":
+        raise SpaceError(f"there are no cycles {cycles!r}", hint="one of roofline, rtl")
+    if not family.array_rates:
+        raise SpaceError(f"{family.name} has no cycles fitted to measured ones", hint="use roofline")
+    return ArrayTime(Rates(**family.array_rates))
 
 
 @dataclass(frozen=True, slots=True)

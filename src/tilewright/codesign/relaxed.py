@@ -44,6 +44,7 @@ class Relaxation:
         names = [self._knobs[n] for n in self._free]
         self._traffic = [Adjoint(m.traffic, [k for k in names if k in m.traffic.variables]) for m in problem.evaluator.models]
         self._roofline = Adjoint(Roofline(hierarchy).tape)
+        self._array = None if problem.evaluator.array is None else problem.evaluator.array.smooth()
         self._needs = self._need_tapes()
         self._area = self._area_tape()
         self._operations = np.array([x.operations for x in space.layers], dtype=np.float64)
@@ -129,16 +130,24 @@ class Relaxation:
         values = np.empty((len(found), n, count)) if traffic is None else traffic.values.copy()
         values[:, :, act] = found.reshape(len(found), n, len(act))
         units = {s: np.exp(logs[..., c].sum(axis=-1)) for s, c in self._units.items()}
-        value, seeds, unit_seeds, shares = self._network(values, units, machine)
+        tile = {k: np.exp(logs[..., c].sum(axis=-1)) for k, c in self.problem.evaluator.tile_columns.items()}
+        value, seeds, unit_seeds, tile_seeds, shares = self._network(values, units, tile, machine)
         columns = self._backward(seeds[:, :, act].reshape(len(found), -1), kept, factors.shape)
         gradient = (columns * factors).T.reshape(n, len(act), -1)
         for s, own in self._units.items():
             gradient[..., own] += (unit_seeds[s] * units[s])[:, act, None]
+        for name, own in self.problem.evaluator.tile_columns.items():
+            gradient[..., own] += (tile_seeds[name] * tile[name])[:, act, None]
         return value, gradient, shares, Traffic(values)
 
     def _network(
-        self, values: np.ndarray, units: Mapping[str, np.ndarray], machine: Mapping[str, np.ndarray] | None
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]:
+        self,
+        values: np.ndarray,
+        units: Mapping[str, np.ndarray],
+        tile: Mapping[str, np.ndarray],
+        machine: Mapping[str, np.ndarray] | None,
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+        """Value and shares; derivatives by traffic, by units, and by what the array's own cycles depend on."""
         levels = len(self._levels)
         at = {"words": 1, "held": 1 + levels, "instances": 1 + 2 * levels}
         env = {f"{kind}.{s}": values[start + k] for kind, start in at.items() for k, s in enumerate(self._levels)}
@@ -148,9 +157,17 @@ class Relaxation:
             {**env, "steps": values[0], "operations": self._operations, **{k: v[:, None] for k, v in hardware.items()}}
         )
         cycles, energy = self._roofline.results(slots)
+        measured, slower = self._array_slots(tile, hardware), np.False_
+        if measured is not None and self._array is not None:
+            own = self._array.results(measured)[0]
+            slower, cycles = np.greater(own, cycles), np.maximum(own, cycles)
         value, by_cycles, by_energy, by_hardware = self._objective(cycles, energy, hardware)
         shares = by_cycles * cycles + by_energy * energy
-        parts = self._roofline.backward(slots, [by_cycles, by_energy])
+        parts = self._roofline.backward(slots, [by_cycles if measured is None else np.where(slower, 0.0, by_cycles), by_energy])
+        tile_seeds: dict[str, np.ndarray] = {}
+        if measured is not None and self._array is not None:
+            tile_seeds = self._array.backward(measured, [np.where(slower, by_cycles, 0.0)])
+            by_hardware["dim"] = by_hardware["dim"] + _summed(tile_seeds.pop("dim"), values.shape[1:])
         seeds = np.zeros_like(values)
         seeds[0] = parts["steps"]
         for k, s in enumerate(self._levels):
@@ -166,7 +183,14 @@ class Relaxation:
                 unit_seeds[s] += part
             else:
                 seeds[at[kind] + self._levels.index(s)] += part
-        return value, seeds, unit_seeds, shares
+        return value, seeds, unit_seeds, tile_seeds, shares
+
+    def _array_slots(self, tile: Mapping[str, np.ndarray], hardware: Mapping[str, np.ndarray]) -> list[Any] | None:
+        """Values of the array's own cycles, where they count."""
+        ev = self.problem.evaluator
+        if ev.array is None or self._array is None:
+            return None
+        return self._array.forward(ev.array.bound({**tile, **ev.strides(slice(None)), "dim": hardware["dim"][:, None]}))
 
     def _machine(self, use: Mapping[str, np.ndarray], machine: Mapping[str, np.ndarray] | None) -> tuple[dict, dict]:
         """The machine [n] for each parameter, and of each the needs [n, layers] with the way back."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.methods import METHODS
-from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run
+from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run, array_time
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
@@ -61,6 +61,7 @@ def codesign(
     area_model: AreaModel | None = None,
     clock_hz: float = 1e9,
     hardware: Mapping[str, float] | None = None,
+    cycles: str = "roofline",
     budget: Budget | int = EVALUATIONS,
     seed: int = 0,
     author: str | Callable[[Run], None] = "gradient",
@@ -69,12 +70,15 @@ def codesign(
 
     ``layers`` of one network, or of several by name: then the geometric mean of their objectives counts. ``area`` (mm2, by
     ``area_model``), ``power`` (W at ``clock_hz``) and ``most`` (of parameters) are limits; ``hardware`` fixes the machine.
+    ``cycles``: those of the ``roofline``, or ``rtl``: fitted to measured ones, where the family has them.
     ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: a name of ``methods.METHODS``, or a
     function of a :class:`Run`. A ``seed`` gives the same result again where the budget is one of evaluations.
 
     SpaceError for bad layers, contradictory limits, an unknown author, and limits that nothing found keeps.
     """
-    problem = Problem.of(layers, family, objective, Limits(area, power, dict(most or {}), area_model, clock_hz), hardware)
+    problem = Problem.of(
+        layers, family, objective, Limits(area, power, dict(most or {}), area_model, clock_hz), hardware, array_time(family, cycles)
+    )
     run = Run(problem, Budget(evaluations=budget) if isinstance(budget, int) else budget, seed, pareto=True)
     _author(author)(run)
     if run.point is None:

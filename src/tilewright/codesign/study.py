@@ -10,7 +10,7 @@ import numpy as np
 from tilewright.codesign.evaluator import Evaluation
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.methods import METHODS
-from tilewright.codesign.problem import Budget, Limits, Problem, Run
+from tilewright.codesign.problem import Budget, Limits, Problem, Run, array_time
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
@@ -79,19 +79,21 @@ def study(
     objective: str | tuple[float, float] = "edp",
     limits: Limits | None = None,
     hardware: Mapping[str, float] | None = None,
+    cycles: str = "roofline",
     budget: Budget,
     methods: Sequence[str] = ("gradient",),
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Study:
-    """Search a machine of ``family`` and mappings of ``layers``. Other methods than the first get as many evaluations as it took.
+    """Search a machine of ``family`` and mappings of ``layers``; ``cycles`` are the ``roofline``'s or ``rtl``: fitted to measured ones.
 
+    Other methods than the first get as many evaluations as it took.
     A KeyboardInterrupt ends the study with what was found, and is passed on where nothing was. SpaceError for a method that is
     unknown, an objective or limits that make no sense.
     """
     if unknown := [m for m in methods if m not in METHODS]:
         raise SpaceError(f"there is no search method {unknown[0]!r}", hint=f"methods: {', '.join(METHODS)}")
-    problem = Problem.of(layers, family, objective, limits, hardware)
+    problem = Problem.of(layers, family, objective, limits, hardware, array_time(family, cycles))
     runs: dict[str, Run] = {}
     for name in methods:
         first = next(iter(runs.values()), None)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.cost.adjoint import Adjoint
 from tilewright.cost.formula import Formula, Graph, Tape
 from tilewright.cost.loopnest import LoopNest
 from tilewright.util.errors import MappingError
@@ -54,7 +55,16 @@ class ArrayTime:
 
     def predict(self, env: Mapping[str, Any]) -> Any:
         """Cycles, as the environment's values: a number, an array or a tensor."""
-        return _TAPE({**_rates(self.rates), **env})[0]
+        return _TAPE(self.bound(env))[0]
+
+    def bound(self, env: Mapping[str, Any]) -> dict[str, Any]:
+        """``env`` with the constants, as :meth:`smooth` takes it."""
+        return {**{f"rate.{f.name}": getattr(self.rates, f.name) for f in fields(self.rates)}, **env}
+
+    @staticmethod
+    def smooth() -> Adjoint:
+        """The same with parts of blocks (one or more) in place of whole ones, and its gradients: for searches that follow them."""
+        return Adjoint(Tape([_formula(whole=False)]), (*(f"tile.{d}" for d in _DIMS), "tiles", "dim"))
 
     @staticmethod
     def fit(env: Mapping[str, np.ndarray], cycles: np.ndarray) -> ArrayTime:
@@ -101,10 +111,6 @@ def _loss(r: np.ndarray) -> float:
     return float(np.sum(np.sqrt(1 + (r / _SOFT) ** 2) - 1))
 
 
-def _rates(rates: Rates) -> dict[str, float]:
-    return {f"rate.{f.name}": getattr(rates, f.name) for f in fields(rates)}
-
-
 def tile_environment(nest: LoopNest) -> dict[str, int]:
     """The trips of the outermost level together, and the tile inside it: ``tiles``, and ``tile.D`` for each dimension D.
 
@@ -119,18 +125,19 @@ def tile_environment(nest: LoopNest) -> dict[str, int]:
     return env
 
 
-def _formula() -> Formula:
-    """The model of the module's head."""
+def _formula(whole: bool = True) -> Formula:
+    """The model of the module's head; blocks of the array's side count whole, or as what they are of one."""
     g = Graph()
     n, k, c, p, q, r, s = (g.var(f"tile.{d}", 1) for d in _DIMS)
     dim, tiles = g.var("dim", 1), g.var("tiles", 1)
     rate = {f.name: g.var(f"rate.{f.name}", 0) for f in fields(Rates)}
     rows, columns = ((o - 1) * g.var(stride, 1) + f for o, f, stride in ((p, r, "SH"), (q, s, "SW")))
-    blocks = g.ceildiv(c, dim) * g.ceildiv(k, dim) * r * s
+    inner, outer = (g.ceildiv(x, dim) if whole else g.max(g.div(x, dim), 1) for x in (c, k))
+    blocks = inner * outer * r * s
     arithmetic = rate["tile"] + blocks * (rate["row"] * n * p * q + rate["preload"] * dim)
     pixels, weights = n * rows * columns, r * s * c
-    inputs = pixels * (rate["input_word"] * c + rate["input_row"] * g.ceildiv(c, dim))
-    memory = inputs + weights * (rate["weight_word"] * k + rate["weight_row"] * g.ceildiv(k, dim))
+    inputs = pixels * (rate["input_word"] * c + rate["input_row"] * inner)
+    memory = inputs + weights * (rate["weight_word"] * k + rate["weight_row"] * outer)
     return tiles * g.max(arithmetic, memory)
 
 
