@@ -305,6 +305,7 @@ class Sabotaged(GemmSpace):
 
 def test_a_space_full_of_faults_still_yields_a_right_winner(space: GemmSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_CACHE", "/proc/nowhere")  # no build cache either
+    monkeypatch.setattr("tilewright.tune.decision.MAX_ROUNDS", 7)  # the comparison has the time limit of a few candidates
     sabotaged = Sabotaged(space.kernel, space.machine)
     with Workers(limits=Limits(build=20, run=1.0)) as workers, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
