@@ -53,6 +53,49 @@ def test_products_become_integer_operators(source: ModelProto, kind: str) -> Non
     assert got.std() > 5
 
 
+@pytest.mark.parametrize("seed", [1, 2, 9])
+def test_sums_of_two_scales_round_as_onnx_runtime(seed: int) -> None:
+    """Every pair of int8 numbers: an FMA, or scaling the sum of two floats, gives other numbers for some scales."""
+    rng = np.random.default_rng(seed)
+    every = np.arange(-128, 128).astype(np.int8)
+    inputs = {"a": np.repeat(every, 256), "b": np.tile(every, 256)}
+    numbers = [(n, np.float32(rng.integers(1, 40) / 128 if seed % 2 else rng.uniform(0.01, 0.1))) for n in "aby"]
+    shifts = rng.integers(-20, 20, 3).astype(np.int8) if seed > 2 else np.zeros(3, np.int8)
+    source = float_pattern("Add", {n: a.shape for n, a in inputs.items()}, (1 << 16,), dict(numbers), dict(zip("aby", shifts, strict=True)))
+    assert kinds(integer_form(source)) == ["QLinearAdd"]
+    agree(source, inputs)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.011, 0), (0.03, -9)])
+def test_mean_of_an_image(scale: float, shift: int) -> None:
+    x = np.random.default_rng(0).integers(-128, 128, (2, 9, 7, 5)).astype(np.int8)
+    zeros = {"a": np.int8(shift), "y": np.int8(-shift)}
+    source = float_pattern("GlobalAveragePool", {"a": x.shape}, (2, 9, 1, 1), {"a": np.float32(0.05), "y": np.float32(scale)}, zeros)
+    assert kinds(integer_form(source)) == ["QLinearGlobalAveragePool"]
+    agree(source, {"a": x})
+
+
+def agree(source: ModelProto, inputs: dict[str, np.ndarray]) -> None:
+    got = Network.interpreted(load(integer_form(source))).reference(inputs)["y"]
+    np.testing.assert_array_equal(got, onnxruntime_outputs(source, inputs)["y"])
+    assert got.std() > 5
+
+
+def float_pattern(
+    kind: str, shapes: dict[str, tuple[int, ...]], result: tuple[int, ...], scales: dict[str, np.float32], zeros: dict[str, np.int8]
+) -> ModelProto:
+    """``kind`` on the floats of int8 inputs of these ``shapes``; the result, ``y``, is quantised too."""
+    constants = [numpy_helper.from_array(np.asarray(v), f"{n}_{what}") for what, d in (("s", scales), ("z", zeros)) for n, v in d.items()]
+    nodes = [helper.make_node("DequantizeLinear", [n, f"{n}_s", f"{n}_z"], [f"{n}_real"]) for n in shapes]
+    nodes.append(helper.make_node(kind, [f"{n}_real" for n in shapes], ["y_real"]))
+    nodes.append(helper.make_node("QuantizeLinear", ["y_real", "y_s", "y_z"], ["y"]))
+    given = [helper.make_tensor_value_info(n, TensorProto.INT8, s) for n, s in shapes.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.INT8, result)
+    return helper.make_model(
+        helper.make_graph(nodes, "g", given, [y], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+
+
 def changed(m: ModelProto, name: str, value: np.ndarray) -> ModelProto:
     for t in m.graph.initializer:
         if t.name == name:

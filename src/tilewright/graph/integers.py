@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 CHOOSING = {"MaxPool", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 #: The domain of integer operators that ONNX does not define, as ONNX Runtime's quantisation tools write them.
 VENDOR = "com.microsoft"
+OF_VENDOR = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool"}
 
 
 def integer_form(source: ModelSource) -> ModelProto:
-    """The model with quantised operators in place of patterns of floats: QLinearConv, QLinearMatMul, QGemm, and those that only
-    choose elements, on integers. Patterns whose scales are no constants, or whose values are used elsewhere, stay.
+    """The model with quantised operators in place of patterns of floats: QLinearConv, QLinearMatMul, QGemm, QLinearAdd,
+    QLinearGlobalAveragePool, and those that only choose elements, on integers. Patterns whose scales are no constants, or whose
+    values are used elsewhere, stay.
 
     ImportFailure for unreadable models. Weights in external files have to be in the folder of the model.
     """
@@ -102,7 +104,15 @@ class _Patterns:
                 return self._node("QLinearMatMul", [*a.names, *b.names, *result.names[1:]], inner, result)
             case "Gemm", [a, b, *bias] if self._is_bias(a, b, bias) and _factor(inner, "beta") == 1:
                 return self._node("QGemm", [*a.names, *b.names, *([c.tensor for c in bias] or [""]), *result.names[1:]], inner, result)
+            case "Add", [a, b] if self._is_one(a, b, result):
+                return self._node("QLinearAdd", [*a.names, *b.names, *result.names[1:]], inner, result)
+            case "GlobalAveragePool", [x] if self._is_one(x, result):
+                return self._node("QLinearGlobalAveragePool", [*x.names, *result.names[1:]], inner, result)
         return None
+
+    def _is_one(self, *tensors: _Quantised) -> bool:
+        """Whether each has one scale and one zero point."""
+        return all(self.arrays[n].size == 1 for t in tensors for n in t.names[1:])
 
     def _chosen(self, inner: NodeProto, source: _Quantised | None, result: _Quantised) -> NodeProto | None:
         if source is None or len(inner.output) != 1 or not self._same(source, result):
@@ -126,7 +136,7 @@ class _Patterns:
     def _node(self, kind: str, inputs: Sequence[str], inner: NodeProto, result: _Quantised) -> NodeProto:
         from onnx import helper
 
-        new = helper.make_node(kind, inputs, [result.tensor], inner.name, domain=VENDOR if kind == "QGemm" else "")
+        new = helper.make_node(kind, inputs, [result.tensor], inner.name, domain=VENDOR if kind in OF_VENDOR else "")
         new.attribute.extend(a for a in inner.attribute if kind != "QGemm" or a.name != "beta")
         return new
 

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from tilewright.codegen.commands import Fence, Program, check, generate, parse_program, stream, walk
+from tilewright.codegen.commands import Fence, Program, check, generate, parse_program, stream, walk, words
+from tilewright.codegen.commands.fences import fenced
 from tilewright.hw.library.gemmini import gemmini
 from tilewright.ir.reference import reference
 from tilewright.lang import parse
@@ -116,3 +117,39 @@ def test_temporaries_may_not_overlap_other_arrays() -> None:
         stream(program, MACHINE, {**apart, "t": 0x8000_00F8})
     with pytest.raises(ExecutionError, match="no address for t"):
         stream(program, MACHINE, {"x": 0x8000_0000, "y": 0x8000_0100})
+
+
+def test_fences_in_loops_are_where_iterations_meet() -> None:
+    """The machine fills ``t``, the host empties it: each waits for the other in every iteration but the first."""
+    program = parse_program("""
+@kernel
+def taken(y: i8[4, 4], t: i8[4, 4]):
+    for i in range(4):
+        for j in range(4):
+            y[i, j] = t[i, j]
+
+
+@commands("gemmini")
+def turns(x: i8[4, 4], y: i8[4, 4], n: i8[4, 4]):
+    t = alloc(i8[4, 4])
+    config_ld(shrunk=0, repeats=1, block_stride=4, scale=1065353216, stride=4)
+    config_st(activation=0, pool=0, stride=4, acc_scale=1065353216)
+    mvin(src=x, dst=spad[0, 4, 4])
+    for k in range(0, 3):
+        mvout_spad(dst=t, src=spad[0, 4, 4])
+        if k < 2:
+            mvin(src=n, dst=spad[4, 4, 4])
+        taken(y, t)
+        mvin(src=y, dst=spad[0, 4, 4])
+    mvin(src=n, dst=spad[4, 4, 4])
+""")
+    with pytest.raises(CodegenError, match="the host touches t"):
+        check(program, MACHINE)
+    items = fenced(program.body, words(MACHINE))
+    waiting = Program(program.name, program.machine, program.args, items, program.temps)
+    check(waiting, MACHINE)
+    text = str(waiting)
+    # Nothing touches what the load of ``n`` reads: no fence for it but the one at the end.
+    assert re.findall(r"fence|taken(?=\(y, t\)$)|mvout_spad|src=[xyn]", text.split("def turns")[1], re.MULTILINE) == [
+        "src=x", "mvout_spad", "src=n", "fence", "taken", "src=y", "src=n", "fence"
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.graph.elements import ONNX_TYPES, onnx_dtype
-from tilewright.graph.lowering import Lowering, operator
+from tilewright.graph.lowering import Lowering, broadcast, operator
 from tilewright.graph.model import Tensor
 from tilewright.graph.operators.contraction import matmul
 from tilewright.graph.operators.convolution import convolve
@@ -181,3 +181,47 @@ def qgemm(
         return _requantized(value, _factor(a_scale, i, b_scale, j, y_scale, j), y_zero)
 
     return op.compute(total.shape, element, y_zero.dtype)
+
+
+@operator("QLinearAdd", domain="com.microsoft")
+def qlinear_add(
+    op: Lowering, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, y_scale: Tensor, y_zero: Tensor
+) -> Tensor:
+    """``round(a * (sa / sy) + (b * (sb / sy) + shift))``, each product and sum rounded to f32 once: what ONNX Runtime does where the
+    processor multiplies and adds at once.
+    """
+    of_a, of_b, of_y = (_known_number(op, s, "scale") for s in (a_scale, b_scale, y_scale))
+    zeros = [_known_number(op, z, "zero point") for z in (a_zero, b_zero, y_zero)]
+    left, right = of_a / of_y, of_b / of_y
+    shift = zeros[2] - (left * zeros[0] + right * zeros[1])
+
+    def element(*i: Expr) -> Expr:
+        second = intrinsic("fma", cast(b.at(i, shape), ty.f32), float(right), const(float(shift), ty.f32))
+        return saturated(intrinsic("fma", cast(a.at(i, shape), ty.f32), float(left), second), None, y_zero.dtype)
+
+    shape = broadcast(op, a, b)
+    return op.compute(shape, element, y_zero.dtype)
+
+
+@operator("QLinearGlobalAveragePool", domain="com.microsoft")
+def qlinear_global_average_pool(op: Lowering, x: Tensor, x_scale: Tensor, x_zero: Tensor, y_scale: Tensor, y_zero: Tensor) -> Tensor:
+    """The exact sum, scaled once by ``sx / (sy * elements)``."""
+    if op.attribute("channels_last", 0):
+        raise op.refuse("channels_last is set", hint="transpose around it")
+    zero = int(_known_number(op, x_zero, "zero point"))
+    elements = np.float32(np.prod(x.shape[2:]))
+    factor = _known_number(op, x_scale, "scale") / (_known_number(op, y_scale, "scale") * elements)
+
+    def centred(*i: Expr) -> Expr:
+        value = cast(x[(*i[:2], *i[x.rank :])], ty.i32)
+        return value - zero if zero else value
+
+    total = op.reduce([*x.shape[:2], *[1] * (x.rank - 2)], x.shape[2:], centred, ty.i32)
+    return op.compute(total.shape, lambda *i: _requantized(total[i], const(float(factor), ty.f32), y_zero), y_zero.dtype)
+
+
+def _known_number(op: Lowering, t: Tensor, what: str) -> np.float32:
+    value = op.known(t, what)
+    if value.size != 1:
+        raise op.refuse(f"its {what} has {value.size} elements", hint="one for each tensor")
+    return np.float32(value.reshape(()))
