@@ -128,8 +128,9 @@ def _model(structure: LoopNest) -> NestModel:
 def library(layer: Layer) -> tuple[float, float]:
     """Cycles and pJ of a layer on Gemmini's default machine with the vendor library's tiles."""
     p = layer.parameters
+    steps = p if layer.sizes["R"] * layer.sizes["S"] > 1 else dict.fromkeys(p, 1)
     nests = list(default_nests(Configuration.of(gemmini), layer.sizes, (p["SH"], p["SW"]), (p["DH"], p["DW"])))
-    found = [_model(x.structure())({**x.environment(), **DEFAULT, **p}) for x in nests]
+    found = [_model(x.structure())({**x.environment(), **DEFAULT, **steps}) for x in nests]
     return float(sum(f.cycles for f in found)), float(sum(f.energy for f in found))
 
 

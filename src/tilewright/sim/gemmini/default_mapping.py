@@ -24,11 +24,11 @@ def default_nests(
 ) -> Iterator[LoopNest]:
     """Mappings that together are the library's way to run a layer: ``sizes`` of N K C P Q R S, 1 where left out.
 
-    Channels that do not fill the array's blocks are padded, as they are in its memories. Convolutions with a 1 x 1 window and no
-    stride are matrix products, as in the library's networks; those with a stride load what lies between their pixels.
+    Channels that do not fill the array's blocks are padded, as they are in its memories. Convolutions with a 1 x 1 window
+    are matrix products, as in the library's networks, without strides: what lies between pixels is not loaded.
     """
     sizes = {d: int(sizes.get(d, 1)) for d in _TILES}
-    if sizes["R"] == sizes["S"] == 1 and strides == (1, 1):
+    if sizes["R"] == sizes["S"] == 1:
         m = sizes["N"] * sizes["P"] * sizes["Q"]
         sizes = {**dict.fromkeys(_TILES, 1), "P": m, "K": sizes["K"], "C": sizes["C"]}
         blocks = default_tiles(c, m, sizes["K"], sizes["C"])
