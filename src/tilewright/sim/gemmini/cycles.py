@@ -69,6 +69,11 @@ class Entry:
     end: int
 
 
+def _stored(tile: Tile, transposed: int) -> int:
+    """Rows of its memory that an operand takes: its extents are those after the transposition."""
+    return tile.cols if transposed else tile.rows
+
+
 def _rows(tile: Tile, count: int) -> Rows:
     """Rows [first, end) of a tile, the accumulator's above the scratchpad's; none for the garbage address."""
     if tile.garbage:
@@ -149,10 +154,12 @@ class Cycles:
                 return self._enter(command, STORE, now, _rows(command.local, self._extent(command)), ())
             case Preload():
                 written = _rows(command.c, (command.c.rows - 1) * self.ex.c_stride + 1)
-                return self._enter(command, EXECUTE, now, _rows(command.bd, command.bd.rows), written)
+                turned = self.ex.b_transpose and self.ex.dataflow == isa.WEIGHT_STATIONARY
+                return self._enter(command, EXECUTE, now, _rows(command.bd, _stored(command.bd, turned)), written)
             case Compute():
-                a = command.a.cols if self.ex.a_transpose else command.a.rows
-                reads = _rows(command.a, (a - 1) * self.ex.a_stride + 1) + _rows(command.bd, command.bd.rows)
+                a = _stored(command.a, self.ex.a_transpose)
+                turned = self.ex.b_transpose and self.ex.dataflow == isa.OUTPUT_STATIONARY
+                reads = _rows(command.a, (a - 1) * self.ex.a_stride + 1) + _rows(command.bd, _stored(command.bd, turned))
                 return self._enter(command, EXECUTE, now, reads, ())
             case isa.Flush() | isa.Fence():
                 pass
