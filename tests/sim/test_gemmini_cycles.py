@@ -176,3 +176,17 @@ def test_what_it_cannot_time_is_refused() -> None:
         simulate([isa.Mvin(64, isa.Tile(0, 16, 16))], C)
     with pytest.raises(ExecutionError, match="before any LoopBounds"):
         simulate([isa.LoopWs()], C)
+
+
+@pytest.mark.parametrize("row", [3, 14, 16])
+def test_operands_that_are_transposed_take_the_rows_of_their_memory(row: int) -> None:
+    """16 rows of 4 weights: what is loaded into one of them waits until the array has them, what is loaded below them does not."""
+    weights, rows, new = isa.Tile(0, 16, 4), isa.Tile(64, 4, 16), isa.Tile(row, 16, 1)
+    setup = [isa.ConfigEx(b_transpose=1), isa.ConfigLd(64), isa.ConfigSt(64)]
+    loads = [isa.Mvin(0x8000_0000, isa.Tile(0, 4, 16)), isa.Mvin(0x8000_1000, isa.Tile(64, 4, 16))]
+    product = [isa.Preload(weights, isa.Tile(isa.accumulator(0), 16, 16)), isa.Compute(rows, isa.Tile(isa.GARBAGE, 16, 16))]
+    run = simulate([*setup, *loads, *product, isa.Mvin(0x8000_2000, new)], C, Timing(memory=20, gap=0))
+    preload, last = (
+        next(e for e in run.events[::step] if isinstance(e.command, kind)) for kind, step in ((isa.Preload, 1), (isa.Mvin, -1))
+    )
+    assert (last.start >= preload.end) == (row < 16)
