@@ -201,10 +201,11 @@ def _best_known(rows: Sequence[Mapping[str, Any]], capped: bool) -> float:
 
 
 def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Methods of one network: objective over the best known, evaluations and processor seconds until within 1 % of it."""
+    """Methods of one network: objective over the best known, evaluations and processor time until within 1 % of it."""
     own = [r for r in rows if r["capped"] == capped]
     best = _best_known(own, capped)
     lines = []
+    ours = [a[1] for r in own if r["what"] == "gradient" and (a := arrival(r["history"], best)) is not None]
     for method in dict.fromkeys(r["what"] for r in own if "history" in r):
         runs = [r for r in own if r["what"] == method]
         over = sorted(r["best"] / best for r in runs)
@@ -212,12 +213,14 @@ def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> T
         times = [a for a in arrived if a is not None]
         lines.append((method, *(f"{x:.3f}" for x in (over[0], float(np.median(over)), over[-1])), f"{len(times)} of {len(runs)}"))
         often = len(times) > len(runs) / 2
-        lines[-1] += tuple(f"{np.median([a[n] for a in times]):,.{d}f}" if often else "never" for n, d in ((0, 0), (1, 2)))
+        evaluations = f"{np.median([a[0] for a in times]):,.0f}" if often else "never"
+        spent = [a[1] for a in times] if often else [r["processor"] for r in runs]
+        lines[-1] += (evaluations, f"{'' if often else 'over '}{np.median(spent) / np.median(ours):.1f}x" if ours else "")
     for what in ("optimum", "default machine", LIBRARY, *GIVEN):
         for r in rows:
             if r["what"] == what and (r["capped"] == capped or what != "optimum"):
-                lines.append((what, *[f"{r['best'] / best:.3f}"] * 3, "", "", f"{r['seconds']:.1f}"))
-    columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", "processor s until then")
+                lines.append((what, *[f"{r['best'] / best:.3f}"] * 3, "", "", ""))
+    columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", "processor time, over ours")
     limit = f", area at most {area(DEFAULT):.2f} mm2" if capped else ""
     return Table(f"{network}{limit}: energy-delay product", columns, tuple(lines))
 
