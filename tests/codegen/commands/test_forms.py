@@ -12,9 +12,11 @@ from tests.codegen.commands.test_generate import MACHINES, arrays
 from tilewright.codegen.commands import Command, Program, check, generate, parse_program, stream, walk
 from tilewright.codegen.commands.forms import formed
 from tilewright.hw import Machine
+from tilewright.ir.buffer import Layout
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.reference import reference
 from tilewright.ir.simplify import simplify
+from tilewright.ir.stmt import Block, replace_buffers
 from tilewright.lang import parse
 from tilewright.sim.gemmini import Configuration, baseline, simulate
 from tilewright.sim.gemmini.generated import execute, timed
@@ -111,6 +113,17 @@ def test_inputs_that_change_are_refused() -> None:
     callee = next(s.kernel for s in _calls(kernel))
     with pytest.raises(CodegenError, match="operand d would be d, which the kernel writes"):
         generate(parse(text, matmul=callee), machine, forms=FORMS)
+
+
+def test_arrays_in_another_order_are_refused() -> None:
+    machine = MACHINES[16]
+    kernel = Gemm(16, 16, 16).scheduled(machine)
+    turned = kernel.arg("b").with_(layout=Layout.parse("1 0"))
+    body = replace_buffers(kernel.body, {"b": turned})
+    assert isinstance(body, Block)
+    kernel = kernel.with_(args=tuple(turned if b.name == "b" else b for b in kernel.args), body=body)
+    with pytest.raises(CodegenError, match=r"product: it demands require\(stride\(b, 1\) == 1\)"):
+        generate(kernel, machine, forms=FORMS)
 
 
 def _calls(kernel):  # type: ignore[no-untyped-def]

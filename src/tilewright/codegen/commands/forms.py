@@ -289,10 +289,10 @@ def _dimension(w: st.Window, d: int) -> int:
 
 
 def pitches(w: st.Window) -> tuple[int, ...] | None:
-    """Elements from one index to the next along each dimension of ``w``, a part of a plain array; None if one is no multiple of another.
-
-    Ones and zeros of the last two dimensions aside, an array of such sizes could have them.
-    """
+    """Elements from one index to the next along each dimension of ``w``; None unless each is a multiple of the one after it in an array
+    stored row by row."""
+    if w.buffer.layout is not None:
+        return None
     out: list[int] = []
     step = 1
     for i, n in zip(reversed(w.indices), reversed(w.buffer.static_shape), strict=True):

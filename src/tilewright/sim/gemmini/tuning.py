@@ -68,7 +68,7 @@ def tuned(
         idle = 0 if search.measure(near) else idle + 1
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
-    finalists = sorted(search.found, key=lambda c: c.pace)[:FINALISTS]
+    finalists = [c for some in (search.found, search.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
     cycles = [c.cycles or timed(c.program, machine, timing).cycles for c in finalists]
     best = int(np.argmin(cycles))
     chosen = finalists[best]
@@ -91,6 +91,7 @@ class _Search:
         self.space, self.timing, self.forms = space, timing, tuple(forms)
         self.seen: set[bytes] = set()
         self.found: list[_Candidate] = []
+        self.others: list[_Candidate] = []
         self.problem = ""
 
     def measure(self, point: np.ndarray) -> bool:
@@ -100,8 +101,11 @@ class _Search:
             return False
         self.seen.add(key)
         kernel = self.space.schedule(point).kernel
-        ways = [self.candidate(point, kernel, forms) for forms in ((), self.forms)[: 2 if self.forms else 1]]
-        self.found += sorted((c for c in ways if c is not None), key=lambda c: c.pace)[:1]
+        explicit = self.candidate(point, kernel, ())
+        formed = self.candidate(point, kernel, self.forms) if self.forms else None
+        # Explicit programs lead the search where there are any: forms then only add to what it finds.
+        self.found += [c for c in (explicit or formed,) if c is not None]
+        self.others += [formed] if explicit is not None and formed is not None else []
         return True
 
     def candidate(self, point: np.ndarray, kernel: Kernel, forms: tuple[str, ...]) -> _Candidate | None:
