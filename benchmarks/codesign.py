@@ -264,7 +264,9 @@ def _line(rows: Sequence[Mapping[str, Any]], capped: bool) -> tuple[str, ...]:
     fixed, library = (next((r["best"] for r in rows if r["what"] == what), None) for what in ("default machine", LIBRARY))
     bests = [r["best"] for r in own.values()]
     other = {r["seed"]: r for r in rows if r["what"] == "dosa" and r["capped"] == capped}
-    ratios = [other[s]["best"] / r["best"] for s, r in own.items() if s in other]
+    pairs = [other[s]["best"] / r["best"] for s, r in own.items() if s in other]
+    ratios = [x for x in pairs if np.isfinite(x)]  # DOSA may find nothing within a limit
+    found = f" ({len(ratios)} of {len(pairs)} found one)" if len(ratios) < len(pairs) else ""
     best = _best_known(rows, capped)
     patient = [r for r in rows if r["capped"] == capped and times_of(r["what"])[0] == "dosa"]
     most = max((times_of(r["what"])[1] for r in patient), default=1)
@@ -280,7 +282,7 @@ def _line(rows: Sequence[Mapping[str, Any]], capped: bool) -> tuple[str, ...]:
     return (
         f"{np.median(bests) / exact - 1:+.2%}" if exact else "",
         f"{max(bests) / exact - 1:+.2%}" if exact else "",
-        f"{geometric_mean(ratios):.2f}x" if ratios else "",
+        f"{geometric_mean(ratios):.2f}x{found}" if ratios else "",
         f"{min(ratios):.2f}x" if ratios else "",
         faster,
         f"{library / np.median(bests):.2f}x" if library else "",

@@ -212,6 +212,8 @@ def _operator_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     def over(what: str, ours: str) -> str:
         mine, best = costs(what), costs(ours)
         both = [c for c in cases if c in mine and c in best]
+        if not both:
+            return "none found"
         ratio = geometric_mean([float(mine[c].prod() / best[c].prod()) for c in both])
         return f"{ratio:.2f}x" + (f" ({len(both)} of {len(cases)})" if len(both) < len(cases) else "")
 
@@ -228,7 +230,7 @@ def _operator_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     notes = (
         f"Geometric means of {len(cases)} operators. Cycles and energy without a limit and with a machine for each operator. "
         f"Area limited: to {area(DEFAULT):.2f} mm2, that of Gemmini's default machine. One machine: for all of them. "
-        "(n of m): others were not mapped within the limit.",
+        "(n of m), none found: no mappings within the limit were.",
     )
     return Table(f"{name}: energy-delay product over ours", columns, tuple(lines), notes)
 
@@ -241,7 +243,12 @@ def _parts_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         for case in ("free", "capped"):
             base = [r["best"] for r in rows if r["case"] == case and r["what"] == first]
             gains = sorted(base[0] / r["best"] for r in rows if r["case"] == case and r["what"] == part)
-            cells += [f"{np.median(gains):.2f}x", f"{gains[0]:.2f} to {gains[-1]:.2f}"] if gains else ["not used", ""]
+            if not gains:
+                cells += ["not used", ""]
+            elif np.median(gains) == 0:
+                cells += ["none found", ""]
+            else:
+                cells += [f"{np.median(gains):.2f}x", f"{gains[0]:.2f} to {gains[-1]:.2f}"]
         lines.append((part, *cells, "" if np.isnan(published) else f"{published:.2f}x"))
     seeds = sorted({r["seed"] for r in rows})
     columns = ("search", "gain", "seeds", "gain, area limited", "seeds", "thesis")

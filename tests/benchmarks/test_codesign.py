@@ -33,6 +33,8 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
     assert overview.rows == (("n", "+1.00%", "+4.00%", "1.73x", "1.50x", "over 13x", "5.00x", "3.96x", "16/2/1"),)
     assert network.rows[0] == ("gradient", "1.005", "1.010", "1.040", "2 of 3", "15", "1.0x")
     assert network.rows[1] == ("dosa", "1.560", "1.790", "2.020", "0 of 2", "never", "over 13.3x")
+    lost = codesign.tables([*rows, row("dosa", float("inf"), 2, [])])
+    assert lost[0].rows[0][3:5] == ("1.73x (2 of 3 found one)", "1.50x")
     longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 103.0]], processor=60.0)])
     assert longer[0].rows[0][5] == "over 80x"
     longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 100.5]])])

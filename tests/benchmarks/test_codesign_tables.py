@@ -47,11 +47,17 @@ def test_tables_divide_geometric_means() -> None:
     parts = list(script.PARTS)
     rows += [row("parts", "free", parts[0], best=80.0), row("parts", "free", parts[-1], best=10.0)]
     rows += [{**row("parts", "free", parts[-1], best=20.0), "seed": s} for s in (1, 2)]
+    rows += [row("parts", "capped", parts[0], best=80.0), row("parts", "capped", parts[2], best=float("inf"))]
     gemv, gains = script.tables(rows)
     assert gemv.rows[-1] == ("ours", "32", "4.0", "1.00x", "1.00x", "1.00x", "1.00x", "1.00x")
     assert gemv.rows[0] == ("Eyeriss", "190", "4.0", "6.00x", "3.00x", "2.00x", "1.00x", "16.72x")
     assert gemv.rows[-2][3:7] == ("6.00x", "6.00x", "6.00x", "6.00x")
-    assert gains.rows[0][1:] == ("1.00x", "1.00 to 1.00", "not used", "", "1.00x")
+    assert gains.rows[0][1:] == ("1.00x", "1.00 to 1.00", "1.00x", "1.00 to 1.00", "1.00x")
+    assert gains.rows[2][3:] == ("none found", "", "1.87x")
+    lost = [{**r, "cycles": float("inf")} if "DOSA, capped" in r["what"] and r["case"] == "a" else r for r in rows]
+    assert script.tables(lost)[0].rows[-2][4] == "6.00x (1 of 2)"
+    lost = [{**r, "cycles": float("inf")} if "DOSA, capped" in r["what"] else r for r in rows]
+    assert script.tables(lost)[0].rows[-2][4] == "none found"
     assert gains.rows[-1][1:] == ("4.00x", "4.00 to 8.00", "not used", "", "")
 
 
