@@ -124,6 +124,12 @@ def test_block_programs_need_their_arguments(tmp_path: Path) -> None:
     assert "add[grid](x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr)" in launch
 
 
+def test_products_with_vectors_on_an_accelerator() -> None:
+    """The vector is a matrix of one row, and the array transposes what it is multiplied by."""
+    text = printed("gmv", "--shape", "i=40,k=50", "--types", "i8,i8,i32", "--machine", "gemmini", "--emit", "instgem")
+    assert "matmul_bt.preload(" in text and any(b.static_shape == (1, 40) for b in parse_program(text).args)
+
+
 def test_copies_in_main_memory_are_arrays_of_the_program() -> None:
     """The default schedule of a convolution with channels first copies its weights: the host does it before the words."""
     text = printed(

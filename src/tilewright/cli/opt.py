@@ -135,13 +135,17 @@ def _network(model: Path, machine: Machine, dims: dict[str, int], emit: Level) -
 
 
 def _separated(part: _Part, machine: Machine, emit: Level) -> list[_Part]:
-    """An accelerator does the contractions of a kernel one after the other; ``part`` itself where there is one at most."""
+    """An accelerator does the contractions of a kernel one after the other, vectors as matrices of one row.
+
+    ``part`` itself where there is one contraction of matrices at most.
+    """
     from tilewright.space.separate import contractions
+    from tilewright.space.single_rows import single_rows
 
     if emit in (Level.loops, Level.linalg) or not has_words(machine) or isinstance(part.program, Schedule):
         return [part]
     if len(contractions(part.program)) < 2:
-        return [part]
+        return [replace(part, program=single_rows(part.program))]
     from tilewright.runtime.accelerated import Accelerated
 
     return [replace(part, program=k) for k in Accelerated(part.program, machine).kernels]

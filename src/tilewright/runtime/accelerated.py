@@ -13,13 +13,15 @@ from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.generated import timed
 from tilewright.sim.gemmini.offload import Offload
 from tilewright.space.separate import contractions, separated
+from tilewright.space.single_rows import single_rows
 
 
 class Accelerated:
     """``kernel`` as command programs for ``machine``, one for each contraction, and work of its host in between.
 
-    ``kernels`` run in order; ``programs`` has the command program of each, None where the host does it alone, and ``refused``
-    why. ``temporaries`` pass results from one to the next. MachineError when no simulator knows ``machine``.
+    ``kernels`` run in order (a vector in a product is a matrix of one row there); ``programs`` has the command program of each, None
+    where the host does it alone, and ``refused`` why. ``temporaries`` pass results from one to the next. MachineError when no simulator
+    knows ``machine``.
     """
 
     def __init__(self, kernel: Kernel, machine: Machine):
@@ -29,13 +31,14 @@ class Accelerated:
         alone: set[str] = set()
         while True:
             found = separated(kernel, alone)
-            self.programs: tuple[Program | None, ...] = tuple(map(self._offload.prepare, found.kernels))
+            self.kernels = tuple(map(single_rows, found.kernels))
+            self.programs: tuple[Program | None, ...] = tuple(map(self._offload.prepare, self.kernels))
             # What follows a contraction is left to the host where no move does it on the way out.
-            hosted = {name for k, p in zip(found.kernels, self.programs, strict=True) if p is None for name in contractions(k)}
+            hosted = {name for k, p in zip(self.kernels, self.programs, strict=True) if p is None for name in contractions(k)}
             if hosted <= alone:
                 break
             alone |= hosted
-        self.kernels, self.temporaries = found.kernels, found.temporaries
+        self.temporaries = found.temporaries
 
     @property
     def refused(self) -> dict[str, str]:
@@ -52,4 +55,4 @@ class Accelerated:
         named = {b.name: np.asarray(a) for b, a in zip(self.kernel.args, arrays, strict=True)}
         named |= {b.name: np.empty(b.static_shape, b.dtype.to_numpy()) for b in self.temporaries}
         for k in self.kernels:
-            self._offload(k, [named[b.name] for b in k.args])
+            self._offload(k, [named[b.name].reshape(b.static_shape) for b in k.args])

@@ -59,7 +59,7 @@ def test_the_epilogue_leaves_with_the_moves() -> None:
 
 def test_several_products_in_one_launch() -> None:
     rng = np.random.default_rng(0)
-    shapes = ((20, 40, 33), (64, 16, 16), (2, 50, 70))
+    shapes = ((20, 40, 33), (64, 16, 16), (1, 50, 70))
     left, right = tuple(ints(rng, m, k) for m, _, k in shapes), tuple(ints(rng, k, n) for _, n, k in shapes)
     out = tuple(np.zeros((m, n), np.int32) for m, n, _ in shapes)
     arguments = ((3,), left, right, out, shapes)
