@@ -12,9 +12,10 @@ one mapping     the loops on rows and lanes are those of the schedule without tu
 turns           every kernel gets as many rounds as any other
 none            all of that off
 
-Every variant has its own records (in FOLDER), the same seeds and the same number of trials. In the end all of them, the untuned
-network and its peers run in turns. *Trials to match* are read from the records: the estimated latency after n trials is the sum
-over all kernels of the best time known by then, scaled so that the last one equals the measured latency of the variant.
+Every variant has its own records (in FOLDER), the same seeds and the same number of trials. As always when a network is tuned, kernels
+whose tuned schedules do not pay inside it keep their default, all of them if need be (the notes name such variants). In the end all
+variants, the untuned network and its peers run in turns. *Trials to match* are read from the records: the estimated latency after n
+trials is the sum over all kernels of the best time known by then, scaled so that the last one equals the measured latency of the variant.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ def run(seed: int, chosen: Sequence[str], rows: Rows, folder: Path, options: arg
             curve = history(store.records(), store.session(done.session).tasks)
         networks[variant] = done.network
         kinds = {"kernels": len(done.network.steps), "distinct": len(done.tasks), "seconds": done.elapsed}
+        kinds |= {"kept": done.verdict.kept, "reverted": len(done.verdict.reverted)} if done.verdict is not None else {}
         rows.put({**dict(zip(KEY, key(variant), strict=True)), **kinds, "curve": curve})
     together = compared(options.network, networks, options.threads, options.repeats)
     for variant in chosen:
@@ -164,12 +166,16 @@ def tables(rows: Sequence[dict[str, Any]], chosen: Sequence[str], options: argpa
     peer_times = ", ".join(f"{p} {1e3 * mean(measurement_of(r)[p].median for r in rows):.4g}" for p in peers)
     budget = f"{options.network} tuned with {options.trials} trials, {threads_text(options.threads)}"
     seeds = len({r["seed"] for r in rows})
+    untuned = list(dict.fromkeys(r["variant"] for r in rows if r.get("kept") is False))
+    reverted = ", ".join(f"{r['variant']} {r['reverted']}" for r in rows if r.get("reverted"))
     return [
         Table(
             f"Ablation: {budget}", ("variant", "kernels", "ms", "range", "gain", "x all", "minutes"), tuple(latencies),
             (
                 f"Medians, means over {seeds} seeds. Gain: untuned network over the variant. `x all`: the variant over everything on "
                 f"(above 1: the part it lacks helps). In the same rounds, in milliseconds: {peer_times}.",
+                *([f"Kernels that went back to their defaults inside the network: {reverted}."] if reverted else []),
+                *([f"Not clearly faster than untuned as a whole, so with default schedules: {', '.join(untuned)}."] if untuned else []),
                 *noise({f"seed {r['seed']}": measurement_of(r) for r in rows}),
             ),
         ),
