@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from tilewright.codegen.commands.fences import fenced
 from tilewright.codegen.commands.first import overwriting
-from tilewright.codegen.commands.forms import Use, formed
+from tilewright.codegen.commands.form_kernels import Use
+from tilewright.codegen.commands.forms import formed
 from tilewright.codegen.commands.operands import Placed, in_lines, in_main_memory
 from tilewright.codegen.commands.ordering import ordered
 from tilewright.codegen.commands.pipelining import pipelined, substituted

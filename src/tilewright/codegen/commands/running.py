@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tilewright.codegen.commands.forms import AFTER, BEFORE, Use, pitches
+from tilewright.codegen.commands.form_kernels import AFTER, BEFORE, Use
+from tilewright.codegen.commands.forms import pitches
 from tilewright.codegen.commands.operands import Placed
 from tilewright.codegen.commands.program import Branch, Command, Item, Operand, Pointer
 from tilewright.codegen.commands.setting import Needed
