@@ -98,13 +98,13 @@ def test_residual_block() -> None:
 
 def test_convolutions_have_their_channels_last_between_copies_at_the_borders() -> None:
     q = Quantised(2)
-    q.conv(q.node("Relu", [q.conv("x", 5, 8, 3)]), 8, 20, 1)
+    q.node("Relu", [q.conv(q.node("Relu", [q.conv("x", 5, 8, 3)]), 8, 20, 1)])
     model, shape = q.model((1, 5, 7, 6), (1, 20, 7, 6)), (1, 5, 7, 6)
     offload = Offload(MACHINE)
     network = offloaded(load(model), MACHINE, offload.prepare)
     inputs = {"x": np.random.default_rng(7).integers(-128, 128, shape).astype(np.int8)}
     got = network.executed(inputs, offload)
-    assert [s.operators for s in network.steps] == [("Copy",), ("QLinearConv", "Relu"), ("QLinearConv",), ("Copy",)]
+    assert [s.operators for s in network.steps] == [("Copy",), ("QLinearConv", "Relu"), ("QLinearConv", "Relu"), ("Copy",)]
     layouts = [str(network.graph.buffers[n].layout) for s in network.steps for n in s.call.writes]
     assert layouts == ["0 2 3 1"] * 3 + ["None"]
     for name, want in onnxruntime_outputs(model, inputs).items():

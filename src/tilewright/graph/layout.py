@@ -66,16 +66,22 @@ def moved_types(machine: Machine) -> frozenset[DType]:
 
 
 def _copied(graph: Graph, moved: frozenset[DType]) -> Graph:
-    """``graph`` in which convolutions work on copies of the values whose layout is not free, which may then have any layout."""
+    """``graph`` in which convolutions, and what works point by point on their results, have copies of the values whose layout is not
+    free: a copy may have any layout.
+    """
     free = set(graph.free_layouts()) | set(graph.constants)
     buffers = dict(graph.buffers)
     operations: list[Operation] = []
     copies: dict[str, Buffer] = {}
+    results: set[str] = set()
     for op in graph.operations:
-        if not _windowed(op) or pattern(op) is not Pattern.CONTRACTION:
+        convolves = _windowed(op) and pattern(op) is Pattern.CONTRACTION
+        if not convolves and not (results & set(op.inputs) and _pointwise_in_space(op)):
             operations.append(op)
             continue
-        fixed = [b for b in _values(graph, op) if b.rank >= 3 and b.name not in free and b.dtype in moved]
+        results |= set(op.outputs)
+        values = [b for b in _values(graph, op) if convolves or b.name in op.outputs]
+        fixed = [b for b in values if b.rank >= 3 and b.name not in free and b.dtype in moved]
         new = {b.name: copies.get(b.name) or b.with_(name=f"{b.name}_copy") for b in fixed}
         buffers |= {b.name: b for b in new.values()}
         outputs = tuple(new[n].name if n in new else n for n in op.outputs)
