@@ -122,8 +122,13 @@ def _network(model: Path, machine: Machine, dims: dict[str, int], emit: Level) -
     if emit in BLOCK_LEVELS:
         raise _no_launch(str(model))
     from tilewright.graph import Network, load
+    from tilewright.graph.layout import choose_layouts
 
-    network = Network.interpreted(load(model, dims=dims), fusion="none" if has_words(machine) else "greedy")
+    graph = load(model, dims=dims)
+    if has_words(machine):
+        network = Network.interpreted(choose_layouts(graph, machine), fusion="none")
+    else:
+        network = Network.interpreted(graph)
     found: dict[tuple[Kernel, frozenset[str]], _Part] = {}
     for step in network.steps:
         call = step.call

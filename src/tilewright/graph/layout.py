@@ -23,6 +23,9 @@ from tilewright.ir.expr import Const, Expr, Load, Var, loads
 from tilewright.ir.stmt import Store
 from tilewright.ir.types import DType
 
+#: Stem of the names of copies with another layout.
+_TURNED = "turned"
+
 
 def choose_layouts(graph: Graph, machine: Machine) -> Graph:
     """``graph`` with channels-last layouts on the values that profit; without SIMD or declared moves nothing changes."""
@@ -82,8 +85,10 @@ def _copied(graph: Graph, moved: frozenset[DType]) -> Graph:
         results |= set(op.outputs)
         values = [b for b in _values(graph, op) if convolves or b.name in op.outputs]
         fixed = [b for b in values if b.rank >= 3 and b.name not in free and b.dtype in moved]
-        new = {b.name: copies.get(b.name) or b.with_(name=f"{b.name}_copy") for b in fixed}
-        buffers |= {b.name: b for b in new.values()}
+        new = {}
+        for b in fixed:
+            new[b.name] = copies.get(b.name) or b.with_(name=f"{_TURNED}_{len(buffers)}")
+            buffers[new[b.name].name] = new[b.name]
         outputs = tuple(new[n].name if n in new else n for n in op.outputs)
         nests = tuple(st.replace_buffers(n, new) for n in op.nests)
         for b in fixed:
@@ -96,7 +101,9 @@ def _copied(graph: Graph, moved: frozenset[DType]) -> Graph:
 
 
 def _copy(source: Buffer, target: Buffer) -> Operation:
-    indices = tuple(Var(f"{target.name}_{d}") for d in range(source.rank))
+    """The copy, of which one side is ours; loops have its number, as names are unique in a graph."""
+    number = next(b.name for b in (source, target) if b.name.startswith(_TURNED)).rpartition("_")[2]
+    indices = tuple(Var(f"turn{d}_{number}") for d in range(source.rank))
     nest: st.Stmt = st.store(target[indices], source[indices])
     for v, extent in zip(reversed(indices), reversed(source.static_shape), strict=True):
         nest = st.loop(v.name, 0, extent, nest)
