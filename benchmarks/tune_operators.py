@@ -80,6 +80,7 @@ def run(w: Workload, threads: int, options: argparse.Namespace) -> dict[str, Any
         **dict(zip(KEY, _key(w, threads, options), strict=True)), "group": w.group,
         "trials": sum(not t.recorded for t in found.history), "failed": sum(not t.outcome.ok for t in found.history),
         "seconds": found.elapsed, "ended by": found.reason, "point": space.describe(found.point),
+        "changed": tuple(found.point) != tuple(space.default()),
         "history": [t.seconds if t.outcome.ok else None for t in found.history], **asdict(measured),
     }  # fmt: skip
 
@@ -118,11 +119,13 @@ def table(rows: Sequence[dict[str, Any]], threads: int) -> Table:
         ))  # fmt: skip
     means = ", ".join(f"{g} {geometric_mean(v):.2f}" for g, v in groups.items())
     every = geometric_mean([x for v in groups.values() for x in v])
+    same = [r["workload"] for r in rows if r.get("changed") is False]
     columns = ("operator", DEFAULT, OURS, "gain", *peers, "ratio", "trials", "trials/s")
     notes = (
         "Times in milliseconds, medians; * marks the best peer.",
         f"Geometric mean of the gain: {geometric_mean(gains):.3f}.",
         f"Geometric mean of the ratio: {means}; all {every:.2f}.",
+        *([f"Nothing clearly faster than the default was found, so both columns time one program: {', '.join(same)}."] if same else []),
         *noise(measured),
     )
     title = f"Operators tuned for {rows[0]['budget']:g} s each, {threads_text(threads)}, arrays {rows[0]['arrays']}"
