@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class Accelerated:
     """``kernel`` as command programs for ``machine``, one for each contraction, and work of its host in between.
 
     ``kernels`` run in order (a vector in a product is a matrix of one row there); ``programs`` has the command program of each, None
-    where the host does it alone, and ``refused`` why. ``temporaries`` pass results from one to the next. MachineError when no simulator
-    knows ``machine``.
+    where the host does it alone, and ``refused`` why: with a warning if that is a contraction. ``temporaries`` pass results from one
+    to the next. MachineError when no simulator knows ``machine``.
     """
 
     def __init__(self, kernel: Kernel, machine: Machine):
@@ -39,6 +40,9 @@ class Accelerated:
                 break
             alone |= hosted
         self.temporaries = found.temporaries
+        for k in self.kernels:
+            if contractions(k) and k.name in self.refused:
+                warnings.warn(f"the host of {machine.name} does {k.name} alone: {self.refused[k.name]}", stacklevel=4)
 
     @property
     def refused(self) -> dict[str, str]:
