@@ -150,8 +150,9 @@ def moving_cycles(problem: Contraction, core: VectorCore, vector: str, copied: S
     total = float(bounds.store_cycles(ARRAYS, core, _apart(problem.output, vector), results / core.lanes, results))
     for x in problem.inputs:
         if x.name in copied:
-            lines = any(_apart(x, n) == 1 and extent >= core.lanes for n, extent in problem.loops.items())
-            slots = bounds.load_slots(ARRAYS, core, _apart(x, vector), gathered=bounds.copy_slots(core, lines))
+            squares = any(_apart(x, n) == 1 and extent >= core.lanes for n, extent in problem.loops.items())
+            apart = bounds.copy_slots(core, squares and x.itemsize >= bounds.TRANSPOSED)
+            slots = bounds.load_slots(ARRAYS, core, _apart(x, vector), gathered=apart)
             total += x.elements / core.lanes * max(float(bounds.load_cycles(core, slots, 0.0)), 1.0)
     return total
 

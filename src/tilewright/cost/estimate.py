@@ -254,7 +254,8 @@ class _Step:
         if not all(isinstance(e, (ex.Load, ex.Cast)) for e in expressions(value)):
             return None
         alone = bounds.copy_slots(self.core, False)
-        if not isinstance(value, ex.Load) or value.dtype != self.s.target.buffer.dtype or self.vector is None:
+        same = isinstance(value, ex.Load) and value.dtype == self.s.target.buffer.dtype
+        if not same or u.access.itemsize < bounds.TRANSPOSED or self.vector is None:
             return alone
         long = g.const(0)
         for x in self.s.loops:

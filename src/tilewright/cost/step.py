@@ -27,6 +27,8 @@ UNALIGNED = 2.0
 #: Widest stride of lanes for which code generators load whole vectors and shuffle instead of gathering, and the issue slots
 #: for each element of it: a load, and a shuffle (on fewer ports than loads).
 SHUFFLED_STRIDE, SHUFFLE = 8, 3.0
+#: Bytes of the smallest elements whose squares code generators transpose in registers.
+TRANSPOSED = 2
 #: Vector loads that one lane of a gather costs.
 GATHERED = 2.0
 #: Where arithmetic takes registers in parts: what an odd part costs beside fewer than two whole registers, for which the units
