@@ -115,6 +115,35 @@ def test_inputs_that_change_are_refused() -> None:
         generate(parse(text, matmul=callee), machine, forms=FORMS)
 
 
+def test_explicit_buffers_may_not_live_during_a_run() -> None:
+    """A run takes lines of the hardware's choice; buffers before and after it are in nobody's way."""
+    machine = MACHINES[16]
+    kernel = Gemm(16, 16, 16).scheduled(machine)
+    head, first, body = str(kernel).partition("c: i8[16, 16]):\n")
+    load = """\
+    t = alloc(i8[16, 16], "spad", layout="1/16 0 1")
+    for p in range(16):
+        for q in range(16):
+            t[p, q] = a[p, q]
+"""
+    store = "    for x in range(16):\n        for y in range(16):\n            e[x, y] = t[x, y]\n"
+    callee = next(s.kernel for s in _calls(kernel))
+
+    def program(text: str) -> Program:
+        return generate(parse(head + "e: i8[16, 16], " + first + text, matmul=callee), machine, forms=FORMS)
+
+    with pytest.raises(CodegenError, match="t stays in spad while loop_ws runs"):
+        program(load + body + "\n" + store)
+    beside = program(load + store + body)
+    check(beside, machine)
+    rng = np.random.default_rng(0)
+    got = {b.name: rng.integers(-128, 128, (16, 16)).astype(np.int8) for b in beside.args}
+    a, b = (got[n].copy() for n in "ab")
+    execute(beside, machine, got)
+    np.testing.assert_array_equal(got["e"], a)
+    np.testing.assert_array_equal(got["c"], np.clip(a.astype(np.int32) @ b, -128, 127))
+
+
 def test_arrays_in_another_order_are_refused() -> None:
     machine = MACHINES[16]
     kernel = Gemm(16, 16, 16).scheduled(machine)
