@@ -35,6 +35,16 @@ def test_a_task_is_its_program_machine_threads_and_constants() -> None:
     assert Task.of(matmul(), load_machine("x86.avx2"), 1, ["b", "a"]) == Task.of(matmul(), load_machine("x86.avx2"), 1, ["a", "b"])
 
 
+def test_where_arrays_lie_is_part_of_the_task_and_not_of_its_structure(store: RecordStore) -> None:
+    machine = load_machine("x86.avx2")
+    here, there = Task.of(matmul(), machine, 1, unaligned=["b", "a"]), Task.of(matmul(), machine, 1, ["b"], ["a"])
+    assert len({task().key, here.key, there.key, Task.of(matmul(), machine, 1, ["a", "b"]).key}) == 4
+    assert here.unaligned == ("a", "b") and here.structure == task().structure and here.distance(task()) == 0
+    store.add(Record(here, "ok", (1.0,)), Record(task(), "ok", (2.0,)))
+    assert [r.task for r in store.similar(here)] == [task()] and store.task(here.key) == here
+    assert store.best(here).seconds == 1.0  # type: ignore[union-attr]
+
+
 def test_structure_leaves_out_shapes_and_nothing_else() -> None:
     assert task().structure == task(16).structure == task(1000).structure
     assert task().structure != task(threads=2).structure

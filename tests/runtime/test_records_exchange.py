@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.runtime.trials import task
 
-from tilewright.runtime.records import Record, RecordStore, Session
+from tilewright.hw import load_machine
+from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.records.exchange import export_lines, import_lines
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 points = st.none() | st.dictionaries(texts, st.integers(-(2**40), 2**40) | texts, max_size=3)
 times = st.floats(1e-9, 1e3)
+placed = Task.of(task().kernel(), load_machine("x86.avx2"), 1, unaligned=["a"])
 records = st.builds(
-    Record, st.sampled_from([task(), task(16)]), st.just("ok"), st.lists(times, min_size=1, max_size=3).map(tuple), texts, points, texts,
+    Record, st.sampled_from([task(), task(16), placed]), st.just("ok"), st.lists(times, min_size=1, max_size=3).map(tuple),
+    texts, points, texts,
     st.none() | times, st.sampled_from(["trial", "final"]), texts, st.integers(0, 2**62), texts,
 ) | st.builds(Record, st.sampled_from([task(), task(16)]), st.sampled_from(["crash", "wrong"]), message=texts)  # fmt: skip
 
