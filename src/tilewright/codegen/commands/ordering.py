@@ -47,9 +47,19 @@ def ordered(items: tuple[Item, ...], machine: Machine, known: Mapping[str, Word]
     if head is not None and (first := edge.order(head)) is not None:
         before, lo = first, lo + loop.step
     tail = edge.commands((Let(loop.var, ex.idx(last)), *loop.body, *after), {})
-    if tail is not None and (end := edge.order(tail)) is not None:
+    if tail is not None and (end := edge.order(tail, _set_once(items, known))) is not None:
         after, hi = end, last
     return (*before, Loop(loop.var, ex.idx(lo), ex.idx(hi), loop.body, loop.step), *after)
+
+
+def _set_once(items: tuple[Item, ...], known: Mapping[str, Word]) -> dict[str, Command]:
+    """The setters of states that a program sets in one way only, to numbers."""
+    found: dict[str, set[Command]] = {}
+    for i in walk(items):
+        if isinstance(i, Command) and (state := known[i.word].instruction.sets) is not None:
+            found.setdefault(state, set()).add(i)
+    one = {state: next(iter(ways)) for state, ways in found.items() if len(ways) == 1}
+    return {state: c for state, c in one.items() if all(isinstance(o, Const) for _, o in c.operands)}
 
 
 @dataclass(slots=True)
@@ -73,14 +83,18 @@ class _Edge(WrittenOut):
         super().__init__(machine, known, LARGEST)
         self.transfers: dict[str, Transfer] = {t.instruction.name: t for t in machine.transfers if t.instruction is not None}
 
-    def order(self, commands: Sequence[Command]) -> tuple[Item, ...] | None:
-        """The commands in the order of their estimated starts; None where they must stay as they are."""
+    def order(self, commands: Sequence[Command], given: Mapping[str, Command] | None = None) -> tuple[Item, ...] | None:
+        """The commands in the order of their estimated starts, after setters ``given`` by state; None where they must stay as they are."""
         split = self.split(commands)
         if split is None:
             return None
         setters, work = split
+        known = {**(given or {}), **setters}
+        # Which lines a command takes depends on what is set.
+        if any(n.state not in known for c in work for n in self.words[c.word].instruction.needs):
+            return None
         out: list[Item] = []
-        for c in self._started(self.nodes(work, setters)):
+        for c in self._started(self.nodes(work, known)):
             for state in [s for s in setters if self.needs(c, s)]:
                 out.append(setters.pop(state))
             out.append(c)
