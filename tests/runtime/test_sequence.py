@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import buffer
+from tilewright.runtime import memory
 from tilewright.runtime.module import Module
 from tilewright.runtime.sequence import Sequence, Step
 from tilewright.util.errors import RuntimeFailure
@@ -137,3 +140,15 @@ def test_bad_steps_and_arrays(axpy: Module) -> None:
         net.bind(y=y)
     with pytest.raises(RuntimeFailure, match="external value 'x' is not bound"):
         net.value("x")
+
+
+@settings(max_examples=30, deadline=None)
+@given(some.lists(some.integers(0, 5000), min_size=1, max_size=6))
+def test_arrays_of_one_block_are_aligned_and_apart(sizes: list[int]) -> None:
+    arrays = memory.together(sizes)
+    assert [len(a) for a in arrays] == sizes
+    assert all(a.ctypes.data % memory.ALIGNMENT == 0 for a in arrays if len(a))
+    assert not len(arrays[0]) or arrays[0].ctypes.data % memory.LARGE_PAGE == 0
+    for n, a in enumerate(arrays):
+        a[:] = n
+    assert all((a == n).all() for n, a in enumerate(arrays))

@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.runtime.arguments import Packed
 from tilewright.runtime.dlpack import as_numpy
-from tilewright.runtime.memory import ALIGNMENT, aligned, aligned_empty
+from tilewright.runtime.memory import ALIGNMENT, together
 from tilewright.runtime.module import Module
 from tilewright.runtime.native import native_library
 from tilewright.runtime.packing import physical_shape
@@ -67,9 +67,10 @@ class Sequence:
     """Compiled kernels run one after the other, with every argument address resolved beforehand.
 
     Values are names. Each is either planned, ``plan[name]`` being its byte offset in the arena
-    (a multiple of 64; lifetimes may share bytes), a constant whose array is kept, or external: an
-    array that :meth:`bind` provides. One arena, one workspace (the largest any step needs) and
-    one thread pool serve all steps; a lock makes concurrent runs take turns.
+    (a multiple of 64; lifetimes may share bytes), a constant whose array is copied, or external: an
+    array that :meth:`bind` provides. Constants and planned values lie in one block of large pages.
+    One arena, one workspace (the largest any step needs) and one thread pool serve all steps; a lock
+    makes concurrent runs take turns.
 
     Raises RuntimeFailure when a step names an unknown value, two steps disagree about the form
     (element type, shape, layout) of a value, or the plan does not fit the arena.
@@ -89,15 +90,18 @@ class Sequence:
         self.threads = default_threads() if threads is None else threads
         self.arena_bytes = arena_bytes
         self._plan = dict(plan)
-        self._constants = {n: aligned(a.data if isinstance(a, Packed) else as_numpy(a, n)) for n, a in (constants or {}).items()}
+        self._constants = {n: a.data if isinstance(a, Packed) else as_numpy(a, n) for n, a in (constants or {}).items()}
         self._external = tuple(external)
         self._forms = _forms(self.steps)
         self._written = frozenset(
             name for s in self.steps for name, p in zip(s.arguments, s.module.signature.parameters, strict=True) if p.written
         )
         self._check()
-        self._arena = aligned_empty((arena_bytes,), np.dtype(np.uint8))
-        self._workspace = aligned_empty((max((self._need(s) for s in self.steps), default=0),), np.dtype(np.uint8))
+        workspace_bytes = max((self._need(s) for s in self.steps), default=0)
+        self._arena, self._workspace, *kept = together([arena_bytes, workspace_bytes, *(a.nbytes for a in self._constants.values())])
+        for (name, array), room in zip(self._constants.items(), kept, strict=True):
+            self._constants[name] = room.view(array.dtype).reshape(array.shape)
+            self._constants[name][...] = array
         self._pool: ThreadPool | None = default_pool(self.threads) if self.threads != 1 else None
         self._lock = threading.Lock()
         self._table = (_StepRecord * len(self.steps))()
