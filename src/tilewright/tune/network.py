@@ -38,7 +38,9 @@ from tilewright.util.errors import SpaceError, TuneError
 #: Trials for each distinct kernel, on average, when no budget is given.
 TRIALS = 64
 #: Share of a budget of seconds that comparisons of single kernels may take in the end: those that promise most come first.
-COMPARED = 0.25
+COMPARED = 0.2
+#: Share of it that is kept at most for comparing the network as a whole.
+KEPT = 0.15
 #: Seconds kept for building the tuned network and running it in turns with the default one, beyond what building that one took.
 JUDGED = 2 * COMPARISON
 
@@ -401,7 +403,7 @@ class _Tuner:
         """What final comparisons will take of a budget."""
         comparing = sum(e.comparison_seconds() for e in self._improved())
         judging = 2 * self._default.seconds + JUDGED if self._default is not None and comparing else 0.0
-        return min(COMPARED * seconds, comparing) + min(COMPARED * seconds, judging)
+        return min(COMPARED * seconds, comparing) + min(KEPT * seconds, judging)
 
     def _round(self, e: _Entry, n: int) -> bool:
         """Measure the kernel without tuning the first time, ``n`` more candidates after that; False when there are none."""
