@@ -99,11 +99,16 @@ def timed(program: Program, machine: Machine, timing: Timing | None = None, most
 
     What the host computes takes no time there.
     """
-    addresses, at = {}, 0x8000_0000
+    return simulate(_commands(islice(stream(program, machine, starts(program)), most)), Configuration.of(machine), timing)
+
+
+def starts(program: Program) -> dict[str, int]:
+    """Where the arrays of a timed program begin: one after the other."""
+    out, at = {}, 0x8000_0000
     for b in program.arrays:
-        addresses[b.name] = at
+        out[b.name] = at
         at += -(-b.nbytes // _LINE) * _LINE
-    return simulate(_commands(islice(stream(program, machine, addresses), most)), Configuration.of(machine), timing)
+    return out
 
 
 def _commands(words: Iterator[tuple[int, int, int] | None]) -> Iterator[isa.Command]:

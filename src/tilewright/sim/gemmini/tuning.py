@@ -14,6 +14,7 @@ from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.cycles import Run
 from tilewright.sim.gemmini.generated import timed
 from tilewright.sim.gemmini.memory_timing import Timing
+from tilewright.sim.gemmini.reordering import reordered
 from tilewright.space import Space
 from tilewright.util.errors import CodegenError, SpaceError
 
@@ -27,12 +28,13 @@ WORTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A program, its cycles on the model, what its schedule is (for people), and how many schedules were measured to find it."""
+    """A program, its cycles on the model, what its schedule is (for people), and how many schedules, and orders of the best, were tried."""
 
     program: Program
     cycles: int
     schedule: str
     measured: int
+    orders: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,19 @@ class _Candidate:
 
 
 def tuned(
-    kernel: Kernel, machine: Machine, *, measured: int = 24, timing: Timing | None = None, seed: int = 0, forms: Sequence[str] = ()
+    kernel: Kernel,
+    machine: Machine,
+    *,
+    measured: int = 24,
+    orders: int = 0,
+    timing: Timing | None = None,
+    seed: int = 0,
+    forms: Sequence[str] = (),
 ) -> Measured:
     """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
     neighbours of the best so far. Long programs are compared by their beginnings, the best of them by the whole.
 
+    With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`).
     With ``forms`` each schedule is measured as runs of these loop forms too, where its tiles are what they do, and the faster counts.
     The same ``seed`` gives the same result. SpaceError when no point can be generated.
     """
@@ -69,11 +79,17 @@ def tuned(
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
     finalists = [c for some in (search.found, search.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
-    cycles = [c.cycles or timed(c.program, machine, timing).cycles for c in finalists]
-    best = int(np.argmin(cycles))
-    chosen = finalists[best]
-    by = f"; by {', '.join(chosen.forms)}" if chosen.forms else ""
-    return Measured(chosen.program, cycles[best], space.describe(chosen.point) + by, len(search.seen))
+    programs = [(c.cycles or timed(c.program, machine, timing).cycles, c.program) for c in finalists]
+    explicit = [n for n, c in enumerate(finalists) if not c.forms]
+    tried = 0
+    for n in explicit if orders >= 2 * len(explicit) else []:
+        better = reordered(finalists[n].program, machine, trials=orders // len(explicit), timing=timing, seed=seed)
+        if better is not None:
+            tried += better.tried
+            programs[n] = better.cycles, better.program
+    best = min(range(len(programs)), key=lambda n: programs[n][0])
+    by = f"; by {', '.join(finalists[best].forms)}" if finalists[best].forms else ""
+    return Measured(programs[best][1], programs[best][0], space.describe(finalists[best].point) + by, len(search.seen), tried)
 
 
 def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:

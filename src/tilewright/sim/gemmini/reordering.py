@@ -1,0 +1,360 @@
+"""Better orders of short programs, by the cycle model: what is issued when, and which bank holds what.
+
+A short program is unfolded into what must come before what. An order of its computations then gives the rest: loads come in the order of
+first use, stores as their sums are complete, and the host issues what has room in the reservation station. The search is
+over orders of computations, banks, loads that come earlier than that, and loads cut into narrower ones; the cycle model judges each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from itertools import permutations
+from math import inf
+
+import numpy as np
+
+from tilewright.codegen.commands import Command, Pointer, Program, Tile
+from tilewright.codegen.commands.unfolding import Unfolded, unfold
+from tilewright.codegen.commands.written import COMPUTE, LOAD, STORE, number
+from tilewright.hw import Machine
+from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini.configuration import Configuration
+from tilewright.sim.gemmini.cycles import EXECUTE, Cycles
+from tilewright.sim.gemmini.generated import starts, timed
+from tilewright.sim.gemmini.memory_timing import Timing
+
+#: Commands of a program that is written out: what the host's code grows by, and what can be tried often.
+LARGEST = 1024
+#: Kinds of nodes with their controllers, by who goes first.
+_UNITS = ((STORE, "store"), (COMPUTE, EXECUTE), (LOAD, "load"))
+
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reordered:
+    """A program, its cycles on the model, and how many orders were tried."""
+
+    program: Program
+    cycles: int
+    tried: int
+
+
+def reordered(program: Program, machine: Machine, *, trials: int, timing: Timing | None = None, seed: int = 0) -> Reordered | None:
+    """The fastest of ``program`` and ``trials`` (at least 2) orders of it; None for programs that cannot be unfolded, or are too long.
+
+    The same ``seed`` gives the same result.
+    """
+    unfolded = unfold(program, machine, LARGEST)
+    if unfolded is None or not unfolded.of(COMPUTE):
+        return None
+    search = _Search(program, machine, unfolded, timing or Timing())
+    best, cycles = search.best(trials, np.random.default_rng(seed))
+    before = timed(program, machine, timing).cycles
+    if before <= cycles:
+        return Reordered(program, before, search.tried)
+    judge = search.judge(best)
+    assert judge is not None  # it was tried
+    judge.run(best)
+    return Reordered(judge.u.issued(judge.items), int(cycles), search.tried)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """``computes`` by their numbers in the program. ``banks`` of pieces, and by how much loads come earlier than by first use, by their
+    places in that order. Loads that are ``cut``, by their numbers in the program, and to how many lines. ``anew``: places are given anew.
+    """
+
+    computes: tuple[int, ...]
+    banks: Pairs = ()
+    ahead: Pairs = ()
+    cut: Pairs = ()
+    anew: bool = True
+
+
+class _Search:
+    def __init__(self, program: Program, machine: Machine, unfolded: Unfolded, timing: Timing):
+        self.program, self.machine, self.timing = program, machine, timing
+        self.plain = _Judge(unfolded, timing)
+        self.judges: dict[tuple[bool, Pairs], _Judge | None] = {(True, ()): self.plain}
+        self.tried = 0
+
+    def judge(self, o: Order) -> _Judge | None:
+        """What runs orders with these cuts; None where the cuts cannot be."""
+        key = o.anew, o.cut
+        if key not in self.judges:
+            unfolded = unfold(self.program, self.machine, LARGEST, dict(o.cut), o.anew)
+            self.judges[key] = _Judge(unfolded, self.timing) if unfolded is not None else None
+        return self.judges[key]
+
+    def cycles(self, order: Order) -> float:
+        """Of the program in this order."""
+        judge = self.judge(order)
+        self.tried += 1
+        return judge.run(order) if judge is not None else inf
+
+    def best(self, trials: int, rng: np.random.Generator) -> tuple[Order, float]:
+        """Orders sorted by what the computations share, then the best with parts of it changed: with places as they are, and anew."""
+        own = Order(tuple(range(len(self.plain.computes))), anew=False)
+        orders = [tuple(o) for o in self.plain.sorted_orders()]
+        first = [Order(o) for o in orders[: max(1, trials // 3)]]
+        leaders = [(self.cycles(own), own), min(((self.cycles(o), o) for o in first), key=lambda found: found[0])]
+        while self.tried < trials:
+            turn = self.tried % 2
+            cycles, order = leaders[turn]
+            near = self._near(order, rng)
+            if (c := self.cycles(near)) <= cycles:
+                leaders[turn] = c, near
+        cycles, order = min(leaders, key=lambda found: found[0])
+        return order, cycles
+
+    def _near(self, o: Order, rng: np.random.Generator) -> Order:
+        judge = self.judge(o)
+        assert judge is not None  # it was the best
+        choice = rng.random()
+        if choice < 0.5:
+            return replace(o, computes=tuple(judge.legal(_moved(o.computes, rng))))
+        if choice < 0.7 and o.anew:
+            return replace(o, banks=_with(o.banks, int(rng.integers(len(judge.u.pieces))), int(rng.integers(8))))
+        if choice < 0.85:
+            return replace(o, ahead=_with(o.ahead, int(rng.integers(len(judge.loads))), int(rng.integers(-4, 5))))
+        early = min(int(rng.geometric(0.3)) - 1, len(self.plain.loads) - 1)
+        return replace(o, cut=_with(o.cut, early, int(rng.integers(1, 4))))
+
+
+def _with(values: Pairs, key: int, value: int) -> Pairs:
+    return tuple(sorted({**dict(values), key: value}.items()))
+
+
+def _moved(order: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """``order`` with a part of it elsewhere."""
+    size = len(order)
+    length = min(size, 1 << int(rng.integers(0, max(1, size.bit_length() - 1))))
+    start = int(rng.integers(0, size - length + 1))
+    part, rest = order[start : start + length], [*order[:start], *order[start + length :]]
+    to = int(rng.integers(0, len(rest) + 1))
+    return [*rest[:to], *part, *rest[to:]]
+
+
+class _Judge:
+    """Runs orders of the computations of one program on the cycle model; ``items`` are the commands of the last."""
+
+    def __init__(self, u: Unfolded, timing: Timing):
+        self.u, self.timing = u, timing
+        self.configuration = Configuration.of(u.machine)
+        self.computes, self.loads, self.stores = u.of(COMPUTE), u.of(LOAD), u.of(STORE)
+        self.users: list[list[int]] = [[] for _ in u.nodes]
+        for n, node in enumerate(u.nodes):
+            for m in sorted(node.after):
+                self.users[m].append(n)
+        self.before = self._computes_before()
+        self.starts = starts(u.program)
+        self.decoded: dict[Command, isa.Command] = {}
+        self.items: list[Command] = []
+
+    def _computes_before(self) -> list[set[int]]:
+        """For each computation those that must come before it, through moves between them too."""
+        reach: list[set[int]] = []
+        place = {n: k for k, n in enumerate(self.computes)}
+        for node in self.u.nodes:  # in the order of the program
+            reach.append(set().union(*({place[m]} if m in place else reach[m] for m in node.after)))
+        return [reach[n] for n in self.computes]
+
+    # Orders
+
+    def sorted_orders(self) -> list[list[int]]:
+        """The order of the program, and orders by what computations share: moves that bring or take it, then tiles."""
+        names = sorted({name for n in self.computes for name in self.u.nodes[n].pieces})
+        coarse, fine = ({name: self._shared(name, moves) for name in names} for moves in (True, False))
+        out = [list(range(len(self.computes)))]
+        for outer in permutations(names):
+            for inner in permutations(names):
+                keys = [*(coarse[x] for x in outer), *(fine[x] for x in inner)]
+                joined = list(zip(*keys, strict=True))
+                order = self.legal(self._shortest_earlier(sorted(out[0], key=joined.__getitem__)))
+                if order not in out:
+                    out.append(order)
+        return out
+
+    def _shared(self, name: str, moves: bool) -> list[int]:
+        """Numbers for computations, the same where operand ``name`` is: the tile, or with ``moves`` what brings or takes it."""
+        seen: dict[object, int] = {}
+        out = []
+        for n in self.computes:
+            node = self.u.nodes[n]
+            piece = node.pieces.get(name)
+            key: object = piece, node.operands.get(name)
+            if moves:
+                near = [m for m in (*node.after, *self.users[n]) if self.u.nodes[m].kind != COMPUTE]
+                key = min((m for m in near if piece in self.u.nodes[m].pieces.values()), default=-1)
+            out.append(seen.setdefault(key, len(seen)))
+        return out
+
+    def _shortest_earlier(self, order: list[int]) -> list[int]:
+        """Of neighbours that share what stays in the units, the last is one that takes long: the next one's comes in meanwhile."""
+        out = list(order)
+        start = 0
+        for k in range(1, len(out) + 1):
+            if k == len(out) or self._held(out[k]) != self._held(out[k - 1]):
+                longest = max(range(start, k), key=lambda x: (self._rows(out[x]), x))
+                out[longest], out[k - 1] = out[k - 1], out[longest]
+                start = k
+        return out
+
+    def _held(self, compute: int) -> object:
+        return self.u.held(self.computes[compute])
+
+    def _rows(self, compute: int) -> int:
+        node = self.u.nodes[self.computes[compute]]
+        written = [o for name, o in node.operands.items() if isinstance(o, Tile) and node.word.instruction.operand(name).role != "in"]
+        return max((number(o.rows) for o in written), default=0)
+
+    def legal(self, order: Sequence[int]) -> list[int]:
+        """``order`` with what must come earlier moved there."""
+        if not any(self.before):
+            return list(order)
+        place = {n: k for k, n in enumerate(order)}
+        waits = {n: len(self.before[n]) for n in order}
+        then: dict[int, list[int]] = {n: [] for n in order}
+        for n in order:
+            for m in self.before[n]:
+                then[m].append(n)
+        ready = [place[n] for n in order if not waits[n]]
+        heapify(ready)
+        out = []
+        while ready:
+            n = order[heappop(ready)]
+            out.append(n)
+            for m in then[n]:
+                waits[m] -= 1
+                if not waits[m]:
+                    heappush(ready, place[m])
+        return out
+
+    # One order
+
+    def run(self, order: Order) -> float:
+        """The cycles of the program in this order; infinite when its moves wait for each other."""
+        u, nodes = self.u, self.u.nodes
+        computes = [self.computes[n] for n in order.computes]
+        loads, stores = self._moves(computes, dict(order.ahead))
+        places = _Places(u, dict(order.banks))
+        queues = {STORE: stores, COMPUTE: computes, LOAD: loads}
+        at = dict.fromkeys(queues, 0)
+        model = Cycles(self.configuration, self.timing)
+        setters = dict(u.setters)
+        issued: set[int] = set()
+        begun: set[int] = set()
+        held: object = None
+        self.items = []
+        now = 0
+        while len(issued) < len(nodes):
+            heads = [(kind, unit, queues[kind][at[kind]]) for kind, unit in _UNITS if at[kind] < len(queues[kind])]
+            ready = [(model.room(unit, now), k, kind, n) for k, (kind, unit, n) in enumerate(heads) if nodes[n].after <= issued]
+            if not ready:  # a load that comes ahead overwrites what a computation needs that waits for a load behind it
+                return inf
+            now, _, kind, n = min(ready)
+            for p in nodes[n].pieces.values():
+                places.place(p)
+            at[kind] += 1
+            issued.add(n)
+            again = kind == COMPUTE and held is not None and u.held(n) == held
+            held = u.held(n) if kind == COMPUTE else held
+            commands = [setters.pop(s) for s in u.needs(n) if s in setters]
+            for c in (*commands, *u.commands(n, places.lines, again, nodes[n].sums not in begun)):
+                self.items.append(c)
+                now = max(model.issue(self._decode(c), now), now + self.timing.gap) + 1
+            begun.add(nodes[n].sums)
+        return model.end
+
+    def _moves(self, order: Sequence[int], ahead: dict[int, int]) -> tuple[list[int], list[int]]:
+        """Loads in the order of first use, some ``ahead`` of it, and stores in that of last sums."""
+        nodes = self.u.nodes
+        place = {n: 2 * k for k, n in enumerate(order)}
+        never = 2 * len(order)
+        rank: dict[int, int] = {}
+        for n in reversed(self.loads):
+            uses = [place[m] + self._late(n, m) if m in place else rank.get(m, never) for m in self.users[n]]
+            rank[n] = min(uses, default=never)
+        done = {n: max((place.get(m, 0) for m in nodes[n].after), default=0) for n in self.stores}
+        loads = sorted(self.loads, key=lambda n: (rank[n], n))
+        turn = {n: k for k, n in enumerate(loads)}
+        # Half a place more than the distance: then it is before what was there.
+        loads.sort(key=lambda n: turn[n] - 1.5 * ahead.get(turn[n], 0))
+        return self._after(loads), self._after(sorted(self.stores, key=lambda n: (done[n], n)))
+
+    def _after(self, moves: list[int]) -> list[int]:
+        """``moves`` with those that others among them build on before those."""
+        out: dict[int, None] = {}
+
+        def add(n: int) -> None:
+            for m in sorted(self.u.nodes[n].after & own):
+                if m not in out:
+                    add(m)
+            out[n] = None
+
+        own = set(moves)
+        for n in moves:
+            if n not in out:
+                add(n)
+        return list(out)
+
+    def _late(self, load: int, user: int) -> int:
+        """1 where another operand, which stays in the units, is needed first."""
+        held = self.u.held(user)
+        return int(held is None or held[2] not in self.u.nodes[load].pieces.values())
+
+    def _decode(self, c: Command) -> isa.Command:
+        if c not in self.decoded:
+            encoding = self.u.known[c.word].encoding
+            values: dict[str, int] = {}
+            for name, o in c.operands:
+                if isinstance(o, Tile):
+                    values |= {f"{name}.address": number(o.row), f"{name}.rows": number(o.rows), f"{name}.cols": number(o.cols)}
+                elif isinstance(o, Pointer):
+                    values[f"{name}.address"] = self.starts[o.base] + number(o.offset)
+                else:
+                    values[name] = number(o)
+            self.decoded[c] = isa.decode(encoding.funct7, *encoding.registers(values))
+        return self.decoded[c]
+
+
+class _Places:
+    """Lines for pieces, given when they are first loaded: those read as different operands in different banks, one after the other in
+    turn, so that what arrives seldom meets what is read. ``chosen`` banks, by the order of first loads, are taken as they are.
+    """
+
+    def __init__(self, u: Unfolded, chosen: dict[int, int]):
+        self.u, self.chosen = u, chosen
+        self.lines = [p.first for p in u.pieces]
+        self.given: set[int] = set()
+        self.used: dict[str, list[int]] = {}
+        self.uses: dict[str, list[list[str]]] = {}
+        self.turns: dict[tuple[str, int], int] = {}
+        for name in {p.memory for p in u.pieces} - u.fixed:
+            memory, mine = u.machine.memory(name), [p for p in u.pieces if p.memory == name]
+            size = (memory.bytes or 0) // memory.line // memory.banks
+            # With half of it free there is always a bank with room; else it is one bank.
+            spread = max(p.lines for p in mine) <= size // 2 and sum(p.lines for p in mine) <= size * memory.banks // 2
+            self.used[name] = [0] * (memory.banks if spread else 1)
+            self.uses[name] = [list(use) for use in sorted({tuple(sorted(p.read_as)) for p in mine})]
+
+    def place(self, p: int) -> None:
+        """Gives piece ``p`` its lines; nothing if it has some."""
+        piece = self.u.pieces[p]
+        if p in self.given or piece.memory in self.u.fixed:
+            return
+        memory, used, uses = self.u.machine.memory(piece.memory), self.used[piece.memory], self.uses[piece.memory]
+        banks = len(used)
+        size = (memory.bytes or 0) // memory.line // banks
+        use, share = uses.index(sorted(piece.read_as)), max(1, banks // len(uses))
+        turn = self.turns[piece.memory, use] = self.turns.get((piece.memory, use), -1) + 1
+        order = [(use * share + (turn + k) % share) % banks for k in range(share)]
+        if len(self.given) in self.chosen:
+            order.insert(0, self.chosen[len(self.given)] % banks)
+        bank = next(b for b in (*order, *range(banks)) if used[b] + piece.lines <= size)
+        self.given.add(p)
+        self.lines[p] = bank * size + used[bank]
+        used[bank] += piece.lines
