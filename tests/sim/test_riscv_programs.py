@@ -24,7 +24,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.lang import parse
 from tilewright.runtime.launch import JitFunction
 from tilewright.sim.gemmini import Configuration, Functional, MainMemory
-from tilewright.sim.riscv import compile_program, execute, self_checking
+from tilewright.sim.riscv import compile_program, execute, listing, self_checking
 from tilewright.sim.riscv.elf import read_elf
 from tilewright.space.default import default_schedule
 from tilewright.util.errors import CodegenError
@@ -129,6 +129,32 @@ def test_a_block_program_all_the_way_to_the_core(tmp_path):
     kernel = gemm.kernel((2, 2), *arrays, m=32, n=32, k=64, BM=16, BN=16, BK=32)
     program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
     assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI))).exit_code == 0
+
+
+def test_rounding_and_roots_without_a_library():
+    """What RISC-V has instructions for is in the header of the bare core; what it has not is found out when it is linked."""
+    kernel = parse("""
+@kernel
+def rounded(x: f32[40], y: f32[7, 40], z: i8[40]):
+    for i in range(40):
+        y[0, i] = round(x[i])
+        y[1, i] = floor(x[i])
+        y[2, i] = ceil(x[i])
+        y[3, i] = trunc(x[i])
+        y[4, i] = sqrt(abs(x[i]))
+        y[5, i] = fma(x[i], x[i], 0.1)
+        y[6, i] = fmod(x[i], 0.3)
+        z[i] = i8(min(max(round(x[i] * 3.5), -128.0), 127.0))
+""")
+    inputs = {"x": np.array([-2.5, -1.5, -0.5, -0.0, 0.5, 1.5, 2.5, 3e9, *np.linspace(-40, 40, 32)], np.float32)}
+    expected = inputs | {"y": np.zeros((7, 40), np.float32), "z": np.zeros(40, np.int8)}
+    interpret(kernel, expected)
+    text = self_checking("rounded(x, y, z);", inputs, {n: expected[n] for n in "yz"}, emit_c(kernel, heap=False))
+    assert execute(compile_program({"main.c": text}), MainMemory(1 << 20)).exit_code == 0
+    other = emit_c(parse(str(kernel).replace("floor(", "exp(")), heap=False)
+    assert "exp" in listing(other)
+    with pytest.raises(CodegenError, match="undefined symbol: exp"):
+        compile_program({"main.c": text.replace(emit_c(kernel, heap=False), other)})
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

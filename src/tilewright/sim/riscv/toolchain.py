@@ -29,7 +29,7 @@ def compile_program(sources: Mapping[str, str], target: Target = GENERIC, *, opt
     RuntimeFailure when ziglang is not installed; CodegenError with the compiler's message when it refuses the program.
     """
     with as_file(files(__package__) / "support") as support:
-        layout = ("-nostdlib", "-static", f"-I{support}", f"-Wl,-T,{support / 'link.ld'}")
+        layout = ("-nostdlib", "-static", f"-Wl,-T,{support / 'link.ld'}")
         return _compiled(sources, target, (*layout, *options, str(support / "start.S"), str(support / "htif.c")))
 
 
@@ -42,12 +42,12 @@ def _compiled(sources: Mapping[str, str], target: Target, arguments: tuple[str, 
     if importlib.util.find_spec("ziglang") is None:
         raise RuntimeFailure("no C compiler for RISC-V: the package ziglang is not installed", hint="pip install 'tilewright[riscv]'")
     cpu = target.cpu.replace("-", "_") + "".join(f"+{f}" for f in target.features)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, as_file(files(__package__) / "support") as support:
         for name, text in sources.items():
             (Path(folder) / name).write_text(text)
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", "riscv64-freestanding-none", f"-mcpu={cpu}", *FLAGS, *arguments]
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "riscv64-freestanding-none", f"-mcpu={cpu}", f"-I{support}", *FLAGS]
         done = subprocess.run(
-            [*command, *sources, "-o", "result"],
+            [*command, *arguments, *sources, "-o", "result"],
             cwd=folder,
             capture_output=True,
             text=True,
