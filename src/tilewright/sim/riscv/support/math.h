@@ -63,6 +63,7 @@ static inline double fmod(double x, double y) {
     }
     return copysign(left, x);
 }
+static inline float fmodf(float x, float y) { return (float)fmod(x, y); }
 
 double exp(double), exp2(double), expm1(double), log(double), log2(double), log1p(double), erf(double);
 double sin(double), cos(double), tan(double), sinh(double), cosh(double), tanh(double);
