@@ -188,9 +188,10 @@ class _Builder:
         theirs = {self.around.at[n]: e for n, e in env.items() if n in self.around.at}
         out = epilogue.store
         value = ex.transform(out.value, lambda e: Load(tile, mine) if isinstance(e, Load) and e.buffer.name == store.buffer.name else None)
-        env = {**{n: ex.idx(0) for n in epilogue.loops}, **theirs}
+        more = [n for n in epilogue.loops if n not in theirs]  # loops over which the result is spread
+        env = {**{n: Var(n + suffix) for n in more}, **theirs}
         written = Store(out.buffer, tuple(ex.substitute(i, env) for i in out.indices), ex.substitute(value, env), out.op)
-        return self.tile_loops(suffix, written, [])
+        return self.tile_loops(suffix, written, [(n + suffix, ex.idx(epilogue.loops[n]), LoopKind.SERIAL) for n in more])
 
     def tile_extent(self, index: Expr) -> Expr:
         """Elements of the result that a tile covers in the dimension of ``index``."""

@@ -283,7 +283,9 @@ def _placements(context: Context, a: Access, stage: Stage, vector: str) -> list[
     if name in context.constants:
         return [(name, "ahead")]
     written = any(name in st.written_buffers(s.root) for s in context.stages if s.root is stage.root)
-    how = [] if written else ["copy", "panel"]
+    # What is read once, in rows along memory, is summed there in less time than it is copied.
+    once = stage.volume <= prod(a.buffer.static_shape) and rows.horizontal_loop(stage) is not None
+    how = [] if written or once else ["copy", "panel"]
     if abs(a.stride(vector) or IRREGULAR) <= SHUFFLED_STRIDE or not how:
         how.append("as it is")
     return [(name, h) for h in how]
