@@ -146,6 +146,7 @@ def test_the_program_without_mistakes() -> None:
         ("    mvout_full(dst=c, src=acc[0, 16, 16])\n", "", "ends with a result in line 0 of acc that nothing has read"),
         ("    fence()\n", "", "ends while commands may still write c"),
         ("stride=64", "stride=60", "its rows of 64 bytes overlap in c, 60 bytes apart"),
+        ("stride=64", "stride=66", "byte 0 of c, with rows 66 bytes apart, does not suit elements of 4 bytes"),
         ("a_stride=1", "a_stride=0", "its rows in spad lie 0 lines apart"),
     ],
 )

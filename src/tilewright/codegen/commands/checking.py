@@ -318,6 +318,9 @@ class _Checker:
         rows = shape[0] if len(operand.shape) > 1 else 1
         stride = settings.get(f"{name}.stride", 0)
         width = shape[1] * operand.dtype.nbytes
+        if offset % operand.dtype.nbytes or (rows > 1 and stride % operand.dtype.nbytes):
+            rule = f"byte {offset} of {base}, with rows {stride} bytes apart, does not suit elements of {operand.dtype.nbytes} bytes"
+            raise self.error(c, rule, "align offset and stride")
         last = offset + (rows - 1) * stride + width
         if offset < 0 or last > array.nbytes:
             raise self.error(
