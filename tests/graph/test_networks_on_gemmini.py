@@ -137,8 +137,12 @@ def test_deeper_residual_network(qdq: bool, offload: Offload) -> None:
 
 
 def run(model: ModelProto, size: int, offload: Offload) -> tuple[list[str], list[str]]:
-    """Runs a network on the array and in ONNX Runtime; the kernels with and without work for the array."""
-    network = offloaded(load(integer_form(model)), MACHINE, offload.prepare)
+    """Runs a network on the array and in ONNX Runtime; the kernels with and without work for the array.
+
+    Both run the integer form: of patterns of floats ONNX Runtime runs some as floats, which round on their way.
+    """
+    model = integer_form(model)
+    network = offloaded(load(model), MACHINE, offload.prepare)
     inputs = {"image": np.random.default_rng(1).normal(0, 1, (1, 3, size, size)).astype(np.float32)}
     got = network.executed(inputs, offload)
     for name, want in onnxruntime_outputs(model, inputs).items():
