@@ -97,3 +97,8 @@ def test_several_stores_with_guards_of_their_own():
     interpret(divided(kernel), {"x": x, "y": found})
     interpret(kernel, {"x": x, "y": expected})
     np.testing.assert_array_equal(found, expected)
+
+
+def test_loops_too_long_to_ask_each_iteration_are_left_alone():
+    kernel = parse(f"@kernel\ndef f(y: f32[64]):\n    for i in range({1 << 40}):\n        y[i % 64] = where(i >= 3, 1.0, 0.0)\n")
+    assert divided(kernel) is kernel

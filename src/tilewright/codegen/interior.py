@@ -22,6 +22,9 @@ from tilewright.schedule.nest import constant, copied, names
 #: Parts of a loop at most: before, interior, behind.
 MOST_PARTS = 3
 
+#: Iterations of a loop whose guards are asked one by one, at most.
+LONGEST = 1 << 20
+
 
 def divided(kernel: Kernel) -> Kernel:
     """``kernel`` with the innermost serial loops on which guards of plain stores depend divided; the same values are stored."""
@@ -37,13 +40,12 @@ def divided(kernel: Kernel) -> Kernel:
 def _parts(f: For, taken: set[str]) -> tuple[Stmt, ...] | None:
     """What takes the place of loop ``f``; None where it is left alone."""
     lo, hi = constant(f.lo), constant(f.hi)
-    if f.kind is not LoopKind.SERIAL or f.step != 1 or lo is None or hi is None or hi - lo <= MOST_PARTS or not _is_plain(f.body):
+    if f.kind is not LoopKind.SERIAL or f.step != 1 or lo is None or hi is None or not _is_plain(f.body):
         return None
     guards = [w.cond for w in _wheres(f.body)]
     inside = {g.name for g in st.loops(f.body)}
     own = list(dict.fromkeys(c for g in guards for c in _conjuncts(g) if ex.free_vars(c) == {f.name}))
-    cuts = _cuts(own, f.name, lo, hi)
-    if not own or len(cuts) > MOST_PARTS:
+    if not own or not MOST_PARTS < hi - lo <= LONGEST or len(cuts := _cuts(own, f.name, lo, hi)) > MOST_PARTS:
         return None
     rows = [tuple(c for c in _conjuncts(g) if not ex.free_vars(c) & {f.name, *inside} and not _reads(c)) for g in guards]
     whole = rows[0] if all(set(r) == set(rows[0]) for r in rows) else ()
