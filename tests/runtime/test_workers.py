@@ -83,9 +83,15 @@ def test_every_fault_is_an_outcome_and_its_neighbours_are_unharmed(workers: Work
 
 @pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
 def test_threads_of_a_trial_run_side_by_side(workers: Workers) -> None:
-    """Also in the first milliseconds of the process: two threads are faster than one."""
-    one, two = workers.run([Job(long_program(), OuterParallel(), threads=n) for n in (1, 2)])
-    assert one.ok and two.ok and two.seconds < 0.8 * one.seconds
+    """Also in the first milliseconds of the process: two threads are faster than one, in one of three tries where others compute, too."""
+    ratios = []
+    for _ in range(3):
+        one, two = workers.run([Job(long_program(), OuterParallel(), threads=n) for n in (1, 2)])
+        assert one.ok and two.ok
+        ratios.append(two.seconds / one.seconds)
+        if ratios[-1] < 0.8:
+            return
+    pytest.fail(f"two threads took {ratios} times the time of one")
 
 
 def test_refused_steps_are_build_errors(workers: Workers) -> None:
