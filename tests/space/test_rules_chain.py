@@ -252,6 +252,16 @@ def test_heads_are_divided_among_threads_and_blocks_where_there_are_too_few(avx5
     assert int(divided(1)) >= 2
 
 
+def test_heads_are_divided_whatever_the_block(avx512: Machine) -> None:
+    """Also where one block is whole: its loop has one trip and goes, the loop over heads around it stays divided."""
+    space = Space(attention(12, 97, 64, 16), avx512, threads=2, rules=[chains])
+    of_block = {space.values(p)["block"]: p for p in space.sample(300, np.random.default_rng(0))}
+    assert max(of_block) > 97 // 2
+    for block in [*sorted(of_block)[:2], max(of_block)]:
+        roots = [f for f in space.schedule(of_block[block]).kernel.body.stmts if isinstance(f, st.For)]
+        assert any(f.kind is LoopKind.PARALLEL and str(f.extent) == "12" for f in roots), block
+
+
 def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machine) -> None:
     for tokens in (64, 1024):
         space = Space(attention(12, tokens, tokens, 64), avx512, threads=1)

@@ -113,11 +113,12 @@ def applied(blocks: Blocks, values: Mapping[str, int]) -> Application:
         part = Application(whole.sch, whole.refused, machine=context.machine, threads=1, choices=choices, within=loop, kept=tuple(every))
         part.run()
         whole.sch = part.sch
+    # Found before loops over blocks of a single trip go.
+    roots = [s.name for s in whole.sch.kernel.body.stmts if isinstance(s, For) and any(f.name in kept for f in st.loops(s))]
     whole.sch.simplify(keep_loops=False)
     for s in [s for s in tile.nests(whole.sch.kernel.body) if s.loops and not s.is_reduction and not s.is_scheduled]:
         if all(s.root is not t for t in whole.body.stmts):
             whole.attempt(f"vectors of {s.output.name}", partial(whole.elementwise, s, 1))  # what is left of a copy for each batch
-    roots = [s.name for s in whole.sch.kernel.body.stmts if isinstance(s, For) and any(f.name in kept for f in st.loops(s))]
     for root in roots if blocks.lead is not None else []:
         whole.sch.parallel(root)
     whole.run()
