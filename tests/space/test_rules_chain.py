@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from tests.schedule.programs import assert_same
@@ -12,6 +14,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.expr import binary, const, intrinsic
 from tilewright.ir.stmt import Kernel, LoopKind
 from tilewright.ir.types import f32
+from tilewright.lang import parse
 from tilewright.runtime import build, check
 from tilewright.schedule import replay
 from tilewright.space import Space
@@ -260,6 +263,16 @@ def test_heads_are_divided_whatever_the_block(avx512: Machine) -> None:
     for block in [*sorted(of_block)[:2], max(of_block)]:
         roots = [f for f in space.schedule(of_block[block]).kernel.body.stmts if isinstance(f, st.For)]
         assert any(f.kind is LoopKind.PARALLEL and str(f.extent) == "12" for f in roots), block
+
+
+def test_buffers_that_are_called_like_copies_of_a_tile_are_not_its_tiles(host: Machine) -> None:
+    """As importers name a second product: ``dots_1`` is no remainder of ``dots``."""
+    named = parse(re.sub(r"\bmixed\b", "dots_1", str(attention(2, 66, 197, 64))))
+    space = Space(named, host, threads=1, rules=[chains])
+    for point in [space.default(), *space.sample(4, np.random.default_rng(0))]:
+        plan = space.plan(point)
+        assert not plan.refused
+        check(build(plan.schedule, host, threads=1, cache=False), named, trials=1)
 
 
 def test_the_default_of_the_whole_space_is_the_cheaper_by_estimate(avx512: Machine) -> None:

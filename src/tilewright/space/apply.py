@@ -130,6 +130,7 @@ class Application(Attempts):
     def tiled(self, stage: Stage, choice: Tiled) -> None:
         """Tile a reduction together with its initialisation and epilogue."""
         space, structure, name = choice.space, choice.space.structure, stage.output.name
+        others = frozenset(b.name for b in st.allocated(self.sch.kernel)) - {name}
         self.store_packed(stage, choice)
         panels = [operand for operand, how in structure.packing if how == "panel"]
         keep = frozenset([space.block_level(structure.vector)] if panels else [])
@@ -141,10 +142,10 @@ class Application(Attempts):
         for operand in panels:
             self.pack_inside(stage, choice, operand, around.at_level[space.block_level(structure.vector)])
         self.simplify()
-        self.finish_tiles(stage, name, choice)
-        self.slice_producers(name)
+        self.finish_tiles(stage, name, others, choice)
+        self.slice_producers(name, others)
         if structure.parallel:
-            self.parallelize(name)
+            self.parallelize(name, others)
 
     def continues(self, stage: Stage) -> bool:
         """Whether the loop around the nests goes on with sums that were begun before it."""
@@ -209,12 +210,12 @@ class Application(Attempts):
         panels = contraction.panel_layout(access, stage, structure.vector, width)
         return panels if dot is None else dots.packed_layout(access, dot, panels)
 
-    def finish_tiles(self, stage: Stage, name: str, choice: Tiled) -> None:
+    def finish_tiles(self, stage: Stage, name: str, others: frozenset[str], choice: Tiled) -> None:
         """Tiles into registers; each nest over a tile ordered, vectorised, unrolled."""
         structure = choice.space.structure
         assert stage.store is not None  # only reductions are tiled
         dims = {n: d for d, i in enumerate(stage.store.indices) for n in ex.free_vars(i)}
-        tiles = [s.buffer for s in st.walk(self.body) if isinstance(s, Alloc) and _is_copy(s.buffer, name)]
+        tiles = _tiles(self.body, name, others)
         vector = dims[structure.vector]
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
@@ -247,10 +248,10 @@ class Application(Attempts):
 
     # --- around tiles -----------------------------------------------------------------------
 
-    def slice_producers(self, name: str) -> None:
+    def slice_producers(self, name: str, others: frozenset[str]) -> None:
         """Padding moves into the outermost loops around the tiles where their iterations use slices of their own:
         a slice is still in cache when it is read."""
-        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, name, others)]
         for s in stages(self.sch.kernel):
             if s.store is None or s.is_reduction or s.is_scheduled or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
                 continue
@@ -271,10 +272,10 @@ class Application(Attempts):
                     pointwise.apply(self.sch, c, self.core(c), 1)
         self.simplify()
 
-    def parallelize(self, name: str) -> None:
+    def parallelize(self, name: str, others: frozenset[str]) -> None:
         """Divide the outermost loops around the tiles of ``name`` among cores."""
         refusals: list[ScheduleError] = []
-        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _holds_tile(s, name)]
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, name, others)]
         for s in roots:
             try:
                 self.sch.parallel(s.name)
@@ -285,10 +286,7 @@ class Application(Attempts):
             raise refusals[0]
 
 
-def _is_copy(b: Buffer, name: str) -> bool:
-    return b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())
-
-
-def _holds_tile(s: Stmt, name: str) -> bool:
-    """Whether a tile of buffer ``name`` lives inside ``s``."""
-    return any(isinstance(t, Alloc) and _is_copy(t.buffer, name) for t in st.walk(s))
+def _tiles(s: Stmt, name: str, others: frozenset[str]) -> list[Buffer]:
+    """Tiles of a result that live in ``s``: buffer ``name`` and its copies in remainders, not ``others`` that are called like copies."""
+    found = [t.buffer for t in st.walk(s) if isinstance(t, Alloc) and t.buffer.name not in others]
+    return [b for b in found if b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())]
