@@ -14,12 +14,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.gemmini_codegen import ODD, PUBLISHED
+from benchmarks.gemmini_codegen import ODD, PUBLISHED, product
 
 from tilewright.codegen.commands import Program, check, generate, stream
 from tilewright.hw import Machine, load_machine
 from tilewright.ir.stmt import Kernel
-from tilewright.lang import parse
 from tilewright.schedule import Schedule
 from tilewright.sim.gemmini import Configuration, simulate
 from tilewright.sim.gemmini.baseline import Gemm, default_tiles, default_ws
@@ -45,25 +44,6 @@ class Row:
     best_words: int
     best: int
     schedule: str
-
-
-def product(m: int, k: int, n: int) -> Kernel:
-    """C = saturate(A B), int8."""
-    return parse(f"""
-@kernel
-def gemm(a: i8[{m}, {k}], b: i8[{k}, {n}], c: i8[{m}, {n}]):
-    acc = alloc(i32[{m}, {n}])
-    for i in range({m}):
-        for j in range({n}):
-            acc[i, j] = 0
-    for i_1 in range({m}):
-        for j_1 in range({n}):
-            for k in range({k}):
-                acc[i_1, j_1] += a[i_1, k] * b[k, j_1]
-    for i_2 in range({m}):
-        for j_2 in range({n}):
-            c[i_2, j_2] = i8(min(max(acc[i_2, j_2], -128), 127))
-""")
 
 
 def in_tiles(kernel: Kernel, machine: Machine, tile: tuple[int, ...]) -> Kernel:

@@ -1,4 +1,6 @@
-"""Block programs on Gemmini: quantised products, several in one launch, and attention in int8; the same programs as on this host.
+"""Block programs on Gemmini: quantised products, and attention in int8; the same programs as on this host.
+
+``block_matmul.py`` has several products in one launch, here and there.
 
 python examples/block_gemmini.py
 """
@@ -44,28 +46,6 @@ def quantised(
 
 
 @triton.jit
-def grouped(a_ptrs, b_ptrs, c_ptrs, shapes, PROGRAMS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
-    """c = a @ b for each problem; PROGRAMS programs share all tiles. Problems come as tuples."""
-    pid = tl.program_id(0)
-    before = 0
-    for g in tl.static_range(len(shapes)):
-        m, n, k = shapes[g]
-        tile_cols = tl.cdiv(n, BN)
-        tiles = tl.cdiv(m, BM) * tile_cols
-        for tile in range((pid + PROGRAMS - before % PROGRAMS) % PROGRAMS, tiles, PROGRAMS):
-            row = tile // tile_cols * BM + tl.arange(0, BM)[:, None]
-            col = tile % tile_cols * BN + tl.arange(0, BN)[None, :]
-            acc = tl.zeros((BM, BN), dtype=tl.int32)
-            for start in range(0, k, BK):
-                across, down = start + tl.arange(0, BK)[None, :], start + tl.arange(0, BK)[:, None]
-                a = tl.load(a_ptrs[g] + row * k + across, mask=(row < m) & (across < k), other=0)
-                b = tl.load(b_ptrs[g] + down * n + col, mask=(down < k) & (col < n), other=0)
-                acc += tl.dot(a, b)
-            tl.store(c_ptrs[g] + row * n + col, acc, mask=(row < m) & (col < n))
-        before += tiles
-
-
-@triton.jit
 def attention(q_ptr, k_ptr, v_ptr, out_ptr, scale, n, WIDTH: tl.constexpr, BM: tl.constexpr, KEYS: tl.constexpr):
     """BM queries of one head against all keys: products in int8, the softmax between them in f32."""
     row, key, width = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, KEYS), tl.arange(0, WIDTH)
@@ -102,15 +82,6 @@ def main() -> None:
     expected = np.clip(np.rint((a.astype(np.int32) @ b).astype(np.float32) * np.float32(0.003)), 0, 127)
     assert (c == here).all() and (c == expected).all()
     said("quantised", quantised.module((35,), a, b, c, m, n, k, **blocks, machine="gemmini"), m * n * k)
-
-    shapes = ((64, 96, 32), (100, 40, 70), (33, 65, 129))
-    left, right = tuple(ints(x, z) for x, _, z in shapes), tuple(ints(z, y) for _, y, z in shapes)
-    out = tuple(np.zeros((x, y), np.int32) for x, y, _ in shapes)
-    sizes = {"PROGRAMS": 4, "BM": 32, "BN": 32, "BK": 32}
-    grouped[(4,)](left, right, out, shapes, **sizes, machine="gemmini")
-    assert all((o == x.astype(np.int32) @ y).all() for o, x, y in zip(out, left, right, strict=True))
-    macs = sum(x * y * z for x, y, z in shapes)
-    said("grouped", grouped.module((4,), left, right, out, shapes, **sizes, machine="gemmini"), macs)
 
     n, width = 100, 32
     q, keys, v, out_ = ints(n, width), ints(n, width), ints(n, width), np.zeros((n, width), np.int32)

@@ -58,8 +58,11 @@ def matmul(
 
 
 @triton.jit
-def grouped_matmul(a_ptrs, b_ptrs, c_ptrs, shapes, PROGRAMS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):
-    """c = a @ b for each problem; PROGRAMS programs share all tiles, one after the other. Problems come as tuples."""
+def grouped_matmul(
+    a_ptrs, b_ptrs, c_ptrs, shapes,
+    PROGRAMS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SUMS: tl.constexpr = tl.float32,
+):  # fmt: skip
+    """c = a @ b for each problem; PROGRAMS programs share all tiles, one after the other. Problems come as tuples; SUMS: type of sums."""
     pid = tl.program_id(0)
     before = 0
     for g in tl.static_range(len(shapes)):
@@ -69,11 +72,11 @@ def grouped_matmul(a_ptrs, b_ptrs, c_ptrs, shapes, PROGRAMS: tl.constexpr, BM: t
         for tile in range((pid + PROGRAMS - before % PROGRAMS) % PROGRAMS, tiles, PROGRAMS):
             row = tile // tile_cols * BM + tl.arange(0, BM)[:, None]
             col = tile % tile_cols * BN + tl.arange(0, BN)[None, :]
-            acc = tl.zeros((BM, BN), dtype=tl.float32)
+            acc = tl.zeros((BM, BN), dtype=SUMS)
             for start in range(0, k, BK):
                 across, down = start + tl.arange(0, BK)[None, :], start + tl.arange(0, BK)[:, None]
-                a = tl.load(a_ptrs[g] + row * k + across, mask=(row < m) & (across < k), other=0.0)
-                b = tl.load(b_ptrs[g] + down * n + col, mask=(down < k) & (col < n), other=0.0)
+                a = tl.load(a_ptrs[g] + row * k + across, mask=(row < m) & (across < k), other=0)
+                b = tl.load(b_ptrs[g] + down * n + col, mask=(down < k) & (col < n), other=0)
                 acc += tl.dot(a, b)
             tl.store(c_ptrs[g] + row * n + col, acc, mask=(row < m) & (col < n))
         before += tiles
@@ -96,6 +99,12 @@ def main() -> None:
     grouped_matmul[(4,)](left, right, out, shapes, PROGRAMS=4, BM=32, BN=32, BK=32)
     worst = max(float(np.abs(o - x @ y).max()) for o, x, y in zip(out, left, right, strict=True))
     print("grouped_matmul: largest error", worst)
+
+    left, right = (tuple((x * 30).astype(np.int8) for x in some) for some in (left, right))
+    out = tuple(np.empty((x, y), np.int32) for x, y, _ in shapes)
+    grouped_matmul[(4,)](left, right, out, shapes, PROGRAMS=4, BM=32, BN=32, BK=32, SUMS=tl.int32, machine="gemmini")
+    right_answers = all((o == x.astype(np.int32) @ y).all() for o, x, y in zip(out, left, right, strict=True))
+    print("grouped_matmul of int8 on a simulated Gemmini:", "exact" if right_answers else "wrong")
 
 
 if __name__ == "__main__":

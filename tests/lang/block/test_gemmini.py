@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from examples.block_gemmini import attention, grouped, quantised
-from examples.block_matmul import matmul
+from examples.block_gemmini import attention, quantised
+from examples.block_matmul import grouped_matmul, matmul
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.lang.block.programs import integer_matmul
@@ -63,11 +63,12 @@ def test_several_products_in_one_launch() -> None:
     left, right = tuple(ints(rng, m, k) for m, _, k in shapes), tuple(ints(rng, k, n) for _, n, k in shapes)
     out = tuple(np.zeros((m, n), np.int32) for m, n, _ in shapes)
     arguments = ((3,), left, right, out, shapes)
-    grouped[arguments[0]](*arguments[1:], PROGRAMS=3, BM=16, BN=32, BK=16, machine="gemmini")
+    options = {"PROGRAMS": 3, "BM": 16, "BN": 32, "BK": 16, "SUMS": tl.int32, "machine": "gemmini"}
+    grouped_matmul[arguments[0]](*arguments[1:], **options)
     for o, x, y in zip(out, left, right, strict=True):
         np.testing.assert_array_equal(o, x.astype(np.int32) @ y)
-    module = grouped.module(*arguments, PROGRAMS=3, BM=16, BN=32, BK=16, machine="gemmini")
-    assert on_array(module) == ["grouped_1", "grouped_2", "grouped_3"]
+    module = grouped_matmul.module(*arguments, **options)
+    assert on_array(module) == ["grouped_matmul_1", "grouped_matmul_2", "grouped_matmul_3"]
 
 
 def test_attention_leaves_its_softmax_to_the_host() -> None:
