@@ -85,6 +85,11 @@ def dot(a: Any, b: Any, acc: Any = None, **_: Any) -> Block:
     return block(out if acc is None else acc + out)
 
 
+def _numpy(dtype: Any) -> Any:
+    """A type of this module's words, or one that the program took from the real words as a parameter's default."""
+    return dtype if isinstance(dtype, type) else {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}[str(dtype)]
+
+
 def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
     f32 = np.float32
     words = {n: (lambda x, f=getattr(np, n): block(f(x))) for n in ("exp", "exp2", "log", "sqrt", "sin", "cos", "abs", "floor", "ceil")}
@@ -100,8 +105,8 @@ def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
         program_id=lambda axis=0: ids[axis] if axis < len(ids) else 0,
         num_programs=lambda axis=0: grid[axis] if axis < len(grid) else 1,
         arange=lambda lo, hi: block(np.arange(lo, hi)),
-        zeros=lambda shape, dtype: block(np.zeros(shape, dtype)),
-        full=lambda shape, value, dtype: block(np.full(shape, value, dtype)),
+        zeros=lambda shape, dtype: block(np.zeros(shape, _numpy(dtype))),
+        full=lambda shape, value, dtype: block(np.full(shape, value, _numpy(dtype))),
         load=load,
         store=store,
         atomic_add=atomic_add,
