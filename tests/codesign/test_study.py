@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tilewright.codesign.problem import Budget, Limits, Run
 from tilewright.codesign.study import Study, study
 from tilewright.cost.loopnest import parse_nest
 from tilewright.hw import load_machine
+from tilewright.hw.library import eyeriss, nvdla
 from tilewright.hw.library.gemmini import family
 from tilewright.hw.library.gemmini_config import buildable
 from tilewright.hw.load import load_family
@@ -65,31 +68,66 @@ def test_mappings_are_read_back(found: Study) -> None:
         assert all(again.sizes().get(d, 1) == n for d, n in layer.sizes.items())
 
 
-def test_yaml_is_what_timeloop_reads(found: Study) -> None:
+def _yaml(text: str) -> Any:
+    """Timeloop's tags as plain nodes."""
     yaml = pytest.importorskip("yaml")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Knows Timeloop's tags as plain nodes."""
+        pass
 
     for tag in ("!Container", "!Component"):
-        Loader.add_constructor(tag, lambda loader, node: loader.construct_mapping(node, deep=True))
-    arch = yaml.load(architecture_yaml(family(), found.hardware), Loader)["architecture"]
-    names = [n["name"] for n in arch["nodes"]]
-    assert names == ["gemmini", "L3", "L2", "below_L2", "L1", "below_L1", "L0", "multiplier"]
-    pad = next(n for n in arch["nodes"] if n["name"] == "L2")
+        Loader.add_constructor(tag, lambda loader, node: {"tag": node.tag, **loader.construct_mapping(node, deep=True)})
+    return yaml.load(text, Loader)
+
+
+def test_the_architecture_has_levels_and_containers_of_units(found: Study) -> None:
+    nodes = _yaml(architecture_yaml(family(), found.hardware))["architecture"]["nodes"]
+    assert [n["name"] for n in nodes] == ["gemmini", "L3", "L2", "below_L2", "L1", "below_L1", "L0", "multiplier"]
+    meshes = {n["name"]: n["spatial"] for n in nodes if "spatial" in n}
+    assert meshes == {"below_L2": {"meshX": found.hardware["dim"]}, "below_L1": {"meshY": found.hardware["dim"]}}
+    pad = next(n for n in nodes if n["name"] == "L2")
     assert pad["attributes"]["entries"] == found.hardware["scratchpad_bytes"]
     assert pad["constraints"]["dataspace"] == {"keep": ["Weights", "Inputs"], "bypass": ["Outputs"]}
-    problem = yaml.safe_load(problem_yaml(found.layers[0]))["problem"]
+
+
+def test_a_problem_has_the_layers_sizes(found: Study) -> None:
+    problem = _yaml(problem_yaml(found.layers[0]))["problem"]
     assert problem["instance"]["K"] == 32 and problem["instance"]["Hstride"] == 2
-    mapping = yaml.safe_load(mapping_yaml(found.nests[0]))["mapping"]
+
+
+@pytest.mark.parametrize(
+    "name, sizes, nest",
+    [
+        (
+            "gemmini",
+            {"dim": 16, "scratchpad_bytes": 256 << 10, "accumulator_bytes": 64 << 10},
+            "L3[WIO] P7 K2 - L2[WI] K16X - L1[O] S3 R3 Q14 P2 C16X - L0[W] N1",
+        ),
+        ("nvdla", nvdla.LARGE, "L3[WIO] P7 - L2[WI] K32X - L1[O] S3 R3 Q14 P2 C16X - L0[W] N1"),
+        ("eyeriss", eyeriss.CHIP, "L4[WIO] P7 - L3[IO] C4 Q14 R3X P2X K8X - L2[I] N1 - L1[W] C4 S3 - L0[O] K4"),
+    ],
+)
+def test_a_mappings_directives_are_for_nodes_of_the_architecture(name: str, sizes: Mapping[str, float], nest: str) -> None:
+    own, sides = load_family(name), {"X": 7, "Y": 0}
+    nodes = _yaml(architecture_yaml(own, sizes))["architecture"]["nodes"]
+    at = {n["name"]: n for n in nodes}
+    kinds: dict[str, list[str]] = {}
     product = dict.fromkeys("NKCPQRS", 1)
-    for entry in mapping:
-        for factor in entry.get("factors", ()):
-            dim, trips = factor.split("=")
-            product[dim] *= int(trips)
-        if "permutation" in entry:
-            assert sorted(entry["permutation"]) == sorted("NKCPQRS")
-    assert product == found.layers[0].sizes
+    for entry in _yaml(mapping_yaml(own, parse_nest(nest)))["mapping"]:
+        node = at[entry["target"]]
+        kinds.setdefault(entry["target"], []).append(entry["type"])
+        trips = {f.split("=")[0]: int(f.split("=")[1]) for f in entry.get("factors", ())}
+        product = {d: n * trips.get(d, 1) for d, n in product.items()}
+        if entry["type"] != "dataspace":
+            assert sorted(entry["permutation"]) == sorted(trips) == sorted("NKCPQRS")
+        if entry["type"] == "spatial":
+            ((axis, mesh),) = node["spatial"].items()
+            assert np.prod(list(trips.values())) <= mesh and entry["split"] == sides[axis[-1]]
+        assert (entry["type"] == "spatial") == (node["tag"] == "!Container")
+    assert product == LAYERS[0].sizes
+    stores = [n["name"] for n in nodes if n["tag"] == "!Component"][:-1]
+    containers = [n["name"] for n in nodes if "spatial" in n]
+    assert kinds == {**{n: ["temporal", "dataspace"] for n in stores}, **{n: ["spatial"] for n in containers}}
 
 
 def test_files_for_the_machine(found: Study, tmp_path: Path) -> None:

@@ -49,3 +49,9 @@ def test_an_element_of_eyeriss_holds_a_part_of_the_filter() -> None:
     found = {k: int(v[0]) for k, v in needs.items()}
     assert fits[0] and found["elements"] == 96
     assert (found["input_words"], found["weight_words"], found["sum_words"]) == (24, 192, 8)
+
+
+@pytest.mark.parametrize("name, sizes, units", MACHINES)
+def test_units_are_what_the_parameters_give(name: str, sizes: dict[str, int], units: int) -> None:
+    own = load_family(name)
+    assert np.prod([own.units(s.name, sizes) for s, dims in zip(own.hierarchy.levels, own.spatial, strict=True) if dims]) == units

@@ -115,7 +115,7 @@ def export(found: Study, name: str, folder: Path, reference: Run | None = None) 
     texts = {"report.html": page(found, label, reference), "mappings.txt": mappings_text(found.layers, found.nests)}
     texts["timeloop/architecture.yaml"] = architecture_yaml(family, hardware)
     for n, (layer, nest) in enumerate(zip(found.layers, found.nests, strict=True)):
-        texts[f"timeloop/layer{n}.yaml"] = problem_yaml(layer) + mapping_yaml(nest)
+        texts[f"timeloop/layer{n}.yaml"] = problem_yaml(layer) + mapping_yaml(family, nest)
     texts |= {file: text(f"{family.name}_{re.sub(r'[^A-Za-z0-9]', '_', label)}", hardware) for file, text in family.files.items()}
     _make(folder / "timeloop")
     try:

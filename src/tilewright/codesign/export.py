@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tilewright.codesign.layer import DIMS, Layer
-from tilewright.cost.loopnest import LoopNest
+from tilewright.cost.loopnest import Factor, LoopNest
 from tilewright.hw.family import Family
 
 #: What the letters of kept tensors are called.
@@ -23,11 +23,13 @@ def mappings_text(layers: tuple[Layer, ...], nests: tuple[LoopNest, ...]) -> str
 
 
 def architecture_yaml(family: Family, machine: Mapping[str, float]) -> str:
-    """Levels outermost first, units side by side as containers with a mesh; each keeps the tensors of its level."""
-    h = family.hierarchy
+    """Levels outermost first, units side by side as containers with a mesh; each keeps the tensors of its level.
+
+    In Timeloop a container's units are side by side from it on, so that below a level stands after that level.
+    """
+    h, meshes = family.hierarchy, _meshes(family)
     out = ["architecture:", "  version: 0.4", "  nodes:", "  - !Container", f"    name: {family.name}"]
-    axes = ["meshX", "meshY"]
-    for storage, keeps, spatial, fanout in zip(h.levels, family.keeps, family.spatial, family.fanout, strict=True):
+    for storage, keeps in zip(h.levels, family.keeps, strict=True):
         words, rate = (None if r is None else h.rate(r, machine) for r in (storage.words, storage.words_per_cycle))
         out += [
             "  - !Component",
@@ -39,15 +41,23 @@ def architecture_yaml(family: Family, machine: Mapping[str, float]) -> str:
             out.append(f"      entries: {round(words)}")
         if rate is not None:
             out.append(f"      shared_bandwidth: {rate:g}")
-        dropped = [name for letter, name in _SPACES.items() if letter not in keeps]
-        out += ["    constraints:", "      dataspace:", f"        keep: [{', '.join(_SPACES[k] for k in keeps)}]"]
-        out.append(f"        bypass: [{', '.join(dropped)}]")
-        if spatial:
-            axis = axes.pop(0)
-            mesh = round(min(fanout, machine.get("dim", fanout)))
-            out += ["  - !Container", f"    name: below_{storage.name}", "    spatial:", f"      {axis}: {mesh}"]
+        out += ["    constraints:", "      dataspace:", *_kept(keeps, "        ")]
+        if storage.name in meshes:
+            container, axis = meshes[storage.name]
+            out += ["  - !Container", f"    name: {container}", "    spatial:", f"      {axis}: {family.units(storage.name, machine)}"]
     out += ["  - !Component", "    name: multiplier", "    class: intmac", "    attributes:", "      datawidth: 8"]
     return "\n".join(out) + "\n"
+
+
+def _meshes(family: Family) -> dict[str, tuple[str, str]]:
+    """Levels with units side by side below them: the container of those, and its axis; they take turns."""
+    spread = [s.name for s, dims in zip(family.hierarchy.levels, family.spatial, strict=True) if dims]
+    return {name: (f"below_{name}", ("meshX", "meshY")[n % 2]) for n, name in enumerate(spread)}
+
+
+def _kept(keeps: str, indent: str) -> list[str]:
+    dropped = [name for letter, name in _SPACES.items() if letter not in keeps]
+    return [f"{indent}keep: [{', '.join(_SPACES[k] for k in keeps)}]", f"{indent}bypass: [{', '.join(dropped)}]"]
 
 
 def problem_yaml(layer: Layer) -> str:
@@ -77,23 +87,33 @@ def problem_yaml(layer: Layer) -> str:
     return "\n".join(out) + "\n"
 
 
-def mapping_yaml(nest: LoopNest) -> str:
-    """Loops of each level, innermost first in a permutation as Timeloop has them; every dimension has a factor at every level."""
+def mapping_yaml(family: Family, nest: LoopNest) -> str:
+    """Directives for the nodes of :func:`architecture_yaml`: loops in time and what is kept at levels, loops side by side at containers.
+
+    Permutations stand innermost first. Every dimension has a factor everywhere. Of a permutation in space, ``split`` dimensions lie along
+    the mesh's X and the rest along its Y.
+    """
+    meshes = _meshes(family)
     out = ["mapping:"]
     for level in nest.levels:
-        for kind, factors in (("temporal", level.temporal), ("spatial", level.spatial)):
-            if kind == "spatial" and not factors:
-                continue
-            trips = {f.dim: f.trips for f in factors}
-            order = [f.dim for f in reversed(factors)]
-            order += [d for d in DIMS if d not in order]
-            out += [f"- target: {level.name}", f"  type: {kind}"]
-            out.append(f"  factors: [{', '.join(f'{d}={trips.get(d, 1)}' for d in DIMS)}]")
-            out.append(f"  permutation: [{', '.join(order)}]")
-        dropped = [name for letter, name in _SPACES.items() if letter not in level.keeps]
-        out += [f"- target: {level.name}", "  type: dataspace", f"  keep: [{', '.join(_SPACES[k] for k in level.keeps)}]"]
-        out.append(f"  bypass: [{', '.join(dropped)}]")
+        out += _loops(level.name, "temporal", level.temporal)
+        out += [f"- target: {level.name}", "  type: dataspace", *_kept(level.keeps, "  ")]
+        if level.name in meshes:
+            container, axis = meshes[level.name]
+            out += [*_loops(container, "spatial", level.spatial), f"  split: {len(DIMS) if axis == 'meshX' else 0}"]
     return "\n".join(out) + "\n"
+
+
+def _loops(target: str, kind: str, factors: tuple[Factor, ...]) -> list[str]:
+    trips = {f.dim: f.trips for f in factors}
+    order = [f.dim for f in reversed(factors)]
+    order += [d for d in DIMS if d not in order]
+    return [
+        f"- target: {target}",
+        f"  type: {kind}",
+        f"  factors: [{', '.join(f'{d}={trips.get(d, 1)}' for d in DIMS)}]",
+        f"  permutation: [{', '.join(order)}]",
+    ]
 
 
 def _name(layer: Layer) -> str:

@@ -91,3 +91,18 @@ class Family:
                 f"family {self.name} infers {', '.join(declared) or 'nothing'}, its hierarchy has {', '.join(self.hierarchy.parameters)}",
                 hint="declare each parameter of the hierarchy once",
             )
+
+    def units(self, level: str, machine: Mapping[str, float]) -> int:
+        """The most units side by side below ``level`` that ``machine`` has: as many as need no more of any parameter than it gives."""
+        names = [s.name for s in self.hierarchy.levels]
+        nothing = dict.fromkeys(names, 0)
+
+        def fits(n: int) -> bool:
+            use = Use(nothing, {**dict.fromkeys(names, 1), level: n})
+            return all(need(use, machine) <= machine[p.name] for p in self.parameters for need in p.needs)
+
+        low, high = 1, self.fanout[names.index(level)]
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
+        return low
