@@ -35,6 +35,14 @@ def test_source_files_fit_in_a_head() -> None:
     assert not long
 
 
+@pytest.mark.parametrize("package", ["mapping", "space", "schedule", "cost"])
+def test_no_machine_is_programmed_into_what_serves_all(package: str) -> None:
+    """What these packages know of an accelerator, they know from its declaration."""
+    root = ROOT / "src" / "tilewright" / package
+    named = [p.name for p in root.rglob("*.py") if "gemmini" in p.name.lower() or "gemmini" in p.read_text().lower()]
+    assert not named
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
