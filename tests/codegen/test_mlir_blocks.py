@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from examples import block_gemmini
 from examples.block_attention import attention
-from examples.block_matmul import matmul
+from examples.block_matmul import grouped_matmul, matmul
 from examples.block_vectors import layer_norm, softmax
 
+import tilewright.language as tl
 from tilewright.codegen.mlir import emit_block_irdl, emit_block_mlir
 from tilewright.lang.block.ir import Function
 
@@ -37,8 +38,17 @@ def functions() -> dict[str, Function]:
         "quantised": block_gemmini.quantised.block_ir(
             (8,), bytes_, bytes_, bytes_, 64, 64, 64, SCALE=0.5, RELU=True, BM=32, BN=16, BK=32, GROUP=2
         ),
-        "grouped": block_gemmini.grouped.block_ir(
-            (3,), (bytes_, bytes_.copy()), (bytes_, bytes_), (words, words.copy()), ((64, 64, 64),) * 2, PROGRAMS=3, BM=32, BN=32, BK=16
+        "grouped": grouped_matmul.block_ir(
+            (3,),
+            (bytes_, bytes_.copy()),
+            (bytes_, bytes_),
+            (words, words.copy()),
+            ((64, 64, 64),) * 2,
+            PROGRAMS=3,
+            BM=32,
+            BN=32,
+            BK=16,
+            SUMS=tl.int32,
         ),
         "int8 attention": block_gemmini.attention.block_ir((2,), bytes_, bytes_, bytes_, words, 0.5, 60, WIDTH=64, BM=32, KEYS=64),
         "attention": attention.block_ir((1, 2), heads, heads, heads, heads, 0.2, *strides, 2, 64, CAUSAL=True, WIDTH=32, BM=64, BN=32),
