@@ -36,19 +36,22 @@ bench: setup
 	$(BIN)/python -m benchmarks.networks --json benchmarks/results/networks.json --markdown docs/performance.md
 	$(BIN)/python -m benchmarks.compile_time --json benchmarks/results/compile_time.json --markdown docs/performance.md
 
-# Hours. Cut it whenever you like: started again, it goes on (rows in RESULTS, trials in RECORDS).
+# Two hours. Cut it whenever you like: started again, it goes on (rows in RESULTS, trials in RECORDS).
 RESULTS := benchmarks/results
 RECORDS := build/records
+SECONDS := 20
+MINUTES := 3
+TRIALS  := 150
 TABLES  := --resume --markdown docs/tuned_performance.md
 
 bench-tuned: setup
 	$(BIN)/python -m pip install --quiet --editable '.[bench,tune]'
 	mkdir -p $(RECORDS)
-	$(BIN)/python -m benchmarks.tune_operators $(TABLES) --json $(RESULTS)/tune_operators.json --records $(RECORDS)/operators.db
+	$(BIN)/python -m benchmarks.tune_operators $(TABLES) --seconds $(SECONDS) --json $(RESULTS)/tune_operators.json --records $(RECORDS)/operators.db
 	$(BIN)/python -m benchmarks.search_spaces gemm conv attention --missing
 	$(BIN)/python -m benchmarks.search_quality --json $(RESULTS)/search_quality.json --markdown docs/tuned_performance.md
-	$(BIN)/python -m benchmarks.ablation $(TABLES) --json $(RESULTS)/ablation.json --records $(RECORDS)/ablation
-	$(BIN)/python -m benchmarks.tune_networks $(TABLES) --json $(RESULTS)/tune_networks.json --records $(RECORDS)/networks.db
+	$(BIN)/python -m benchmarks.ablation $(TABLES) --trials $(TRIALS) --json $(RESULTS)/ablation.json --records $(RECORDS)/ablation
+	$(BIN)/python -m benchmarks.tune_networks $(TABLES) --minutes $(MINUTES) --json $(RESULTS)/tune_networks.json --records $(RECORDS)/networks.db
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
