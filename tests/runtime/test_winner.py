@@ -91,3 +91,12 @@ def test_the_store_follows_the_rule(store: RecordStore) -> None:
 def test_decisions_that_mean_nothing_are_refused(values: dict) -> None:
     with pytest.raises(RuntimeFailure, match=r"winners come of comparisons|a gain of"):
         Record(task(), "ok", (1.0,), **values)
+
+
+def test_who_cannot_use_the_best_is_given_the_next(store: RecordStore) -> None:
+    """Every schedule once, in the order in which each would be the best without those before it."""
+    assert list(store.ranked(task())) == []
+    store.add(Record(task(), "ok", (1e-6,), "lucky"), Record(task(), "ok", (2e-6,), "lucky"), Record(task(), "crash"))
+    assert [r.samples for r in store.ranked(task())] == [(1e-6,)]
+    store.add(*comparison("a", 1.5), *comparison("b", 1.2, "c"))
+    assert [r.trace for r in store.ranked(task())] == ["a", "b", "default", "c", "lucky"]

@@ -12,14 +12,16 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 
-from tilewright.graph import compile
+from tilewright.graph import Network, compile
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Done, Job, Outcome
-from tilewright.runtime.records import RecordStore
+from tilewright.runtime.records import RecordStore, Session
+from tilewright.runtime.workers import Workers
+from tilewright.tune import network as tuning
 from tilewright.tune.network import NetworkProgress, tune_network
 from tilewright.tune.search import TunableSpace
-from tilewright.util.errors import SpaceError, TuneError
+from tilewright.util.errors import RuntimeFailure, SpaceError, TuneError
 
 
 class Stub:
@@ -208,3 +210,72 @@ def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> 
     schedules = [r.schedule for r in found.network.summary()]
     assert all(s.startswith("tuned") for s in schedules[:3])
     assert not schedules[3].startswith("tuned")
+
+
+# --- full disks -------------------------------------------------------------------------------
+
+
+class Local(Stub, Workers):
+    """What it measures counts as measured on this computer, so the network is judged as a whole."""
+
+
+def fill(store: RecordStore) -> None:
+    """From now on the file of ``store`` cannot grow."""
+    connection = store._connection()
+    connection.execute(f"PRAGMA max_page_count={connection.execute('PRAGMA page_count').fetchone()[0]}")
+
+
+def kernels(network: Network) -> list[str]:
+    return [str(c.module.kernel) for c in network.compiled]
+
+
+@pytest.mark.parametrize("moment", ["trials", "comparison", "end"])
+def test_a_full_disk_costs_the_records_and_not_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    class Filling(Stub):
+        def compare(self, jobs: Sequence[Job], rounds: int = 15) -> list[Outcome]:
+            if moment == "comparison":
+                fill(store)
+            return super().compare(jobs, rounds)
+
+    def save(self: RecordStore, session: Session) -> Session:
+        if session.state == "done" and self is store:
+            raise RuntimeFailure("cannot write the records: the disk is full")
+        return kept(self, session)
+
+    kept = RecordStore.save
+    if moment == "end":
+        monkeypatch.setattr(RecordStore, "save", save)
+    model = network()
+    with RecordStore(tmp_path / "full.db") as store:
+        with pytest.warns(RuntimeWarning, match="the disk is full.*tuning goes on, but it will not be recorded") as warned:
+            found = tune_network(
+                model, records=store, trials=40, threads=1, author="random", executor=Filling(), patience=99,
+                progress=lambda p: fill(store) if moment == "trials" else None,
+            )  # fmt: skip
+        assert len(warned) == 1
+        assert (store.count() < 40) == (moment == "trials")
+    healthy = tune_network(model, records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=Stub(), patience=99)
+    assert kernels(found.network) == kernels(healthy.network) and found.seconds == healthy.seconds < found.baseline
+    assert all(row.schedule.startswith("tuned") for row in found.network.summary())
+    resumed = tune_network(model, records=tmp_path / "full.db", trials=40, threads=1, author="random", executor=Stub(), patience=99)
+    assert resumed.session == found.session and sum(t.trials for t in resumed.tasks) == 40
+
+
+def test_what_goes_back_to_its_default_does_so_without_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last kernel is slower in the network than its default, and the disk is full when that is found out."""
+
+    def in_turns(default: Network, tuned: Network, threads: int) -> tuple[list[list[float]], list[list[float]]]:
+        fill(store)
+        changed = [a != b for a, b in zip(kernels(default), kernels(tuned), strict=True)]
+        assert any(changed[:3])
+        last = len(changed) - 1
+        after = [1.0 if not c else 2.0 if k == last else 0.5 for k, c in enumerate(changed)]
+        return [[1.0] * len(changed)] * 7, [after] * 7
+
+    monkeypatch.setattr(tuning, "in_turns", in_turns)
+    with RecordStore(tmp_path / "r.db") as store, pytest.warns(RuntimeWarning, match="will not be recorded") as warned:
+        found = tune_network(network(), records=store, trials=40, threads=1, author="random", executor=Local(), patience=99)
+    assert len(warned) == 1
+    assert found.verdict is not None and found.verdict.kept and len(found.verdict.reverted) == 1
+    default = kernels(compile(network(), threads=1))
+    assert [a == b for a, b in zip(kernels(found.network), default, strict=True)] == [False, False, False, True]

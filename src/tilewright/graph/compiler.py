@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.util.errors import ScheduleError, SpaceError
 
 if TYPE_CHECKING:
-    from tilewright.runtime.records import RecordStore
+    from tilewright.runtime.records import Record, RecordStore, Task
 
 #: Called with (kernels done, kernels in all, name of the one just compiled).
 Progress = Callable[[int, int, str], None]
@@ -72,6 +72,13 @@ def compile_graph(
     return prepare(graph, machine, threads=threads, fusion=fusion).compile(records=records, cache=cache, progress=progress)
 
 
+class Recorded(Protocol):
+    """What knows schedules of tasks: a RecordStore, or a tuner that could not write all of its records."""
+
+    def ranked(self, task: Task) -> Iterable[Record]:
+        """Records of the task, the best first, one for each schedule."""
+
+
 @dataclass(frozen=True, slots=True)
 class KernelTask:
     """A distinct kernel of a network; the layouts of the arguments in ``constants`` are free to choose.
@@ -102,7 +109,7 @@ class Prepared:
         return KernelTask(step.call.kernel, constants, frozenset(name for name, storage in places.items() if storage in inputs))
 
     def compile(
-        self, *, records: RecordStore | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
+        self, *, records: Recorded | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
     ) -> Network:
         """Schedule and build every distinct kernel: as recorded where ``records`` know it, by the default rules elsewhere."""
         wanted = [self.task(s) for s in self.steps]
@@ -125,11 +132,14 @@ class Prepared:
         text = "; ".join(map(str, chosen.decisions)) or "vectorised along memory"
         return CompiledKernel(self._built(chosen.kernel, cache), trace=text)
 
-    def _recorded(self, task: KernelTask, store: RecordStore | None, cache: bool) -> CompiledKernel | None:
+    def _recorded(self, task: KernelTask, records: Recorded | None, cache: bool) -> CompiledKernel | None:
         """The kernel with the best recorded schedule; None when nothing that still applies is recorded."""
         from tilewright.runtime.records import Task
 
-        found = store.best(Task.of(task.kernel, self.machine, self.threads, task.constants, task.unaligned)) if store is not None else None
+        if records is None:
+            return None
+        known = Task.of(task.kernel, self.machine, self.threads, task.constants, task.unaligned)
+        found = next(iter(records.ranked(known)), None)
         if found is None or not found.trace or found.seconds is None:
             return None
         try:
@@ -153,12 +163,10 @@ def prepare(graph: Graph, machine: Machine | None = None, *, threads: int | None
     return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
 
 
-def _opened(records: RecordStore | str | PathLike[str] | None, stack: ExitStack) -> RecordStore | None:
+def _opened(records: Recorded | str | PathLike[str] | None, stack: ExitStack) -> Recorded | None:
     from tilewright.runtime.records import RecordStore
 
-    if records is None or isinstance(records, RecordStore):
-        return records
-    return stack.enter_context(RecordStore(Path(records)))
+    return stack.enter_context(RecordStore(Path(records))) if isinstance(records, (str, PathLike)) else records
 
 
 def _replayed(kernel: Kernel, trace: str, machine: Machine) -> Schedule:

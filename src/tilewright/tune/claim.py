@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 from tilewright.runtime.records import RecordStore, Session
 from tilewright.runtime.records.lock import Lock
 from tilewright.runtime.records.session import sitting
-from tilewright.util.errors import TuneError
+from tilewright.util.errors import RuntimeFailure, TuneError
 
 
 class Claim:
     """A session that this process works on, and no other.
 
     Who asks for what another process is being asked for is refused; a session whose process has ended is taken over.
+    A full disk costs the records (after one warning), not what is found.
     """
 
     def __init__(self, store: RecordStore, session: Session, lock: Lock):
         self.session = session
         self._store = store
         self._lock = lock
+        self._writable = True
+        self._said: set[str] = set()
 
     @staticmethod
     def take(store: RecordStore, wanted: Session, threads: int) -> Claim:
@@ -43,16 +47,29 @@ class Claim:
             lock.release()
             raise
 
+    def write(self, change: Callable[[], object]) -> bool:
+        """Make a ``change`` to the records; False when they cannot take it. Then nothing more is written."""
+        if self._writable:
+            try:
+                change()
+            except RuntimeFailure as error:
+                # What was found is worth more than its record.
+                self._writable = False
+                self.warn("unwritable", f"{error.message}; tuning goes on, but it will not be recorded")
+        return self._writable
+
+    def warn(self, topic: str, text: str) -> None:
+        """Say ``text``, unless something was said about ``topic`` in this session before."""
+        if topic not in self._said:
+            self._said.add(topic)
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
     def close(self, state: str) -> None:
         """The session is over, or may be taken up by others."""
         try:
-            self._store.save(replace(self.session, state=state))
+            self.write(lambda: self._store.save(replace(self.session, state=state)))
         finally:
-            self.release()
-
-    def release(self) -> None:
-        """Let others have it. Idempotent."""
-        self._lock.release()
+            self._lock.release()
 
 
 def warn_of_load(uses: int) -> None:

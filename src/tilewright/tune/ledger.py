@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
@@ -13,9 +12,10 @@ import numpy as np
 from tilewright.runtime.jobs import Outcome, Status
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.records.record import host_name, new_uid
+from tilewright.runtime.records.winner import ranking
 from tilewright.schedule.trace import Trace
 from tilewright.tune.claim import Claim
-from tilewright.util.errors import RuntimeFailure, TilewrightError
+from tilewright.util.errors import TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.tune.search import TunableSpace
@@ -36,14 +36,14 @@ class Entry:
 
 
 class Ledger:
-    """Records of one task within one session. A full disk costs the records (after one warning), not the search."""
+    """Records of one task within one session. What a full disk does not take is remembered here, as long as the session lasts."""
 
     def __init__(self, store: RecordStore, task: Task, claim: Claim):
         self.task = task
         self._store = store
         self._claim = claim
         self._session = claim.session
-        self._writable = True
+        self._unwritten: list[Record] = []
 
     @staticmethod
     def open(
@@ -63,7 +63,7 @@ class Ledger:
 
     def add(self, entry: Entry, role: str) -> None:
         """Write down a trial."""
-        self._try(lambda: self._store.add(self._record(entry, role)))
+        self._keep(self._record(entry, role))
 
     def add_comparison(self, entries: Sequence[Entry], winner: int | None, gain: float) -> None:
         """Write down a final comparison and its verdict: which of ``entries`` won (None: nothing was decided), its gain over the first."""
@@ -73,29 +73,30 @@ class Ledger:
             replace(r, against=first, winner=n == winner, gain=gain if n == winner and isfinite(gain) else None)
             for n, r in enumerate(records)
         ]
-        self._try(lambda: self._store.add(*records))
+        self._keep(*records)
 
     def keep_default(self, default: Entry, tuned: Sequence[float]) -> None:
         """Write down that the ``default`` won against the task's best, which took ``tuned`` seconds in the same rounds: now it counts."""
-
-        def write() -> None:
-            best = self._store.best(self.task)
-            base = self._record(default, "final")
-            base = replace(base, against=base.uid, winner=True, gain=1.0)
-            beaten = [] if best is None else [
-                replace(
-                    best, uid=new_uid(), samples=tuple(tuned), role="final", against=base.uid, winner=False, gain=None,
-                    session=self._session.id, host=base.host, date=base.date,
-                )
-            ]  # fmt: skip
-            self._store.add(base, *beaten)
-
-        self._try(write)
+        best = next(self.ranked(), None)
+        base = self._record(default, "final")
+        base = replace(base, against=base.uid, winner=True, gain=1.0)
+        beaten = [] if best is None else [
+            replace(
+                best, uid=new_uid(), samples=tuple(tuned), role="final", against=base.uid, winner=False, gain=None,
+                session=self._session.id, host=base.host, date=base.date,
+            )
+        ]  # fmt: skip
+        self._keep(base, *beaten)
 
     def close(self, state: str) -> None:
         """The session is over."""
-        self._try(lambda: self._claim.close(state))
-        self._claim.release()
+        self._claim.close(state)
+
+    def ranked(self) -> Iterator[Record]:
+        """The task's records, best first, as :meth:`RecordStore.ranked` gives them; those count too that could not be written down."""
+        if not self._unwritten:
+            return self._store.ranked(self.task)
+        return ranking([*self._store.records(self.task, status="ok"), *self._unwritten])
 
     def trials(self, space: TunableSpace) -> list[tuple[np.ndarray, Outcome, float]]:
         """(point, outcome, estimate) of the task's recorded trials that are points of ``space``, of any session."""
@@ -107,7 +108,7 @@ class Ledger:
 
     def champion(self, space: TunableSpace) -> tuple[np.ndarray, Outcome, float] | None:
         """The winner of the task's comparisons so far; None when there is none, or it is no point of ``space``."""
-        best = self._store.best(self.task)
+        best = next(self.ranked(), None)
         if best is None or not best.winner or (point := _decoded(space, best)) is None:
             return None
         return point, *_outcome(best)
@@ -130,15 +131,9 @@ class Ledger:
             author=s.author, seed=s.seed, session=s.id, host=o.host or host_name(),
         )  # fmt: skip
 
-    def _try(self, write: Any) -> None:
-        if not self._writable:
-            return
-        try:
-            write()
-        except RuntimeFailure as error:
-            # What was found is worth more than its record: go on, and say so once.
-            warnings.warn(f"{error.message}; tuning goes on, but it will not be recorded", RuntimeWarning, stacklevel=4)
-            self._writable = False
+    def _keep(self, *records: Record) -> None:
+        if not self._claim.write(lambda: self._store.add(*records)):
+            self._unwritten += records
 
 
 def _outcome(record: Record) -> tuple[Outcome, float]:

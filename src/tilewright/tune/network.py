@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf, isfinite
@@ -23,7 +23,7 @@ from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Executor
 from tilewright.runtime.pool import default_threads
-from tilewright.runtime.records import RecordStore, Session, Task
+from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.workers import Workers
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
@@ -169,7 +169,7 @@ def tune_network(
             state = "stopped" if reason == INTERRUPTED else "done"
         finally:
             tuner.close(state)
-        network = network or prepared.compile(records=store)
+        network = network or prepared.compile(records=tuner)
         return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed(), reason, verdict)
 
 
@@ -365,11 +365,16 @@ class _Tuner:
         before = self._default.network
         return judge(
             before,
-            lambda: self._prepared.compile(records=self._store),
+            lambda: self._prepared.compile(records=self),
             lambda after: {name: e.steps for name, e in entries.items() if _differ(before, after, e.steps[0])},
             lambda name, default, tuned: entries[name].revert(default, tuned),
             lambda a, b: in_turns(a, b, self._threads),
         )
+
+    def ranked(self, task: Task) -> Iterator[Record]:
+        """Records of the task, best first: what compiling asks for. Those of this session count even where they could not be written."""
+        ledger = next((e.ledger for e in self.entries if e.task == task), None)
+        return self._store.ranked(task) if ledger is None else ledger.ranked()
 
     def results(self) -> list[TunedTask]:
         """Every kernel that was searched, the most expensive first."""

@@ -18,7 +18,7 @@ from tilewright.runtime.records.record import Record, now
 from tilewright.runtime.records.schema import connect, translated, version_of
 from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.task import Task
-from tilewright.runtime.records.winner import best_of
+from tilewright.runtime.records.winner import best_of, ranking, schedule_key
 from tilewright.util.errors import RuntimeFailure
 
 RECORD_COLUMNS = (
@@ -118,6 +118,14 @@ class RecordStore:
         finals = self._select("WHERE task = ? AND status = 'ok' AND role = 'final' ORDER BY id", (_key(task),))
         fastest = self._select("WHERE task = ? AND status = 'ok' ORDER BY seconds LIMIT 1", (_key(task),)) if not finals else []
         return best_of(finals or fastest)
+
+    def ranked(self, task: Task | str) -> Iterator[Record]:
+        """:meth:`best`, then what would be the best without its schedule, and so on: for who cannot use the first."""
+        if (best := self.best(task)) is None:
+            return
+        yield best
+        timed = self._select("WHERE task = ? AND status = 'ok' ORDER BY id", (_key(task),))
+        yield from ranking(r for r in timed if schedule_key(r) != schedule_key(best))
 
     def records(
         self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None, role: str | None = None

@@ -12,7 +12,7 @@ single measurements was also the luckiest. Where several comparisons were made:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 
 from tilewright.runtime.records.record import Record, host_name
@@ -27,6 +27,14 @@ def best_of(records: Iterable[Record], host: str | None = None) -> Record | None
     return confirmed(known, host) or min(
         (r for r in known if r.seconds is not None), key=lambda r: (r.role != "final", r.seconds), default=None
     )
+
+
+def ranking(records: Iterable[Record], host: str | None = None) -> Iterator[Record]:
+    """The best of the records of one task, then the best of those of other schedules, and so on."""
+    left = list(records)
+    while (best := best_of(left, host)) is not None:
+        yield best
+        left = [r for r in left if schedule_key(r) != schedule_key(best)]
 
 
 def confirmed(records: Sequence[Record], host: str | None = None) -> Record | None:
