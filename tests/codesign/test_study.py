@@ -14,8 +14,9 @@ from tests.report.document import parse
 from tilewright.cli.codesign import export
 from tilewright.codesign.export import architecture_yaml, mapping_yaml, mappings_text, problem_yaml
 from tilewright.codesign.layer import Layer
+from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.methods import METHODS
-from tilewright.codesign.problem import Budget, Limits, Run
+from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.codesign.study import Study, study
 from tilewright.cost.loopnest import parse_nest
 from tilewright.hw import load_machine
@@ -23,7 +24,7 @@ from tilewright.hw.library import eyeriss, nvdla
 from tilewright.hw.library.gemmini import family
 from tilewright.hw.library.gemmini_config import buildable
 from tilewright.hw.load import load_family
-from tilewright.report.codesign import page
+from tilewright.report.codesign import networks, page
 from tilewright.util.errors import MachineError, SpaceError
 
 LAYERS = (
@@ -226,3 +227,54 @@ def test_an_interrupted_search_keeps_what_it_found(monkeypatch: pytest.MonkeyPat
 def test_figures_are_those_of_the_evaluator(found: Study) -> None:
     e = found.evaluation
     assert np.exp(found.problem.value(e.cycles, e.energy))[0] == pytest.approx(found.run.best)
+
+
+def test_several_networks_count_each_and_by_name(tmp_path: Path) -> None:
+    layers = tmp_path / "nets.json"
+    layers.write_text('{"one": [{"K": 16, "C": 8, "P": 12, "count": 2}], "two": [{"K": 16, "C": 8, "P": 12}, {"K": 64, "C": 32}]}')
+    names = [f"{layers}:one", f"{layers}:two"]
+    given = [f"--against={x}" for x in ("dim=4", "scratchpad_bytes=8192", "accumulator_bytes=4096")]
+    done = tilewright("codesign", *names, "--budget", "2000", "--compare", "random", *given, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert done.output.count("given machine") == 3  # of all, and of each network
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert 'id="networks"' in text and "nets_one + nets_two" in text
+    assert "4 layers of 2 networks, of 2 shapes" in text
+    (tmp_path / "again").mkdir()
+    other = tmp_path / "again" / "nets.json"
+    other.write_text(layers.read_text())
+    alike = tilewright("codesign", names[0], f"{other}:one", "--budget", "300")
+    assert alike.exit_code == 0 and "again/nets.json:one" in words(alike.output).replace(" ", "")
+    twice = tilewright("codesign", names[0], names[0])
+    assert twice.exit_code == 2 and "given twice" in words(twice.output)
+
+
+def test_figures_of_networks_are_those_of_each_alone() -> None:
+    done = study({"a": LAYERS[:1], "b": LAYERS}, family(), budget=Budget(evaluations=3000))
+    both = networks(done.run)
+    assert [n.name for n in both] == ["a", "b"] and [n.layers for n in both] == [2, 3]
+    machine, nests = done.hardware, {x.shape: nest for x, nest in zip(done.layers, done.nests, strict=True)}
+    for own, layers in zip(both, (LAYERS[:1], LAYERS), strict=True):
+        alone = Problem(MapSpace(layers, family()), hardware=machine)
+        mapped = [nests[layer.shape] for layer in layers]
+        e = alone.evaluate(alone.space.encode(mapped)[None])
+        latency, energy = alone.totals(e.cycles, e.energy)
+        assert (own.cycles, own.energy) == pytest.approx((latency[0, 0], energy[0, 0]))
+        assert own.score == pytest.approx(own.cycles * own.energy)
+    assert done.run.best == pytest.approx(np.sqrt(both[0].score * both[1].score))
+    reference = Run(done.problem.on(machine), Budget(evaluations=100))
+    assert reference.problem.score(reference.problem.evaluate(done.point[None]))[0] == pytest.approx(done.run.best)
+
+
+def test_the_report_says_whose_cycles_it_has(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 16, "C": 8, "P": 12, "Q": 12, "R": 3, "S": 3}]')
+    said = {"roofline": "Cycles are the roofline", "rtl": "fitted to the array"}
+    for cycles, words_of_it in said.items():
+        done = tilewright("codesign", str(layers), "--budget", "1000", "--cycles", cycles, "--out", str(tmp_path / cycles))
+        assert done.exit_code == 0 and words_of_it in words(done.output), done.output
+        assert words_of_it in (tmp_path / cycles / "report.html").read_text()
+    wrong = tilewright("codesign", str(layers), "--cycles", "guessed")
+    assert wrong.exit_code == 1 and "one of roofline, rtl" in words(wrong.output)
+    none = tilewright("codesign", str(layers), "--machine", "eyeriss", "--cycles", "rtl")
+    assert none.exit_code == 1 and "no cycles fitted" in words(none.output)

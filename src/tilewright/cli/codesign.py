@@ -18,6 +18,8 @@ from tilewright.util.errors import RuntimeFailure
 from tilewright.util.quantities import count_text
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tilewright.codesign.problem import Budget, Run
     from tilewright.codesign.study import Study
 
@@ -26,8 +28,11 @@ _GIVEN = 4000
 
 
 def codesign(
-    workload: Annotated[
-        str, typer.Argument(metavar="NETWORK|FILE.json[:NAME]|MODEL.onnx", help="resnet50, bert ..; layers in a file; an ONNX model.")
+    workloads: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NETWORK|FILE.json[:NAME]|MODEL.onnx..", help="resnet50, bert ..; layers in a file; an ONNX model. One or several."
+        ),
     ],
     machine: Annotated[str, typer.Option(help="The family of machines.")] = "gemmini",
     objective: Annotated[str, typer.Option(help="edp, latency, energy or ed2p.")] = "edp",
@@ -50,9 +55,10 @@ def codesign(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where report and exports go.", show_default=False)] = None,
 ) -> None:
-    """Search a machine and the mappings of a network on it together.
+    """Search a machine and the mappings of one network or of several on it together.
 
-    The machine is the smallest that all layers' mappings fit; costs are an analytical model's. --method exact proves the
+    The machine is the smallest that all layers' mappings fit; costs are an analytical model's. Of several networks the geometric mean
+    of their objectives counts. --method exact proves the
     best machine of about a thousand instead: some minutes for large networks, whatever the budget. With --out: report.html,
     mappings.txt, Timeloop YAML, and the machine in the files its tools read. Ctrl-C ends the search with the best so far.
 
@@ -62,27 +68,31 @@ def codesign(
 
       tilewright codesign bert --objective latency --area 5 --compare random,dosa --out found
 
+      tilewright codesign resnet50 bert vit-b16 --budget 5m --out found
+
       tilewright codesign layers.json --fixed dim=16 --fixed scratchpad_bytes=262144 --fixed accumulator_bytes=65536
     """
-    from tilewright.codesign.mapspace import MapSpace
     from tilewright.codesign.problem import Limits, Problem
     from tilewright.codesign.study import study
     from tilewright.codesign.workloads import workload as layers_of
     from tilewright.hw.load import load_family
 
     family = load_family(machine)
-    layers = layers_of(workload, integers(dims, "--dim"))
+    if again := [w for n, w in enumerate(workloads) if w in workloads[:n]]:
+        raise typer.BadParameter(f"{again[0]} is given twice", param_hint="NETWORK")
+    sizes = integers(dims, "--dim")
+    networks = {name: layers_of(w, sizes) for name, w in zip(_names(workloads), workloads, strict=True)}
     limits = Limits(area=area, power=power, most=_numbers(most, "--most"), area_model=family.area)
     given = _numbers(fixed, "--fixed") or None
     methods = (method, *(m for m in compare.split(",") if m and m != method))
     spent = budget_of(budget)
     if against:  # what is wrong with it, and with the folder, is said before the search and not after it
-        Problem(MapSpace(layers, family), hardware=_numbers(against, "--against"))
+        Problem.of(networks, family, hardware=_numbers(against, "--against"))
     if out is not None:
         _make(out)
     with _Bar(spent) as bar:
         found = study(
-            layers, family, objective=objective, limits=limits, hardware=given, cycles=cycles, budget=spent, methods=methods, seed=seed,
+            networks, family, objective=objective, limits=limits, hardware=given, cycles=cycles, budget=spent, methods=methods, seed=seed,
             watch=bar.show,
         )  # fmt: skip
         reference = _mapped(found, _numbers(against, "--against"), seed) if against and not found.interrupted else None
@@ -91,8 +101,17 @@ def codesign(
     _print(stdout(), found, reference)
     found.point  # noqa: B018 (an error where there is none)
     if out is not None:
-        written = export(found, workload, out, reference)
+        written = export(found, " + ".join(networks), out, reference)
         stdout().print(f"{out}: {', '.join(written)}", highlight=False, markup=False)
+
+
+def _names(workloads: list[str]) -> list[str]:
+    """What networks are called: their file without folder and ending, or all that was given where that leaves two alike."""
+    short = []
+    for text in workloads:
+        path, _, member = text.partition(".json:")
+        short.append(f"{Path(path).name}_{member}" if member else Path(text).stem)
+    return short if len(set(short)) == len(short) else workloads
 
 
 def budget_of(text: str) -> Budget:
@@ -111,12 +130,12 @@ def export(found: Study, name: str, folder: Path, reference: Run | None = None) 
     from tilewright.codesign.export import architecture_yaml, mapping_yaml, mappings_text, problem_yaml
     from tilewright.report.codesign import page
 
-    family, hardware, label = found.problem.space.family, found.hardware, Path(name.replace(":", "_")).stem
-    texts = {"report.html": page(found, label, reference), "mappings.txt": mappings_text(found.layers, found.nests)}
+    family, hardware = found.problem.space.family, found.hardware
+    texts = {"report.html": page(found, name, reference), "mappings.txt": mappings_text(found.layers, found.nests)}
     texts["timeloop/architecture.yaml"] = architecture_yaml(family, hardware)
     for n, (layer, nest) in enumerate(zip(found.layers, found.nests, strict=True)):
         texts[f"timeloop/layer{n}.yaml"] = problem_yaml(layer) + mapping_yaml(family, nest)
-    texts |= {file: text(f"{family.name}_{re.sub(r'[^A-Za-z0-9]', '_', label)}", hardware) for file, text in family.files.items()}
+    texts |= {file: text(f"{family.name}_{re.sub(r'[^A-Za-z0-9]+', '_', name)}", hardware) for file, text in family.files.items()}
     _make(folder / "timeloop")
     try:
         for file, text in texts.items():
@@ -153,19 +172,17 @@ def _numbers(texts: list[str], option: str) -> dict[str, float]:
 def _mapped(found: Study, hardware: Mapping[str, float], seed: int) -> Run:
     """The same layers on a machine that is given, by the mapper."""
     from tilewright.codesign.baselines.mapper import elite_mutation
-    from tilewright.codesign.problem import Budget, Problem, Run
+    from tilewright.codesign.problem import Budget, Run
 
-    problem = Problem(found.problem.space, found.problem.powers, hardware=hardware, array=found.problem.evaluator.array)
-    run = Run(problem, Budget(evaluations=_GIVEN * len(found.layers)), seed)
+    run = Run(found.problem.on(hardware), Budget(evaluations=_GIVEN * len(found.layers)), seed)
     elite_mutation(run)
     return run
 
 
 def _print(console: Console, found: Study, reference: Run | None) -> None:
-    from tilewright.report.codesign import figures
+    from tilewright.report.codesign import CYCLES, compared, figures
 
-    runs = {**found.runs, **({} if reference is None else {"given machine": reference})}
-    own = figures(found, found.run)
+    runs, own = compared(found, reference), figures(found, found.run)
     columns = ("found by", "machine", "area", "cycles", "energy", "objective", "ratio", "evaluations")
     shown = table(*columns, numbers=columns[2:])
     for name, run in runs.items():
@@ -180,6 +197,23 @@ def _print(console: Console, found: Study, reference: Run | None) -> None:
         worth = count_text(f.cycles), f"{f.energy * 1e-9:.3g} mJ", f"{f.score:.4g}", f"{f.score / own.score:.2f}"
         shown.add_row(name, machine, area, *worth, f"{run.evaluations:,}")
     console.print(shown)
+    if len(found.problem.names) > 1:
+        console.print(_each(runs))
+    console.print(f"{CYCLES[found.cycles]}.", highlight=False)
+
+
+def _each(runs: Mapping[str, Run]) -> Table:
+    """What each of several networks costs, ratios to the first run's."""
+    from tilewright.report.codesign import networks
+
+    columns = ("network", "found by", "layers", "cycles", "energy", "objective", "ratio")
+    shown = table(*columns, numbers=columns[2:])
+    own = networks(next(iter(runs.values())))
+    for name, run in runs.items():
+        for first, n in zip(own, networks(run), strict=False):
+            ratio = f"{n.score / first.score:.2f}"
+            shown.add_row(n.name, name, str(n.layers), count_text(n.cycles), f"{n.energy * 1e-9:.3g} mJ", f"{n.score:.4g}", ratio)
+    return shown
 
 
 class _Bar:

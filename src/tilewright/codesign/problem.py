@@ -41,9 +41,9 @@ class Problem:
     """A map space, an objective and limits.
 
     ``objective``: ``edp``, ``latency``, ``energy``, ``ed2p``, or the powers of energy and latency. A network's energy is the sum of its
-    layers' by their counts, its latency likewise. ``networks`` [m, layers] are counts for several networks: the objective is
-    then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched. ``array``: cycles fitted to measured ones
-    (:func:`array_time`) count where they are more than the roofline's.
+    layers' by their counts, its latency likewise. ``networks`` are counts of the layers for several networks, in order or by name: the
+    objective is then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched. ``array``: cycles fitted to
+    measured ones (:func:`array_time`) count where they are more than the roofline's.
 
     SpaceError for an unknown objective, limits that are not positive or contradict the family or the fixed machine, and an area limit
     without a model.
@@ -55,7 +55,7 @@ class Problem:
         objective: str | tuple[float, float] = "edp",
         limits: Limits | None = None,
         hardware: Mapping[str, float] | None = None,
-        networks: Sequence[Sequence[int]] | None = None,
+        networks: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None = None,
         array: ArrayTime | None = None,
     ):
         if isinstance(objective, str) and objective not in OBJECTIVES:
@@ -66,7 +66,10 @@ class Problem:
         self.powers = OBJECTIVES[objective] if isinstance(objective, str) else objective
         self.limits = limits or Limits()
         self.hardware = dict(hardware) if hardware is not None else None
-        self.networks = np.array([space.counts] if networks is None else networks, dtype=np.float64)
+        given = networks if networks is not None else {"network": space.counts}
+        counts = given if isinstance(given, Mapping) else {f"network {n}": own for n, own in enumerate(given)}
+        self.names = tuple(counts)
+        self.networks = np.array(list(counts.values()), dtype=np.float64)
         self._check()
         self._check_least()
 
@@ -139,10 +142,14 @@ class Problem:
         """Latency (cycles) and energy (pJ) of each network, [n, networks], from those of its layers [n, layers]."""
         return cycles @ self.networks.T, energy @ self.networks.T
 
+    def values(self, cycles: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """The logarithm of each network's objective [n, networks], from layers' costs [n, layers]."""
+        latency, total = self.totals(cycles, energy)
+        return np.asarray(self.powers[0] * np.log(total) + self.powers[1] * np.log(latency))
+
     def value(self, cycles: np.ndarray, energy: np.ndarray) -> np.ndarray:
         """The logarithm of the objective [n] of layers' costs [n, layers]."""
-        latency, total = self.totals(cycles, energy)
-        return (self.powers[0] * np.log(total) + self.powers[1] * np.log(latency)).mean(axis=-1)
+        return np.asarray(self.values(cycles, energy).mean(axis=-1))
 
     def oversize(self, hardware: Mapping[str, np.ndarray]) -> np.ndarray:
         """By how much machines exceed the limits of their parameters and area [n]: a sum of logarithms of ratios, 0 where all are kept."""
@@ -162,6 +169,11 @@ class Problem:
             out += np.maximum(np.log(watts / self.limits.power), 0).sum(axis=-1)
         return out
 
+    def on(self, hardware: Mapping[str, float]) -> Problem:
+        """The same networks and objective on a machine that is given, without limits."""
+        networks = dict(zip(self.names, self.networks.astype(int).tolist(), strict=True))
+        return Problem(self.space, self.powers, hardware=hardware, networks=networks, array=self.evaluator.array)
+
     def evaluate(self, points: np.ndarray) -> Evaluation:
         """Costs of ``points`` on the fixed machine, or on the smallest of each."""
         return self.evaluator.evaluate(points, self.hardware)
@@ -172,14 +184,14 @@ class Problem:
         return np.where(good, np.exp(self.value(e.cycles, e.energy)), np.inf)
 
 
-def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> list[list[int]]:
+def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> dict[str, list[int]]:
     """How often each network has each of the layers that they share."""
-    out = []
+    out = {}
     for name, own in networks.items():
         if not own:
             raise SpaceError(f"network {name} has no layers", hint="give one layer or more")
         counts = {x.shape: x.count for x in unique(tuple(own))}
-        out.append([counts.get(x.shape, 0) for x in shared])
+        out[name] = [counts.get(x.shape, 0) for x in shared]
     return out
 
 

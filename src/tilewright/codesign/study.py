@@ -34,10 +34,12 @@ class WatchedRun(Run):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Runs of search methods, the first being the one whose result counts; ``interrupted`` (Ctrl-C) before their budget was spent."""
+    """Runs of search methods, the first being the one whose result counts; what their ``cycles`` are; ``interrupted`` (Ctrl-C) before
+    their budget was spent."""
 
     problem: Problem
     runs: Mapping[str, Run]
+    cycles: str = "roofline"
     interrupted: bool = False
 
     @property
@@ -73,7 +75,7 @@ class Study:
 
 
 def study(
-    layers: Sequence[Layer],
+    layers: Sequence[Layer] | Mapping[str, Sequence[Layer]],
     family: Family,
     *,
     objective: str | tuple[float, float] = "edp",
@@ -85,7 +87,8 @@ def study(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Study:
-    """Search a machine of ``family`` and mappings of ``layers``; ``cycles`` are the ``roofline``'s or ``rtl``: fitted to measured ones.
+    """Search a machine of ``family`` and mappings of ``layers``, those of one network or of several by name: then the geometric mean of
+    their objectives counts. ``cycles`` are the ``roofline``'s or ``rtl``: fitted to measured ones.
 
     Other methods than the first get as many evaluations as it took.
     A KeyboardInterrupt ends the study with what was found, and is passed on where nothing was. SpaceError for a method that is
@@ -104,5 +107,5 @@ def study(
         except KeyboardInterrupt:
             if next(iter(runs.values())).point is None:
                 raise
-            return Study(problem, runs, interrupted=True)
-    return Study(problem, runs)
+            return Study(problem, runs, cycles, interrupted=True)
+    return Study(problem, runs, cycles)

@@ -17,8 +17,20 @@ from tilewright.report.plot import Axis, Plot, legend
 from tilewright.report.scale import log_scale
 from tilewright.util.quantities import bytes_text, count_text, seconds_text
 
-_NAMES = {"machine": "Machine", "search": "Search", "pareto": "Pareto front", "roofline": "Roofline", "layers": "Layers"}
+_NAMES = {
+    "machine": "Machine",
+    "networks": "Networks",
+    "search": "Search",
+    "pareto": "Pareto front",
+    "roofline": "Roofline",
+    "layers": "Layers",
+}
 _COLOURS = 6
+#: What cycles are, by the name of their model.
+CYCLES = {
+    "roofline": "Cycles are the roofline's: arithmetic and every memory's port at once, the longest counts",
+    "rtl": "Cycles are those fitted to the array's measured ones (rtl), or the roofline's where these are more",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,29 @@ def figures(study: Study, run: Run) -> Figures | None:
     return Figures(hardware, float(latency.sum()), float(energy.sum()), run.best, area)
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkFigures:
+    """One of the networks on a machine: how many layers it has, cycles and pJ of all of them, its own objective."""
+
+    name: str
+    layers: int
+    cycles: float
+    energy: float
+    score: float
+
+
+def networks(run: Run) -> tuple[NetworkFigures, ...]:
+    """Those of a run's best point, in the problem's order; empty when it found nothing."""
+    if run.point is None:
+        return ()
+    problem = run.problem
+    e = problem.evaluate(run.point[None])
+    cycles, energy = (v[0].tolist() for v in problem.totals(e.cycles, e.energy))
+    scores = np.exp(problem.values(e.cycles, e.energy)[0]).tolist()
+    layers = problem.networks.sum(axis=1).astype(int).tolist()
+    return tuple(map(NetworkFigures, problem.names, layers, cycles, energy, scores))
+
+
 def write(study: Study, path: Path, name: str, reference: Run | None = None) -> None:
     """Write the page. ``reference``: a run on a machine that is given, to compare with. RuntimeFailure when ``path`` cannot be written."""
     replace(path, page(study, name, reference))
@@ -51,9 +86,11 @@ def write(study: Study, path: Path, name: str, reference: Run | None = None) -> 
 
 def page(study: Study, name: str, reference: Run | None = None) -> str:
     """The HTML document."""
-    parts = [_machine(study, reference), _curves(study), _pareto(study), _roofline(study), _layers(study)]
+    parts = [_machine(study, reference), _networks(study, reference), _curves(study), _pareto(study), _roofline(study), _layers(study)]
     count = sum(x.count for x in study.layers)
-    summary = f"{count} layers of {len(study.layers)} shapes; {study.run.evaluations:,} mappings of layers evaluated."
+    several = f" of {len(study.problem.names)} networks" if len(study.problem.names) > 1 else ""
+    searched = f"{study.run.evaluations:,} mappings of layers evaluated"
+    summary = f"{count} layers{several}, of {len(study.layers)} shapes; {searched}. {CYCLES[study.cycles]}."
     return document(f"Co-design: {name}", summary, parts, _NAMES)
 
 
@@ -63,8 +100,7 @@ def _size(name: str, value: float) -> str:
 
 def _machine(study: Study, reference: Run | None) -> Markup:
     """A row for each method and the reference; ratios to the first."""
-    runs = {**study.runs, **({} if reference is None else {"given machine": reference})}
-    own = figures(study, study.run)
+    runs, own = compared(study, reference), figures(study, study.run)
     if own is None:
         return section("Machine", "machine", tag("p", "No mappings within the limits were found."))
     columns = ["found by", *own.hardware, "area", "cycles", "energy", "objective", "over the first", "evaluations", "seconds"]
@@ -79,8 +115,30 @@ def _machine(study: Study, reference: Run | None) -> Markup:
         worth = count_text(f.cycles), f"{f.energy * 1e-9:.3g} mJ", f"{f.score:.4g}", ratio(f.score / own.score)
         spent = f"{run.history[-1].seconds:.1f}" if run.history else None
         rows.append([name, *sizes, area, *worth, f"{run.evaluations:,}", spent])
-    note = "Cycles and energy are the analytical model's, for the whole workload. Seconds: until the best was found."
+    note = (
+        f"Cycles and energy are the analytical model's, for the whole workload. {CYCLES[study.cycles]}. Seconds: until the best was found."
+    )
     return section("Machine", "machine", table("What was found", columns, rows, columns[1:]), tag("p", note, class_="note"))
+
+
+def compared(study: Study, reference: Run | None) -> dict[str, Run]:
+    """All runs by the name of their method, and the reference."""
+    return {**study.runs, **({} if reference is None else {"given machine": reference})}
+
+
+def _networks(study: Study, reference: Run | None) -> Markup:
+    """Each of several networks on each machine; ratios to the first."""
+    own = networks(study.run)
+    if len(own) < 2:
+        return Markup()
+    columns = ["network", "found by", "layers", "cycles", "energy", "objective", "over the first"]
+    rows: list[list[Content]] = []
+    for name, run in compared(study, reference).items():
+        for first, f in zip(own, networks(run), strict=False):
+            worth = count_text(f.cycles), f"{f.energy * 1e-9:.3g} mJ", f"{f.score:.4g}", ratio(f.score / first.score)
+            rows.append([f.name, name, str(f.layers), *worth])
+    note = "The objective of all is the geometric mean of the networks' own."
+    return section("Networks", "networks", table("Each network", columns, rows, columns[2:]), tag("p", note, class_="note"))
 
 
 def _curves(study: Study) -> Markup:
@@ -174,7 +232,7 @@ def _roofline(study: Study) -> Markup:
 def _layers(study: Study) -> Markup:
     e, found = study.evaluation, _of_layers(study)
     columns = ("layer", "count", "sizes", "cycles", "energy", "part of cycles", "units", "limited by", "mapping")
-    total = float((e.cycles[0] * study.problem.networks[0]).sum())
+    total = float((e.cycles[0] * study.problem.networks.sum(axis=0)).sum())
     rows: list[Sequence[Content]] = []
     for x, (layer, f, nest) in enumerate(zip(study.layers, found, study.nests, strict=True)):
         sizes = " ".join(f"{d}{n}" for d, n in layer.sizes.items() if n > 1)
