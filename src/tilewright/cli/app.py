@@ -38,7 +38,7 @@ ENTRIES = (
     Entry("opt", "opt:opt", "Print a program at each level of its lowering, down to instruction words, C or MLIR."),
     Entry("map", "map:map_command", "List the mappings of an operator onto an instruction, least padded work first."),
     Entry("explain", "explain:explain", "Explain a schedule: what was done to a kernel, or why a step or mapping is refused."),
-    Entry("codesign", "codesign:codesign", "Search a machine and the mappings of a network on it together."),
+    Entry("codesign", "codesign:codesign", "Search a machine and the mappings of one network or of several on it together."),
     Entry("machine", "machine:app", "Show declared machines: this computer, the library's, your own."),
     Entry("doctor", "doctor:doctor", "Check what works on this computer and say what to do about the rest."),
     Entry("records", "records:app", "Show, export and import what tuning measured."),
