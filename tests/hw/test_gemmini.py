@@ -13,6 +13,8 @@ from tilewright.ir.interpreter import interpret
 from tilewright.util.errors import MachineError
 
 MACHINE = load_machine("gemmini")
+#: Fields of the store controller that say how it pools.
+POOL = ("pool_stride", "pool_size", "upad", "lpad", "pool_out_cols", "porows", "pocols", "orows", "ocols")
 
 
 def word_of(name: str) -> RoCC:
@@ -59,7 +61,7 @@ def test_configuration_words_are_told_apart_by_the_low_bits() -> None:
     assert (rs1, rs2) == (ONE << 32 | 1 << 16 | 1 << 2, 1 << 48)
     ld = {"shrunk": 0, "repeats": 1, "block_stride": 16, "scale": ONE, "stride": 512}
     assert word_of("config_ld").registers(ld) == (ONE << 32 | 16 << 16 | 1 << 8 | 1, 512)
-    st = {"activation": 1, "pool": 0, "stride": 64, "acc_scale": ONE}
+    st = {**dict.fromkeys(POOL, 0), "activation": 1, "stride": 64, "acc_scale": ONE}
     assert word_of("config_st").registers(st) == (1 << 2 | 2, ONE << 32 | 64)
 
 

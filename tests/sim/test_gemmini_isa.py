@@ -79,6 +79,8 @@ def test_words_by_hand(command: isa.Command, word: tuple[int, int, int]) -> None
 #: Distinct values that fit the widths, for the quantities of the machine's declared words.
 EX = {"dataflow": 1, "activation": 1, "a_transpose": 1, "b_transpose": 0, "a_stride": 5, "c_stride": 6, "acc_scale": isa.ONE, "shift": 7}
 LD = {"shrunk": 1, "repeats": 3, "block_stride": 4, "scale": 5, "stride": 6}
+POOL = {"pool_stride": 2, "pool_size": 3, "upad": 1, "lpad": 3, "pool_out_cols": 9, "porows": 10, "pocols": 11, "orows": 12, "ocols": 255}
+ST = {"stride": 9, "activation": 1, "acc_scale": 8, **POOL}
 TILES = {f"{o}.{n}": 7 * i + j for i, o in enumerate(("src", "dst", "a", "b", "c")) for j, n in enumerate(("address", "cols", "rows"))}
 
 
@@ -98,7 +100,7 @@ def tile(operand: str, flags: int = 0) -> isa.Tile:
         ("config_ex", EX, [isa.ConfigEx(**EX)]),
         ("config_ld", LD, [isa.ConfigLd(**LD)]),
         ("config_ld3", LD, [isa.ConfigLd(**LD, mvin=2)]),
-        ("config_st", {"activation": 1, "pool": 0, "stride": 9, "acc_scale": 8}, [isa.ConfigSt(9, 1, 8)]),
+        ("config_st", ST, [isa.ConfigSt(**ST)]),
         ("mvin", TILES, [isa.Mvin(TILES["src.address"], tile("dst"))]),
         ("mvin_acc", TILES, [isa.Mvin(TILES["src.address"], tile("dst", isa.ACCUMULATOR))]),
         ("mvout", TILES, [isa.Mvout(TILES["dst.address"], tile("src", isa.ACCUMULATOR))]),

@@ -116,7 +116,9 @@ LINES = """
 def lines(a: i8[16, 16], c: i32[16, 16]):
     config_ld(shrunk=0, repeats=1, block_stride=16, scale=1065353216, stride=16)
     config_ex(dataflow=1, activation=0, a_transpose=0, b_transpose=0, a_stride=1, c_stride=1, acc_scale=1065353216, shift=0)
-    config_st(activation=0, pool=0, stride=64, acc_scale=1065353216)
+    config_st(
+        activation=0, pool_stride=0, pool_size=0, upad=0, lpad=0, pool_out_cols=0, porows=0, pocols=0, orows=0, ocols=0,
+        stride=64, acc_scale=1065353216)
     mvin(src=a, dst=spad[0, 16, 16])
     matmul.preload(b=spad[0, 16, 16], c=acc[0, 16, 16], accumulate=0)
     matmul.compute_preloaded(a=spad[0, 16, 16], c=acc[0, 16, 16])

@@ -41,7 +41,9 @@ THROUGH_MEMORY = """
 def twice(x: i8[4, 4], y: i8[4, 4]):
     t = alloc(i8[4, 4])
     config_ld(shrunk=0, repeats=1, block_stride=4, scale=1065353216, stride=4)
-    config_st(activation=0, pool=0, stride=4, acc_scale=1065353216)
+    config_st(
+        activation=0, pool_stride=0, pool_size=0, upad=0, lpad=0, pool_out_cols=0, porows=0, pocols=0, orows=0, ocols=0,
+        stride=4, acc_scale=1065353216)
     mvin(src=x, dst=spad[0, 4, 4])
     mvout_spad(dst=t, src=spad[0, 4, 4])
     fence()
@@ -133,7 +135,9 @@ def taken(y: i8[4, 4], t: i8[4, 4]):
 def turns(x: i8[4, 4], y: i8[4, 4], n: i8[4, 4]):
     t = alloc(i8[4, 4])
     config_ld(shrunk=0, repeats=1, block_stride=4, scale=1065353216, stride=4)
-    config_st(activation=0, pool=0, stride=4, acc_scale=1065353216)
+    config_st(
+        activation=0, pool_stride=0, pool_size=0, upad=0, lpad=0, pool_out_cols=0, porows=0, pocols=0, orows=0, ocols=0,
+        stride=4, acc_scale=1065353216)
     mvin(src=x, dst=spad[0, 4, 4])
     for k in range(0, 3):
         mvout_spad(dst=t, src=spad[0, 4, 4])

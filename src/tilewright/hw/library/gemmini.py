@@ -59,9 +59,22 @@ LD = tuple(
 )
 ST = State(
     "st",
-    fields=(("activation", UInt(2)), ("pool", u64), ("stride", u32), ("acc_scale", u32)),
+    fields=(
+        ("activation", UInt(2)),
+        ("pool_stride", UInt(2)),
+        ("pool_size", UInt(2)),
+        ("upad", UInt(2)),
+        ("lpad", UInt(2)),
+        ("pool_out_cols", u8),
+        ("porows", u8),
+        ("pocols", u8),
+        ("orows", u8),
+        ("ocols", u8),
+        ("stride", u32),
+        ("acc_scale", u32),
+    ),
     setter="config_st",
-    note="stride in bytes of main memory; acc_scale as the bits of an f32",
+    note="stride in bytes of main memory; acc_scale as the bits of an f32; pooling where pool_stride is not 0, of orows x ocols pixels",
 )
 
 
@@ -120,7 +133,9 @@ def setters() -> list[Instruction]:
 
         return config_ld
 
-    st_rs1 = (Bits(0, 2, 2), Bits(2, 2, "activation"), Bits(4, 60, "pool"))
+    pads = (Bits(8, 2, "upad"), Bits(10, 2, "lpad"))
+    pixels = (Bits(24 + 8 * n, 8, name) for n, name in enumerate(("pool_out_cols", "porows", "pocols", "orows", "ocols")))
+    st_rs1 = (Bits(0, 2, 2), Bits(2, 2, "activation"), Bits(4, 2, "pool_stride"), Bits(6, 2, "pool_size"), *pads, *pixels)
 
     @instruction(sets=ST, emit=RoCC(0, st_rs1, (Bits(0, 32, "stride"), Bits(32, 32, "acc_scale"))))
     def config_st():
@@ -225,7 +240,48 @@ def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
         require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
-    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add]
+    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk_loads(dim, state, funct7, name)]
+
+
+def shrunk_loads(dim: int, state: State, funct7: int, name: str) -> list[Transfer]:
+    """What mvin does from int8 into the accumulator, to be there or to be added: widens as it is, or scaled."""
+    plain = needs(state, scale=ONE, shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
+    scaled = needs(state, scale="scale.bits", shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
+    row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
+    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **DMA}
+    in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
+
+    @transfer(name=f"{name}_acc_shrunk", **cost, needs=plain, emit=in_acc)
+    def mvin_acc_shrunk(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM):
+        i, j = axes(upto(dim), upto(row))
+        require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
+        dst[i, j] = src[i, j]
+
+    @transfer(name=f"{name}_acc_shrunk_add", **cost, needs=plain, emit=adding)
+    def mvin_acc_shrunk_add(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM):
+        i, j = axes(upto(dim), upto(row))
+        require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
+        dst[i, j] += src[i, j]
+
+    @transfer(name=f"{name}_acc_shrunk_scaled", **cost, needs=scaled, emit=in_acc)
+    def mvin_acc_shrunk_scaled(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM, scale: f32 @ DRAM):
+        """Scales in f32, rounds to nearest even, saturates to int8."""
+        i, j = axes(upto(dim), upto(row))
+        require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
+        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+
+    @transfer(name=f"{name}_acc_shrunk_scaled_add", **cost, needs=scaled, emit=adding)
+    def mvin_acc_shrunk_scaled_add(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM, scale: f32 @ DRAM):
+        """As above, and adds it."""
+        i, j = axes(upto(dim), upto(row))
+        require(stride(src, 1) == 1)
+        require(stride(dst, 0) == dim)
+        dst[i, j] += cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+
+    return [mvin_acc_shrunk, mvin_acc_shrunk_add, mvin_acc_shrunk_scaled, mvin_acc_shrunk_scaled_add]
 
 
 def zeros(dim: int) -> list[Instruction]:
@@ -244,10 +300,10 @@ def zeros(dim: int) -> list[Instruction]:
 
 def stores(dim: int) -> list[Transfer]:
     """What mvout does: up to a request's bytes of int8 a row, from blocks of the accumulator that follow each other."""
-    plain = needs(ST, acc_scale=ONE, activation=0, pool=0, stride="dst.stride")
-    rectified = needs(ST, acc_scale=ONE, activation=1, pool=0, stride="dst.stride")
-    scaled = needs(ST, acc_scale="scale.bits", activation=0, pool=0, stride="dst.stride")
-    both = needs(ST, acc_scale="scale.bits", activation=1, pool=0, stride="dst.stride")
+    plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, stride="dst.stride")
+    rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, stride="dst.stride")
+    scaled = needs(ST, acc_scale="scale.bits", activation=0, pool_stride=0, stride="dst.stride")
+    both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
     row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
     cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **DMA}
