@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from tests.cli.command import tilewright, words
 
+from tilewright.ir.expr import compare
+from tilewright.space import Context, Knob, Sketch
+
 
 def test_tuned_operator_is_recorded_and_found_again(tmp_path: Path) -> None:
     args = ("tune", "matmul", "--shape", "i=16,j=32,k=24", "--trials", "6", "--threads", "1", "--author", "random")
@@ -35,6 +38,17 @@ def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path)
 def test_every_fusion_agrees_with_onnxruntime(model: Path, way: str) -> None:
     result = tilewright("run", str(model), "--dim", "batch=1", "--threads", "1", "--compare", "--fusion", way)
     assert result.exit_code == 0, result.output
+
+
+def test_a_kernel_that_cannot_be_tuned_is_refused_with_the_constraint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tall(context: Context) -> list[Sketch]:
+        rows = Knob("rows", (8, 16))
+        return [Sketch("tall", (rows,), (compare("<=", rows.var, 4),), context.kernel, lambda values: context.base)]
+
+    monkeypatch.setattr("tilewright.space.rule.discover", lambda: (tall,))
+    result = tilewright("tune", "matmul", "--shape", "i=16,j=32,k=24", "--trials", "6", "--records", str(tmp_path / "r.db"))
+    assert result.exit_code == 1
+    assert re.search(r"no kernel can be tuned: .* no values of rows satisfy rows <= 4 .*relax the constraint", words(result.output))
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from tests.graph.oracle import onnxruntime_outputs
 
 from tilewright.graph import Network, compile
 from tilewright.hw import Machine
+from tilewright.ir.expr import compare
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Done, Job, Outcome
 from tilewright.runtime.records import RecordStore, Session
 from tilewright.runtime.workers import Workers
+from tilewright.schedule.schedule import Schedule
+from tilewright.space import Context, Knob, Sketch, Space
 from tilewright.tune import network as tuning
 from tilewright.tune.network import NetworkProgress, tune_network
 from tilewright.tune.search import TunableSpace
@@ -196,8 +199,6 @@ def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monke
 
 
 def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> None:
-    from tilewright.space.space import Space
-
     def only_small(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
         if kernel.args[-1].static_shape[-1] > 24:
             raise SpaceError("no rule fits")
@@ -210,6 +211,52 @@ def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> 
     schedules = [r.schedule for r in found.network.summary()]
     assert all(s.startswith("tuned") for s in schedules[:3])
     assert not schedules[3].startswith("tuned")
+    assert [(s.operators, s.weight, s.reason) for s in found.skipped] == [("MatMul+Relu", 1, "no rule fits")]
+
+
+class Impossible(Space):
+    """Its only sketch asks for rows that cannot be. That is found out when a point is drawn."""
+
+    def __init__(self, kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]):
+        super().__init__(kernel, machine, threads, constants, rules=(tall,))
+
+
+def tall(context: Context) -> list[Sketch]:
+    rows = Knob("rows", (8, 16))
+    return [Sketch("tall", (rows,), (compare("<=", rows.var, 4),), context.kernel, lambda values: Schedule(context.kernel))]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_kernel_whose_constraints_cannot_be_met_is_skipped_and_the_others_are_tuned(tmp_path: Path, late: bool) -> None:
+    """Said when the first point is asked for, or (``late``) when candidates are."""
+
+    class Late(Space):
+        def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+            return Impossible(self.kernel, self.machine, self.threads, self.constants).sample(n, rng)
+
+    def wide_is_impossible(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
+        wide = kernel.args[-1].static_shape[-1] > 24
+        return (Late if late else Impossible)(kernel, machine, threads, constants) if wide else Space(kernel, machine, threads, constants)
+
+    found = tune_network(
+        network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), make_space=wide_is_impossible
+    )
+    assert sum(t.trials for t in found.tasks) == 20 and found.reason == "trials"
+    if late:
+        assert found.skipped == () and sorted((t.weight, t.trials > 0) for t in found.tasks) == [(1, False), (1, True), (2, True)]
+        return
+    (skipped,) = found.skipped
+    assert sorted(t.weight for t in found.tasks) == [1, 2] and skipped.weight == 1
+    assert "no values of rows satisfy rows <= 4" in skipped.reason and "relax the constraint" in skipped.reason
+    assert [r.schedule.startswith("tuned") for r in found.network.summary()] == [True, True, True, False]
+
+
+def test_when_no_kernel_can_be_tuned_the_constraint_is_named(tmp_path: Path) -> None:
+    stub = Stub()
+    with pytest.raises(TuneError, match=r"no kernel can be tuned: MatMul\+Relu .*: tall: no values of rows satisfy rows <= 4") as refused:
+        tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, executor=stub, make_space=Impossible)
+    assert "and so for 2 other kernels" in refused.value.message
+    assert "relax the constraint" in (refused.value.hint or "") and not stub.jobs
 
 
 # --- full disks -------------------------------------------------------------------------------

@@ -142,6 +142,8 @@ def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
         gain = f"{t.gain:.2f}" + ("" if t.confirmed or t.gain == 1.0 else "?")
         out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), gain, str(t.trials))
     console.print(out)
+    for s in found.skipped:
+        console.print(f"not tuned: {s.operators}, {s.weight} calls: {s.reason}", highlight=False, markup=False)
     console.print(
         f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "
         f"({found.baseline / found.seconds:.2f} times as fast), after {seconds_text(found.elapsed)}, ended by {found.reason}\n"

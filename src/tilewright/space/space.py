@@ -65,16 +65,17 @@ class Space:
     def diagrams(self) -> tuple[Diagram | None, ...]:
         """The valid assignments of each sketch (None: it has none)."""
         found: list[Diagram | None] = []
-        reasons = []
+        reasons: list[tuple[str, SpaceError]] = []
         for s in self.sketches:
             try:
                 found.append(Diagram(s.knobs, s.constraints))
             except SpaceError as error:
                 found.append(None)
-                reasons.append(f"{s.name}: {error.message}")
+                reasons.append((s.name, error))
         if not any(found):
+            (name, why), others = reasons[0], [f"{name}: {error.message}" for name, error in reasons[1:4]]
             where = f"{self.kernel.name} has no valid schedule on {self.machine.name}"
-            raise SpaceError(f"{where}: {reasons[0]}", hint="; ".join(reasons[1:4]) or None)
+            raise SpaceError(f"{where}: {name}: {why.message}", hint="; ".join([why.hint or "", *others]))
         return tuple(found)
 
     @property

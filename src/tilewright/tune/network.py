@@ -33,7 +33,7 @@ from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
 from tilewright.tune.search import Search, TunableSpace
 from tilewright.tune.verdict import Verdict, in_turns, judge
-from tilewright.util.errors import SpaceError, TuneError
+from tilewright.util.errors import ScheduleError, SpaceError, TuneError
 
 #: Trials for each distinct kernel, on average, when no budget is given.
 TRIALS = 64
@@ -70,6 +70,16 @@ class TunedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedTask:
+    """A distinct kernel that has no schedule space, and why: it runs as it does without tuning."""
+
+    task: Task
+    operators: str
+    weight: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkProgress:
     """Where the tuning of a network stands after a round of task ``latest``; seconds per run of the network, summed over its kernels."""
 
@@ -85,8 +95,9 @@ class NetworkTuning:
     """The compiled network, and what tuning did to its kernels. ``session`` names the session in the records.
 
     ``reason`` says why the search ended: "trials", "seconds", "goal", "exhausted" (no more points), "converged" (no kernel that counts
-    got faster within 200 trials of its own), "interrupted". ``verdict`` compares the network as a whole with the default
-    one; None where that was not done: candidates were measured on other computers, or somebody interrupted.
+    got faster within 200 trials of its own), "interrupted". ``skipped``: kernels that could not be tuned.
+    ``verdict`` compares the network as a whole with the default one; None where that was not done: candidates were measured on other
+    computers, or somebody interrupted.
     """
 
     network: Network
@@ -95,6 +106,7 @@ class NetworkTuning:
     elapsed: float
     reason: str
     verdict: Verdict | None
+    skipped: tuple[SkippedTask, ...] = ()
 
     @property
     def baseline(self) -> float:
@@ -137,7 +149,8 @@ def tune_network(
     (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). In the end the tuned network is compared with the default one as a whole
     (:mod:`tilewright.tune.verdict`), and what is not faster there is not used. Ctrl-C ends the search with the best so far.
 
-    TuneError for an unknown scheduler and for a budget in which nothing can be measured.
+    TuneError for an unknown scheduler, for a budget in which nothing can be measured, and for a network of which no kernel can be tuned:
+    it says why. Where some cannot, the others are.
     """
     if scheduler not in SCHEDULERS:
         raise TuneError(f"there is no scheduler {scheduler!r}", hint=f"there are: {', '.join(SCHEDULERS)}")
@@ -170,7 +183,7 @@ def tune_network(
         finally:
             tuner.close(state)
         network = network or prepared.compile(records=tuner)
-        return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed(), reason, verdict)
+        return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed(), reason, verdict, tuner.skipped())
 
 
 def _space(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
@@ -201,8 +214,8 @@ class _Default:
 
 @dataclass(slots=True)
 class _Entry:
-    """A distinct kernel, called at ``steps`` of the network. After its first turn (``visited``) it has a ``search``, unless it has no
-    schedule space. ``first`` and ``spent``: seconds that its first turn took, and all others together.
+    """A distinct kernel, called at ``steps`` of the network. After its first turn (``visited``) it has a ``search``, unless it is
+    ``refused``: it has no schedule space. ``first`` and ``spent``: seconds that its first turn took, and all others together.
     """
 
     kernel: Kernel
@@ -211,6 +224,7 @@ class _Entry:
     operators: str
     task: Task
     visited: bool = False
+    refused: ScheduleError | SpaceError | None = None
     search: Search | None = None
     ledger: Ledger | None = None
     standing: Standing | None = None
@@ -337,13 +351,8 @@ class _Tuner:
                 scheduler.observe(chosen, search.bar if search is not None else 0.0, exhausted=exhausted)
                 if progress is not None:
                     progress(self._progress(self.entries[chosen], scheduler))
-            tried = [e.search for e in self.entries if e.search is not None and e.search.everything()]
-            if not any(s.best is not None for s in tried):
-                if tried:
-                    raise tried[0].hopeless()
-                raise TuneError(
-                    f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials"
-                )
+            if not any(e.search is not None and e.search.best is not None for e in self.entries):
+                raise self._fruitless()
             if reason == "seconds" and not self._spent():
                 first = sum(e.visited for e in self.entries)
                 raise TuneError(
@@ -389,7 +398,26 @@ class _Tuner:
             out.append(TunedTask(e.task, e.operators, e.weight, base, best, len(e.search.trials), gain, confirmed))
         return sorted(out, key=lambda t: -t.weight * t.baseline)
 
+    def skipped(self) -> tuple[SkippedTask, ...]:
+        """Every kernel that could not be tuned."""
+        refused = [e for e in self.entries if e.refused is not None and e.search is None]
+        return tuple(SkippedTask(e.task, e.operators, e.weight, str(e.refused)) for e in refused)
+
     # --- inside -------------------------------------------------------------------------------
+
+    def _fruitless(self) -> TuneError:
+        """Why there is nothing to show: no candidate works, no kernel has a schedule space, or the time was too short."""
+        tried = [e.search for e in self.entries if e.search is not None and e.search.everything()]
+        if tried:
+            return tried[0].hopeless()
+        if not self.entries:
+            return TuneError("there is no kernel to tune: everything in the network is known before it runs", hint="compile it")
+        refused = [(e, e.refused) for e in self.entries if e.refused is not None]
+        if len(refused) == len(self.entries):
+            (first, why), others = refused[0], len(refused) - 1
+            more = f" (and so for {others} other kernels)" if others else ""
+            return TuneError(f"no kernel can be tuned: {first.name}: {why.message}{more}", hint=why.hint)
+        return TuneError(f"nothing was measured within the budget ({self.elapsed():.0f} s went by)", hint="give more seconds or trials")
 
     def _batch(self, limit: _Limit, e: _Entry) -> int:
         """Trials of the next round, which is for ``e``; 0 when the budget is spent."""
@@ -425,18 +453,22 @@ class _Tuner:
 
     def _tried(self, e: _Entry, n: int) -> bool:
         e.visited = True
-        if e.search is None:
-            try:
-                space = self._make_space(e.kernel, self._machine, self._threads, e.constants)
-                author = make_author(self._author, space, self._seed)
-            except SpaceError:
-                return False  # a program without a schedule space runs as the default has it
-            e.ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
-            e.search = Search(space, author, self._executor, seed=self._seed, ledger=e.ledger, unaligned=e.task.unaligned)
-            e.search.resume()
-            e.search.baseline()
-            return True
-        return bool(e.search.step(n))
+        try:
+            if e.search is not None:
+                return bool(e.search.step(n))
+            space = self._make_space(e.kernel, self._machine, self._threads, e.constants)
+            e.search = self._search(e, space)
+        except (ScheduleError, SpaceError) as error:
+            e.refused = error  # it runs as the default has it, or with the best so far
+            return False
+        e.search.resume()
+        e.search.baseline()
+        return True
+
+    def _search(self, e: _Entry, space: TunableSpace) -> Search:
+        author = make_author(self._author, space, self._seed)
+        e.ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
+        return Search(space, author, self._executor, seed=self._seed, ledger=e.ledger, unaligned=e.task.unaligned)
 
     def _improved(self) -> list[_Entry]:
         """Kernels for which some trial was faster than no tuning, those that promise most first."""

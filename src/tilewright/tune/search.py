@@ -77,6 +77,8 @@ class Search:
     aligned arrays either. Call :meth:`resume` and :meth:`baseline` once, :meth:`step` as often as it is worth it, then
     :meth:`finish`. With a ``ledger`` every trial is recorded as soon as it is known, and trials of the
     same task that were recorded before, by whichever author, are taken over instead of run again.
+
+    SpaceError for a space without points.
     """
 
     #: How many of the fastest are measured again, in turns with the baseline, before one is declared the winner.
@@ -102,6 +104,7 @@ class Search:
         self.on_trial: Callable[[Trial], None] | None = None
         self._ledger = ledger
         self._suggested: list[np.ndarray] = []
+        self._default = space.default()
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -135,7 +138,7 @@ class Search:
         """Take over recorded trials, and the best of the same program on other shapes as suggestions; returns how many trials."""
         if self._ledger is None:
             return 0
-        default = _key(self.space.default())
+        default = _key(self._default)
         for point, outcome, estimate in self._ledger.trials(self.space):
             if _key(point) != default:
                 self.trials.append(Trial(_key(point), outcome, estimate, recorded=True))
@@ -146,7 +149,7 @@ class Search:
 
     def baseline(self) -> Trial:
         """Measure the point taken without tuning."""
-        trial = self._run(self.space.default()[None], "baseline")[0]
+        trial = self._run(self._default[None], "baseline")[0]
         self._tell([trial])
         return trial
 
