@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,11 +26,13 @@ from tilewright.runtime.module import Module, build
 from tilewright.runtime.planned import planned
 from tilewright.runtime.pool import default_threads
 from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import ScheduleError, SpaceError
+from tilewright.util.errors import ScheduleError, SpaceError, TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.runtime.records import Record, RecordStore, Task
 
+#: Recorded schedules that are tried, best first, when the best cannot be made by this version.
+ALTERNATIVES = 8
 #: Called with (kernels done, kernels in all, name of the one just compiled).
 Progress = Callable[[int, int, str], None]
 
@@ -139,16 +143,20 @@ class Prepared:
         if records is None:
             return None
         known = Task.of(task.kernel, self.machine, self.threads, task.constants, task.unaligned)
-        found = next(iter(records.ranked(known)), None)
-        if found is None or not found.trace or found.seconds is None:
-            return None
-        try:
-            schedule = _replayed(task.kernel, found.trace, self.machine)
-        except (ScheduleError, SpaceError):
-            return None  # recorded by a version whose primitives allowed more: the default is right if not fast
-        doubt = "" if found.winner or found.role == "baseline" else ", not confirmed"
-        text = f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}{doubt}"
-        return CompiledKernel(self._built(schedule.kernel, cache), trace=text)
+        for found in islice(records.ranked(known), ALTERNATIVES):
+            if not found.trace or found.seconds is None:
+                return None
+            try:
+                schedule = _replayed(task.kernel, found.trace, self.machine)
+            except (ScheduleError, SpaceError) as error:
+                _warn_of_stale(found, error)
+                if found.against == found.uid:
+                    return None  # the schedule without tuning won: so it does as it is today
+                continue
+            doubt = "" if found.winner or found.role == "baseline" else ", not confirmed"
+            text = f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}{doubt}"
+            return CompiledKernel(self._built(schedule.kernel, cache), trace=text)
+        return None
 
     def _built(self, kernel: Kernel, cache: bool) -> Module:
         return build(kernel, self.machine, threads=self.threads, cache=cache)
@@ -161,6 +169,16 @@ def prepare(graph: Graph, machine: Machine | None = None, *, threads: int | None
     graph = choose_layouts(compose_movements(graph), machine)
     division = fuse(graph, fusion, machine=machine, threads=threads)
     return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
+
+
+def _warn_of_stale(record: Record, error: TilewrightError) -> None:
+    """Say that a record's schedule cannot be made any more, and what to do."""
+    warnings.warn(
+        f"record {record.uid[:10]} of {record.task} is passed over: {error.message}. It was made by Tilewright "
+        f"{record.versions.get('tilewright', '?')}; the next best that is recorded is used, or the schedule without tuning. Tune again",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _opened(records: Recorded | str | PathLike[str] | None, stack: ExitStack) -> Recorded | None:

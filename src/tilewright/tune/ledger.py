@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,11 +13,12 @@ import numpy as np
 
 from tilewright.runtime.jobs import Outcome, Status
 from tilewright.runtime.records import Record, RecordStore, Session, Task
-from tilewright.runtime.records.record import host_name, new_uid
+from tilewright.runtime.records.record import host_name, new_uid, plain
 from tilewright.runtime.records.winner import ranking
+from tilewright.schedule.primitive import discover
 from tilewright.schedule.trace import Trace
 from tilewright.tune.claim import Claim
-from tilewright.util.errors import TilewrightError
+from tilewright.util.errors import SpaceError, TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.tune.search import TunableSpace
@@ -100,22 +103,15 @@ class Ledger:
 
     def trials(self, space: TunableSpace) -> list[tuple[np.ndarray, Outcome, float]]:
         """(point, outcome, estimate) of the task's recorded trials that are points of ``space``, of any session."""
-        found = []
-        for r in self._store.records(self.task, role="trial"):
-            if (point := _decoded(space, r)) is not None:
-                found.append((point, *_outcome(r)))
-        return found
+        return list(self._usable(space, self._store.records(self.task, role="trial")))
 
     def champion(self, space: TunableSpace) -> tuple[np.ndarray, Outcome, float] | None:
         """The winner of the task's comparisons so far; None when there is none, or it is no point of ``space``."""
-        best = next(self.ranked(), None)
-        if best is None or not best.winner or (point := _decoded(space, best)) is None:
-            return None
-        return point, *_outcome(best)
+        return next(self._usable(space, takewhile(lambda r: r.winner, self.ranked())), None)
 
     def suggestions(self, space: TunableSpace) -> list[np.ndarray]:
         """The best points of the same program on other shapes, as they are in ``space``."""
-        points = [_decoded(space, r) for r in self._store.similar(self.task, SUGGESTIONS)]
+        points = [_nearest(space, r) for r in self._store.similar(self.task, SUGGESTIONS)]
         return list({p.tobytes(): p for p in points if p is not None}.values())
 
     def known(self, space: TunableSpace) -> list[np.ndarray]:
@@ -123,6 +119,21 @@ class Ledger:
         tried = sorted((t for t in self.trials(space) if t[1].ok), key=lambda t: t[1].seconds)
         points = [p for p, _, _ in tried] + self.suggestions(space)
         return list({p.tobytes(): p for p in points}.values())[:REPLAYED]
+
+    def _usable(self, space: TunableSpace, records: Iterable[Record]) -> Iterator[tuple[np.ndarray, Outcome, float]]:
+        """Those of ``records`` that are points of ``space``; the first that is none any more is named, once in a session."""
+        for r in records:
+            if r.point is None:
+                continue  # made by hand
+            try:
+                yield _read(space, r)
+            except TilewrightError as error:
+                self._claim.warn(
+                    "stale",
+                    f"record {r.uid[:10]} of {self.task} is passed over, and others like it: {error.message}. It was made by Tilewright "
+                    f"{r.versions.get('tilewright', '?')}, or with other rules. The search finds again what is good in it; to have it "
+                    "count as it is, tune with what made it",
+                )
 
     def _record(self, entry: Entry, role: str) -> Record:
         s, o = self._session, entry.outcome
@@ -136,15 +147,23 @@ class Ledger:
             self._unwritten += records
 
 
-def _outcome(record: Record) -> tuple[Outcome, float]:
-    """What a record says became of its point, and the estimate."""
+def _read(space: TunableSpace, record: Record) -> tuple[np.ndarray, Outcome, float]:
+    """The point that a record of ``space`` is of, what became of it, and the estimate. TilewrightError when there is no such point."""
+    try:
+        point = space.decode(record.point or {})
+    except (KeyError, ValueError, TypeError) as error:
+        raise SpaceError(f"its point means nothing here: {error!r}") from error
+    if plain(space.encode(point)) != record.point:  # the nearest one: another schedule
+        raise SpaceError(f"its point {json.dumps(record.point)} is no longer in the space")
     trace = Trace.from_json(record.trace) if record.trace else None
+    if trace is not None and (gone := {s.primitive for s in trace.steps} - discover().keys()):
+        raise SpaceError(f"there is no primitive {', '.join(sorted(gone))}")
     outcome = Outcome(cast(Status, record.status), record.samples, record.message, trace)
-    return outcome, inf if record.estimate is None else record.estimate
+    return point, outcome, inf if record.estimate is None else record.estimate
 
 
-def _decoded(space: TunableSpace, record: Record) -> np.ndarray | None:
-    """The record's point in ``space``; None when it has none there (made by hand, or by another version of the space)."""
+def _nearest(space: TunableSpace, record: Record) -> np.ndarray | None:
+    """The point of ``space`` nearest to that of a record of another shape; None where there is none: structures depend on the shape."""
     if record.point is None:
         return None
     try:

@@ -91,7 +91,7 @@ class Record:
         if self.estimate is not None:
             object.__setattr__(self, "estimate", float(self.estimate) if math.isfinite(self.estimate) else None)
         if self.point is not None:
-            object.__setattr__(self, "point", _plain(self.point))
+            object.__setattr__(self, "point", plain(self.point))
         if self.status not in STATUSES:
             raise RuntimeFailure(f"record with verdict {self.status!r}", hint=f"verdicts: {', '.join(STATUSES)}")
         if self.role not in ROLES:
@@ -113,8 +113,8 @@ class Record:
         return min(self.samples, default=None)
 
 
-def _plain(point: Mapping[str, Any]) -> dict[str, Any]:
-    """``point`` as JSON data: NumPy's numbers become Python's."""
+def plain(point: Mapping[str, Any]) -> dict[str, Any]:
+    """``point`` as records keep it: JSON data, with Python's numbers for NumPy's."""
     try:
         data: dict[str, Any] = json.loads(json.dumps(dict(point), default=operator.index))
     except (TypeError, ValueError) as error:
