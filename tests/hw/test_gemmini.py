@@ -9,7 +9,9 @@ import pytest
 
 from tilewright.hw import Bits, RoCC, Steps, load_machine
 from tilewright.hw.library.gemmini import ONE, gemmini
+from tilewright.hw.library.gemmini_control import Control
 from tilewright.ir.interpreter import interpret
+from tilewright.sim.gemmini import Configuration
 from tilewright.util.errors import MachineError
 
 MACHINE = load_machine("gemmini")
@@ -86,6 +88,23 @@ def test_array_and_memories_are_parameters() -> None:
     assert small.peak_ops() == 2 * 4 * 4 * small.clock_hz
     with pytest.raises(MachineError, match=r"acc holds 1024"):
         gemmini("gemmini.bad", dim=64, accumulator_bytes=1024)
+
+
+def test_bus_and_queues_are_parameters() -> None:
+    control = Control(dma_bytes=32, dma_max_bytes=128, dma_requests=4, load_entries=3)
+    wide = gemmini("gemmini.wide", control=control)
+    assert wide.parameters["dma_bytes"] == 32 and wide.parameters["load_entries"] == 3
+    assert wide.memory("dram").bandwidth == 32 and all(t.bandwidth == 32 and t.in_flight == 4 for t in wide.transfers)
+    tiles = {t.name: t.instruction.extents["j"] for t in wide.transfers}
+    assert (tiles["mvin"], tiles["mvin_acc"], tiles["mvout"]) == (128, 32, 128)
+    c = Configuration.of(wide)
+    assert (c.bus_bytes, c.max_bytes, c.requests, c.load_entries, c.store_entries) == (32, 128, 4, 3, 4)
+    with pytest.raises(MachineError, match=r"load_entries = 0"):
+        Control(load_entries=0)
+    with pytest.raises(MachineError, match=r"bus of 24 bytes"):
+        Control(dma_bytes=24)
+    with pytest.raises(MachineError, match=r"requests of at most 40"):
+        Control(dma_max_bytes=40)
 
 
 def test_mvout_saturates() -> None:

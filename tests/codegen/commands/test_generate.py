@@ -9,15 +9,18 @@ from hypothesis import strategies as hs
 from numpy.typing import NDArray
 from tests.codegen.commands.scheduled_gemm import FULL, RELU, SATURATE, SCALE, SCALE_RELU, Gemm
 
-from tilewright.codegen.commands import Command, Fence, check, generate, parse_program, walk
+from tilewright.codegen.commands import Command, Fence, check, generate, parse_program, stream, walk
 from tilewright.hw import Machine
 from tilewright.hw.library.gemmini import gemmini
+from tilewright.hw.library.gemmini_control import Control
 from tilewright.ir.reference import reference
 from tilewright.lang import parse
 from tilewright.sim.gemmini import Configuration
-from tilewright.sim.gemmini.generated import execute, timed
+from tilewright.sim.gemmini.generated import execute, starts, timed
 from tilewright.util.errors import CodegenError
 
+#: Its number.
+MVIN = 2
 MACHINES = {16: gemmini(), 4: gemmini("gemmini.4", dim=4, scratchpad_bytes=4096, accumulator_bytes=2048)}
 
 
@@ -117,6 +120,27 @@ def test_pipelining_keeps_the_array_busy() -> None:
     plain, piped = (timed(generate(kernel, machine, pipeline=p), machine) for p in (False, True))
     assert piped.utilisation(64 * 128 * 128, Configuration.of(machine)) > 0.8
     assert piped.cycles < 0.75 * plain.cycles
+
+
+def test_programs_follow_the_bus_and_the_queues() -> None:
+    g = Gemm(8, 256, 256, (8, 128, 64))  # bound by moving B
+    controls = {
+        "default": Control(),
+        "slow bus": Control(dma_bytes=8),
+        "wide bus": Control(dma_bytes=32),
+        "large requests": Control(dma_bytes=32, dma_max_bytes=128),
+        "short queues": Control(load_entries=1, store_entries=1, execute_entries=2),
+    }
+    cycles, columns = {}, {}
+    for name, control in controls.items():
+        machine = gemmini(control=control)
+        program = generate(g.scheduled(machine), machine)
+        cycles[name] = timed(program, machine).cycles
+        columns[name] = max(w[2] >> 32 & 0xFFFF for w in stream(program, machine, starts(program)) if w is not None and w[0] == MVIN)
+        assert cycles[name] >= g.n * g.k / control.dma_bytes
+    assert columns == {name: control.dma_max_bytes for name, control in controls.items()}
+    assert cycles["wide bus"] < cycles["default"] < cycles["slow bus"] < cycles["short queues"]
+    agrees(g, gemmini(control=controls["large requests"]))
 
 
 def test_no_pipelining_without_room_for_two_copies() -> None:

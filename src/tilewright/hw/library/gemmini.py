@@ -17,6 +17,7 @@ from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.library.gemmini_config import FILES
+from tilewright.hw.library.gemmini_control import CONTROL, Control
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.machine import Machine, Target
@@ -76,22 +77,6 @@ ST = State(
     setter="config_st",
     note="stride in bytes of main memory; acc_scale as the bits of an f32; pooling where pool_stride is not 0, of orows x ocols pixels",
 )
-
-
-#: Bus and largest request in bytes, requests outstanding; entries of the controllers' queues and of their parts of the reservation station.
-CONTROL = {
-    "dma_bytes": 16,
-    "dma_max_bytes": 64,
-    "dma_requests": 16,
-    "load_queue": 8,
-    "store_queue": 2,
-    "execute_queue": 8,
-    "load_entries": 8,
-    "store_entries": 4,
-    "execute_entries": 16,
-}
-#: What every move costs besides its size: cycles to main memory, bytes a cycle, requests on their way.
-DMA: dict[str, Any] = {"latency": 60, "bandwidth": CONTROL["dma_bytes"], "asynchronous": True, "in_flight": CONTROL["dma_requests"]}
 
 
 def moved(funct7: int, main: str, local: str, flags: tuple[Bits, ...] = ()) -> RoCC:
@@ -190,23 +175,23 @@ def matmul_by_rows(dim: int) -> Instruction:
     return matmul_bt
 
 
-def moves(dim: int) -> list[Transfer]:
+def moves(dim: int, control: Control) -> list[Transfer]:
     """DMA moves of up to dim x dim tiles, from main memory several side by side."""
-    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n])), *stores(dim)]
+    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control)), *stores(dim, control)]
 
 
-def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
+def loads(dim: int, state: State, funct7: int, control: Control) -> list[Transfer]:
     """What one of mvin, mvin2 and mvin3 does: copies, broadcasts a row, adds to the accumulator. For scale 1."""
     name = "mvin" + state.name.removeprefix("ld")
     plain = needs(state, scale=ONE, shrunk=0, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     same_row = needs(state, scale=ONE, shrunk=0, repeats=1, stride=0, block_stride="dst.block_stride")
-    narrow, wide = (max(1, CONTROL["dma_max_bytes"] // (dim * size)) * dim for size in (4, 1))
+    narrow, wide = (control.row(dim, size) for size in (4, 1))
 
     @transfer(
         name=name,
         granularity=dim,
         most=dim * wide,
-        **DMA,
+        **control.dma,
         needs=plain,
         emit=moved(funct7, "src", "dst"),
     )
@@ -216,7 +201,7 @@ def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
         require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
-    into_acc: dict[str, Any] = {"granularity": 4 * dim, "most": 4 * dim * narrow, **DMA}
+    into_acc: dict[str, Any] = {"granularity": 4 * dim, "most": 4 * dim * narrow, **control.dma}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
     @transfer(name=f"{name}_acc", **into_acc, needs=plain, emit=in_acc)
@@ -240,15 +225,15 @@ def loads(dim: int, state: State, funct7: int) -> list[Transfer]:
         require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
-    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk_loads(dim, state, funct7, name)]
+    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk_loads(dim, state, funct7, name, control)]
 
 
-def shrunk_loads(dim: int, state: State, funct7: int, name: str) -> list[Transfer]:
+def shrunk_loads(dim: int, state: State, funct7: int, name: str, control: Control) -> list[Transfer]:
     """What mvin does from int8 into the accumulator, to be there or to be added: widens as it is, or scaled."""
     plain = needs(state, scale=ONE, shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     scaled = needs(state, scale="scale.bits", shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
-    row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
-    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **DMA}
+    row = control.row(dim, 1)
+    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **control.dma}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
     @transfer(name=f"{name}_acc_shrunk", **cost, needs=plain, emit=in_acc)
@@ -298,15 +283,15 @@ def zeros(dim: int) -> list[Instruction]:
     return [mvin_zero]
 
 
-def stores(dim: int) -> list[Transfer]:
+def stores(dim: int, control: Control) -> list[Transfer]:
     """What mvout does: up to a request's bytes of int8 a row, from blocks of the accumulator that follow each other."""
     plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, stride="dst.stride")
     rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, stride="dst.stride")
     scaled = needs(ST, acc_scale="scale.bits", activation=0, pool_stride=0, stride="dst.stride")
     both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
-    row = max(1, CONTROL["dma_max_bytes"] // dim) * dim
-    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **DMA}
+    row = control.row(dim, 1)
+    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **control.dma}
 
     @transfer(**cost, needs=plain, emit=narrowed)
     def mvout(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
@@ -360,8 +345,14 @@ def stores(dim: int) -> list[Transfer]:
     return [mvout, mvout_relu, mvout_scaled, mvout_scaled_relu, mvout_full, mvout_spad]
 
 
-def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 << 10, accumulator_bytes: int = 64 << 10) -> Machine:
-    """A Gemmini with a ``dim`` x ``dim`` array (default: the generator's default configuration).
+def gemmini(
+    name: str = "gemmini",
+    dim: int = 16,
+    scratchpad_bytes: int = 256 << 10,
+    accumulator_bytes: int = 64 << 10,
+    control: Control = CONTROL,
+) -> Machine:
+    """A Gemmini with a ``dim`` x ``dim`` array, bus and queues as ``control`` says (default: the generator's default configuration).
 
     Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes).
     """
@@ -369,7 +360,7 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
     return Machine(
         name,
         memories=[
-            Memory(DRAM, "main", None, level=2, bandwidth=16, latency=60, line=64, energy=100),
+            Memory(DRAM, "main", None, level=2, bandwidth=control.dma_bytes, latency=60, line=64, energy=100),
             Memory(SPAD, "scratchpad", scratchpad_bytes, 1, DRAM, 4 * dim, line=dim, energy=0.49 + 0.02513 * spad_kb, banks=4, buffers=2),
             Memory(
                 ACC,
@@ -386,11 +377,11 @@ def gemmini(name: str = "gemmini", dim: int = 16, scratchpad_bytes: int = 256 <<
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
         instructions=[*setters(), matmul_instruction(dim), matmul_by_rows(dim), *zeros(dim)],
-        transfers=moves(dim),
+        transfers=moves(dim, control),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,
-        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **CONTROL},
+        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **control.parameters()},
         forms=[loop_ws(dim, EX, LD, ST), loop_conv_ws(dim, EX, LD, ST)],
     )
 

@@ -11,7 +11,7 @@ from tilewright.util.errors import MachineError
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One Gemmini. ``dim`` rows and columns of the array; capacities in rows of ``dim`` elements; bytes of the bus and of
-    the largest request; entries of the queues and of the reservation station; elements are int8 and int32.
+    the largest request, requests outstanding; entries of the queues and of the reservation station; elements are int8 and int32.
 
     ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16.
     """
@@ -23,6 +23,7 @@ class Configuration:
     acc_banks: int = 2
     bus_bytes: int = 16
     max_bytes: int = 64
+    requests: int = 16
     load_queue: int = 8
     store_queue: int = 2
     execute_queue: int = 8
@@ -63,6 +64,7 @@ class Configuration:
             acc_banks=acc.banks,
             bus_bytes=parameters["dma_bytes"],
             max_bytes=parameters["dma_max_bytes"],
+            requests=parameters["dma_requests"],
             array_bits=max(20, 16 + (dim - 1).bit_length()),
             load_queue=parameters["load_queue"],
             store_queue=parameters["store_queue"],

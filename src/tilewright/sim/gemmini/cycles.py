@@ -54,7 +54,7 @@ class Run:
 
 def simulate(program: Iterable[Command], configuration: Configuration, timing: Timing | None = None) -> Run:
     """Runs the cycle model over a program; ExecutionError for commands it does not know. Data is not computed."""
-    return Cycles(configuration, timing or Timing()).run(program)
+    return Cycles(configuration, timing or Timing(in_flight=configuration.requests)).run(program)
 
 
 Rows = tuple[tuple[int, int], ...]

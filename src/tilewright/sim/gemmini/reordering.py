@@ -50,7 +50,7 @@ def reordered(program: Program, machine: Machine, *, trials: int, timing: Timing
     unfolded = unfold(program, machine, LARGEST)
     if unfolded is None or not unfolded.of(COMPUTE):
         return None
-    search = _Search(program, machine, unfolded, timing or Timing())
+    search = _Search(program, machine, unfolded, timing or Timing(in_flight=Configuration.of(machine).requests))
     best, cycles = search.best(trials, np.random.default_rng(seed))
     before = timed(program, machine, timing).cycles
     if before <= cycles:

@@ -1,0 +1,54 @@
+"""What of a Gemmini is neither its array nor its memories: the bus to main memory and the queues of its controllers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tilewright.util.errors import MachineError
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Bus and largest request in bytes, requests outstanding; entries of the controllers' queues and of their parts of the
+    reservation station. By default the generator's default configuration.
+
+    MachineError for a number below 1, a bus that is no power of two, and a largest request that is no multiple of it.
+    """
+
+    dma_bytes: int = 16
+    dma_max_bytes: int = 64
+    dma_requests: int = 16
+    load_queue: int = 8
+    store_queue: int = 2
+    execute_queue: int = 8
+    load_entries: int = 8
+    store_entries: int = 4
+    execute_entries: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value in self.parameters().items():
+            if value < 1:
+                raise MachineError(f"a Gemmini with {name} = {value}", hint="bytes, requests and entries are 1 or more")
+        if self.dma_bytes & (self.dma_bytes - 1) or self.dma_max_bytes % self.dma_bytes:
+            raise MachineError(
+                f"a bus of {self.dma_bytes} bytes with requests of at most {self.dma_max_bytes}: not a Gemmini",
+                hint="the bus is a power of two, the largest request a multiple of it",
+            )
+
+    def parameters(self) -> dict[str, int]:
+        """All by name, as a machine has them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def dma(self) -> dict[str, Any]:
+        """What every move costs besides its size: cycles to main memory, bytes a cycle, requests on their way."""
+        return {"latency": 60, "bandwidth": self.dma_bytes, "asynchronous": True, "in_flight": self.dma_requests}
+
+    def row(self, dim: int, size: int) -> int:
+        """Elements of ``size`` bytes that a row of a move has at most: blocks of ``dim`` in the largest request, one at least."""
+        return max(1, self.dma_max_bytes // (dim * size)) * dim
+
+
+#: The default one's.
+CONTROL = Control()
