@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tests.cli.command import tilewright, words
 
 from tilewright.ir.expr import compare
+from tilewright.runtime.jobs import Done, Job, Outcome
+from tilewright.runtime.records import RecordStore
 from tilewright.space import Context, Knob, Sketch
 
 
@@ -21,6 +25,32 @@ def test_tuned_operator_is_recorded_and_found_again(tmp_path: Path) -> None:
     assert re.search(r"MatMul .* 6\b", again.output), again.output
     listed = tilewright("records", "list", "--records", str(tmp_path / "r.db"))
     assert "matmul" in listed.output
+
+
+def test_a_local_cluster_measures_and_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from tilewright.runtime import cluster
+
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two processors")
+
+    class Watched(cluster.Cluster):
+        def run(self, jobs: Sequence[Job], done: Done | None = None) -> list[Outcome]:
+            asked.extend(jobs)
+            processes.update(self.local_processes())
+            return super().run(jobs, done)
+
+    asked: list[Job] = []
+    processes: set[int] = set()
+    monkeypatch.setattr(cluster, "Cluster", Watched)
+    records = tmp_path / "r.db"
+    args = ("tune", "matmul", "--shape", "i=16,j=32,k=24", "--trials", "4", "--threads", "1", "--author", "random")
+    result = tilewright(*args, "--cluster", "local:2", "--records", str(records))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"MatMul .* 4\b", result.output) and "network in turns" not in result.output
+    with RecordStore(records) as store:
+        assert len(store.records(role="trial")) == 4 and len(asked) == 5 and len(processes) == 2
+    assert not any(Path(f"/proc/{p}").exists() for p in processes)
 
 
 def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path) -> None:
@@ -56,6 +86,7 @@ def test_a_kernel_that_cannot_be_tuned_is_refused_with_the_constraint(tmp_path: 
     [
         (("nosuch",), 1, "no operator 'nosuch'"),
         (("matmul", "--trials", "0"), 2, "greater than or equal to 1|>=1"),
+        (("matmul", "--cluster", "local:two"), 1, "'local:two' names no cluster"),
         (("matmul", "--author", "nobody", "--trials", "2"), 1, "no author 'nobody'"),
         (("matmul", "--fusion", "all"), 2, "none of none, greedy, dp, measured"),
         (("matmul", "--seconds", "0.001"), 1, "nothing was measured within the budget"),
