@@ -9,6 +9,7 @@ import numpy as np
 from tilewright.hw import load_machine
 from tilewright.mapping.operators import FLOAT, build_operator
 from tilewright.runtime.records import Record, RecordStore, Session, Task
+from tilewright.runtime.records.session import sitting
 from tilewright.schedule import Schedule
 
 
@@ -53,6 +54,7 @@ def filled(path: Path, *, tasks: int = 3, trials: int = 30, failed: int = 2, sub
     known = [matmul(32 * (n + 1)) for n in range(tasks)]
     store.add_tasks(known)
     weights = {t.key: float(n + 1) for n, t in enumerate(known)}
-    session = store.save(Session(subject, weights, "xgb", 0, trials=tasks * trials, state="done"))
+    sittings = [{**sitting(2), "load": load} for load in (0.25, 3.5)]
+    session = store.save(Session(subject, weights, "xgb", 0, trials=tasks * trials, state="done", sittings=tuple(sittings)))
     store.add(*(r for n, t in enumerate(known) for r in search(t, session.id, trials=trials, failed=failed, seed=n)))
     return store

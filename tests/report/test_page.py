@@ -164,6 +164,11 @@ def test_conditions_notes_and_failures_are_told(document: Element, store: Record
     assert facts["first and last record"].startswith(record.date[:19]) and "load" in facts["this page"]
     [session] = table_of(document, "Sessions")
     assert session["session"].text == store.sessions()[0].id and session["budget"].text == "120 trials"
+    rows = table_of(document, "Sittings")
+    assert [r["load before"].text for r in rows] == ["0.25", "3.50"]
+    for row, noted in zip(rows, store.sessions()[0].sittings, strict=True):
+        assert (row["begun"].text, row["computer"].text, row["threads"].text) == (noted["date"][:19], noted["host"], "2")
+        assert row["processor"].text == noted["processor"] and f"llvmlite {noted['versions']['llvmlite']}" in row["versions"].text
     verdicts = {r["verdict"].text: r["count"].text for r in table_of(document, "Trials and baselines by verdict")}
     assert verdicts == {"ok": "117", "wrong": "6", "all": "123"}
     failed = table_of(document.all("div", class_="task")[0], "Failed trials")
@@ -189,7 +194,8 @@ def test_hostile_names_are_shown_and_do_nothing(tmp_path: Path) -> None:
     with RecordStore(tmp_path / "r.db") as store:
         store.add_tasks([task, matmul(64)])
         weights = {task.key: 2.0, matmul(64).key: 1.0}
-        session = store.save(Session(HOSTILE, weights, HOSTILE, options={HOSTILE: HOSTILE}, host=HOSTILE, id="s" + HOSTILE))
+        odd = ({"host": HOSTILE, "load": HOSTILE, "versions": HOSTILE}, {"versions": {HOSTILE: HOSTILE}}, {})
+        session = store.save(Session(HOSTILE, weights, HOSTILE, options={HOSTILE: HOSTILE}, host=HOSTILE, id="s" + HOSTILE, sittings=odd))
         said = {"session": session.id, "author": HOSTILE, "host": HOSTILE, "versions": {HOSTILE: HOSTILE}, "date": HOSTILE}
         point = {HOSTILE: HOSTILE}
         store.add(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from tilewright.report.cells import section, table
 from tilewright.report.findings import Findings
@@ -14,7 +16,7 @@ from tilewright.runtime.records.record import host_name, now
 
 
 def conditions(findings: Findings) -> Markup:
-    """Hosts, versions, threads, dates, load; sessions with their budgets."""
+    """Hosts, versions, threads, dates; sessions with their budgets and the conditions of each sitting."""
     records = findings.records
     hosts = Counter(r.host for r in records)
     versions = Counter(", ".join(f"{k} {v}" for k, v in r.versions.items()) for r in records)
@@ -33,6 +35,9 @@ def conditions(findings: Findings) -> Markup:
     if findings.sessions:
         columns = ("session", "subject", "state", "author", "seed", "budget", "begun", "last change", "computer", "options")
         parts.append(table("Sessions", columns, map(_session, findings.sessions), ("seed",)))
+        if sittings := [_sitting(s, x) for s in findings.sessions for x in s.sittings]:
+            columns = ("session", "begun", "computer", "processor", "processors", "threads", "load before", "system", "versions")
+            parts.append(table("Sittings", columns, sittings, columns[4:7]))
     return section("Conditions", "conditions", *parts)
 
 
@@ -66,6 +71,17 @@ def notes(findings: Findings) -> Markup:
     return section(
         "Notes", "notes", tag("ul", *(tag("li", s) for s in said)),
         table("Trials and baselines by verdict", ("verdict", "count"), [*rows, total], ("count",)),
+    )  # fmt: skip
+
+
+def _sitting(session: Session, x: Mapping[str, Any]) -> tuple[Content, ...]:
+    """A row for what :func:`tilewright.runtime.records.session.sitting` noted; records of others need not have all of it."""
+    load = x.get("load")
+    versions = x.get("versions") or {}
+    return (
+        session.id, str(x.get("date", ""))[:19], str(x.get("host", "")), str(x.get("processor", "")), str(x.get("processors", "")),
+        str(x.get("threads", "")), f"{load:.2f}" if isinstance(load, (int, float)) else str(load or ""), str(x.get("system", "")),
+        ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else str(versions),
     )  # fmt: skip
 
 
