@@ -266,13 +266,12 @@ def _module(kernel: Kernel, otherwise: Callable[[], Kernel], machine: Machine | 
     from tilewright.runtime.module import build
     from tilewright.runtime.pool import default_threads
     from tilewright.space.default import default_schedule
-    from tilewright.space.unmatched import in_lanes
 
     threads = default_threads()
-    scheduled = in_lanes(default_schedule(kernel, machine, threads=threads), threads)
+    scheduled = default_schedule(kernel, machine, threads=threads)
     if sum(b.nbytes for b in allocated(scheduled.kernel)) > WORKSPACE:
         kernel = otherwise()
-        scheduled = in_lanes(default_schedule(kernel, machine, threads=threads), threads)
+        scheduled = default_schedule(kernel, machine, threads=threads)
     return kernel, build(scheduled, machine)
 
 

@@ -20,7 +20,7 @@ from tilewright.ir.stmt import Alloc, Block, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
 from tilewright.space.levels import Cut, cut
 from tilewright.space.prepare import Attempts
-from tilewright.space.rules import contraction, dots, pointwise, rows, tile, writeback
+from tilewright.space.rules import contraction, dots, pointwise, rows, tile, unmatched, writeback
 from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.strides import Access
 from tilewright.space.tiling import TilingSpace, value_of
@@ -62,7 +62,8 @@ class Application(Attempts):
     """One point being applied: ``choices`` by the outermost loop of each reduction, ``vectors`` side by side elsewhere.
 
     ``within`` is the loop whose body is scheduled (None: the whole kernel), ``kept`` are loops that stay even where they
-    run once. ``undone`` are the reductions whose choice was refused.
+    run once. ``loose`` are the outermost loops that no rule understands, ``abreast`` the vectors of a step below them.
+    ``undone`` are the reductions whose choice was refused.
     """
 
     machine: Machine = field(kw_only=True)
@@ -71,6 +72,8 @@ class Application(Attempts):
     vectors: int = field(kw_only=True, default=pointwise.UNROLLED_VECTORS)
     within: str | None = field(kw_only=True, default=None)
     kept: tuple[str, ...] = field(kw_only=True, default=())
+    loose: tuple[str, ...] = field(kw_only=True, default=())
+    abreast: int = field(kw_only=True, default=unmatched.VECTORS)
     undone: set[str] = field(default_factory=set)
 
     def run(self) -> None:
@@ -87,6 +90,8 @@ class Application(Attempts):
         for s in stages(self.body):
             if not s.opaque and s.loops and not s.is_reduction and not s.is_scheduled:
                 self.attempt(f"vectors of {s.output.name}", partial(self.elementwise, s, self.threads))
+        if self.loose:
+            unmatched.apply(self.sch, self.loose, self.machine, self.threads, self.abreast)
         self.simplify()
 
     @property
@@ -111,10 +116,9 @@ class Application(Attempts):
         rows.merge_rows(self.sch, self.within)
         rows.localize_rows(self.sch)
         for root in [s for s in self.body.stmts if isinstance(s, For)]:
-            inner = [n for n in rows.nests_of(root) if not n.is_scheduled]
-            if len(inner) < 2 and not any(n.is_reduction for n in inner):
+            if not rows.share_rows(root):
                 continue  # a single element-wise nest is treated as a whole
-            for n in inner:
+            for n in [n for n in rows.nests_of(root) if not n.is_scheduled]:
                 if n.is_reduction:
                     reduce = partial(rows.reduce_row, self.sch, n, self.core(n), choice.partials)
                     self.attempt(f"lanes of {n.output.name}", reduce)

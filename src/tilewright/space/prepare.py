@@ -1,7 +1,8 @@
 """Bringing a kernel into the form that rules expect, before any choice is made.
 
 Loops of one iteration go, nests become perfect where they can, element-wise producers are inlined,
-divided loops are split, and local buffers take the layouts of the arguments beside them.
+divided loops are split, loops that walk memory are innermost where no rule fits, and local buffers take the layouts of
+the arguments beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tilewright.ir.expr import Binary, Const, Var
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import normal
+from tilewright.space.rules import unmatched
 from tilewright.space.stages import Stage, stages
 from tilewright.util.errors import ScheduleError
 
@@ -51,6 +53,8 @@ def prepared(kernel: Kernel, machine: Machine) -> Attempts:
     tries.attempt("accumulating", partial(normal.accumulate_apart, sch))
     tries.attempt("inlining", partial(inline_pointwise, sch))
     tries.attempt("splitting", partial(split_divided, sch))
+    if machine.vector_bits:
+        unmatched.arrange(sch)
     spread_layouts(sch)
     return tries
 

@@ -7,7 +7,6 @@ factorisation, a stencil in time) has stages too, but marked ``opaque``, and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -124,14 +123,6 @@ def stage_of(s: Stmt) -> Stage:
     used = set().union(*(ex.free_vars(i) for i in inner.indices)) if inner.indices else set()
     reduction = tuple(n for n in loops if n not in used) if inner.op else ()
     return Stage(s, inner, loops, reduction)
-
-
-def producers_before(all_stages: list[Stage], index: int) -> Iterator[Stage]:
-    """Stages before ``index`` that write a buffer the stage reads."""
-    inputs = all_stages[index].inputs()
-    for s in all_stages[:index]:
-        if st.written_buffers(s.root) & inputs:
-            yield s
 
 
 def _uncast(e: Expr) -> Expr:

@@ -131,6 +131,12 @@ def nests_of(root: For) -> list[Stage]:
     return [whole] if whole.is_reduction and not whole.spatial else list(tile.nests(root))
 
 
+def share_rows(root: For) -> bool:
+    """Whether several nests, or a reduction, that are not scheduled yet run below ``root``."""
+    inner = [n for n in nests_of(root) if not n.is_scheduled]
+    return len(inner) > 1 or any(n.is_reduction for n in inner)
+
+
 def localize_rows(sch: Schedule) -> None:
     """Shrink local buffers that only one row uses to that row."""
     for b in st.allocated(sch.kernel):

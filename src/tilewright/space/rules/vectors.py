@@ -33,10 +33,10 @@ from tilewright.space.parts import Form, forms
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.program import Surroundings, TiledProgram, tiled_program
 from tilewright.space.rule import rule
-from tilewright.space.rules import contraction, instructions, rows, writeback
+from tilewright.space.rules import contraction, instructions, pointwise, rows, unmatched, writeback
 from tilewright.space.rules.dots import recentred
 from tilewright.space.sketch import Sketch
-from tilewright.space.stages import Stage
+from tilewright.space.stages import Stage, stage_of
 from tilewright.space.strides import Access
 from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, structures, tiling_space, value_of
 
@@ -296,15 +296,14 @@ def _placements(context: Context, a: Access, stage: Stage, vector: str) -> list[
 
 def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     tiled = [o.tiling for o in options if o.tiling]
-    by_rows = [o for o in options if not o.tiling]
-    partials = _partials(context, by_rows)
-    vectors = Knob("vectors", SIDE_BY_SIDE if not tiled else (4,))
-    knobs = [*(k for t in tiled for k in t.knobs), *(k for k in (partials, vectors) if k and len(k.values) > 1)]
-    name = "; ".join(o.name for o in options) or "element by element"
+    untiled = _untiled(context, options)
+    others = untiled.usual()
+    knobs = [*(k for t in tiled for k in t.knobs), *others]
+    name = "; ".join(o.name for o in options) or ("as written, in lanes" if all(s.opaque for s in context.stages) else "element by element")
     constraints = tuple(c for t in tiled for c in t.constraints)
-    applied = partial(_applied, context, options, partials, vectors)
+    applied = partial(_applied, context, options, untiled)
     plan = partial(_plan, context, options, applied)
-    program = partial(_program, context, options, partials, vectors, tuple(knobs))
+    program = partial(_program, context, options, untiled, tuple(knobs))
     return Sketch(
         name,
         tuple(knobs),
@@ -314,7 +313,7 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
         plan,
         "; ".join(o.mapping for o in options),
         tuple(e for t in tiled for e in t.structure.extras),
-        partial(_likely, options, {k.name: {"partials": rows.PARTIALS, "vectors": 4}[k.name] for k in (partials, vectors) if k in knobs}),
+        partial(_likely, options, {k.name: v for k, v in others.items()}),
         sum(o.cycles for o in options),
         tuple(o.undivided for o in options),
         tuple(o.tiling.structure.lead if o.tiling else None for o in options),
@@ -332,23 +331,48 @@ def _likely(options: tuple[Option, ...], others: Mapping[str, int]) -> list[Mapp
     return found
 
 
-def _partials(context: Context, by_rows: list[Option]) -> Knob | None:
-    """Registers of partial results of the reductions along memory."""
-    if not by_rows:
-        return None
-    longest = max(rows.row_length(o.stage) // context.core(o.stage).lanes for o in by_rows)
-    return Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1)))
+@dataclass(frozen=True, slots=True)
+class Untiled:
+    """Knobs of everything but tiles.
+
+    ``partials``: registers of partial results of reductions along memory (None: nothing runs by rows). ``vectors``: side by
+    side in element-wise nests. ``abreast``: the same below loops that no rule understands.
+    """
+
+    partials: Knob | None
+    vectors: Knob
+    abreast: Knob
+
+    def usual(self) -> dict[Knob, int]:
+        """Those that leave a choice, each with the value that is taken without tuning."""
+        every = ((self.partials, rows.PARTIALS), (self.vectors, pointwise.UNROLLED_VECTORS), (self.abreast, unmatched.VECTORS))
+        return {k: v for k, v in every if k and len(k.values) > 1}
 
 
-def _applied(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, values: Mapping[str, int]) -> Application:
+def _untiled(context: Context, options: tuple[Option, ...]) -> Untiled:
+    along, alone = [o for o in options if not o.tiling], all(s.opaque for s in context.stages)
+    longest = max((rows.row_length(o.stage) // context.core(o.stage).lanes for o in along), default=0)
+    return Untiled(
+        Knob("partials", tuple(v for v in SIDE_BY_SIDE if v <= max(longest, 1))) if along else None,
+        Knob("vectors", SIDE_BY_SIDE if len(along) == len(options) and not alone else (pointwise.UNROLLED_VECTORS,)),
+        Knob("abreast", SIDE_BY_SIDE if unmatched.roots(context.base.kernel) else (unmatched.VECTORS,)),
+    )
+
+
+def _applied(context: Context, options: tuple[Option, ...], untiled: Untiled, values: Mapping[str, int]) -> Application:
     def number(knob: Knob) -> int:
         return int(ex.evaluate(value_of(knob), values))
 
-    choices: dict[str, Choice] = {}
-    for o in options:
-        choices[o.stage.name] = Tiled(o.tiling, values) if o.tiling else ByRows(number(partials) if partials else 1)
+    partials = number(untiled.partials) if untiled.partials else 1
+    choices: dict[str, Choice] = {o.stage.name: Tiled(o.tiling, values) if o.tiling else ByRows(partials) for o in options}
     application = Application(
-        context.base.copy(), machine=context.machine, threads=context.threads, choices=choices, vectors=number(vectors)
+        context.base.copy(),
+        machine=context.machine,
+        threads=context.threads,
+        choices=choices,
+        vectors=number(untiled.vectors),
+        loose=unmatched.roots(context.base.kernel),
+        abreast=number(untiled.abreast),
     )
     application.run()
     return application
@@ -375,7 +399,7 @@ def _decision(context: Context, option: Option, values: Mapping[str, int]) -> De
     return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()))
 
 
-def _program(context: Context, options: tuple[Option, ...], partials: Knob | None, vectors: Knob, knobs: tuple[Knob, ...]) -> Kernel:
+def _program(context: Context, options: tuple[Option, ...], untiled: Untiled, knobs: tuple[Knob, ...]) -> Kernel:
     """The whole kernel: tiles where there are tilings, the other nests by rows or element by element."""
     kernel, taken = context.base.kernel, context.names()
     tiles: dict[int, TiledProgram] = {}
@@ -399,7 +423,7 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
         if n in tiles:
             body += [*tiles[n].before, *tiles[n].nest]
         elif n not in covered and isinstance(stage.root, For) and stage.root.name in others:
-            body.append(_other(context, others[stage.root.name], cores, partials, vectors, taken))
+            body.append(_other(context, others[stage.root.name], cores, untiled, taken))
         elif n not in covered and not isinstance(stage.root, For):
             body.append(stage.root)
     used_names = {n for s in body for n in st.read_buffers(s) | st.written_buffers(s)}
@@ -408,14 +432,15 @@ def _program(context: Context, options: tuple[Option, ...], partials: Knob | Non
     return kernel.with_(args=args, body=Block((*allocs, *body)), sizes=tuple(k.var for k in knobs))
 
 
-def _other(context: Context, root: For, cores: Mapping[str, VectorCore], partials: Knob | None, vectors: Knob, taken: set[str]) -> Stmt:
+def _other(context: Context, root: For, cores: Mapping[str, VectorCore], untiled: Untiled, taken: set[str]) -> Stmt:
     """A nest without tiles."""
-    from tilewright.space.stages import stage_of
-
-    stage, width = stage_of(root), value_of(vectors)
+    stage, width = stage_of(root), value_of(untiled.vectors)
     if not stage.opaque and not stage.is_reduction:
         return nests.elementwise(stage, cores[str(stage.output.dtype)], context.threads, width)
-    count: Expr = value_of(partials) if partials else ex.idx(rows.PARTIALS)
+    if root.name in unmatched.roots(context.base.kernel) and not (untiled.partials and rows.share_rows(root)):
+        found = unmatched.allowed(context.base.kernel, context.machine, context.threads)
+        return unmatched.program(root, context.machine, found, value_of(untiled.abreast))
+    count: Expr = value_of(untiled.partials) if untiled.partials else ex.idx(rows.PARTIALS)
     return nests.row_nest(root, cores, context.threads, count, width, taken)
 
 
