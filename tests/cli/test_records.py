@@ -148,3 +148,18 @@ def test_worker_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "find_spec", absent)
     result = tilewright("worker", "tcp://127.0.0.1:1")
     assert result.exit_code == 1 and "Dask is not installed" in result.output and "tilewright[cluster]" in result.output
+
+
+def test_a_session_is_deleted(filled: RecordStore) -> None:
+    session = session_of(filled)
+    unknown = tilewright("records", "delete", "zz")
+    assert unknown.exit_code == 1 and "begin with 'zz'" in unknown.output
+    assert "its 3 records removed" in tilewright("records", "delete", session[:-1]).output
+    with RecordStore(filled.path) as store:
+        assert store.sessions() == [] and store.count() == 0
+    assert tilewright("records", "delete", session).exit_code == 1
+
+
+def test_nothing_is_made_by_deleting(filled: RecordStore) -> None:
+    absent = filled.path.with_name("absent.db")
+    assert tilewright("records", "delete", "2026", "--records", str(absent)).exit_code == 1 and not absent.exists()

@@ -31,7 +31,7 @@ _SHORT = 10
 
 @app.callback()
 def records() -> None:
-    """Show, export and import what tuning measured.
+    """Show, export, import and delete what tuning measured.
 
     Every trial of `tilewright tune` is kept in one SQLite file: ~/.local/share/tilewright/records.db,
     or the one TILEWRIGHT_RECORDS or --records names. Several processes may use it at once. Tasks, sessions and
@@ -48,6 +48,8 @@ def records() -> None:
       tilewright records best 4fa1c0 --json > trace.json
 
       tilewright records export -o mine.jsonl && tilewright records import theirs.jsonl
+
+      tilewright records delete 20261121-0830
     """
 
 
@@ -155,6 +157,19 @@ def import_command(
     typer.echo(f"{report.added} records added to {store.path}, {report.known} were there already")
     if report.refused:
         raise RuntimeFailure(f"{len(report.refused)} lines of {lines} were not understood", hint="the others were imported")
+
+
+@app.command()
+def delete(
+    session: Annotated[str, typer.Argument(help="First characters of the session's key.")],
+    file: RecordsFile = None,
+) -> None:
+    """Remove a session with its records: one that was measured while the machine was busy, say."""
+    with _store(file) as store:
+        found = store.session(session)
+    with RecordStore(file or records_path()) as store:
+        gone = store.delete(found.id)
+    typer.echo(f"session {found.id} ({found.subject}) and its {gone} records removed from {store.path}")
 
 
 def _store(file: Path | None) -> RecordStore:

@@ -67,7 +67,7 @@ def _refuse_unsupported(graph: GraphProto, opsets: Mapping[str, int], functions:
         raise UnsupportedOperator(
             f"{len(found)} node(s) use operators that have no lowering:\n    " + "\n    ".join(dict.fromkeys(found)),
             hint=f"{len(implementations())} operators are supported (tilewright.graph.operators); add one as a decorated function there, "
-            "or replace the node before export; fallback='onnxruntime' was not allowed",
+            "or replace the node before export: nothing is handed to another runtime",
         )
 
 
