@@ -25,16 +25,20 @@ from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 
 SECTION = "search quality"
-AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "xgb")
+AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "xgb-features", "xgb")
 TRIALS = (1, 10, 20, 50, 100)
 STORED = "Estimates and features are of the day of measurement."
-#: Wanted of the estimate with the tree model: shares of the best after so many trials.
+#: The author taken when none is named: what is wanted is wanted of it, and that it is clearly above those that know no estimate.
+DEFAULT, BLIND = "xgb", ("random", "xgb-plain")
+#: Shares of the best that are wanted after so many trials.
 WANTED = {10: 0.95, 50: 0.99}
+#: Differences of means count as clear from so many of their standard errors on.
+CLEAR = 2.0
 
 
-def curve(space: Measured, author: str, seed: int, trials: int) -> np.ndarray:
-    """Best seconds of the space over the best found after 1, 2, ... trials."""
-    writer, found = make_author(author, space, seed), np.empty(0)
+def curve(space: Measured, author: str, seed: int, trials: int, **options: Any) -> np.ndarray:
+    """Best seconds of the space over the best found after 1, 2, ... trials; ``options`` are the author's own."""
+    writer, found = make_author(author, space, seed, **options), np.empty(0)
     while len(found) < trials and len(points := writer.propose(min(BATCH, trials - len(found)))):
         seconds = space.measure(points)
         writer.observe(points, seconds)
@@ -69,12 +73,32 @@ def overview(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
         (author, *(f"{100 * curves[space][author][:, k - 1].mean():.1f}" for space, k in at)) for author in next(iter(curves.values()))
     ]
     reached = {
-        k: ", ".join(f"{s} {'yes' if curves[s]['xgb'][:, k - 1].mean() >= least else 'no'}" for s in curves) for k, least in WANTED.items()
+        k: ", ".join(f"{s} {'yes' if curves[s][DEFAULT][:, k - 1].mean() >= least else 'no'}" for s in curves)
+        for k, least in WANTED.items()
     }
-    notes = [f"Wanted of xgb: {100 * least:g} % after {k} trials: {reached[k]}." for k, least in WANTED.items()]
+    notes = [f"Wanted of {DEFAULT}: {100 * least:g} % after {k} trials: {reached[k]}." for k, least in WANTED.items()]
+    notes += [f"Wanted of {DEFAULT}: clearly above {other}. {_unclear(curves, other)}" for other in BLIND]
     return Table(
         "Best in k: percent of the best, mean over the seeds", ("author", *(f"{s}, {k}" for s, k in at)), tuple(lines), tuple(notes)
     )
+
+
+def clearly_above(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether ``a`` [seeds] is larger than ``b`` in the mean by more than chance between seeds explains."""
+    difference = a - b
+    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return bool(difference.mean() > CLEAR * error)
+
+
+def _unclear(curves: Mapping[str, Mapping[str, np.ndarray]], other: str) -> str:
+    """Where the default author is not clearly above ``other``, with both shares."""
+    places = []
+    for space, c in curves.items():
+        for k in TRIALS[1:]:
+            ours, theirs = c[DEFAULT][:, k - 1], c[other][:, k - 1]
+            if not clearly_above(ours, theirs):
+                places.append(f"{space} after {k} ({100 * ours.mean():.1f} and {100 * theirs.mean():.1f})")
+    return f"It is not: {', '.join(places)}." if places else "It is everywhere."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -145,8 +145,8 @@ class Presence:
     new: tuple[str, ...]
 
     @staticmethod
-    def of(space: Space, points: np.ndarray, sketches: Sequence[str], knobs: Sequence[Sequence[str]] = ()) -> Presence:
-        """``sketches`` and ``knobs`` name the rows' structures and columns as they were stored (no knobs: by position)."""
+    def of(space: Space, points: np.ndarray, sketches: Sequence[str], knobs: Sequence[Sequence[str]]) -> Presence:
+        """``sketches`` and ``knobs`` name the rows' structures and columns as they were stored."""
         now = {s.name: n for n, s in enumerate(space.sketches)}
         found = np.full((len(points), space.columns), 0, np.int64)
         there = np.zeros(len(points), bool)
@@ -156,7 +156,7 @@ class Presence:
                 continue
             rows = np.flatnonzero(points[:, 0] == old)
             names = [k.name for k in space.sketches[new].knobs]
-            stored = list(knobs[old]) if len(knobs) else names
+            stored = list(knobs[old])
             if sorted(names) != sorted(stored) or len(names) >= points.shape[1]:
                 continue
             found[rows, 0] = new
@@ -176,11 +176,11 @@ def renewed(name: str, folder: Path = DATA) -> tuple[Measured, str]:
     file does not say what its points mean, or the program has changed.
     """
     with np.load(folder / f"{name}.npz") as data:
-        if not {"sketches", "program"} <= set(data.files):
-            return Measured.load(name, folder), "Estimates and features are of the day of measurement: the file does not name its sketches."
+        if not {"sketches", "knobs", "program"} <= set(data.files):
+            return Measured.load(name, folder), "Estimates and features are of the day of measurement: the file does not name its knobs."
         points, seconds, program = data["points"].astype(np.int64), data["seconds"].astype(np.float64), str(data["program"])
         sketches = [str(s) for s in data["sketches"]]
-        knobs = json.loads(str(data["knobs"])) if "knobs" in data.files else ()
+        knobs = json.loads(str(data["knobs"]))
     kernel = KERNELS[name]()
     if str(kernel) != program:
         return Measured.load(name, folder), "Estimates and features are of the day of measurement: the program is another one now."

@@ -20,7 +20,7 @@ from tests.tune.simulated import landscape
 from benchmarks import search_quality, search_spaces, tune_operators
 from tilewright.hw import load_machine
 from tilewright.runtime.jobs import Job, Outcome
-from tilewright.runtime.measurement import Conditions
+from tilewright.runtime.measurement import Conditions, processor_name
 from tilewright.space.space import Space
 
 pytest.importorskip("onnxruntime")
@@ -81,7 +81,7 @@ def test_stored_points_are_found_again_in_a_space_whose_rules_changed(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"), [({"sketches": None}, "does not name its sketches"), ({"program": "another"}, "program is another one")]
+    ("changes", "reason"), [({"knobs": None}, "does not name its knobs"), ({"program": "another"}, "program is another one")]
 )
 def test_spaces_that_cannot_be_found_again_are_taken_as_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
@@ -108,6 +108,31 @@ def test_the_table_of_curves(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert "percent of the best" in text and "gemm, 10" in text and "Wanted of xgb: 99 % after 50 trials: gemm" in text
     with pytest.raises(SystemExit):
         search_quality.main(["--folder", str(folder / "nowhere")])
+
+
+def test_where_the_default_author_is_not_clearly_above_others_is_said() -> None:
+    """Clearly: the mean difference over the seeds is more than two of its standard errors."""
+    high, low = np.full((4, 100), 0.99), np.full((4, 100), 0.9)
+    unsure = low + np.array([-0.2, 0.3, 0.25, -0.1])[:, None]
+    assert search_quality.clearly_above(high[:, 0], low[:, 0]) and not search_quality.clearly_above(low[:, 0], low[:, 0])
+    assert not search_quality.clearly_above(unsure[:, 0], low[:, 0]) and not search_quality.clearly_above(low[:, 0], high[:, 0])
+    curves = {"gemm": {"xgb": unsure, "random": low, "xgb-plain": low - 0.5}}
+    notes = search_quality.overview(curves).notes
+    assert "above random. It is not: gemm after 10 (96.2 and 90.0), gemm after 20" in notes[2]
+    assert notes[3].endswith("above xgb-plain. It is everywhere.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(search_spaces.KERNELS))
+def test_the_default_author_finds_the_best_of_measured_spaces_in_time(name: str) -> None:
+    with np.load(search_spaces.DATA / f"{name}.npz") as data:
+        measured_on = str(data["conditions"])
+    if processor_name() not in measured_on:
+        pytest.skip(f"times and estimates are of different processors: {measured_on.split(';')[1].split(',')[0]} and {processor_name()}")
+    space, _ = search_spaces.renewed(name)
+    curves = np.array([search_quality.curve(space, search_quality.DEFAULT, seed, max(search_quality.WANTED)) for seed in range(10)])
+    for trials, share in search_quality.WANTED.items():
+        assert curves[:, trials - 1].mean() >= share, f"{name} after {trials} trials"
 
 
 @pytest.mark.parametrize("limit", [150, 700])

@@ -9,6 +9,7 @@ from tests.tune.simulated import BEST, landscape
 
 from tilewright.tune.author import History, draw
 from tilewright.tune.authors import AUTHORS, make_author
+from tilewright.tune.surrogate import KnobTrees, StatementTrees
 from tilewright.util.errors import TuneError
 
 #: Those that search on their own.
@@ -74,7 +75,7 @@ def needed(space: GemmSpace, name: str, seed: int) -> int:
     raise AssertionError("never met")
 
 
-@pytest.mark.parametrize("name", ["xgb", "xgb-plain", "evolutionary", "annealing"])
+@pytest.mark.parametrize("name", ["xgb", "xgb-plain", "xgb-features", "evolutionary", "annealing"])
 def test_learning_from_measurements_beats_chance(space: GemmSpace, name: str) -> None:
     chance = np.mean([needed(space, "random", s) for s in range(20)])
     assert np.mean([needed(space, name, s) for s in range(6)]) < 0.7 * chance
@@ -105,15 +106,36 @@ def test_the_favourite_of_every_sketch_is_tried(space: GemmSpace) -> None:
         assert space.estimate(tried[tried[:, 0] == sketch]).min() == best, sketch
 
 
-def test_the_model_starts_from_the_estimate(space: GemmSpace) -> None:
+@pytest.mark.parametrize("name", ["xgb", "xgb-features"])
+def test_the_model_starts_from_the_estimate(space: GemmSpace, name: str) -> None:
     every = space.estimate(space.enumerate(space.size))
-    first = make_author("xgb", space, 0).propose(10)
+    first = make_author(name, space, 0).propose(10)
     assert np.median(space.estimate(first)[:8]) < np.quantile(every, 0.15)
 
 
-def test_an_estimate_that_misleads_is_corrected(space: GemmSpace) -> None:
+def test_features_without_the_estimate_begin_with_chance(space: GemmSpace) -> None:
+    first = make_author("xgb-features", space, 0, assisted=False).propose(10)
+    assert np.array_equal(first, make_author("random", space, 0).propose(10))
+
+
+def test_predictions_of_both_models_are_logarithms_of_seconds_from_one_zero(space: GemmSpace) -> None:
+    """Before measurements those of the estimate, afterwards those that were measured: differences count as they do in ``best``."""
+    every = space.enumerate(space.size)
+    rng = np.random.default_rng(0)
+    measured = every[rng.permutation(len(every))[:120]]
+    for model in (KnobTrees(space), StatementTrees(space)):
+        estimates = np.log(space.estimate(every))
+        assert abs(model.predict(every) - estimates)[estimates < np.median(estimates)].max() < 0.1, model
+        model.fit(measured, 1e6 * seconds(measured))  # in another unit
+        assert model.best is not None
+        error = (model.predict(measured) - model.best) - np.log(seconds(measured) / seconds(measured).min())
+        assert abs(error)[seconds(measured) < np.median(seconds(measured))].max() < 0.15, model
+
+
+@pytest.mark.parametrize("name", ["xgb", "xgb-features"])
+def test_an_estimate_that_misleads_is_corrected(space: GemmSpace, name: str) -> None:
     """The estimate's favourites are slow: after a few batches the model no longer proposes them."""
-    author = make_author("xgb", space, 0)
+    author = make_author(name, space, 0)
     for _ in range(6):
         points = author.propose(10)
         author.observe(points, 1e-10 / space.estimate(points))

@@ -139,8 +139,6 @@ class TreeModel:
         return model
 
     def _grow(self, rows: np.ndarray, owner: np.ndarray, target: np.ndarray, margin: np.ndarray, rounds: int) -> Any:
-        xgb = library()
-        data = xgb.DMatrix(rows)
         t = self.training
         parameters = {
             "max_depth": t.depth,
@@ -150,11 +148,11 @@ class TreeModel:
             "min_child_weight": t.min_weight,
             "tree_method": "hist",
             "base_score": 0.0,
-            "nthread": 1,  # small data: threads cost more than they bring
+            "nthread": 1,
             "seed": t.seed,
             "verbosity": 0,
         }
-        return xgb.train(parameters, data, rounds, obj=_weighted_squares(owner, target, margin))
+        return library().train(parameters, matrix(rows), rounds, obj=_weighted_squares(owner, target, margin))
 
 
 def _statements(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,6 +193,15 @@ def _weighted_squares(owner: np.ndarray, target: np.ndarray, margin: np.ndarray)
         return (weight * error)[owner], (weight * together)[owner]
 
     return objective
+
+
+def matrix(rows: np.ndarray, **columns: Any) -> Any:
+    """``rows`` with ``columns`` (label, weight, base_margin) as xgboost takes them.
+
+    One thread: there is little data, and threads that wait for each other cost several times more than they bring, above all on a
+    busy machine.
+    """
+    return library().DMatrix(rows, nthread=1, **columns)
 
 
 def library() -> ModuleType:

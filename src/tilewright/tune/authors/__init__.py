@@ -10,8 +10,9 @@ from tilewright.util.errors import TuneError
 
 #: Name on the command line: where the class lives, and what it does in one line.
 AUTHORS: dict[str, tuple[str, str]] = {
-    "xgb": ("xgb:XgbAuthor", "gradient-boosted trees, pre-trained on the analytical estimate, refined on measurements"),
-    "xgb-plain": ("xgb:PlainXgbAuthor", "the same without pre-training"),
+    "xgb": ("xgb:XgbAuthor", "the analytical estimate, corrected by gradient-boosted trees on the knobs that learn from measurements"),
+    "xgb-plain": ("xgb:PlainXgbAuthor", "the same trees without the estimate"),
+    "xgb-features": ("xgb:FeatureXgbAuthor", "trees on features of statements, pre-trained on the estimate, refined on measurements"),
     "analytical": ("analytical:AnalyticalAuthor", "the best by the analytical estimate, in its order"),
     "evolutionary": ("evolutionary:EvolutionaryAuthor", "mutation and crossover of the best, screened by the estimate"),
     "annealing": ("annealing:AnnealingAuthor", "simulated annealing, several chains at once"),

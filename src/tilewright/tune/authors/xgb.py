@@ -1,7 +1,7 @@
 """Model-assisted search with gradient-boosted trees (ALCOP, section 4.3).
 
-Predictions start from the analytical estimate, which costs nothing to evaluate, and trees learn from
-measurements what it got wrong. So the first batch already knows what the estimate knows.
+The model knows the analytical estimate, which costs nothing to evaluate, and trees learn from measurements what it got
+wrong. So the first batch already knows what the estimate knows. The authors differ in the model.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ import numpy as np
 from tilewright.tune.author import History, SearchSpace, draw
 from tilewright.tune.novelty import MOST, promising
 from tilewright.tune.screening import screened
-from tilewright.tune.surrogate import Surrogate
+from tilewright.tune.surrogate import KnobTrees, StatementTrees, Surrogate
 
 #: How many of the best by the model are looked at when a batch is chosen.
 SHORTLIST = 400
 #: Measured points that screening starts from.
 SEEDS = 32
+#: Share of a batch that looks elsewhere.
+EXPLORE = 0.2
 
 
-class XgbAuthor:
-    """Of every ten points eight are those the model expects most of; two look elsewhere (``explore`` of a batch).
+class ModelAuthor:
+    """Of every ten points eight are those ``model`` expects most of; two look elsewhere (``explore`` of a batch).
 
     Elsewhere are the sketches nobody tried: an estimate compares points of one structure better than structures, so the favourite
-    of each is measured once. When all were tried, or where nothing is known, it is random points. ``assisted``: the model sees the
-    estimate.
+    of each is measured once. When all were tried, or where nothing is known, it is random points.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, assisted: bool = True, explore: float = 0.2):
+    def __init__(self, space: SearchSpace, model: Surrogate, seed: int = 0, *, explore: float = EXPLORE):
         self._space = space
         self._rng = np.random.default_rng(seed)
         self._history = History()
         self._explore = explore
-        self._model = Surrogate(space, seed, assisted=assisted)
+        self._model = model
         self._stale = False
 
     def propose(self, n: int) -> np.ndarray:
@@ -72,8 +73,22 @@ class XgbAuthor:
         return self._history.propose(pool[promising(pool, scores, scores.min() if goal is None else goal, best, self._model.doubt, n)])
 
 
-class PlainXgbAuthor(XgbAuthor):
-    """Without the estimate: the first batch is random, and the model sees knobs only."""
+class XgbAuthor(ModelAuthor):
+    """Trees on knobs correct the estimate."""
 
-    def __init__(self, space: SearchSpace, seed: int = 0, *, explore: float = 0.2):
-        super().__init__(space, seed, assisted=False, explore=explore)
+    def __init__(self, space: SearchSpace, seed: int = 0, *, explore: float = EXPLORE):
+        super().__init__(space, KnobTrees(space, seed), seed, explore=explore)
+
+
+class PlainXgbAuthor(ModelAuthor):
+    """Without the estimate: the first batch is random, and the trees see knobs only."""
+
+    def __init__(self, space: SearchSpace, seed: int = 0, *, explore: float = EXPLORE):
+        super().__init__(space, KnobTrees(space, seed, assisted=False), seed, explore=explore)
+
+
+class FeatureXgbAuthor(ModelAuthor):
+    """Trees on the features of statements, pre-trained on the estimate (not if ``assisted`` is False)."""
+
+    def __init__(self, space: SearchSpace, seed: int = 0, *, assisted: bool = True, explore: float = EXPLORE):
+        super().__init__(space, StatementTrees(space, seed, assisted=assisted), seed, explore=explore)
