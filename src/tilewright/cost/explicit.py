@@ -167,7 +167,7 @@ class _Walker:
             return rows, g.const(0)
         main = loads[0] if inwards else ex.Load(s.buffer, s.indices)
         inside = [f for f in around if any(f.name in ex.free_vars(i) for i in s.indices) and not _walks_blocks(f, around)]
-        transfer = _transfer(self.machine, local, inwards, s.buffer.dtype.nbytes if inwards else main.dtype.nbytes)
+        transfer = _transfer(self.machine, local, inwards, main.dtype.nbytes)
         outside = g.product(self._mean(f.extent) for f in around if f not in inside)
         tile = _tile(transfer, len(inside))
         requests = g.product(self._tiles(f.extent, n) for f, n in zip(inside, tile, strict=True))

@@ -44,6 +44,7 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
     store = _in_memory_order(nest.store, machine.main_memory.name)
     store = replace(store, value=_settings(store.value, constants))
     read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
+    mine = {ld.dtype for ld in ex.loads(store.value) if ld.buffer.rank}
     found: list[Move] = []
     why = Mismatch(f"no instruction writes {store.buffer.memory} from {', '.join(read) or 'nothing'}", -1)
     for instruction in machine.all_instructions:
@@ -53,6 +54,10 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
             continue
         body = chain_of(instruction.kernel.body)
         if body is None or len(body.store.indices) == 0:
+            continue
+        if (theirs := {o.dtype for o in arrays if o.role == "in"}) != mine:
+            text = f"{instruction.name}: it takes {', '.join(map(str, theirs))}, the nest {', '.join(map(str, mine))}"
+            why = max(why, Mismatch(text, 0), key=lambda m: m.depth)
             continue
         for most in _widths(machine, instruction):
             done = _way(scope, nest.loops, store, instruction, body, most)
@@ -154,10 +159,14 @@ def _settings(value: Expr, constants: dict[str, int]) -> Expr:
 def _cuts(
     scope: Simplifier, loops: tuple[For, ...], most: dict[str, int], body: Chain
 ) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
-    """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first."""
+    """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first.
+
+    Loops of one iteration stay around: an axis that they took would be lost to another.
+    """
     axes = [most[f.name] for f in body.loops]
-    for count in range(min(len(axes), len(loops)), -1, -1):
-        for inside in permutations(range(len(loops)), count):
+    several = [n for n, f in enumerate(loops) if largest_extent(scope, f.lo, f.hi) != 1]
+    for count in range(min(len(axes), len(several)), -1, -1):
+        for inside in permutations(several, count):
             for chosen in permutations(axes, count):
                 outer: list[For] = []
                 inner: list[For] = []

@@ -18,12 +18,9 @@ from tilewright.hw import Instruction, Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import compare
-from tilewright.ir.simplify import Simplifier, scope_of
-from tilewright.ir.stmt import For, Kernel, Stmt
+from tilewright.ir.stmt import Kernel
 from tilewright.mapping import Mapping as Placed
-from tilewright.schedule.moves import moves
 from tilewright.schedule.schedule import Schedule
-from tilewright.schedule.unify import chain_of
 from tilewright.space.blocks import Blocks, Held, operands_of, walks_of
 from tilewright.space.blocks_program import program
 from tilewright.space.context import Context
@@ -31,6 +28,7 @@ from tilewright.space.plan import Decision, Plan
 from tilewright.space.rules import writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import stages
+from tilewright.space.unmoved import unmoved
 from tilewright.util.errors import MappingError, ScheduleError, SpaceError
 
 
@@ -68,32 +66,11 @@ def _fused(context: Context, output: str, b: Blocks) -> bool | None:
     try:
         for fused in (True, False):
             done = _apply(context, output, replace(b, fused=fused), dict.fromkeys((k.name for k in b.knobs), 1)).kernel
-            if not _unmoved(context.machine, done):
+            if not unmoved(context.machine, done):
                 return fused
     except ScheduleError:
         return None  # a requirement of the instruction refuses how the operands lie
     return True
-
-
-def _unmoved(machine: Machine, kernel: Kernel) -> list[Stmt]:
-    """Nests that bring results out of memories that the program fills, in a way that no declared transfer can."""
-    found: list[Stmt] = []
-
-    def visit(s: Stmt, scope: Simplifier) -> None:
-        nest = chain_of(s)
-        if nest is not None:
-            out = machine.memory(nest.store.buffer.memory).kind == "main"
-            held = any(machine.memory(ld.buffer.memory).kind == "scratchpad" for ld in ex.loads(nest.store.value))
-            found.extend([s] if out and held and not moves(scope, machine, nest)[0] else [])
-        elif isinstance(s, For):
-            with scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step):
-                visit(s.body, scope)
-        else:
-            for t in st.substmts(s):
-                visit(t, scope)
-
-    visit(kernel.body, scope_of(kernel))
-    return found
 
 
 def _missing(machine: Machine, b: Blocks) -> str | None:

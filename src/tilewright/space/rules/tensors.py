@@ -30,7 +30,7 @@ from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, cut, starts, trips, wrap
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.rule import rule
-from tilewright.space.rules import explicit, instructions
+from tilewright.space.rules import explicit, instructions, passing
 from tilewright.space.sketch import Sketch
 from tilewright.space.tiling import value_of
 from tilewright.util.errors import MappingError, ScheduleError
@@ -84,7 +84,10 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
             for n, (instruction, mapping) in enumerate(found):
                 yield _sketch(context, stage.output.name, instruction, mapping, n == 0)
             return
-    yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), likely=list)
+    through = list(passing.sketches(context))
+    yield from through
+    if not through:
+        yield Sketch("as written", (), (), context.base.kernel, lambda _: context.base.copy(), likely=list)
 
 
 def _cheapest(context: Context, output: str, orders: str = "auto") -> list[tuple[Instruction, Placed]]:

@@ -1,0 +1,70 @@
+"""Sums of quantised tensors as sums of integers: only where every pair of int8 numbers gives what ONNX Runtime gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.graph.test_integers import agree, float_pattern
+
+from tilewright.graph import load
+from tilewright.graph.exact_sums import common_factor
+from tilewright.graph.integers import integer_form
+from tilewright.graph.network import Network
+from tilewright.ir import types as ty
+from tilewright.ir.expr import Intrinsic, walk
+from tilewright.ir.stmt import own_exprs
+from tilewright.ir.stmt import walk as statements
+
+EVERY = np.arange(-128, 128).astype(np.int8)
+PAIRS = {"a": np.repeat(EVERY, 256), "b": np.tile(EVERY, 256)}
+
+
+def source(a: float, b: float, y: float, zero: int = 0) -> object:
+    scales = {n: np.float32(v) for n, v in (("a", a), ("b", b), ("y", y))}
+    zeros = {"a": np.int8(zero), "b": np.int8(0), "y": np.int8(0)}
+    return float_pattern("Add", {n: v.shape for n, v in PAIRS.items()}, (1 << 16,), scales, zeros)
+
+
+def fused(a: float, b: float, y: float, zero: int = 0) -> bool:
+    """Whether the sum is formed of scaled floats."""
+    steps = Network.interpreted(load(integer_form(source(a, b, y, zero)))).steps
+    exprs = [e for k in steps for s in statements(k.call.kernel.body) for own in own_exprs(s) for e in walk(own)]
+    return any(isinstance(e, Intrinsic) and e.name == "fma" for e in exprs)
+
+
+@pytest.mark.parametrize(
+    ("scales", "integers"),
+    [
+        ((0.03125, 0.03125, 0.03125), True),
+        ((0.05, 0.05, 0.05), True),
+        ((0.05, 0.05, 0.1), True),
+        ((0.02, 0.02, 0.031), True),
+        ((0.02, 0.03, 0.04), False),
+        ((0.02, 0.04, 0.04), False),
+    ],
+)
+def test_every_pair_is_what_onnx_runtime_says(scales: tuple[float, float, float], integers: bool) -> None:
+    assert fused(*scales) is not integers
+    agree(source(*scales), PAIRS)  # type: ignore[arg-type]
+
+
+def test_zero_points_keep_the_sum_of_floats() -> None:
+    assert fused(0.05, 0.05, 0.05, zero=3)
+    agree(source(0.05, 0.05, 0.05, zero=3), PAIRS)  # type: ignore[arg-type]
+
+
+def test_some_equal_scales_round_otherwise() -> None:
+    """So all pairs have to be tried: a factor near a half of an odd number is on one side of it here, on the other there."""
+    rng = np.random.default_rng(0)
+    drawn = [np.float32(n) for n in rng.uniform(0.1, 2, 400)] + [np.float32(n / 256) for n in range(1, 256, 2)]
+    found = [common_factor(f, f, ty.i8, ty.i8) for f in drawn]
+    assert all(g in (None, f) for f, g in zip(drawn, found, strict=True))
+    assert sum(g is not None for g in found) > len(found) // 2
+
+
+def test_what_is_not_tried() -> None:
+    one = np.float32(1)
+    assert common_factor(one, one, ty.i8, ty.i8) == 1
+    assert common_factor(one, one, ty.i16, ty.i8) is None
+    assert common_factor(one, np.float32(0), ty.i8, ty.i8) is None
+    assert common_factor(one, np.float32(1.5), ty.i8, ty.i8) is None
