@@ -37,13 +37,10 @@ from benchmarks.tune_networks import DEFAULT, compared
 
 from tilewright.graph import compile
 from tilewright.graph.fusion import Fusion
-from tilewright.hw import Machine
-from tilewright.ir.stmt import Kernel
 from tilewright.runtime.records import Record, RecordStore
 from tilewright.space.narrow import OneMapping, PlainTiles
 from tilewright.space.rule import Rule, discover
 from tilewright.space.rules.vectors import vector_nests
-from tilewright.space.space import Space
 from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
 
 SECTION = "ablation"
@@ -57,10 +54,6 @@ class Variant:
     fusion: Fusion = "dp"
     rules: tuple[Rule, ...] | None = None
     scheduler: str = "gradient"
-
-    def space(self, kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> Space:
-        """The space of one kernel of the network."""
-        return Space(kernel, machine, threads, constants, self.rules)
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -83,7 +76,7 @@ def tuned(variant: str, seed: int, store: RecordStore, options: argparse.Namespa
 
     found = tune_network(
         model(options.network), records=store, trials=options.trials, threads=options.threads, dims=batch_of(options.network),
-        fusion=v.fusion, author=options.author, seed=seed, patience=options.trials, progress=show, make_space=v.space,
+        fusion=v.fusion, author=options.author, seed=seed, patience=options.trials, progress=show, rules=v.rules,
         scheduler=v.scheduler,
     )  # fmt: skip
     print(file=sys.stderr)

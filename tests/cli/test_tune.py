@@ -81,11 +81,39 @@ def test_a_kernel_that_cannot_be_tuned_is_refused_with_the_constraint(tmp_path: 
     assert re.search(r"no kernel can be tuned: .* no values of rows satisfy rows <= 4 .*relax the constraint", words(result.output))
 
 
+def test_a_rule_of_one_s_own_is_searched_and_its_schedules_need_it_no_more(
+    kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, so that whatever is measured is its."""
+    monkeypatch.setattr("tilewright.cli.tune.discover", lambda: ())
+    rules = tmp_path / "rules.py"
+    rules.write_text(
+        "from tilewright.space import Knob, Sketch\n"
+        "def blocks(context):\n"
+        "    block = Knob('block', (2, 4, 8))\n"
+        "    def steps(values):\n"
+        "        sch = context.base.copy()\n"
+        "        sch.split(next(iter(context.stages[-1].loops)), values['block'])\n"
+        "        return sch\n"
+        "    yield Sketch('blocks', (block,), (), context.base.kernel, steps)\n"
+    )
+    args = ("--trials", "3", "--threads", "1", "--author", "random", "--rule", f"{rules}:blocks")
+    for n, what in enumerate(((f"{kernels}:gemm",), ("matmul", "--shape", "i=16,j=32,k=24"))):
+        result = tilewright("tune", *what, *args, "--records", str(tmp_path / f"{n}.db"))
+        assert result.exit_code == 0, result.output
+        with RecordStore(tmp_path / f"{n}.db") as store:
+            found = store.records()
+            best = store.best(found[0].task)
+        assert {r.status for r in found} == {"ok"} and {(r.point or {})["sketch"] for r in found} == {"blocks"}
+        assert best is not None and "split" in best.trace
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         (("nosuch",), 1, "no operator 'nosuch'"),
         (("matmul", "--trials", "0"), 2, "greater than or equal to 1|>=1"),
+        (("matmul", "--rule", "nowhere.py:f"), 1, "there is no file .*nowhere.py"),
         (("matmul", "--cluster", "local:two"), 1, "'local:two' names no cluster"),
         (("matmul", "--author", "nobody", "--trials", "2"), 1, "no author 'nobody'"),
         (("matmul", "--fusion", "all"), 2, "none of none, greedy, dp, measured"),

@@ -20,11 +20,10 @@ from tilewright.runtime.jobs import Done, Job, Outcome
 from tilewright.runtime.records import RecordStore, Session
 from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
-from tilewright.space import Context, Knob, Sketch, Space
+from tilewright.space import Context, Knob, Sketch, Space, discover
 from tilewright.tune import network as tuning
 from tilewright.tune.network import NetworkProgress, tune_network
-from tilewright.tune.search import TunableSpace
-from tilewright.util.errors import RuntimeFailure, SpaceError, TuneError
+from tilewright.util.errors import RuntimeFailure, TuneError
 
 
 class Stub:
@@ -199,47 +198,45 @@ def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monke
 
 
 def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> None:
-    def only_small(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
-        if kernel.args[-1].static_shape[-1] > 24:
-            raise SpaceError("no rule fits")
-        return Space(kernel, machine, threads, constants)
+    def only_small(context: Context) -> list[Sketch]:
+        return [] if wide(context.kernel) else [s for r in discover() for s in r(context)]
 
-    found = tune_network(
-        network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), make_space=only_small
-    )
+    found = tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), rules=[only_small])
     assert sorted(t.weight for t in found.tasks) == [1, 2]
     schedules = [r.schedule for r in found.network.summary()]
     assert all(s.startswith("tuned") for s in schedules[:3])
     assert not schedules[3].startswith("tuned")
-    assert [(s.operators, s.weight, s.reason) for s in found.skipped] == [("MatMul+Relu", 1, "no rule fits")]
+    (skipped,) = found.skipped
+    assert (skipped.operators, skipped.weight) == ("MatMul+Relu", 1) and "no rule has a schedule for matmul_relu" in skipped.reason
 
 
-class Impossible(Space):
-    """Its only sketch asks for rows that cannot be. That is found out when a point is drawn."""
-
-    def __init__(self, kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]):
-        super().__init__(kernel, machine, threads, constants, rules=(tall,))
+def wide(kernel: Kernel) -> bool:
+    """Whether it is the last one of :func:`network`."""
+    return kernel.args[-1].static_shape[-1] > 24
 
 
 def tall(context: Context) -> list[Sketch]:
+    """Asks for rows that cannot be."""
     rows = Knob("rows", (8, 16))
     return [Sketch("tall", (rows,), (compare("<=", rows.var, 4),), context.kernel, lambda values: Schedule(context.kernel))]
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_kernel_whose_constraints_cannot_be_met_is_skipped_and_the_others_are_tuned(tmp_path: Path, late: bool) -> None:
+def test_a_kernel_whose_constraints_cannot_be_met_is_skipped_and_the_others_are_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
     """Said when the first point is asked for, or (``late``) when candidates are."""
 
-    class Late(Space):
-        def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-            return Impossible(self.kernel, self.machine, self.threads, self.constants).sample(n, rng)
+    def wide_is_impossible(context: Context) -> list[Sketch]:
+        return tall(context) if wide(context.kernel) and not late else [s for r in discover() for s in r(context)]
 
-    def wide_is_impossible(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
-        wide = kernel.args[-1].static_shape[-1] > 24
-        return (Late if late else Impossible)(kernel, machine, threads, constants) if wide else Space(kernel, machine, threads, constants)
+    def sample(self: Space, n: int, rng: np.random.Generator) -> np.ndarray:
+        return sampled(Space(self.kernel, self.machine, rules=[tall]) if wide(self.kernel) and late else self, n, rng)
 
+    sampled = Space.sample
+    monkeypatch.setattr(Space, "sample", sample)
     found = tune_network(
-        network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), make_space=wide_is_impossible
+        network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub(), rules=[wide_is_impossible]
     )
     assert sum(t.trials for t in found.tasks) == 20 and found.reason == "trials"
     if late:
@@ -254,7 +251,7 @@ def test_a_kernel_whose_constraints_cannot_be_met_is_skipped_and_the_others_are_
 def test_when_no_kernel_can_be_tuned_the_constraint_is_named(tmp_path: Path) -> None:
     stub = Stub()
     with pytest.raises(TuneError, match=r"no kernel can be tuned: MatMul\+Relu .*: tall: no values of rows satisfy rows <= 4") as refused:
-        tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, executor=stub, make_space=Impossible)
+        tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, executor=stub, rules=[tall])
     assert "and so for 2 other kernels" in refused.value.message
     assert "relax the constraint" in (refused.value.hint or "") and not stub.jobs
 

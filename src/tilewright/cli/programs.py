@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import linecache
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-
-import typer
 
 from tilewright.ir.stmt import Kernel
 from tilewright.mapping.operators import FLOAT, Types, build_operator
 from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import LanguageError, TilewrightError
+from tilewright.util.errors import LanguageError
+from tilewright.util.source_file import import_file
 
 
 def load_program(text: str, extents: Mapping[str, int] | None = None, types: Types = FLOAT) -> Kernel | Schedule:
@@ -45,9 +39,8 @@ def extents_of(text: str) -> dict[str, int]:
 
 def load_definition(path: Path, name: str, kinds: tuple[type, ...]) -> Any:
     """What the Python file at ``path`` defines of ``kinds`` under ``name`` (may be empty if it defines one); LanguageError if nothing."""
-    if not path.is_file():
-        raise LanguageError(f"there is no file {path}", hint="name a Python file that defines a kernel: FILE.py:kernel")
-    public = {k: v for k, v in vars(_imported(path)).items() if not k.startswith("_")}
+    module = import_file(path, LanguageError, "name a Python file that defines a kernel: FILE.py:kernel")
+    public = {k: v for k, v in vars(module).items() if not k.startswith("_")}
     found = {k: v for k, v in public.items() if isinstance(v, kinds)}
     if blocks := [k for k, v in public.items() if callable(getattr(v, "block_ir", None)) and k not in found and name in ("", k)]:
         if name or not found:
@@ -60,23 +53,3 @@ def load_definition(path: Path, name: str, kinds: tuple[type, ...]) -> Any:
     if name and name not in found:
         raise LanguageError(f"{path} has no kernel {name!r}", hint=f"it has: {', '.join(found)}")
     return found[name] if name else next(iter(found.values()))
-
-
-def _imported(path: Path) -> ModuleType:
-    """The file as a module. Errors of the user's code are reported with its line."""
-    name = "tilewright_program_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    linecache.checkcache(str(path))
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise LanguageError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (TilewrightError, typer.Exit):
-        raise
-    except Exception as error:  # whatever the user's file raises
-        raise LanguageError(f"{path} fails when it is imported: {type(error).__name__}: {error}", hint="--debug shows where") from error
-    finally:
-        del sys.modules[name]
-    return module

@@ -15,6 +15,9 @@ from tilewright.cli.operator_models import one_node
 from tilewright.cli.options import Dims, FusionName, MachineName, RecordsFile, Shape, Threads, fusion_named, integers, machine_named
 from tilewright.cli.programs import extents_of, kernel_of, load_program
 from tilewright.runtime.records import RecordStore, records_path
+from tilewright.space.rule import Rule, discover
+from tilewright.space.rule_file import load_rule
+from tilewright.space.space import Space
 from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
 from tilewright.tune.session import TuneResult
 from tilewright.tune.session import tune as tune_kernel
@@ -43,6 +46,10 @@ def tune(
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     goal: Annotated[float, typer.Option(metavar="MS", help="Stop when a network's kernels take this many milliseconds together.")] = 0.0,
     records: RecordsFile = None,
+    rule: Annotated[
+        list[str],
+        typer.Option(metavar="FILE.py:NAME", help="A rule of your own for the schedule spaces; repeat for more.", show_default=False),
+    ] = [],  # noqa: B006 (typer copies it)
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -63,19 +70,20 @@ def tune(
 
       tilewright tune vit.onnx --dim batch=1 --fusion dp --records vit.db
 
-      tilewright tune kernels.py:gemm --seconds 30
+      tilewright tune kernels.py:gemm --seconds 30 --rule rules.py:blocks
     """
     console = stdout()
     target = machine_named(machine)
     own = ".py" in program
+    rules: list[Rule] | None = [*map(load_rule, rule), *discover()] if rule else None
     with ExitStack() as stack:
         store = stack.enter_context(RecordStore(records or records_path()))
         executor = _cluster(cluster, stack)
         show = stack.enter_context(_Bar(trials, seconds))
         if own:
-            kernel = kernel_of(load_program(program))
+            space = Space(kernel_of(load_program(program)), target, threads, rules=rules)
             found = tune_kernel(
-                kernel, machine=target, threads=threads, trials=trials, seconds=seconds, author=author, seed=seed, records=store,
+                space, trials=trials, seconds=seconds, author=author, seed=seed, records=store,
                 executor=executor, progress=show.kernel, subject=program,
             )  # fmt: skip
         else:
@@ -83,6 +91,7 @@ def tune(
             network = tune_network(
                 model, target, records=store, trials=trials, seconds=seconds, threads=threads, dims=integers(dims, "--dim"),
                 fusion=fusion_named(fusion), author=author, seed=seed, goal=goal / 1e3, executor=executor, progress=show.network,
+                rules=rules,
             )  # fmt: skip
     if own:
         _print_kernel(console, found)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import linecache
 import pkgutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
 from tilewright.hw import library
 from tilewright.hw.family import Family
 from tilewright.hw.machine import Machine
-from tilewright.util.errors import MachineError, TilewrightError
+from tilewright.util.errors import MachineError
+from tilewright.util.source_file import import_file
 
 
 def list_machines() -> list[str]:
@@ -78,25 +75,7 @@ def _machines(module: ModuleType) -> dict[str, Machine]:
 
 
 def _from_file(path: Path, member: str) -> Machine:
-    if not path.is_file():
-        raise MachineError(f"there is no file {path}", hint="give the path of a Python file that declares a Machine")
-    name = "tilewright_machine_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    linecache.checkcache(str(path))
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise MachineError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as e:
-        raise MachineError(f"{path} is not valid Python: {e}") from e
-    except TilewrightError:
-        raise
-    except Exception as e:  # whatever the user's file raises
-        raise MachineError(f"{path} fails when it is imported: {type(e).__name__}: {e}", hint="--debug shows where") from e
-    finally:
-        del sys.modules[name]
+    module = import_file(path, MachineError, "give the path of a Python file that declares a Machine")
     found = _machines(module)
     if not found:
         raise MachineError(f"{path} declares no Machine", hint="assign one to a public name: machine = Machine(...)")

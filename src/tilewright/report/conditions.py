@@ -36,8 +36,8 @@ def conditions(findings: Findings) -> Markup:
         columns = ("session", "subject", "state", "author", "seed", "budget", "begun", "last change", "computer", "options")
         parts.append(table("Sessions", columns, map(_session, findings.sessions), ("seed",)))
         if sittings := [_sitting(s, x) for s in findings.sessions for x in s.sittings]:
-            columns = ("session", "begun", "computer", "processor", "processors", "threads", "load before", "system", "versions")
-            parts.append(table("Sittings", columns, sittings, columns[4:7]))
+            begun = ("session", "begun", "computer", "processor", "processors", "threads", "load before", "system", "versions")
+            parts.append(table("Sittings", begun, sittings, begun[4:7]))
     return section("Conditions", "conditions", *parts)
 
 

@@ -25,13 +25,14 @@ from tilewright.runtime.jobs import Executor
 from tilewright.runtime.pool import default_threads
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.workers import Workers
+from tilewright.space.rule import Rule
 from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 from tilewright.tune.claim import Claim, warn_of_load
 from tilewright.tune.decision import COMPARISON, Standing, comparison_seconds
 from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS, Scheduler, TaskState
-from tilewright.tune.search import Search, TunableSpace
+from tilewright.tune.search import Search
 from tilewright.tune.verdict import Verdict, in_turns, judge
 from tilewright.util.errors import ScheduleError, SpaceError, TuneError
 
@@ -46,9 +47,6 @@ JUDGED = 2 * COMPARISON
 
 #: How a search ends that somebody ended.
 INTERRUPTED = "interrupted"
-
-#: Makes the space of a kernel: (kernel, machine, threads, constants).
-MakeSpace = Callable[[Kernel, Machine, int, tuple[str, ...]], TunableSpace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def tune_network(
     patience: int = PATIENCE,
     executor: Executor | None = None,
     progress: Callable[[NetworkProgress], None] | None = None,
-    make_space: MakeSpace | None = None,
+    rules: Sequence[Rule] | None = None,
     scheduler: str = "gradient",
 ) -> NetworkTuning:
     """Search schedules for the kernels of a model and compile it with the best.
@@ -145,7 +143,7 @@ def tune_network(
     The budget is ``trials`` in all, ``seconds`` of wall clock, or both (default: 64 trials for each distinct kernel). Every
     trial goes to ``records``; trials found there count as done, so a killed session goes on when started again, and
     :func:`tilewright.graph.compile` uses the best of them later. ``goal`` is the latency (seconds) at which to stop.
-    ``make_space`` makes the space of a kernel (default: that of all rules), ``scheduler`` divides the rounds among kernels
+    ``rules`` make the spaces (default: the built-in ones), ``scheduler`` divides the rounds among kernels
     (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). In the end the tuned network is compared with the default one as a whole
     (:mod:`tilewright.tune.verdict`), and what is not faster there is not used. Ctrl-C ends the search with the best so far.
 
@@ -166,7 +164,7 @@ def tune_network(
         prepared = prepare(graph, machine, threads=threads, fusion=fusion)
         # Candidates measured elsewhere say nothing about the network here.
         default = _Default.of(prepared) if isinstance(workers, Workers) else None
-        tuner = _Tuner(prepared, default, make_space or _space, workers, store, author, seed, start)
+        tuner = _Tuner(prepared, default, rules, workers, store, author, seed, start)
         warn_of_load(max(workers.width, threads))
         session = tuner.open(graph.name, trials, seconds)
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.entries)
@@ -184,12 +182,6 @@ def tune_network(
             tuner.close(state)
         network = network or prepared.compile(records=tuner)
         return NetworkTuning(network, tuple(tuner.results()), session, tuner.elapsed(), reason, verdict, tuner.skipped())
-
-
-def _space(kernel: Kernel, machine: Machine, threads: int, constants: tuple[str, ...]) -> TunableSpace:
-    from tilewright.space.space import Space
-
-    return Space(kernel, machine, threads=threads, constants=constants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +287,7 @@ class _Tuner:
         self,
         prepared: Prepared,
         default: _Default | None,
-        make_space: MakeSpace,
+        rules: Sequence[Rule] | None,
         executor: Executor,
         store: RecordStore,
         author: str,
@@ -303,7 +295,7 @@ class _Tuner:
         start: float,
     ):
         self.entries = _entries(prepared)
-        self._prepared, self._default, self._make_space = prepared, default, make_space
+        self._prepared, self._default, self._rules = prepared, default, rules
         self._machine, self._threads = prepared.machine, prepared.threads
         self._executor, self._store, self._author, self._seed = executor, store, author, seed
         self._start = start
@@ -456,8 +448,7 @@ class _Tuner:
         try:
             if e.search is not None:
                 return bool(e.search.step(n))
-            space = self._make_space(e.kernel, self._machine, self._threads, e.constants)
-            e.search = self._search(e, space)
+            e.search = self._search(e)
         except (ScheduleError, SpaceError) as error:
             e.refused = error  # it runs as the default has it, or with the best so far
             return False
@@ -465,7 +456,10 @@ class _Tuner:
         e.search.baseline()
         return True
 
-    def _search(self, e: _Entry, space: TunableSpace) -> Search:
+    def _search(self, e: _Entry) -> Search:
+        from tilewright.space.space import Space
+
+        space = Space(e.kernel, self._machine, self._threads, e.constants, self._rules)
         author = make_author(self._author, space, self._seed)
         e.ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
         return Search(space, author, self._executor, seed=self._seed, ledger=e.ledger, unaligned=e.task.unaligned)
