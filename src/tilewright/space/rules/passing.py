@@ -103,12 +103,13 @@ class Passing:
 
 
 def sketches(context: Context) -> Iterator[Sketch]:
-    """The ways to have nests of the kernel done by transfers; none where no nest can be."""
+    """The ways to have the nests of the kernel done by transfers; none where one of them cannot be."""
     machine = context.machine
     if any(u.count > 1 and u.parent is None for u in machine.units):
         return  # several units share main memory: blocks would have to be divided among them
-    found = [ways for s in context.stages if _eligible(s) and (ways := list(_passings(context, s)))]
-    for chosen in islice(product(*found), MOST) if found else ():
+    every = [list(_passings(context, s)) if _eligible(s) else [] for s in context.stages]
+    # What the host computes before or after it also finishes: the elements are in its caches.
+    for chosen in islice(product(*every), MOST) if every else ():
         yield _sketch(context, chosen)
 
 
