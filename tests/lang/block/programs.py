@@ -165,3 +165,69 @@ def running_sum(x_ptr, out_ptr, n, B: tl.constexpr):
     for i in range(n):
         total += tl.load(x_ptr + row * n + i)
         tl.store(out_ptr + row * n + i, total)
+
+
+@triton.jit
+def counted_by_while(x_ptr, out_ptr, n, lo, STEP: tl.constexpr, BLOCK: tl.constexpr):
+    """Blocks from the program's own on, by a condition of two parts; what the loop leaves behind is used."""
+    pid = tl.program_id(0)
+    at = pid
+    total = tl.zeros((BLOCK,), tl.float32)
+    while lo <= pid and at * BLOCK < n:
+        offsets = at * BLOCK + tl.arange(0, BLOCK)
+        total += tl.load(x_ptr + offsets, mask=offsets < n, other=0.0)
+        at = at + STEP
+    tl.store(out_ptr + pid * 2, tl.sum(total, axis=0))
+    tl.store(out_ptr + pid * 2 + 1, at)
+
+
+@triton.jit
+def counted_downwards(x_ptr, out_ptr, n_ptr, BLOCK: tl.constexpr):
+    """How far is only known from memory, and differs among programs."""
+    pid = tl.program_id(0)
+    left = tl.load(n_ptr + pid)
+    total = 0.0
+    while left > 0:
+        left -= 3
+        total = total * 0.5 + tl.load(x_ptr + pid * BLOCK + tl.maximum(left, 0))
+    tl.store(out_ptr + pid, total)
+
+
+@triton.jit
+def found_first(x_ptr, out_ptr, n, limit, BLOCK: tl.constexpr):
+    """Leaves the loop at the first large number, passes over negative ones."""
+    row = tl.program_id(0)
+    found = -1
+    total = 0.0
+    for i in range(n):
+        x = tl.load(x_ptr + row * n + i)
+        if x < 0:
+            continue
+        if x > limit:
+            found = i
+            break
+        total += x
+    tl.store(out_ptr + row * 2, found)
+    tl.store(out_ptr + row * 2 + 1, total)
+
+
+@triton.jit
+def nested_breaks(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    count = 0
+    for i in range(n):
+        for j in range(n):
+            if tl.load(x_ptr + tl.program_id(0) * n + j) > i:
+                break
+            count += 1
+        if count > 7:
+            break
+        count += 100
+    tl.store(out_ptr + tl.program_id(0), count)
+
+
+@triton.jit
+def described_transposition(x_ptr, out_ptr, m, n, BM: tl.constexpr, BN: tl.constexpr):
+    x = tl.make_tensor_descriptor(x_ptr, shape=[m, n], strides=[n, 1], block_shape=[BM, BN])
+    out = tl.make_tensor_descriptor(out_ptr, [n, m], [m, 1], [BN, BM])
+    first, second = tl.program_id(0) * BM, tl.program_id(1) * BN
+    out.store([second, first], x.load([first, second]).T)

@@ -1,6 +1,6 @@
 """Block programs run directly: the same Python functions, with a ``tl`` of NumPy arrays, one program after the other.
 
-Nothing of the compiler is used, so what comes out is what a reader of the program expects.
+Nothing of the compiler is used (but what a caller passes), so what comes out is what a reader of the program expects.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from tilewright.runtime.pointers import Pointers
 
 
 class Block(np.ndarray):
@@ -34,7 +36,7 @@ class Pointer:
 
     def __init__(self, memory: np.ndarray, offsets: Any = 0) -> None:
         self.memory, self.offsets = memory, np.asarray(offsets)
-        self.dtype = SimpleNamespace(element_ty=memory.dtype.type)
+        self.dtype = self.type = SimpleNamespace(element_ty=memory.dtype.type)
 
     def __add__(self, o: Any) -> Pointer:
         return Pointer(self.memory, self.offsets + np.asarray(o))
@@ -42,9 +44,39 @@ class Pointer:
     __radd__ = __add__
 
 
+class Addresses:
+    """Addresses of arrays in memory; loading one gives the array's first element."""
+
+    def __init__(self, arrays: tuple[np.ndarray, ...], at: int = 0) -> None:
+        self.arrays, self.at = arrays, at
+
+    def __add__(self, n: Any) -> Addresses:
+        return Addresses(self.arrays, self.at + int(n))
+
+    def to(self, dtype: Any) -> Pointer:
+        array = self.arrays[self.at]
+        assert array.dtype == dtype
+        return Pointer(array.reshape(-1))
+
+
+class Descriptor:
+    def __init__(self, base: Pointer, shape: Any, strides: Any, block_shape: Any) -> None:
+        self.parts = base, shape, strides, block_shape
+
+    def window(self, offsets: Any) -> Window:
+        base, shape, strides, block_shape = self.parts
+        return Window(base, shape, strides, offsets, block_shape, range(len(shape)))
+
+    def load(self, offsets: Any) -> Block:
+        return load(self.window(offsets), boundary_check=range(len(offsets)))
+
+    def store(self, offsets: Any, value: Any) -> None:
+        store(self.window(offsets), value, boundary_check=range(len(offsets)))
+
+
 class Window:
-    def __init__(self, base: Pointer, shape: Any, strides: Any, offsets: Any, extents: Any, order: Any) -> None:
-        self.base, self.shape, self.strides, self.offsets, self.extents = base, shape, strides, tuple(offsets), extents
+    def __init__(self, base: Pointer, shape: Any, strides: Any, offsets: Any, block_shape: Any, order: Any) -> None:
+        self.base, self.shape, self.strides, self.offsets, self.extents = base, shape, strides, tuple(offsets), block_shape
         self.order = order
 
     def addresses(self, check: Any) -> tuple[Pointer, np.ndarray]:
@@ -59,7 +91,9 @@ def advance(w: Window, by: Any) -> Window:
     return Window(w.base, w.shape, w.strides, [o + b for o, b in zip(w.offsets, by, strict=True)], w.extents, w.order)
 
 
-def load(p: Any, mask: Any = None, other: Any = 0, boundary_check: Any = (), padding_option: str = "") -> Block:
+def load(p: Any, mask: Any = None, other: Any = 0, boundary_check: Any = (), padding_option: str = "") -> Any:
+    if isinstance(p, Addresses):
+        return p
     if isinstance(p, Window):
         p, mask = p.addresses(boundary_check)
     mask = np.broadcast_to(True if mask is None else mask, p.offsets.shape)
@@ -92,7 +126,9 @@ def _numpy(dtype: Any) -> Any:
 
 def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
     f32 = np.float32
-    words = {n: (lambda x, f=getattr(np, n): block(f(x))) for n in ("exp", "exp2", "log", "sqrt", "sin", "cos", "abs", "floor", "ceil")}
+    words = {
+        n: (lambda x, f=getattr(np, n): block(f(x))) for n in ("exp", "exp2", "log", "log2", "sqrt", "sin", "cos", "abs", "floor", "ceil")
+    }
     math = SimpleNamespace(**words)
     return SimpleNamespace(
         **words,
@@ -100,9 +136,16 @@ def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
         constexpr=None,
         float32=f32,
         float16=np.float16,
+        int64=np.int64,
         int32=np.int32,
         int8=np.int8,
-        program_id=lambda axis=0: ids[axis] if axis < len(ids) else 0,
+        float8e5=None,
+        pointer_type=lambda dtype: dtype,
+        tensor_descriptor=Descriptor,
+        make_tensor_descriptor=Descriptor,
+        assume=lambda condition: None,
+        static_assert=lambda condition: None,
+        program_id=lambda axis=0: block(ids[axis] if axis < len(ids) else 0),
         num_programs=lambda axis=0: grid[axis] if axis < len(grid) else 1,
         arange=lambda lo, hi: block(np.arange(lo, hi)),
         zeros=lambda shape, dtype: block(np.zeros(shape, _numpy(dtype))),
@@ -145,6 +188,8 @@ def _argument(v: Any) -> Any:
     if isinstance(v, np.ndarray):
         span = 1 + sum((n - 1) * s // v.itemsize for n, s in zip(v.shape, v.strides, strict=True))
         return Pointer(np.lib.stride_tricks.as_strided(v, (span,), (v.itemsize,)))
+    if isinstance(v, Pointers):
+        return Addresses(v.arrays)
     if isinstance(v, tuple):
         return tuple(_argument(x) for x in v)
     return np.float32(v) if isinstance(v, float) else v

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +11,12 @@ from examples.block_matmul import grouped_matmul, matmul
 from examples.block_vectors import add, layer_norm, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from tests.lang.block import programs
+from tests.lang.block.agreement import agree
 
 import tilewright as tw
 from tilewright.ir import stmt as st
-from tilewright.ir.interpreter import interpret
-from tilewright.ir.stmt import Kernel
 
-
-def _neighbour(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"block_tests_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-shim, programs = _neighbour("shim"), _neighbour("programs")
 FEW = settings(max_examples=20, deadline=None)
 SIZES = some.integers(1, 40)
 BLOCKS = some.sampled_from([8, 16, 32])
@@ -39,39 +25,6 @@ BLOCKS = some.sampled_from([8, 16, 32])
 def arrays(seed: int, *shapes: tuple[int, ...], dtype: Any = np.float32) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(s).astype(dtype) for s in shapes]
-
-
-def interpreted(program: Any, grid: Any, named: dict[str, Any]) -> Kernel:
-    """Run the kernel of a launch in the interpreter, on the launch's own arrays."""
-    function = getattr(program, "function", program)
-    launch, values = function.specialized(grid, function.bound((), named), build=False)
-    interpret(launch.kernel, [np.asarray(v) for v in values])
-    return launch.kernel
-
-
-def agree(program: Any, grid: tuple[int, ...], named: dict[str, Any], outputs: list[str], tolerance: float = 1e-4) -> Kernel:
-    """The interpreted kernel against the program run directly; the kernel."""
-    direct = {k: _copied(v) for k, v in named.items()}
-    shim.run(program, grid, direct, np.random.default_rng(0))
-    kernel = interpreted(program, grid, named)
-    for name in outputs:
-        for got, want in zip(_listed(named[name]), _listed(direct[name]), strict=True):
-            np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
-    assert tw.parse(str(kernel)) == kernel
-    return kernel
-
-
-def _listed(x: Any) -> list[np.ndarray]:
-    return list(x) if isinstance(x, tuple) else [x]
-
-
-def _copied(x: Any) -> Any:
-    """``x`` with arrays copied, strides and all."""
-    if not isinstance(x, np.ndarray):
-        return tuple(map(_copied, x)) if isinstance(x, tuple) else x
-    span = 1 + sum((n - 1) * s // x.itemsize for n, s in zip(x.shape, x.strides, strict=True))
-    memory = np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)).copy()
-    return np.lib.stride_tricks.as_strided(memory, x.shape, x.strides)
 
 
 # --- the tutorials' programs ----------------------------------------------------------------------
@@ -291,3 +244,44 @@ def test_overlapping_windows() -> None:
 def test_values_stored_while_they_are_carried() -> None:
     (x,) = arrays(0, (3, 20))
     agree(programs.running_sum, (3,), {"x_ptr": x, "out_ptr": np.zeros_like(x), "n": 20, "B": 1}, ["out_ptr"])
+
+
+# --- loops that end on a condition ----------------------------------------------------------------
+
+
+@FEW
+@given(some.integers(1, 90), some.integers(0, 3), some.integers(1, 5), some.integers(1, 6))
+def test_while_loops_that_count(n: int, lo: int, step: int, count: int) -> None:
+    (x,) = arrays(n, (n,))
+    named = {"x_ptr": x, "out_ptr": np.zeros(2 * count, np.float32), "n": n, "lo": lo, "STEP": step, "BLOCK": 8}
+    kernel = agree(programs.counted_by_while, (count,), named, ["out_ptr"])
+    assert len(kernel.body.stmts) > 1 or count == 1, "steps over whole arrays, not one loop over programs"
+
+
+def test_while_loops_with_limits_from_memory() -> None:
+    (x,) = arrays(0, (5 * 16,))
+    limits = np.array([0, 1, 7, -4, 15], np.int32)
+    agree(programs.counted_downwards, (5,), {"x_ptr": x, "out_ptr": np.zeros(5, np.float32), "n_ptr": limits, "BLOCK": 16}, ["out_ptr"])
+
+
+@FEW
+@given(some.integers(1, 12), some.integers(0, 50))
+def test_loops_that_are_left_early(n: int, seed: int) -> None:
+    (x,) = arrays(seed, (4, n))
+    agree(programs.found_first, (4,), {"x_ptr": x, "out_ptr": np.zeros(8, np.float32), "n": n, "limit": 0.9, "BLOCK": 1}, ["out_ptr"])
+
+
+@FEW
+@given(some.integers(1, 6), some.integers(0, 50))
+def test_loops_that_are_left_inside_others(n: int, seed: int) -> None:
+    x = np.random.default_rng(seed).integers(0, 7, (3, n)).astype(np.int32)
+    agree(programs.nested_breaks, (3,), {"x_ptr": x, "out_ptr": np.zeros(3, np.int32), "n": n, "BLOCK": 1}, ["out_ptr"])
+
+
+@FEW
+@given(SIZES, SIZES)
+def test_tensor_descriptors(m: int, n: int) -> None:
+    (x,) = arrays(m, (m, n))
+    named = {"x_ptr": x, "out_ptr": np.zeros((n, m), np.float32), "m": m, "n": n, "BM": 16, "BN": 8}
+    agree(programs.described_transposition, (tw.cdiv(m, 16), tw.cdiv(n, 8)), named, ["out_ptr"])
+    assert (named["out_ptr"] == x.T).all()

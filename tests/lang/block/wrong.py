@@ -18,16 +18,62 @@ def endless(x):
 
 
 @triton.jit
-def while_loop(x, n, B: tl.constexpr):
+def while_of_data(x, n, B: tl.constexpr):
+    y = tl.load(x)
+    while y > 0.5:  # when this while loop ends depends on what it computes | and break where it ends
+        y = y * 0.5
+    tl.store(x, y)
+
+
+@triton.jit
+def while_of_memory(x, n, B: tl.constexpr):
     i = 0
-    while i < n:  # while loops are not supported | for i in range
+    while i < n:  # when this while loop ends depends on what it computes | bound it
+        i += tl.load(x + i).to(tl.int32)
+
+
+@triton.jit
+def while_forever(x, n, B: tl.constexpr):
+    i = 0
+    while i < n:  # never ends once its condition holds | moves nothing towards the end
+        tl.store(x + i, 1.0)
+        i -= 1
+
+
+@triton.jit
+def while_of_blocks(x, n, B: tl.constexpr):
+    i = tl.arange(0, B)
+    while i < n:  # the condition is a block of shape [16] | tl.max
         i += B
 
 
 @triton.jit
-def leaves_early(x, n, B: tl.constexpr):
-    for _ in range(n):
-        break  # break is not supported
+def leaves_while(x, n, B: tl.constexpr):
+    i = 0
+    while i < n:
+        i += 1
+        break  # break is not supported here | in a loop over range
+
+
+@triton.jit
+def too_few_offsets(x, n, B: tl.constexpr):
+    d = tl.make_tensor_descriptor(x, [n, n], [n, 1], [B, B])
+    d.load([0])  # 1 offsets into a tensor descriptor of 2 dimensions
+
+
+@triton.jit
+def padded_otherwise(x, n, B: tl.constexpr):
+    tl.make_tensor_descriptor(x, [n], [1], [B], "nan")  # padding_option 'nan' of a tensor descriptor is not supported
+
+
+@triton.jit
+def described_pointer(x, n, B: tl.constexpr):
+    tl.load_tensor_descriptor(x, [0])  # takes a tensor descriptor | tl.make_tensor_descriptor
+
+
+@triton.jit
+def eighth_of_precision(x, n, B: tl.constexpr):
+    tl.zeros((B,), tl.float8e5)  # tl.float8e5 is not an element type of this hardware | tl.float16
 
 
 @triton.jit
@@ -42,7 +88,7 @@ def sorts(x, n, B: tl.constexpr):
 
 @triton.jit
 def pointers_from_memory(x, n, B: tl.constexpr):
-    p = tl.load(x).to(tl.pointer_type(tl.float32))  # tl.pointer_type is not supported | tuples of tensors
+    p = tl.load(x).to(tl.pointer_type(tl.float32))  # an address that has no array behind it cannot be checked | tilewright.pointers
     tl.store(p, 0.0)
 
 
