@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -71,16 +71,17 @@ def run(name: str, ways: Sequence[Fusion], threads: int, layers: int | None, rep
         plan = prepared.fusion
         rows.append(Row(name, way, len(prepared.steps), dict(Counter(calls.values())), seconds, plan.states, plan.exact))
         networks[way] = prepared.compile()
-    _agree(name, networks, inputs)
+    agree(name, networks, inputs)
     return rows, measure({w: lambda n=n: n(inputs) for w, n in networks.items()}, repeats=repeats, min_time=0.0, threads=threads)
 
 
-def _agree(name: str, networks: dict[Fusion, Network], inputs: dict[str, np.ndarray]) -> None:
+def agree(name: str, networks: Mapping[str, Network], inputs: dict[str, np.ndarray]) -> None:
+    """SystemExit unless all ``networks``, ways to the same thing, compute the same."""
     first, *others = (list(n(inputs).values()) for n in networks.values())
     for other in others:
         for a, b in zip(first, other, strict=True):
             if not np.allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max()):
-                raise SystemExit(f"{name}: two ways of fusion give results that differ by {np.abs(a - b).max():.1e}")
+                raise SystemExit(f"{name}: two ways give results that differ by {np.abs(a - b).max():.1e}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

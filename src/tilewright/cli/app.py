@@ -41,7 +41,7 @@ ENTRIES = (
     Entry("codesign", "codesign:codesign", "Search a machine and the mappings of one network or of several on it together."),
     Entry("machine", "machine:app", "Show declared machines: this computer, the library's, your own."),
     Entry("doctor", "doctor:doctor", "Check what works on this computer and say what to do about the rest."),
-    Entry("records", "records:app", "Show, export and import what tuning measured."),
+    Entry("records", "records:app", "Show, export, import and delete what tuning measured."),
     Entry("report", "report:report", "Write an HTML page about tuning: curves, winners, roofline, time split, fusion plan."),
     Entry("worker", "worker:worker", "Build and measure trials for `tilewright tune --cluster ADDRESS` on other computers."),
     Entry("cache", "cache:app", "Show or clear the build cache."),

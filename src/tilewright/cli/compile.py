@@ -8,7 +8,19 @@ import typer
 
 from tilewright.cli.console import busy, bytes_text, count_text, seconds_text, stdout
 from tilewright.cli.networks import compile_network, layer_table, layers
-from tilewright.cli.options import Dims, FusionName, MachineName, Model, Threads, UseRecords, fusion_named, integers, machine_named
+from tilewright.cli.options import (
+    Dims,
+    FusionName,
+    LayoutsName,
+    MachineName,
+    Model,
+    Threads,
+    UseRecords,
+    fusion_named,
+    integers,
+    layouts_named,
+    machine_named,
+)
 from tilewright.graph.inputs import random_inputs
 from tilewright.runtime.peak import measure_peak
 from tilewright.runtime.pool import default_threads
@@ -20,6 +32,7 @@ def compile_command(
     threads: Threads = None,
     machine: MachineName = "host",
     fusion: FusionName = "greedy",
+    layouts: LayoutsName = "channels-last",
     records: UseRecords = None,
     profile: Annotated[
         int, typer.Option(min=0, help="Also run it N times and show each kernel's time and share of the measured peak.")
@@ -48,6 +61,7 @@ def compile_command(
         threads=threads,
         dims=integers(dims, "--dim"),
         fusion=fusion_named(fusion),
+        layouts=layouts_named(layouts),
         records=records,
         cache=cache,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tilewright.graph.fusion import Fusion
+    from tilewright.graph.layout import Layouts
     from tilewright.graph.loading import ModelSource
     from tilewright.hw import Machine
     from tilewright.runtime.peak import Peak
@@ -43,13 +44,16 @@ def compile_network(
     threads: int | None = None,
     dims: Mapping[str, int] | None = None,
     fusion: Fusion = "greedy",
+    layouts: Layouts = "channels-last",
     records: Path | None = None,
     cache: bool = True,
 ) -> tuple[Network, float]:
     """The compiled network and the seconds it took, with a progress bar meanwhile."""
     start = time.perf_counter()
     with progress("compiling") as report:
-        network = compile_model(source, machine, threads=threads, dims=dims, fusion=fusion, records=records, cache=cache, progress=report)
+        network = compile_model(
+            source, machine, threads=threads, dims=dims, fusion=fusion, layouts=layouts, records=records, cache=cache, progress=report
+        )
     return network, time.perf_counter() - start
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tilewright.graph.fusion import Fusion
+    from tilewright.graph.layout import Layouts
     from tilewright.hw import Machine
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.", show_default=False)]
@@ -23,6 +24,10 @@ Threads = Annotated[
 ]
 FusionName = Annotated[
     str, typer.Option("--fusion", help="How operations become kernels: none, greedy, dp (least estimated cost), measured (least time).")
+]
+LayoutsName = Annotated[
+    str,
+    typer.Option("--layouts", help="How values between kernels lie: plain, channels-last, blocked, best (least estimated cost; slow)."),
 ]
 RecordsFile = Annotated[
     Path | None,
@@ -89,6 +94,16 @@ def fusion_named(name: str) -> Fusion:
         if name == known:
             return known
     raise typer.BadParameter(f"{name!r} is none of {', '.join(get_args(Fusion))}", param_hint="--fusion")
+
+
+def layouts_named(name: str) -> Layouts:
+    """The layouts an option names; a usage error lists those there are."""
+    from tilewright.graph.layout import Layouts
+
+    for known in get_args(Layouts):
+        if name == known:
+            return known
+    raise typer.BadParameter(f"{name!r} is none of {', '.join(get_args(Layouts))}", param_hint="--layouts")
 
 
 def machine_named(name: str) -> Machine:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilewright.cli.console import busy, bytes_text, stdout
-from tilewright.cli.options import Dims, FusionName, MachineName, Threads, fusion_named, integers, machine_named
+from tilewright.cli.options import (
+    Dims,
+    FusionName,
+    LayoutsName,
+    MachineName,
+    Threads,
+    fusion_named,
+    integers,
+    layouts_named,
+    machine_named,
+)
 from tilewright.report import write
 from tilewright.runtime.records import RecordStore, records_path
 
@@ -33,11 +43,12 @@ def report(
     threads: Threads = None,
     machine: MachineName = "host",
     fusion: FusionName = "greedy",
+    layouts: LayoutsName = "channels-last",
 ) -> None:
     """Write an HTML page about tuning: curves, winners, roofline, time split, fusion plan.
 
-    One file that needs no network and no scripts: send it, keep it, print it. --dim, --threads, --machine
-    and --fusion say how the model was divided into kernels: give what `tilewright tune` was given.
+    One file that needs no network and no scripts: send it, keep it, print it. --dim, --threads, --machine,
+    --fusion and --layouts say how the model was divided into kernels: give what `tilewright tune` was given.
 
     [bold]Examples[/]
 
@@ -52,7 +63,7 @@ def report(
     network = None
     with RecordStore(file or records_path(), readonly=True) as store, busy("writing"):
         if model is not None:
-            network = _divided(model, machine, threads, fusion, integers(dims, "--dim"))
+            network = _divided(model, machine, threads, fusion, layouts, integers(dims, "--dim"))
         findings = write(store, output, session, network, everything=everything)
     trials = sum(len(t.trials) for t in findings.tasks)
     stdout().print(
@@ -61,11 +72,13 @@ def report(
     )  # fmt: skip
 
 
-def _divided(model: Path, machine: str, threads: int | None, fusion: str, dims: dict[str, int]) -> Network:
+def _divided(model: Path, machine: str, threads: int | None, fusion: str, layouts: str, dims: dict[str, int]) -> Network:
     """The network as it is divided into kernels; nothing is built."""
     from tilewright.graph.compiler import prepare
     from tilewright.graph.importer import load
     from tilewright.graph.network import Network
 
-    prepared = prepare(load(model, dims=dims), machine_named(machine), threads=threads, fusion=fusion_named(fusion))
+    prepared = prepare(
+        load(model, dims=dims), machine_named(machine), threads=threads, fusion=fusion_named(fusion), layouts=layouts_named(layouts)
+    )
     return Network(prepared.graph, prepared.steps, fusion=prepared.fusion)

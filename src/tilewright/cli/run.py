@@ -16,7 +16,20 @@ from tilewright.cli.app import WRONG
 from tilewright.cli.comparison import agreement_table, compare
 from tilewright.cli.console import seconds_text, stdout, table
 from tilewright.cli.networks import compile_network
-from tilewright.cli.options import Dims, FusionName, MachineName, Model, Threads, UseRecords, arrays, fusion_named, integers, machine_named
+from tilewright.cli.options import (
+    Dims,
+    FusionName,
+    LayoutsName,
+    MachineName,
+    Model,
+    Threads,
+    UseRecords,
+    arrays,
+    fusion_named,
+    integers,
+    layouts_named,
+    machine_named,
+)
 from tilewright.cli.peers import OnnxRuntime
 from tilewright.graph.inputs import random_inputs
 from tilewright.util.errors import RuntimeFailure
@@ -32,6 +45,7 @@ def run(
     threads: Threads = None,
     machine: MachineName = "host",
     fusion: FusionName = "greedy",
+    layouts: LayoutsName = "channels-last",
     records: UseRecords = None,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs: floats in [-1, 1), integers 0 or 1.")] = 0,
     against: Annotated[bool, typer.Option("--compare", help="Compare every output with ONNX Runtime; exit code 3 if one differs.")] = False,
@@ -49,8 +63,9 @@ def run(
     console = stdout()
     given = arrays(inputs, "--input")
     network, spent = compile_network(
-        model, machine_named(machine), threads=threads, dims=integers(dims, "--dim"), fusion=fusion_named(fusion), records=records
-    )
+        model, machine_named(machine), threads=threads, dims=integers(dims, "--dim"), fusion=fusion_named(fusion),
+        layouts=layouts_named(layouts), records=records,
+    )  # fmt: skip
     if unknown := sorted(given.keys() - set(network.input_names)):
         raise RuntimeFailure(f"the network has no input {', '.join(unknown)}", hint=f"inputs: {', '.join(network.input_names)}")
     values = random_inputs(network, seed) | given

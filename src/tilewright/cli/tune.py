@@ -12,7 +12,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilewright.cli.console import seconds_text, stdout, table
 from tilewright.cli.operator_models import one_node
-from tilewright.cli.options import Dims, FusionName, MachineName, RecordsFile, Shape, Threads, fusion_named, integers, machine_named
+from tilewright.cli.options import (
+    Dims,
+    FusionName,
+    LayoutsName,
+    MachineName,
+    RecordsFile,
+    Shape,
+    Threads,
+    fusion_named,
+    integers,
+    layouts_named,
+    machine_named,
+)
 from tilewright.cli.programs import extents_of, kernel_of, load_program
 from tilewright.runtime.records import RecordStore, records_path
 from tilewright.space.rule import Rule, discover
@@ -42,6 +54,7 @@ def tune(
     threads: Threads = None,
     machine: MachineName = "host",
     fusion: FusionName = "greedy",
+    layouts: LayoutsName = "channels-last",
     author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     goal: Annotated[float, typer.Option(metavar="MS", help="Stop when a network's kernels take this many milliseconds together.")] = 0.0,
@@ -90,8 +103,8 @@ def tune(
             model = program if program.endswith(".onnx") else _operator(program, shape)
             network = tune_network(
                 model, target, records=store, trials=trials, seconds=seconds, threads=threads, dims=integers(dims, "--dim"),
-                fusion=fusion_named(fusion), author=author, seed=seed, goal=goal / 1e3, executor=executor, progress=show.network,
-                rules=rules,
+                fusion=fusion_named(fusion), layouts=layouts_named(layouts), author=author, seed=seed, goal=goal / 1e3,
+                executor=executor, progress=show.network, rules=rules,
             )  # fmt: skip
     if own:
         _print_kernel(console, found)

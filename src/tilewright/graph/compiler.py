@@ -15,7 +15,7 @@ import numpy as np
 
 from tilewright.graph.fusion import Fusion, FusionPlan, fuse
 from tilewright.graph.importer import load
-from tilewright.graph.layout import choose_layouts
+from tilewright.graph.layout import Layouts, choose_layouts
 from tilewright.graph.loading import ModelSource
 from tilewright.graph.model import Graph
 from tilewright.graph.movement import compose_movements
@@ -46,6 +46,7 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
     fusion: Fusion = "greedy",
+    layouts: Layouts = "channels-last",
     records: RecordStore | str | PathLike[str] | None = None,
     cache: bool = True,
     progress: Progress | None = None,
@@ -54,12 +55,13 @@ def compile(
 
     ``dims``, ``shapes`` and ``constants`` bind what the model leaves open (see
     :func:`tilewright.graph.importer.load`, also for the errors). ``threads`` is fixed now;
-    ``fusion`` says how operations are divided into kernels (:data:`tilewright.graph.fusion.Fusion`);
+    ``fusion`` says how operations are divided into kernels (:data:`tilewright.graph.fusion.Fusion`), ``layouts`` how values
+    between them lie in memory (:data:`tilewright.graph.layout.Layouts`);
     kernels with tuning ``records`` get the best schedule recorded for this machine and number of threads;
     ``cache=False`` compiles everything afresh.
     """
     graph = load(source, dims=dims, shapes=shapes, constants=constants)
-    return compile_graph(graph, machine, threads=threads, fusion=fusion, records=records, cache=cache, progress=progress)
+    return compile_graph(graph, machine, threads=threads, fusion=fusion, layouts=layouts, records=records, cache=cache, progress=progress)
 
 
 def compile_graph(
@@ -68,12 +70,14 @@ def compile_graph(
     *,
     threads: int | None = None,
     fusion: Fusion = "greedy",
+    layouts: Layouts = "channels-last",
     records: RecordStore | str | PathLike[str] | None = None,
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Network:
     """Schedule and build every kernel of ``graph``, equal kernels once."""
-    return prepare(graph, machine, threads=threads, fusion=fusion).compile(records=records, cache=cache, progress=progress)
+    prepared = prepare(graph, machine, threads=threads, fusion=fusion, layouts=layouts)
+    return prepared.compile(records=records, cache=cache, progress=progress)
 
 
 class Recorded(Protocol):
@@ -162,11 +166,18 @@ class Prepared:
         return build(kernel, self.machine, threads=self.threads, cache=cache)
 
 
-def prepare(graph: Graph, machine: Machine | None = None, *, threads: int | None = None, fusion: Fusion = "greedy") -> Prepared:
+def prepare(
+    graph: Graph,
+    machine: Machine | None = None,
+    *,
+    threads: int | None = None,
+    fusion: Fusion = "greedy",
+    layouts: Layouts = "channels-last",
+) -> Prepared:
     """Choose layouts and divide ``graph`` into kernels."""
     machine = machine or Machine.host()
     threads = threads or default_threads()
-    graph = choose_layouts(compose_movements(graph), machine)
+    graph = choose_layouts(compose_movements(graph), machine, layouts, threads=threads)
     division = fuse(graph, fusion, machine=machine, threads=threads)
     return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
 

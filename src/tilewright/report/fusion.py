@@ -87,7 +87,7 @@ def fusion_plan(network: Network, findings: Findings | None = None) -> Markup:
     summary += f"{len(set(numbers))} distinct kernels." + (f" Divided by {plan}." if plan is not None else "")
     if findings is not None and (missing := len(network.steps) - len(tuned)):
         words = f"{missing} of {len(network.steps)} kernel calls are not among the tasks shown here: never measured, or divided otherwise "
-        parts.append(tag("p", words + "when they were tuned (--fusion, --dim, --threads, --machine).", class_="note"))
+        parts.append(tag("p", words + "when they were tuned (--fusion, --layouts, --dim, --threads, --machine).", class_="note"))
     return section("Fusion plan", "fusion", tag("p", summary), *parts, folded("Kernels as a table", _table(network, numbers, tuned)))
 
 

@@ -17,6 +17,7 @@ from tilewright.graph.compiler import KernelTask, Prepared, prepare
 from tilewright.graph.fusion import Fusion
 from tilewright.graph.importer import load
 from tilewright.graph.kernels import arithmetic_operations
+from tilewright.graph.layout import Layouts
 from tilewright.graph.loading import ModelSource
 from tilewright.graph.network import Network
 from tilewright.hw import Machine
@@ -129,6 +130,7 @@ def tune_network(
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
     fusion: Fusion = "greedy",
+    layouts: Layouts = "channels-last",
     author: str = "xgb",
     seed: int = 0,
     goal: float = 0.0,
@@ -161,7 +163,7 @@ def tune_network(
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
-        prepared = prepare(graph, machine, threads=threads, fusion=fusion)
+        prepared = prepare(graph, machine, threads=threads, fusion=fusion, layouts=layouts)
         # Candidates measured elsewhere say nothing about the network here.
         default = _Default.of(prepared) if isinstance(workers, Workers) else None
         tuner = _Tuner(prepared, default, rules, workers, store, author, seed, start)
