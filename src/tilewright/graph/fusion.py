@@ -71,10 +71,15 @@ def fuse(
         return FusionPlan(method, tuple(greedy(graph)))
     machine = machine or Machine.host()
     if cost is None and method == "measured":
-        from tilewright.graph.measured import measured_cost
+        from tilewright.graph.measured import MeasuredCost
 
-        cost = measured_cost(machine, threads)
-    groups = _Groups(graph, machine, cost or (lambda kernel, constants: estimate(kernel, machine, threads, constants)))
+        with MeasuredCost(machine, threads) as measured:
+            return _cheapest(graph, method, machine, measured, width)
+    return _cheapest(graph, method, machine, cost or (lambda kernel, constants: estimate(kernel, machine, threads, constants)), width)
+
+
+def _cheapest(graph: Graph, method: Fusion, machine: Machine, cost: Cost, width: int) -> FusionPlan:
+    groups = _Groups(graph, machine, cost)
     found = partition(groups.problem(), width=width)
     return FusionPlan(method, found.groups, found.cost / _UNIT, found.states, len(groups.prices), found.exact)
 
@@ -159,7 +164,8 @@ class _Groups:
             return math.inf
         key = self._structure(members, operations, shown)
         if key not in self.prices:
-            self.prices[key] = self._kernel_price(operations, shown) * _UNIT // 1  # whole picoseconds: sums are exact, so ties are ties
+            price = self._kernel_price(operations, shown)
+            self.prices[key] = price * _UNIT // 1 if math.isfinite(price) else price  # whole picoseconds: sums are exact, so ties are ties
         return self.prices[key]
 
     def _chained(self, members: tuple[int, ...]) -> bool:
