@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tilewright.runtime.launch import cdiv as cdiv
     from tilewright.runtime.launch import jit as jit
     from tilewright.runtime.launch import next_power_of_2 as next_power_of_2
+    from tilewright.runtime.pointers import pointers as pointers
     from tilewright.schedule.replay import replay as replay
     from tilewright.schedule.schedule import Schedule as Schedule
     from tilewright.space.default import default_schedule as default_schedule
@@ -77,6 +78,7 @@ _HOME = {
     "next_power_of_2": "runtime.launch",
     "pack": "runtime",
     "parse": "lang",
+    "pointers": "runtime.pointers",
     "reduce_axis": "lang",
     "reference": "ir.reference",
     "replay": "schedule.replay",

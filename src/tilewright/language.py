@@ -9,15 +9,19 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from tilewright.lang.block.ir import Value
 from tilewright.lang.block.marks import Constexpr as constexpr
-from tilewright.lang.block.marks import Mark
-from tilewright.lang.block.vocabulary import DTYPES, MATH, REFUSED, WORDS
+from tilewright.lang.block.marks import Mark, Unsupported
+from tilewright.lang.block.memory import Descriptor
+from tilewright.lang.block.vocabulary import DTYPES, MATH, REFUSED, UNSUPPORTED_DTYPES, WORDS
 
 _NAMES: dict[str, Any] = {
     **DTYPES,
     **{name: Mark(name) for name in (*WORDS, *REFUSED)},
     "constexpr": constexpr,
-    "tensor": object,
+    "tensor": Value,
+    "tensor_descriptor": Descriptor,
+    **{name: Unsupported(name) for name in UNSUPPORTED_DTYPES},
     "math": SimpleNamespace(**{name: Mark(name) for name in (*MATH, "maximum", "minimum")}),
 }
 _NAMES["libdevice"] = _NAMES["math"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, update_wrapper
 from typing import Any
 
@@ -23,9 +23,12 @@ from tilewright.lang.block.builder import Builder, Specialized, pointer_type
 from tilewright.lang.block.expressions import Program, program_of
 from tilewright.lang.block.ir import BlockType, Function, Value
 from tilewright.lang.block.kernels import Array, kernel_of
+from tilewright.lang.block.lower import stored_arguments
 from tilewright.lang.block.marks import Constexpr
 from tilewright.lang.block.reader import read
+from tilewright.lang.block.tables import Known, Table
 from tilewright.runtime.dlpack import as_numpy
+from tilewright.runtime.pointers import Pointers
 from tilewright.util.errors import LanguageError, RuntimeFailure
 
 #: Bytes that blocks over whole arrays may take; programs that need more run one by one.
@@ -48,6 +51,16 @@ class Same:
     dtype: ty.DType
     number: int
 
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """An array of the addresses of arrays."""
+
+    arrays: tuple[Array | Same, ...]
+
+
+#: Elements of the largest array of integers whose contents a launch with addresses is compiled for.
+KNOWN = 1024
 
 #: What a launch is compiled for: of each parameter an Array, a Scalar, or a compile-time value; tuples hold several.
 Spec = Any
@@ -148,6 +161,8 @@ class JitFunction:
         values: list[Any] = []
         for name, x in named.items():
             specs[name] = self.spec(name, x, values)
+        if any(isinstance(s, Addresses) for s in specs.values()):
+            specs = _with_contents(specs, named)
         sizes = _grid(grid, named, self.program.name)
         key = (machine, sizes, tuple(_key(s) for s in specs.values()))
         launch = self.launches.get(key)
@@ -174,6 +189,8 @@ class JitFunction:
                     f"launch of {self.program.name}: constexpr {name} is an array", hint="remove the annotation tl.constexpr"
                 )
             return x
+        if isinstance(x, Pointers):
+            return Addresses(tuple(self.spec(f"{name}[{n}]", y, values) for n, y in enumerate(x.arrays)))
         if isinstance(x, (tuple, list)):
             return tuple(self.spec(f"{name}[{n}]", y, values) for n, y in enumerate(x))
         if isinstance(x, (bool, int, np.integer, np.bool_)):
@@ -204,8 +221,8 @@ class JitFunction:
         arrays: list[Array | int | None] = []
 
         def declare(name: str, s: Spec) -> None:
-            if isinstance(s, tuple) and name not in self.constexprs:
-                for n, part in enumerate(s):
+            if isinstance(s, (tuple, Addresses)) and name not in self.constexprs:
+                for n, part in enumerate(s.arrays if isinstance(s, Addresses) else s):
                     declare(f"{name}_{n}", part)
             elif isinstance(s, (Array, Same, Scalar)):
                 parameters.append((name, BlockType(s.dtype) if isinstance(s, Scalar) else pointer_type(s.dtype)))
@@ -219,10 +236,32 @@ class JitFunction:
         def value(name: str, s: Spec) -> Any:
             if isinstance(s, tuple) and name not in self.constexprs:
                 return tuple(value(name, part) for part in s)
+            if isinstance(s, Addresses):
+                return Table(tuple(value(name, part) for part in s.arrays))
+            if isinstance(s, Array) and s.contents is not None:
+                return Known(next(left), s.contents)
             return next(left) if isinstance(s, (Array, Same, Scalar)) else s
 
         named: dict[str, Value | Any] = {name: value(name, s) for name, s in specs.items()}
-        return read(self.program, builder, named), arrays
+        function = read(self.program, builder, named)
+        written = stored_arguments(function)
+        stale = {n for n, v in named.items() if isinstance(v, Known) and v.pointer.name in written}
+        if stale:  # what is there changes while the programs run
+            return self.read({n: replace(s, contents=None) if n in stale else s for n, s in specs.items()}, grid)
+        return function, arrays
+
+
+def _with_contents(specs: Mapping[str, Spec], named: Mapping[str, Any]) -> dict[str, Spec]:
+    """``specs`` with the contents of small dense arrays of integers: what a launch with addresses finds beside them."""
+    twice = any(isinstance(s, Same) for spec in specs.values() for s in (spec.arrays if isinstance(spec, Addresses) else (spec,)))
+
+    def known(name: str, s: Spec) -> Spec:
+        if not isinstance(s, Array) or not s.dtype.is_int or s.elements > KNOWN or twice:
+            return s
+        x = as_numpy(named[name], name)
+        return replace(s, contents=tuple(x.reshape(-1).tolist())) if x.flags.c_contiguous else s
+
+    return {name: known(name, s) for name, s in specs.items()}
 
 
 def _is_array(x: Any) -> bool:
@@ -329,7 +368,7 @@ class Autotuner:
         """The configuration used for these arguments. Configurations that become the same kernel are measured once."""
         machine, keywords = self.function.placed(keywords)
         partial = self.function.signature.bind_partial(*arguments, **{k: v for k, v in keywords.items() if k not in OPTIONS}).arguments
-        types = tuple(str(x.dtype) for x in partial.values() if _is_array(x))
+        types = tuple(str(x.dtype) for v in partial.values() for x in (v.arrays if isinstance(v, Pointers) else (v,)) if _is_array(x))
         key = (tuple(partial.get(k) for k in self.key), types, *([machine] if machine else []))
         if key not in self.best:
             self.best[key] = self._measured(grid, arguments, keywords, machine) if len(self.configs) > 1 else self.configs[0]
@@ -344,10 +383,18 @@ class Autotuner:
                 times[launch.kernel] = (0.0, config)
         if len(times) > 1:
             for kernel, (_, config) in list(times.items()):
-                copies = [np.array(as_numpy(a, "an argument")) if _is_array(a) else a for a in arguments]
-                named = self.function.bound(copies, {**keywords, **config.kwargs})
+                named = self.function.bound([_copied(a) for a in arguments], {**keywords, **config.kwargs})
                 times[kernel] = (_seconds(self.function, grid, named, machine), config)
         return min(times.values(), key=lambda t: t[0])[1]
+
+
+def _copied(x: Any) -> Any:
+    """``x`` with the arrays in it copied: measuring leaves the caller's as they are."""
+    if isinstance(x, Pointers):
+        return Pointers(tuple(map(_copied, x.arrays)))
+    if isinstance(x, tuple):
+        return tuple(map(_copied, x))
+    return np.array(as_numpy(x, "an argument")) if _is_array(x) else x
 
 
 def _seconds(function: JitFunction, grid: Any, named: dict[str, Any], machine: Machine | None, repeats: int = 5) -> float:

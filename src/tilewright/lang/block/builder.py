@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
 from tilewright.lang.block.ir import BlockType, Function, Op, Pointer, Region, Value
+from tilewright.lang.block.marks import Unsupported
 from tilewright.lang.block.source import BlockError
+from tilewright.lang.block.tables import Address, Known, PointerType, Table
 from tilewright.util.errors import Location
 
 #: Operator of the program form -> operation.
@@ -50,6 +53,16 @@ def _tainted(name: str) -> Callable[[Specialized, Any], Any]:
 
 for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "mod", "rmod"):
     setattr(Specialized, f"__{_name}__", _tainted(f"__{_name}__"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the building of a function."""
+
+    depth: int
+    ops: int
+    names: dict[str, int]
+    predicate: Value | None
 
 
 class Builder:
@@ -108,6 +121,10 @@ class Builder:
             return self.constant(x, beside if beside is not None and beside.kind != ty.BOOL else fitting)
         if isinstance(x, float):
             return self.constant(x, beside if beside is not None and beside.is_float else ty.f32)
+        if isinstance(x, Known):
+            return self.moved("+", x.pointer, x.at) if x.at else x.pointer
+        if isinstance(x, (Table, Address)):
+            raise BlockError("an address is not a block or a number", hint="tl.load(addresses + g).to(tl.pointer_type(tl.float32))")
         if isinstance(x, list | tuple):
             raise BlockError(f"a {type(x).__name__} of {len(x)} is not a block or a number", hint="pass one array, or name an item: x[0]")
         raise BlockError(f"{x!r} of type {type(x).__name__} is not a block or a number", hint="pass an array or a number")
@@ -321,6 +338,16 @@ class Builder:
 
     # --- loops ------------------------------------------------------------------------------
 
+    def mark(self) -> Mark:
+        """Where building stands, for :meth:`undo`."""
+        return Mark(len(self.stack), len(self.stack[-1]), dict(self.names), self.predicate)
+
+    def undo(self, mark: Mark) -> None:
+        """Forget what was built since ``mark``."""
+        del self.stack[mark.depth :]
+        del self.stack[-1][mark.ops :]
+        self.names, self.predicate = dict(mark.names), mark.predicate
+
     def open_loop(self, name: str, lo: Value, hi: Value, step: int, inits: Sequence[tuple[str, Value]]) -> Op:
         """A loop whose body takes the operations that follow, until :meth:`close_loop`."""
         region = Region(Value(BlockType(ty.i32), self.fresh(name)), [Value(v.type, self.fresh(n)) for n, v in inits], [])
@@ -328,11 +355,14 @@ class Builder:
         self.stack.append(region.ops)
         return op
 
-    def close_loop(self, op: Op, yields: Sequence[Value]) -> tuple[Value, ...]:
+    def close_loop(self, op: Op, yields: Sequence[Value], trips: Callable[[Region], Value] | None = None) -> tuple[Value, ...]:
+        """What the loop carries, after it. ``trips`` makes its upper limit once its body is known."""
         region = op.region
         assert region is not None  # open_loop made it
         self.stack.pop()
         region.yields = tuple(yields)
+        if trips is not None:
+            op.operands = (op.operands[0], trips(region), *op.operands[2:])
         region.results = tuple(Value(v.type, self.fresh(a.name.split(".")[0])) for a, v in zip(region.arguments, yields, strict=True))
         self.stack[-1].append(op)
         return region.results
@@ -405,6 +435,11 @@ def as_dtype(x: Any) -> DType:
     """An element type, from it or from a pointer's element type."""
     if isinstance(x, DType):
         return x
+    if isinstance(x, PointerType):
+        hint = "pass tilewright.pointers([a, b, ...]) in place of the array of addresses"
+        raise BlockError("an address that has no array behind it cannot be checked", hint=hint)
+    if isinstance(x, Unsupported):
+        raise BlockError(f"tl.{x.name} is not an element type of this hardware", hint="tl.float16, tl.bfloat16, tl.float32")
     raise BlockError(f"{x!r} is not an element type", hint="tl.float32, tl.float16, tl.int32, ...")
 
 

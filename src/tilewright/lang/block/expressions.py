@@ -18,9 +18,10 @@ from tilewright.ir.types import DType
 from tilewright.lang.block.builder import Builder
 from tilewright.lang.block.ir import Value
 from tilewright.lang.block.marks import Mark
-from tilewright.lang.block.memory import BlockWindow
+from tilewright.lang.block.memory import BlockWindow, Descriptor
 from tilewright.lang.block.source import BlockError, Text
-from tilewright.lang.block.vocabulary import METHODS, REFUSED, WORDS, bounds
+from tilewright.lang.block.tables import Address, Known, Table, Undetermined
+from tilewright.lang.block.vocabulary import DESCRIPTOR_METHODS, METHODS, REFUSED, WORDS, bounds
 from tilewright.util.errors import LanguageError
 
 BINARY: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
@@ -163,6 +164,10 @@ class ExpressionReader(ABC):
         if not isinstance(a, Value) and not isinstance(b, Value):
             return self.plain(e, plain, a, b)
         with self.text.blame(e):
+            if isinstance(a, Table) or isinstance(b, Table):
+                hint = "index addresses by constants, or by the variable of a loop whose limits are known at the launch"
+                raise Undetermined("which address is loaded is only known when the program runs", hint=hint)
+            a, b = (self.builder.value(x) if isinstance(x, Known) else x for x in (a, b))
             return self.builder.binary(symbol, a, b)
 
     def plain(self, e: ast.AST, f: Callable[..., Any], *arguments: Any) -> Any:
@@ -237,6 +242,14 @@ class ExpressionReader(ABC):
             if e.attr in METHODS:
                 return _Method(e.attr, METHODS[e.attr], x)
             raise self.error(e, f"blocks have no attribute {e.attr!r}", hint=f"they have dtype, shape, T, {', '.join(sorted(METHODS))}")
+        if isinstance(x, Known) and not hasattr(x, e.attr):
+            return self.attribute(e, x.pointer)
+        if isinstance(x, Address) and e.attr == "to":
+            return _Method(e.attr, METHODS[e.attr], x)
+        if isinstance(x, Descriptor) and e.attr in DESCRIPTOR_METHODS:
+            return _Method(e.attr, DESCRIPTOR_METHODS[e.attr], x)
+        if isinstance(x, (int, float)) and e.attr in METHODS:  # the id of the only program is a number, too
+            return _Method(e.attr, METHODS[e.attr], x)
         if isinstance(x, BlockWindow) and e.attr in ("dtype", "type"):
             return x.dtype
         if isinstance(x, DType):
@@ -312,6 +325,8 @@ class ExpressionReader(ABC):
     def python(self, e: ast.Call, f: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         if f is range:
             return bounds(*arguments)
+        if f is isinstance:
+            return isinstance(*arguments)
         blocks = [a for a in arguments if isinstance(a, Value)]
         if f is len and blocks:
             return blocks[0].shape[0] if blocks[0].shape else self.plain(e, len, 0)
@@ -341,4 +356,4 @@ class ExpressionReader(ABC):
 class _Method:
     name: str
     word: str
-    value: Value
+    value: Any

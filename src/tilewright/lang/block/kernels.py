@@ -30,6 +30,8 @@ class Array:
     dtype: DType
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    #: Its elements, where a launch is compiled for them.
+    contents: tuple[int, ...] | None = None
 
     @property
     def dense(self) -> bool:

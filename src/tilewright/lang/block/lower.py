@@ -20,6 +20,7 @@ from tilewright.lang.block.elements import constant, elementwise
 from tilewright.lang.block.ir import Function, Op, Region, Value
 from tilewright.lang.block.masks import constant_lanes, identity, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
+from tilewright.lang.block.settled import settled
 from tilewright.lang.block.source import BlockError
 from tilewright.util.errors import Location
 
@@ -94,7 +95,7 @@ class _Lowering:
             self.arguments.append(buffer)
         self.uses = _weighted_uses(function)
         bases = {a.name: b.base.name for a in function.arguments if (b := self.env[a]).base is not None}
-        self.stored = {bases[name] for name in _stored_arguments(function)}
+        self.stored = {bases[name] for name in stored_arguments(function)}
 
     def run(self) -> Program:
         self.ops(self.function.ops)
@@ -323,7 +324,7 @@ class _Lowering:
         assert region is not None
         lo, hi = (ex.idx(self.get(o).expr) for o in op.operands[:2])
         step: int = op.attributes["step"]
-        trips = ex.binary("max", (hi - lo + (step - 1)) // step, 0)
+        trips = self.settled(ex.binary("max", (hi - lo + (step - 1)) // step, 0))
         var = self.fresh(region.variable.name)
         inits = [self.get(o) for o in op.operands[2:]]
         self.env[region.variable] = Block((), lo + Var(var) * step)
@@ -348,9 +349,12 @@ class _Lowering:
         self.items[-1].append(Loop(var, trips, body, frozenset(b.name for b in carried.values())))
         for n, (r, init) in enumerate(zip(region.results, inits, strict=True)):
             if n in moves:
-                self.env[r] = replace(init, expr=init.expr + trips * moves[n])
+                self.env[r] = replace(init, expr=self.settled(init.expr + trips * moves[n]))
             else:
                 self.env[r] = Block(r.shape, Load(carried[n], positions(r.shape)))
+
+    def settled(self, e: Expr) -> Expr:
+        return settled(e, {f"pid{d}": n for d, n in enumerate(self.grid)})
 
     def inductions(self, region: Region, inits: list[Block]) -> dict[int, Expr]:
         """Carried addresses and integers that move by the same step in each iteration: position -> step."""
@@ -468,7 +472,7 @@ def _weighted_uses(function: Function) -> dict[Value, int]:
     return uses
 
 
-def _stored_arguments(function: Function) -> set[str]:
+def stored_arguments(function: Function) -> set[str]:
     """Names of the arguments that stores write."""
     base: dict[Value, str] = {a: a.name for a in function.arguments}
 

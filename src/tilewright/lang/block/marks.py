@@ -18,6 +18,13 @@ class Mark:
         raise LanguageError(f"tl.{self.name} is a word of block programs", hint="use it in a function decorated with @tilewright.jit")
 
 
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """An element type that programs may compare others with, but not use."""
+
+    name: str
+
+
 class Constexpr:
     """The annotation of parameters that are known when the program is compiled; ``tl.constexpr(x)`` is ``x``."""
 

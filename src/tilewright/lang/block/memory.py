@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.ir import types as ty
-from tilewright.lang.block.builder import Builder, checked_shape, constexpr_int
+from tilewright.lang.block.builder import Builder, Specialized, checked_shape, constexpr_int
 from tilewright.lang.block.ir import BlockType, Value
 from tilewright.lang.block.source import BlockError
+from tilewright.lang.block.tables import Known, Table
 
 _PADDINGS = ("", "zero", "nan")
 
@@ -31,6 +32,7 @@ class BlockWindow:
 
 def make_block_ptr(b: Builder, base: Any, shape: Any, strides: Any, offsets: Any, block_shape: Any, order: Any) -> BlockWindow:
     """A window; ``order`` (which dimension is densest) is a hint for other hardware and only checked."""
+    base = b.value(base) if isinstance(base, Known) else base
     if not isinstance(base, Value) or not base.type.is_pointer or base.shape:
         raise BlockError("the base of tl.make_block_ptr is not a scalar pointer", hint="pass the tensor argument, or it plus an offset")
     parts = [tuple(p) for p in (shape, strides, offsets, block_shape, order)]
@@ -85,7 +87,61 @@ def _checked(boundary_check: Any, pointer: Any) -> tuple[int, ...]:
     return dims
 
 
-def _required_pointer(pointer: Any, what: str) -> Value:
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What ``make_tensor_descriptor`` makes: a tensor that is accessed in blocks of ``block``, never outside ``shape``."""
+
+    base: Value
+    shape: tuple[Any, ...]
+    strides: tuple[Any, ...]
+    block: tuple[int, ...]
+
+    @property
+    def dtype(self) -> ty.DType:
+        return self.base.type.element.element_ty  # type: ignore[union-attr]
+
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        return self.block
+
+    def window(self, offsets: Any) -> BlockWindow:
+        """The block at ``offsets``."""
+        at = tuple(offsets) if isinstance(offsets, (tuple, list)) else (offsets,)
+        if len(at) != len(self.block):
+            raise BlockError(f"{len(at)} offsets into a tensor descriptor of {len(self.block)} dimensions")
+        return BlockWindow(self.base, self.shape, self.strides, at, self.block)
+
+
+def make_tensor_descriptor(b: Builder, base: Any, shape: Any, strides: Any, block_shape: Any, padding_option: str = "zero") -> Descriptor:
+    """A descriptor; loads outside ``shape`` are zero (``padding_option``: all that is supported), stores there do nothing."""
+    if padding_option != "zero":
+        raise BlockError(f"padding_option {padding_option!r} of a tensor descriptor is not supported", hint='"zero"')
+    w = make_block_ptr(b, base, shape, strides, (0,) * len(tuple(shape)), block_shape, range(len(tuple(shape))))
+    return Descriptor(w.base, w.shape, w.strides, w.block)
+
+
+def _described(desc: Any, what: str) -> Descriptor:
+    if not isinstance(desc, Descriptor):
+        raise BlockError(f"{what} takes a tensor descriptor", hint="make one with tl.make_tensor_descriptor")
+    return desc
+
+
+def load_described(b: Builder, desc: Any, offsets: Any) -> Value:
+    """The block at ``offsets``, zeros outside the tensor."""
+    w = _described(desc, "tl.load_tensor_descriptor").window(offsets)
+    loaded: Value = load(b, w, boundary_check=tuple(range(len(w.block))))
+    return loaded
+
+
+def store_described(b: Builder, desc: Any, offsets: Any, value: Any) -> None:
+    """Write ``value`` to the block at ``offsets``, where it is inside the tensor."""
+    w = _described(desc, "tl.store_tensor_descriptor").window(offsets)
+    store(b, w, value, boundary_check=tuple(range(len(w.block))))
+
+
+def _required_pointer(b: Builder, pointer: Any, what: str) -> Value:
+    if isinstance(pointer, Known):
+        return b.value(pointer)
     if not isinstance(pointer, Value) or not pointer.type.is_pointer:
         shown = pointer.type if isinstance(pointer, Value) else repr(pointer)
         raise BlockError(f"{what} takes a pointer, not {shown}", hint="add offsets to a tensor argument: x_ptr + offsets")
@@ -102,8 +158,15 @@ def load(
     cache_modifier: str = "",
     eviction_policy: str = "",
     volatile: bool = False,
-) -> Value:
-    """The elements that ``pointer`` addresses; ``other`` (zero by default) where the mask is false."""
+) -> Any:
+    """The elements that ``pointer`` addresses; ``other`` (zero by default) where the mask is false.
+
+    Numbers known at the launch are that, and addresses stand for their arrays.
+    """
+    if isinstance(pointer, Table) and mask is None:
+        return pointer.address
+    if isinstance(pointer, Known) and mask is None and (element := pointer.element) is not None:
+        return Specialized(element)
     dims = _checked(boundary_check, pointer)
     if padding_option not in _PADDINGS:
         raise BlockError(f"padding_option {padding_option!r} is unknown", hint=f"one of: {', '.join(map(repr, _PADDINGS))}")
@@ -112,7 +175,7 @@ def load(
             raise BlockError("a load through a block pointer takes no mask", hint="boundary_check=(0, 1)")
         other = float("nan") if padding_option == "nan" else None
         pointer, mask = addresses(b, pointer, dims)
-    p = _required_pointer(pointer, "tl.load")
+    p = _required_pointer(b, pointer, "tl.load")
     dtype = p.type.element.element_ty  # type: ignore[union-attr]
     condition = b.both(b.truth(mask) if mask is not None else None, b.predicate)
     if condition is None:
@@ -142,7 +205,7 @@ def store(
         if mask is not None:
             raise BlockError("a store through a block pointer takes no mask", hint="boundary_check=(0, 1)")
         pointer, mask = addresses(b, pointer, dims)
-    p = _required_pointer(pointer, "tl.store" if op is None else "tl.atomic_add")
+    p = _required_pointer(b, pointer, "tl.store" if op is None else "tl.atomic_add")
     dtype = p.type.element.element_ty  # type: ignore[union-attr]
     v = b.cast(b.data(value, "the stored value", dtype), dtype)
     if len(v.shape) > len(p.shape):

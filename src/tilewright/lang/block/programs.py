@@ -14,7 +14,7 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Expr, Logical, Not, Var
+from tilewright.ir.expr import Binary, Expr, Logical, Not, Var
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests
 from tilewright.lang.block.source import BlockError
 
@@ -54,12 +54,17 @@ def _touched(item: Item) -> set[str]:
 
 
 def _shared_work(loop: Loop, p: Program) -> bool:
-    """Whether the loop's variable and the grid's number something together."""
+    """Whether the loop's variable and the grid's number something together; what a single program decodes, it numbers alone."""
     grid = {v for v, _ in p.grid}
     wanted: dict[Expr, None] = {}
     for e in _every_expr(loop.body):
         _frontier(e, grid | {loop.var}, wanted)
-    return any(loop.var in (free := ex.free_vars(e)) and free & grid for e in wanted)
+    mine = [(e, ex.free_vars(e)) for e in wanted if loop.var in ex.free_vars(e)]
+    return any(free & grid for _, free in mine) if grid else any(_decodes(e) for e, _ in mine)
+
+
+def _decodes(e: Expr) -> bool:
+    return any(isinstance(n, Binary) and n.op in ("//", "%") for n in ex.walk(e))
 
 
 def _stored_once(body: Sequence[Item], points: dict[str, np.ndarray], p: Program) -> bool:

@@ -8,15 +8,18 @@ predicate of the stores under it and a choice between the values it assigns.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright.lang.block.builder import Builder, constexpr_int
+from tilewright.lang.block.counting import trips
 from tilewright.lang.block.expressions import ExpressionReader, Program
-from tilewright.lang.block.ir import Function, Value
+from tilewright.lang.block.ir import Function, Op, Region, Value
+from tilewright.lang.block.jumps import jumps, live, without_jumps
 from tilewright.lang.block.memory import BlockWindow
 from tilewright.lang.block.source import BlockError
+from tilewright.lang.block.tables import Known, Undetermined
 from tilewright.lang.block.vocabulary import Range
 
 _UNROLL_LIMIT = 4096
@@ -78,9 +81,11 @@ class Reader(ExpressionReader):
             case ast.Pass():
                 pass
             case ast.While():
-                raise self.error(s, "while loops are not supported", hint="for i in range(lo, hi, step): bounds may be run-time values")
+                self.repeated(s)
             case ast.Break() | ast.Continue():
-                raise self.error(s, f"{type(s).__name__.lower()} is not supported", hint="bound the loop, or mask what it does")
+                raise self.error(
+                    s, f"{type(s).__name__.lower()} is not supported here", hint="put it in a loop over range, under conditions only"
+                )
             case _:
                 raise self.error(s, f"{type(s).__name__} statements are not supported in block programs")
 
@@ -181,6 +186,30 @@ class Reader(ExpressionReader):
         else:
             self.counted(s, over, step)
 
+    def repeated(self, s: ast.While) -> None:
+        """A ``while`` loop whose passes can be counted."""
+        if s.orelse:
+            raise self.error(s.orelse[0], "loops have no else in block programs")
+        b = self.builder
+        mark, names = b.mark(), dict(self.names)
+        zero = b.value(0)
+        loop = self.opened("trip", zero, zero, 1, s.body, None)
+        test = self.eval(s.test)
+        if not isinstance(test, Value) and not test:
+            b.undo(mark)
+            self.names, self.dynamic = names, self.dynamic - 1
+            return
+        with self.text.blame(s.test):
+            if isinstance(test, Value) and test.shape:
+                raise BlockError(f"the condition is a block of shape {list(test.shape)}", hint="tl.max reduces it to a number")
+            test = b.truth(test) if isinstance(test, Value) else b.value(bool(test))
+        self.statements(s.body)
+        self.closed(s, loop, lambda region: self.trips(s, region, loop.op.operands[2:], test))
+
+    def trips(self, s: ast.While, region: Region, inits: tuple[Value, ...], test: Value) -> Value:
+        with self.text.blame(s.test):
+            return trips(self.builder, region, inits, test)
+
     def statements(self, body: list[ast.stmt]) -> None:
         for t in body:
             self.statement(t)
@@ -199,32 +228,53 @@ class Reader(ExpressionReader):
             lo, hi = b.value(over.lo), b.value(over.hi)
             if lo.shape or hi.shape:
                 raise BlockError("the limits of a range are scalars")
+        body = s.body
+        if jumps(body):
+            body = without_jumps(s)
+            self.names[live(s)] = b.value(True)
+        mark, names, gone, dynamic = b.mark(), dict(self.names), dict(self.gone), self.dynamic
+        try:
+            loop = self.opened(s.target.id, lo, hi, step, body, s.target.id)
+            self.statements(body)
+            self.closed(s, loop)
+        except Undetermined:
+            if isinstance(over.lo, Value) or isinstance(over.hi, Value) or jumps(s.body):
+                raise
+            b.undo(mark)
+            self.names, self.gone, self.dynamic = names, gone, dynamic
+            self.unroll(s, range(over.lo, over.hi, step))
+
+    def opened(self, name: str, lo: Value, hi: Value, step: int, body: list[ast.stmt], variable: str | None) -> _Loop:
+        """A loop over what follows, until :meth:`closed`; it carries the names that ``body`` assigns."""
         before = dict(self.names)
-        carried = [n for n in _assigned(s.body) if n in before and n != s.target.id and _carriable(before[n])]
+        carried = [n for n in _assigned(body) if n in before and n != variable and _carriable(before[n])]
         inits = {n: self.parts(n, before[n]) for n in carried}
-        op = b.open_loop(s.target.id, lo, hi, step, [p for parts in inits.values() for p in parts])
+        op = self.builder.open_loop(name, lo, hi, step, [p for parts in inits.values() for p in parts])
         assert op.region is not None
         arguments = iter(op.region.arguments)
         for n in carried:
             self.names[n] = _joined(before[n], [next(arguments) for _ in inits[n]])
-        self.names[s.target.id] = op.region.variable
+        if variable is not None:
+            self.names[variable] = op.region.variable
         self.dynamic += 1
-        self.statements(s.body)
+        return _Loop(op, before, inits, [n for n in _assigned(body) if n in before and n not in carried and n != variable])
+
+    def closed(self, s: ast.For | ast.While, loop: _Loop, trips: Callable[[Region], Value] | None = None) -> None:
         self.dynamic -= 1
-        b.loc = self.text.location(s)
+        self.builder.loc = self.text.location(s)
         yields = []
         with self.text.blame(s):
-            for n in carried:
-                for (_, init), (_, now) in zip(inits[n], self.parts(n, self.names[n]), strict=True):
+            for n, parts in loop.inits.items():
+                for (_, init), (_, now) in zip(parts, self.parts(n, self.names[n]), strict=True):
                     yields.append(self.kept(n, init, now))
-        results = iter(b.close_loop(op, yields))
-        after = {n: _joined(before[n], [next(results) for _ in inits[n]]) for n in carried}
-        for n in self.names.keys() - before.keys():
+        results = iter(self.builder.close_loop(loop.op, yields, trips))
+        after = {n: _joined(loop.before[n], [next(results) for _ in parts]) for n, parts in loop.inits.items()}
+        for n in self.names.keys() - loop.before.keys():
             self.gone[n] = "is only set inside a loop"
-        changed = [n for n in _assigned(s.body) if n in before and n not in carried and n != s.target.id and self.names[n] is not before[n]]
+        changed = [n for n in loop.others if self.names[n] is not loop.before[n]]
         if changed:
             raise self.error(s, f"{changed[0]!r} changes in the loop and is not a block or a number", hint="use tl.static_range")
-        self.names = {**before, **after}
+        self.names = {**loop.before, **after}
 
     def parts(self, name: str, x: Any) -> list[tuple[str, Value]]:
         """The values a carried name consists of."""
@@ -246,6 +296,16 @@ class Reader(ExpressionReader):
         raise BlockError(f"{name!r} is {init.type} before the loop and {now.type} after a pass", hint="start it with the type it gets")
 
 
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """A loop being read: names before it, what each carried one consists of, and names it assigns that cannot be carried."""
+
+    op: Op
+    before: dict[str, Any]
+    inits: dict[str, list[tuple[str, Value]]]
+    others: list[str]
+
+
 def _assigned(body: list[ast.stmt]) -> list[str]:
     """Names that statements of ``body`` set, in order."""
 
@@ -259,7 +319,7 @@ def _assigned(body: list[ast.stmt]) -> list[str]:
 
 
 def _carriable(x: Any) -> bool:
-    return isinstance(x, (Value, BlockWindow)) or (isinstance(x, (int, float)) and not isinstance(x, bool))
+    return isinstance(x, (Value, BlockWindow, Known)) or (isinstance(x, (int, float)) and not isinstance(x, bool))
 
 
 def _joined(like: Any, parts: list[Value]) -> Any:

@@ -11,6 +11,7 @@ from tilewright.lang.block import memory
 from tilewright.lang.block.builder import Builder, as_dtype, checked_shape, constexpr_int
 from tilewright.lang.block.ir import Value
 from tilewright.lang.block.source import BlockError
+from tilewright.lang.block.tables import Address, PointerType
 
 Word = Callable[..., Any]
 
@@ -99,8 +100,12 @@ def zeros_like(b: Builder, input: Value) -> Value:
     return b.full(input.shape, 0, input.type.dtype)
 
 
-def cast(b: Builder, input: Any, dtype: Any, fp_downcast_rounding: Any = None, bitcast: bool = False) -> Value:
+def cast(b: Builder, input: Any, dtype: Any, fp_downcast_rounding: Any = None, bitcast: bool = False) -> Any:
+    if isinstance(input, Address) and isinstance(dtype, PointerType):
+        return input.pointer(dtype)
     target = as_dtype(dtype)
+    if isinstance(input, int) and not isinstance(input, bool) and target.is_int and target.bits >= 32 and not bitcast:
+        return input  # numbers known before the program runs are as wide as they need to be
     v = b.data(input, "the operand of a conversion", target)
     if not bitcast or v.type.dtype == target:
         return b.cast(v, target)
@@ -177,7 +182,9 @@ WORDS: dict[str, Word] = {
     "expand_dims": lambda b, input, axis: b.expand_dims(b.value(input), constexpr_int(axis, "an axis")),
     "full": lambda b, shape, value, dtype: b.full(shape, value, dtype),
     "load": memory.load,
+    "load_tensor_descriptor": memory.load_described,
     "make_block_ptr": memory.make_block_ptr,
+    "make_tensor_descriptor": memory.make_tensor_descriptor,
     "max": _reduction("max"),
     "max_constancy": _hint,
     "max_contiguous": _hint,
@@ -187,6 +194,7 @@ WORDS: dict[str, Word] = {
     "multiple_of": _hint,
     "num_programs": lambda b, axis: b.num_programs(axis),
     "permute": lambda b, input, *dims: b.permute(b.value(input), _shape(dims)),
+    "pointer_type": lambda b, element_ty, address_space=1: PointerType(as_dtype(element_ty)),
     "program_id": lambda b, axis: b.program_id(axis),
     "range": make_range,
     "ravel": lambda b, x: b.reshape(b.value(x), (_count(b.value(x)),)),
@@ -197,6 +205,7 @@ WORDS: dict[str, Word] = {
     "store": lambda b, pointer, value, mask=None, boundary_check=(), cache_modifier="", eviction_policy="": memory.store(
         b, pointer, value, mask, boundary_check
     ),
+    "store_tensor_descriptor": memory.store_described,
     "sum": _reduction("+"),
     "trans": trans,
     "view": lambda b, input, *shape: b.reshape(b.value(input), _shape(shape)),
@@ -219,8 +228,6 @@ REFUSED = {
     "histogram": "tl.atomic_add",
     "inline_asm_elementwise": "the functions of tl",
     "join": "two blocks",
-    "make_tensor_descriptor": "tl.make_block_ptr",
-    "pointer_type": "tuples of tensors as arguments, indexed by tl.static_range: arrays of addresses cannot be analysed",
     "rand": "random numbers made before the launch",
     "randn": "random numbers made before the launch",
     "sort": "NumPy before the launch",
@@ -232,6 +239,9 @@ METHODS = {"to": "cast"} | {
     for n in ("sum", "max", "min", "argmax", "argmin", "reshape", "view", "trans", "permute", "broadcast_to", "expand_dims", "abs", "ravel")
 }
 METHODS |= {n: n for n in ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "sigmoid", "erf", "floor", "ceil", "cast")}
+#: Methods of tensor descriptors.
+DESCRIPTOR_METHODS = {"load": "load_tensor_descriptor", "store": "store_tensor_descriptor"}
+UNSUPPORTED_DTYPES = ("float8e4b15", "float8e4b8", "float8e4nv", "float8e5", "float8e5b16")
 DTYPES = {
     "float16": ty.f16,
     "bfloat16": ty.bf16,
