@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from io import StringIO
+from math import inf
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.cli.command import tilewright, words
 
+from tilewright.cli.tune import _Bar
 from tilewright.ir.expr import compare
 from tilewright.runtime.jobs import Done, Job, Outcome
 from tilewright.runtime.records import RecordStore
 from tilewright.space import Context, Knob, Sketch
+from tilewright.tune import Progress
+from tilewright.tune.network import NetworkProgress
+from tilewright.tune.search import Trial
 
 
 def test_tuned_operator_is_recorded_and_found_again(tmp_path: Path) -> None:
@@ -51,6 +58,56 @@ def test_a_local_cluster_measures_and_is_gone_afterwards(tmp_path: Path, monkeyp
     with RecordStore(records) as store:
         assert len(store.records(role="trial")) == 4 and len(asked) == 5 and len(processes) == 2
     assert not any(Path(f"/proc/{p}").exists() for p in processes)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What a terminal of 160 columns would be sent on stderr."""
+    shown = StringIO()
+    monkeypatch.setattr(
+        "tilewright.cli.tune.Console", lambda stderr: Console(file=shown, force_terminal=True, width=160, color_system=None)
+    )
+    return shown
+
+
+def lines(shown: StringIO) -> list[str]:
+    """What stood on the terminal, in order; escapes removed."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    return [line.strip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
+
+
+def test_the_progress_bar_shows_trials_time_and_the_best(terminal: StringIO) -> None:
+    with _Bar(40, None) as bar:
+        (task,) = bar._bar.tasks
+        assert (task.total, task.completed) == (40, 0)
+        bar.network(NetworkProgress("MatMul+Relu", 10, 3.0, 5e-3, 4e-3))
+        assert task.completed == 10 and task.fields["text"] == "10 trials, 4.00 ms (untuned 5.00 ms) MatMul+Relu"
+        bar.network(NetworkProgress("Softmax", 20, 6.0, inf, inf))
+        assert task.completed == 20 and "20 trials" in task.fields["text"] and task.fields["text"].endswith("Softmax")
+        bar._bar.refresh()
+    assert any(re.search(r"tuning .*0:00:0\d .*20 trials.*Softmax", line) for line in lines(terminal)), lines(terminal)
+    assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K"), "it leaves nothing behind"
+
+
+def test_with_a_budget_of_seconds_the_bar_is_the_time(terminal: StringIO) -> None:
+    trial = Trial((0, 1), Outcome("ok", (1e-3,)), 1e-3)
+    with _Bar(40, 20.0) as bar:
+        (task,) = bar._bar.tasks
+        bar.kernel(Progress(7, 40, 5.0, 20.0, 1e-3, 2e-3, 0, trial))
+        assert (task.total, task.completed) == (20.0, 5.0) and task.fields["text"] == "7 trials, 1.00 ms (untuned 2.00 ms) "
+        bar.kernel(Progress(8, 40, 6.0, 20.0, 1e-3, 2e-3, 3, trial))
+        assert task.fields["text"] == "8 trials, 1.00 ms (untuned 2.00 ms) 3 failed"
+
+
+@pytest.mark.parametrize("what", ["operator", "kernel"])
+def test_a_terminal_sees_progress_and_a_file_does_not(what: str, kernels: Path, tmp_path: Path, terminal: StringIO) -> None:
+    program = ("matmul", "--shape", "i=16,j=32,k=24") if what == "operator" else (f"{kernels}:gemm",)
+    args = ("tune", *program, "--trials", "3", "--threads", "1", "--author", "random", "--records", str(tmp_path / "r.db"))
+    result = tilewright(*args)
+    assert result.exit_code == 0, result.output
+    said = [line for line in lines(terminal) if line.startswith("tuning")]
+    assert said and "3 trials" in said[-1] and "untuned" in said[-1]
+    assert "tuning" not in result.output
 
 
 def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path) -> None:
