@@ -35,6 +35,15 @@ def test_a_model_without_doubt_is_followed() -> None:
     assert promising(POINTS, scores, 0.1, POINTS[:0], Doubt(1.0, 0.0, 0.0), n=3).tolist() == [3, 2, 1]
 
 
+@pytest.mark.parametrize("variance", [0.01, 0.0])
+def test_points_that_are_alike_are_chosen_from_without_noise(variance: float) -> None:
+    """What an estimate that is right leaves: no noise, and measured points at distance 0."""
+    measured = np.array([[0, 0, 16], [0, 1, 16]], np.int64)
+    assert distances(measured, measured).max() == 0
+    chosen = promising(POINTS, np.arange(5.0), 0.0, measured, Doubt(1.0, variance, 0.0), n=5)
+    assert sorted(chosen.tolist()) == list(range(5))
+
+
 def test_much_better_scores_outweigh_novelty() -> None:
     scores = np.array([-5.0, 0.0, 0.0, 0.0, -5.0])
     assert promising(POINTS, scores, 0.0, POINTS[2:3], DOUBT, n=1).tolist() in ([0], [4])

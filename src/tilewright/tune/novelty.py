@@ -18,6 +18,8 @@ import numpy as np
 OTHER_SKETCH = 2.0
 #: Length scales that are looked at, and noise as a share of the variance: from knobs on their own to the whole space.
 LENGTHS, NOISES = 0.5 * 2.0 ** np.arange(7), (0.001, 0.01, 0.1, 0.5)
+#: Noise at least, as a share of the variance, for the sake of arithmetic.
+SMALLEST = 1e-9
 #: Errors at so many of the fastest points decide (the work grows with the third power).
 MOST = 200
 #: Fewer errors than this say nothing about distances.
@@ -64,7 +66,9 @@ class Doubt:
         if not len(measured):
             return prior
         across = self.covariance(measured, pool)
-        known = self.covariance(measured, measured) + self.noise * np.eye(len(measured))
+        # Points at no distance (a knob of 0 and of 1) make it singular where nothing is noise: an estimate that was right so far.
+        noise = max(self.noise, SMALLEST * self.variance, SMALLEST**2)
+        known = self.covariance(measured, measured) + noise * np.eye(len(measured))
         return np.asarray(prior - across.T @ np.linalg.solve(known, across))
 
 
