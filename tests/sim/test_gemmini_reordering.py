@@ -13,7 +13,8 @@ from tilewright.hw import load_machine
 from tilewright.ir.reference import reference
 from tilewright.ir.stmt import Kernel
 from tilewright.sim.gemmini.generated import execute, timed
-from tilewright.sim.gemmini.reordering import reordered
+from tilewright.sim.gemmini.memory_timing import Timing
+from tilewright.sim.gemmini.reordering import Order, _Search, reordered
 from tilewright.sim.gemmini.tuning import tuned
 from tilewright.space import Space
 
@@ -61,13 +62,25 @@ def test_convolutions_with_zeros_around_them() -> None:
     assert_right(found.program, kernel)
 
 
-def test_loads_cut_narrower_bring_the_same() -> None:
+def test_moves_cut_narrower_move_the_same() -> None:
     gemm = Gemm(20, 70, 70, (64, 64, 64))
     program = generate(gemm.scheduled(MACHINE), MACHINE)
-    plain, cut = (unfold(program, MACHINE, 1000, cuts) for cuts in ({}, {0: 1, 1: 2, 2: 3}))
-    assert plain is not None and cut is not None
-    assert len(cut.of("load")) > len(plain.of("load"))
-    assert len(cut.of("compute")) == len(plain.of("compute"))
+    plain = unfold(program, MACHINE, 1000)
+    assert plain is not None
+    moves = {n.move for n in plain.nodes} - {-1}
+    cut = unfold(program, MACHINE, 1000, {move: 1 + move % 3 for move in moves})
+    assert cut is not None
+    for kind, more in (("load", True), ("store", True), ("compute", False)):
+        assert (len(cut.of(kind)) > len(plain.of(kind))) == more
+    assert {n.move for n in cut.nodes} - {-1} == moves
+    search = _Search(program, MACHINE, plain, Timing())
+    order = Order(tuple(range(len(plain.of("compute")))), cut=tuple((move, 1 + move % 3) for move in sorted(moves)))
+    judge = search.judge(order)
+    assert judge is not None
+    cycles = judge.run(order)
+    narrow = judge.u.issued(judge.items)
+    assert cycles == timed(narrow, MACHINE).cycles
+    assert_right(narrow, gemm.kernel())
 
 
 def test_what_is_loaded_twice_is_loaded_once() -> None:

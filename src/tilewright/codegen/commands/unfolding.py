@@ -7,7 +7,7 @@ What remains is what must come before what, and anything that has it in another 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilewright.codegen.commands.program import Command, Fence, Host, Item, Operand, Pointer, Program, Tile, Word, walk, words
@@ -20,19 +20,23 @@ Line = tuple[str, int]
 
 @dataclass(slots=True)
 class Piece:
-    """Lines of a memory that keep their distances: ``lines`` of them from ``first`` on, read as these operands."""
+    """Lines of a memory that keep their distances: ``lines`` of them from ``first`` on, read as these operands. ``loaded``: a move
+    brings them.
+    """
 
     memory: str
     first: int
     lines: int
     read_as: set[str] = field(default_factory=set)
+    loaded: bool = False
 
 
 @dataclass(slots=True)
 class Node:
     """A move or a computation. ``pieces`` are those of its tiles, by operand. ``after`` are nodes that must be issued before.
 
-    ``sums``: of computations that add to the same tile in any order, the first replaces what is there (-1: as they are).
+    ``sums``: of computations that add to the same tile in any order, the first replaces what is there (-1: as they are). ``move``: which
+    move of the program it is, or is a part of.
     """
 
     kind: str
@@ -41,6 +45,7 @@ class Node:
     pieces: dict[str, int] = field(default_factory=dict)
     after: set[int] = field(default_factory=set)
     sums: int = -1
+    move: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,8 @@ def unfold(program: Program, machine: Machine, most: int, cuts: Mapping[int, int
     """``program`` unfolded; None if it has more than ``most`` commands, host work, or state that changes, or if commands
     depend on each other in other ways than through lines of memories.
 
-    ``cuts``: load number n of the program is cut into several, of so many lines side by side, so that what it brings is there sooner.
+    ``cuts``: move number n of the program is cut into several, of so many lines side by side, so that what a load brings is there sooner,
+    and a store can begin with what is complete.
     """
     known = words(machine)
     body = program.body[:-1] if program.body and isinstance(program.body[-1], Fence) else program.body
@@ -109,20 +115,25 @@ def unfold(program: Program, machine: Machine, most: int, cuts: Mapping[int, int
     if split is None:
         return None
     setters, work = split
-    work = _cut(out, setters, work, cuts or {})
-    return _Unfolding(program, machine, known, out, setters).made(work, anew)
+    return _Unfolding(program, machine, known, out, setters).made(_cut(out, setters, work, cuts or {}), anew)
 
 
-def _cut(out: WrittenOut, setters: Mapping[str, Command], work: Sequence[Command], cuts: Mapping[int, int]) -> list[Command]:
-    made: list[Command] = []
-    number_of_load = 0
+def _cut(
+    out: WrittenOut, setters: Mapping[str, Command], work: Sequence[Command], cuts: Mapping[int, int]
+) -> Iterator[tuple[Command, int]]:
+    """``work`` with cut moves, and the number of the move that each is, or is a part of; -1 for computations.
+
+    Loads of the same have the same number: cut alike, they are still loads of the same.
+    """
+    numbers: dict[object, int] = {}
     for c in work:
-        if out.kind(c) != LOAD:
-            made.append(c)
+        if out.kind(c) == COMPUTE:
+            yield c, -1
             continue
-        made += out.narrower(c, cuts[number_of_load], setters) if number_of_load in cuts else [c]
-        number_of_load += 1
-    return made
+        what = (c.word, *((o.rows, o.cols) if isinstance(o, Tile) else (n, o) for n, o in c.operands))
+        move = numbers.setdefault(what, len(numbers))
+        for part in out.narrower(c, cuts[move], setters) if move in cuts else [c]:
+            yield part, move
 
 
 class _Unfolding:
@@ -138,7 +149,7 @@ class _Unfolding:
         self.readers: list[list[int]] = []
         self.previous: dict[int, int] = {}
 
-    def made(self, work: Sequence[Command], anew: bool) -> Unfolded | None:
+    def made(self, work: Iterable[tuple[Command, int]], anew: bool) -> Unfolded | None:
         for node in self._nodes(work):
             if not self._enter(node):
                 return None
@@ -152,11 +163,11 @@ class _Unfolding:
             return None
         return Unfolded(self.program, self.machine, self.known, tuple(merged), tuple(pieces), self.setters, frozenset(fixed))
 
-    def _nodes(self, work: Sequence[Command]) -> list[Node]:
+    def _nodes(self, work: Iterable[tuple[Command, int]]) -> list[Node]:
         """One for each instruction, with all its operands."""
         out: list[Node] = []
         held: dict[str, Operand] = {}
-        for c in work:
+        for c, move in work:
             word = self.known[c.word]
             i, emit = word.instruction, word.instruction.emit
             if isinstance(emit, Steps):
@@ -168,7 +179,7 @@ class _Unfolding:
                 if emit.held in out[-1].operands:
                     held[i.name] = out[-1].operands[emit.held]
             else:
-                out.append(Node(self.out.kind(c), word, dict(c.operands)))
+                out.append(Node(self.out.kind(c), word, dict(c.operands), move=move))
         return out
 
     # Versions of lines
@@ -241,8 +252,10 @@ class _Unfolding:
         for node, touched in zip(self.nodes, self.reads, strict=True):
             for name, versions in touched.items():
                 node.pieces[name] = number_of[self._root(versions[0])]
+                piece = out[node.pieces[name]]
                 if node.kind == COMPUTE:
-                    out[node.pieces[name]].read_as.add(name)
+                    piece.read_as.add(name)
+                piece.loaded |= node.kind == LOAD
         return out
 
     def _fixed(self, pieces: Sequence[Piece]) -> set[str]:
@@ -256,8 +269,13 @@ class _Unfolding:
     # Dependences
 
     def _link(self, fixed: set[str]) -> None:
+        seen: set[tuple[object, ...]] = set()
         for v, line in enumerate(self.lines):
             writers = self.writers[v]
+            uses = tuple(writers), tuple(self.readers[v]), line[0] in fixed and self.previous.get(v)
+            if uses in seen:
+                continue  # another line of the same tiles
+            seen.add(uses)
             adding = [n for n in writers if self.nodes[n].kind == COMPUTE]
             alike = len({self._tile(n) for n in adding}) <= 1
             # Sums come in any order; what a load wrote comes before them.

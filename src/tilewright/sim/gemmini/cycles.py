@@ -83,7 +83,11 @@ def _rows(tile: Tile, count: int) -> Rows:
 
 
 def _touch(a: Rows, b: Rows) -> bool:
-    return any(x[0] < y[1] and y[0] < x[1] for x in a for y in b)
+    for x in a:
+        for y in b:
+            if x[0] < y[1] and y[0] < x[1]:
+                return True
+    return False
 
 
 class Cycles:
@@ -136,7 +140,10 @@ class Cycles:
 
     def room(self, unit: str, now: int) -> int:
         """The first cycle from ``now`` on with a free entry for ``unit``."""
-        ends = sorted(e.end for e in self.entries[unit] if e.end > now)
+        entries = self.entries[unit]
+        if len(entries) < self.limits[unit]:
+            return now
+        ends = sorted(e.end for e in entries if e.end > now)
         return now if len(ends) < self.limits[unit] else ends[len(ends) - self.limits[unit]]
 
     def issue(self, command: Command, now: int) -> int:
@@ -190,8 +197,9 @@ class Cycles:
             if other == unit and unit != LOAD:
                 continue
             for e in entries:
-                hazard = _touch(reads, e.writes) or _touch(writes, e.writes) or (other != unit and _touch(writes, e.reads))
-                if hazard and e.end + 2 > ready:
+                if e.end + 2 <= ready:
+                    continue
+                if _touch(reads, e.writes) or _touch(writes, e.writes) or (other != unit and _touch(writes, e.reads)):
                     ready, cause = e.end + 2, other
         ready = max(ready, self.last[unit] + 1)
         self.last[unit] = ready

@@ -2,7 +2,8 @@
 
 A short program is unfolded into what must come before what. An order of its computations then gives the rest: loads come in the order of
 first use, stores as their sums are complete, and the host issues what has room in the reservation station. The search is
-over orders of computations, banks, loads that come earlier than that, and loads cut into narrower ones; the cycle model judges each.
+over orders of computations, banks, loads that come earlier than that, and loads and stores cut into narrower ones; the cycle model
+judges each.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ from tilewright.sim.gemmini.generated import starts, timed
 from tilewright.sim.gemmini.memory_timing import Timing
 
 #: Commands of a program that is written out: what the host's code grows by, and what can be tried often.
-LARGEST = 1024
+LARGEST = 2048
 #: Kinds of nodes with their controllers, by who goes first.
 _UNITS = ((STORE, "store"), (COMPUTE, EXECUTE), (LOAD, "load"))
+
+#: Banks are numbered modulo those that there are.
+BANKS = 8
+#: Lines side by side that a move may bring or take: those are not cut.
+WIDEST = 4
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -64,7 +70,7 @@ def reordered(program: Program, machine: Machine, *, trials: int, timing: Timing
 @dataclass(frozen=True, slots=True)
 class Order:
     """``computes`` by their numbers in the program. ``banks`` of pieces, and by how much loads come earlier than by first use, by their
-    places in that order. Loads that are ``cut``, by their numbers in the program, and to how many lines. ``anew``: places are given anew.
+    places in that order. Moves that are ``cut``, by their numbers in the program, and to how many lines. ``anew``: places are given anew.
     """
 
     computes: tuple[int, ...]
@@ -117,11 +123,18 @@ class _Search:
         if choice < 0.5:
             return replace(o, computes=tuple(judge.legal(_moved(o.computes, rng))))
         if choice < 0.7 and o.anew:
-            return replace(o, banks=_with(o.banks, int(rng.integers(len(judge.u.pieces))), int(rng.integers(8))))
+            loaded = sum(p.loaded for p in judge.u.pieces)
+            return replace(o, banks=_with(o.banks, int(rng.integers(loaded)), int(rng.integers(BANKS))))
         if choice < 0.85:
             return replace(o, ahead=_with(o.ahead, int(rng.integers(len(judge.loads))), int(rng.integers(-4, 5))))
-        early = min(int(rng.geometric(0.3)) - 1, len(self.plain.loads) - 1)
-        return replace(o, cut=_with(o.cut, early, int(rng.integers(1, 4))))
+        return replace(o, cut=self._cut(o, judge, rng))
+
+    def _cut(self, o: Order, judge: _Judge, rng: np.random.Generator) -> Pairs:
+        """Other widths for a few of the first loads, or of the last stores: nothing hides those. They gain together or not at all."""
+        edge = judge.first_loads(o) if rng.random() < 0.6 else judge.last_stores(o)
+        start, count = int(rng.geometric(0.6)) - 1, int(rng.geometric(0.4))
+        width = int(rng.integers(1, WIDEST + 1))
+        return tuple(sorted({**dict(o.cut), **dict.fromkeys(edge[start : start + count], width)}.items()))
 
 
 def _with(values: Pairs, key: int, value: int) -> Pairs:
@@ -151,7 +164,11 @@ class _Judge:
                 self.users[m].append(n)
         self.before = self._computes_before()
         self.starts = starts(u.program)
-        self.decoded: dict[Command, isa.Command] = {}
+        #: By node: what it needs set, and a number for what it leaves in the units (-1: nothing stays).
+        self.needs = [u.needs(n) for n in range(len(u.nodes))]
+        numbers: dict[object, int] = {None: -1}
+        self.held = [numbers.setdefault(u.held(n) if node.kind == COMPUTE else None, len(numbers)) for n, node in enumerate(u.nodes)]
+        self.decoded: dict[tuple[int, ...], tuple[tuple[Command, isa.Command], ...]] = {}
         self.items: list[Command] = []
 
     def _computes_before(self) -> list[set[int]]:
@@ -165,18 +182,30 @@ class _Judge:
     # Orders
 
     def sorted_orders(self) -> list[list[int]]:
-        """The order of the program, and orders by what computations share: moves that bring or take it, then tiles."""
+        """The order of the program, and orders by what computations share: moves that bring or take it, then tiles.
+
+        The first of those grow along all sources at once, evenly or in proportion: what is there is used with all that is there, so
+        that every load makes work.
+        """
         names = sorted({name for n in self.computes for name in self.u.nodes[n].pieces})
         coarse, fine = ({name: self._shared(name, moves) for name in names} for moves in (True, False))
+        sources = [coarse[name] for name in names if not self._written(name)]
+        proportional = [[k / (max(keys) + 1) for k in keys] for keys in sources]
+        grown = [[max(at) for at in zip(*keys, strict=True)] for keys in (sources, proportional)]
+        keys = [[g, *(fine[x] for x in inner)] for inner in permutations(names) for g in grown]
+        keys += [[*(coarse[x] for x in outer), *(fine[x] for x in inner)] for outer in permutations(names) for inner in permutations(names)]
         out = [list(range(len(self.computes)))]
-        for outer in permutations(names):
-            for inner in permutations(names):
-                keys = [*(coarse[x] for x in outer), *(fine[x] for x in inner)]
-                joined = list(zip(*keys, strict=True))
-                order = self.legal(self._shortest_earlier(sorted(out[0], key=joined.__getitem__)))
-                if order not in out:
-                    out.append(order)
+        for by in keys:
+            joined = list(zip(*by, strict=True))
+            order = self.legal(self._shortest_earlier(sorted(out[0], key=joined.__getitem__)))
+            if order not in out:
+                out.append(order)
         return out
+
+    def _written(self, name: str) -> bool:
+        return any(
+            node.word.instruction.operand(name).role != "in" for node in (self.u.nodes[n] for n in self.computes) if name in node.pieces
+        )
 
     def _shared(self, name: str, moves: bool) -> list[int]:
         """Numbers for computations, the same where operand ``name`` is: the tile, or with ``moves`` what brings or takes it."""
@@ -203,8 +232,8 @@ class _Judge:
                 start = k
         return out
 
-    def _held(self, compute: int) -> object:
-        return self.u.held(self.computes[compute])
+    def _held(self, compute: int) -> int:
+        return self.held[self.computes[compute]]
 
     def _rows(self, compute: int) -> int:
         node = self.u.nodes[self.computes[compute]]
@@ -247,7 +276,7 @@ class _Judge:
         setters = dict(u.setters)
         issued: set[int] = set()
         begun: set[int] = set()
-        held: object = None
+        held = -1
         self.items = []
         now = 0
         while len(issued) < len(nodes):
@@ -260,12 +289,11 @@ class _Judge:
                 places.place(p)
             at[kind] += 1
             issued.add(n)
-            again = kind == COMPUTE and held is not None and u.held(n) == held
-            held = u.held(n) if kind == COMPUTE else held
-            commands = [setters.pop(s) for s in u.needs(n) if s in setters]
-            for c in (*commands, *u.commands(n, places.lines, again, nodes[n].sums not in begun)):
+            again = kind == COMPUTE and self.held[n] == held >= 0
+            held = self.held[n] if kind == COMPUTE else held
+            for c, word in (*self._setting(n, setters), *self._issued(n, places.lines, again, nodes[n].sums not in begun)):
                 self.items.append(c)
-                now = max(model.issue(self._decode(c), now), now + self.timing.gap) + 1
+                now = max(model.issue(word, now), now + self.timing.gap) + 1
             begun.add(nodes[n].sums)
         return model.end
 
@@ -284,6 +312,17 @@ class _Judge:
         # Half a place more than the distance: then it is before what was there.
         loads.sort(key=lambda n: turn[n] - 1.5 * ahead.get(turn[n], 0))
         return self._after(loads), self._after(sorted(self.stores, key=lambda n: (done[n], n)))
+
+    def first_loads(self, o: Order) -> list[int]:
+        """The numbers of the loads in this order."""
+        return self._numbers(self._moves([self.computes[n] for n in o.computes], dict(o.ahead))[0])
+
+    def last_stores(self, o: Order) -> list[int]:
+        """The numbers of the stores in this order, the last first."""
+        return self._numbers(self._moves([self.computes[n] for n in o.computes], dict(o.ahead))[1][::-1])
+
+    def _numbers(self, moves: Sequence[int]) -> list[int]:
+        return list(dict.fromkeys(self.u.nodes[n].move for n in moves))
 
     def _after(self, moves: list[int]) -> list[int]:
         """``moves`` with those that others among them build on before those."""
@@ -306,19 +345,28 @@ class _Judge:
         held = self.u.held(user)
         return int(held is None or held[2] not in self.u.nodes[load].pieces.values())
 
-    def _decode(self, c: Command) -> isa.Command:
-        if c not in self.decoded:
-            encoding = self.u.known[c.word].encoding
-            values: dict[str, int] = {}
-            for name, o in c.operands:
-                if isinstance(o, Tile):
-                    values |= {f"{name}.address": number(o.row), f"{name}.rows": number(o.rows), f"{name}.cols": number(o.cols)}
-                elif isinstance(o, Pointer):
-                    values[f"{name}.address"] = self.starts[o.base] + number(o.offset)
-                else:
-                    values[name] = number(o)
-            self.decoded[c] = isa.decode(encoding.funct7, *encoding.registers(values))
-        return self.decoded[c]
+    def _setting(self, n: int, setters: dict[str, Command]) -> list[tuple[Command, isa.Command]]:
+        """What sets the state that a node needs, taken from ``setters``."""
+        return [(c, self._decoded(c)) for c in [setters.pop(s) for s in self.needs[n] if s in setters]]
+
+    def _issued(self, n: int, lines: Sequence[int], again: bool, first: bool) -> tuple[tuple[Command, isa.Command], ...]:
+        """The words of a node with its pieces at ``lines``, as commands and for the model; the same for the same places."""
+        key = n, again, first, *(lines[p] for p in self.u.nodes[n].pieces.values())
+        if key not in self.decoded:
+            self.decoded[key] = tuple((c, self._decoded(c)) for c in self.u.commands(n, lines, again, first))
+        return self.decoded[key]
+
+    def _decoded(self, c: Command) -> isa.Command:
+        encoding = self.u.known[c.word].encoding
+        values: dict[str, int] = {}
+        for name, o in c.operands:
+            if isinstance(o, Tile):
+                values |= {f"{name}.address": number(o.row), f"{name}.rows": number(o.rows), f"{name}.cols": number(o.cols)}
+            elif isinstance(o, Pointer):
+                values[f"{name}.address"] = self.starts[o.base] + number(o.offset)
+            else:
+                values[name] = number(o)
+        return isa.decode(encoding.funct7, *encoding.registers(values))
 
 
 class _Places:
@@ -330,6 +378,7 @@ class _Places:
         self.u, self.chosen = u, chosen
         self.lines = [p.first for p in u.pieces]
         self.given: set[int] = set()
+        self.loads = -1
         self.used: dict[str, list[int]] = {}
         self.uses: dict[str, list[list[str]]] = {}
         self.turns: dict[tuple[str, int], int] = {}
@@ -352,8 +401,9 @@ class _Places:
         use, share = uses.index(sorted(piece.read_as)), max(1, banks // len(uses))
         turn = self.turns[piece.memory, use] = self.turns.get((piece.memory, use), -1) + 1
         order = [(use * share + (turn + k) % share) % banks for k in range(share)]
-        if len(self.given) in self.chosen:
-            order.insert(0, self.chosen[len(self.given)] % banks)
+        if piece.loaded:
+            self.loads += 1
+            order.insert(0, self.chosen.get(self.loads, order[0]) % banks)
         bank = next(b for b in (*order, *range(banks)) if used[b] + piece.lines <= size)
         self.given.add(p)
         self.lines[p] = bank * size + used[bank]

@@ -22,8 +22,10 @@ from tilewright.util.errors import CodegenError, SpaceError
 SAMPLED = 2000
 #: Words of a long program that tell how fast it is; this many of the best are then run whole.
 BEGINNING, FINALISTS = 12_000, 3
-#: Commands that a word of a loop form stands for, about.
-WORTH = 16
+#: Of a program of loop forms, whose words stand for many commands each, so many words tell how many that is.
+WORDS = 64
+#: Long programs are run whole only where their paces are within this of the best.
+CLOSE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ def tuned(
     """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
     neighbours of the best so far. Long programs are compared by their beginnings, the best of them by the whole.
 
-    With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`).
-    With ``forms`` each schedule is measured as runs of these loop forms too, where its tiles are what they do, and the faster counts.
-    The same ``seed`` gives the same result. SpaceError when no point can be generated.
+    With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`),
+    half of them on what was best after the others. With ``forms`` each schedule is measured as runs of these loop forms too, where
+    its tiles are what they do, then half as many neighbours of the best such runs, and the fastest counts. The same ``seed`` gives the
+    same result. SpaceError when no point can be generated.
     """
     space = Space(kernel, machine)
     rng = np.random.default_rng(seed)
@@ -71,22 +74,30 @@ def tuned(
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
     for point in _by_structure(space, points)[: -(-measured // 2)]:
         search.measure(point)
-    idle = 0
-    while len(search.seen) < measured and search.found and idle < measured:
-        leaders = sorted(search.found, key=lambda c: c.pace)[:FINALISTS]
-        near = space.neighbours(leaders[len(search.seen) % len(leaders)].point[None], rng)[0]
-        idle = 0 if search.measure(near) else idle + 1
+    search.around(search.found, measured, rng)
+    if search.others:
+        search.explicit = False
+        search.around(search.others, measured + measured // 2, rng)
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
     finalists = [c for some in (search.found, search.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
+    limit = CLOSE * min(c.pace for c in finalists)
+    finalists = [c for c in finalists if c.cycles is not None or c.pace <= limit]
     programs = [(c.cycles or timed(c.program, machine, timing).cycles, c.program) for c in finalists]
-    explicit = [n for n, c in enumerate(finalists) if not c.forms]
     tried = 0
-    for n in explicit if orders >= 2 * len(explicit) else []:
-        better = reordered(finalists[n].program, machine, trials=orders // len(explicit), timing=timing, seed=seed)
+
+    def reorder(n: int, trials: int) -> None:
+        nonlocal tried
+        better = reordered(programs[n][1], machine, trials=trials, timing=timing, seed=seed) if trials >= 2 else None
         if better is not None:
             tried += better.tried
-            programs[n] = better.cycles, better.program
+            programs[n] = min(programs[n], (better.cycles, better.program), key=lambda found: found[0])
+
+    explicit = [n for n, c in enumerate(finalists) if not c.forms]
+    if explicit:
+        for n in explicit:
+            reorder(n, orders // 2 // len(explicit))
+        reorder(min(explicit, key=lambda n: programs[n][0]), orders - tried)
     best = min(range(len(programs)), key=lambda n: programs[n][0])
     by = f"; by {', '.join(finalists[best].forms)}" if finalists[best].forms else ""
     return Measured(programs[best][1], programs[best][0], space.describe(finalists[best].point) + by, len(search.seen), tried)
@@ -103,12 +114,23 @@ def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
 
 
 class _Search:
+    """``found`` leads the search: explicit programs where there are any; ``others`` are the same schedules by forms."""
+
     def __init__(self, space: Space, timing: Timing | None, forms: Sequence[str]):
         self.space, self.timing, self.forms = space, timing, tuple(forms)
+        self.explicit = True
         self.seen: set[bytes] = set()
         self.found: list[_Candidate] = []
         self.others: list[_Candidate] = []
         self.problem = ""
+
+    def around(self, leading: list[_Candidate], measured: int, rng: np.random.Generator) -> None:
+        """Measures neighbours of the best of ``leading``, which grows, until so many points were ``measured`` or no new ones come."""
+        idle = 0
+        while len(self.seen) < measured and leading and idle < measured:
+            leaders = sorted(leading, key=lambda c: c.pace)[:FINALISTS]
+            near = self.space.neighbours(leaders[len(self.seen) % len(leaders)].point[None], rng)[0]
+            idle = 0 if self.measure(near) else idle + 1
 
     def measure(self, point: np.ndarray) -> bool:
         """Measures a point; False when it was measured before."""
@@ -117,11 +139,13 @@ class _Search:
             return False
         self.seen.add(key)
         kernel = self.space.schedule(point).kernel
-        explicit = self.candidate(point, kernel, ())
+        explicit = self.candidate(point, kernel, ()) if self.explicit else None
         formed = self.candidate(point, kernel, self.forms) if self.forms else None
-        # Explicit programs lead the search where there are any: forms then only add to what it finds.
-        self.found += [c for c in (explicit or formed,) if c is not None]
-        self.others += [formed] if explicit is not None and formed is not None else []
+        if explicit is not None:
+            self.found.append(explicit)
+        if formed is not None:
+            # Where no schedule has commands, runs of forms lead from the start.
+            (self.others if explicit is not None or not self.explicit else self.found).append(formed)
         return True
 
     def candidate(self, point: np.ndarray, kernel: Kernel, forms: tuple[str, ...]) -> _Candidate | None:
@@ -132,8 +156,9 @@ class _Search:
         except CodegenError as error:
             self.problem = error.message
             return None
-        # The words of a form stand for many commands.
-        run = timed(program, machine, self.timing, BEGINNING // WORTH if forms else BEGINNING)
+        run = timed(program, machine, self.timing, WORDS if forms else BEGINNING)
+        if forms and len(run.events) < BEGINNING // 2:
+            run = timed(program, machine, self.timing, WORDS * BEGINNING // (2 * max(1, len(run.events))))
         whole = len(run.events) < BEGINNING // 2 and not forms
         return _Candidate(point, program, run.cycles / max(1, _products(run)), run.cycles if whole else None, forms)
 
