@@ -85,7 +85,7 @@ def test_dense_layers_run_on_the_array_and_the_rest_on_the_host() -> None:
     q.dense(q.rectified(q.dense(hidden, 50, 30)), 30, 10)
     offload = on_gemmini(q.model((20, 40), (20, 10)), (20, 40))
     assert [k.name.startswith("qlinearmatmul") for k in offload.programs] == [True] * 3
-    assert set(offload.refused.values()) == {"nothing in it is work for the array"}
+    assert all(r.startswith("nothing in it is work for the array: no sums of products") for r in offload.refused.values())
 
 
 def test_residual_block() -> None:

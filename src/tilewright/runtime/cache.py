@@ -12,11 +12,12 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from tilewright.util.digest import sources
 from tilewright.util.errors import RuntimeFailure
 
 MAGIC = b"TWCACHE1"
@@ -191,16 +192,6 @@ def toolchain() -> tuple[str, ...]:
 
     digest = sources(Path(__file__).parent.parent, ("ir", "hw", "codegen", "runtime"))
     return (".".join(map(str, llvm.llvm_version_info)), llvmlite.__version__, digest)
-
-
-def sources(package: Path, parts: Iterable[str]) -> str:
-    """Digest of the files below ``parts`` of ``package`` that are code."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for path in sorted((package / part).rglob("*")):
-            if path.suffix in (".py", ".ll"):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def cache_directory() -> Path:

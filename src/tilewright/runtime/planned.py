@@ -16,10 +16,11 @@ from tilewright.hw.machine import Machine
 from tilewright.ir import stmt as st
 from tilewright.ir.stmt import Call, Kernel
 from tilewright.lang import parse
-from tilewright.runtime.cache import BuildCache, build_cache, sources
+from tilewright.runtime.cache import BuildCache, build_cache
 from tilewright.runtime.fingerprint import decisive_fingerprint
 from tilewright.runtime.pool import default_threads
 from tilewright.space.default import Decision, plan
+from tilewright.util.digest import sources
 from tilewright.util.errors import TilewrightError
 
 #: Packages whose code decides a schedule.

@@ -85,7 +85,7 @@ def test_attention_leaves_its_softmax_to_the_host() -> None:
     np.testing.assert_array_equal(there, np.rint(powers / powers.sum(1, keepdims=True) * 127).astype(np.int32) @ v)
     module = attention.module((3,), q, k, v, here, 0.01, n, **options, machine="gemmini")
     assert on_array(module) == ["attention_1", "attention_3"]
-    assert module.refused == {"attention_2": "nothing in it is work for the array"}
+    assert list(module.refused) == ["attention_2"] and "nothing in it is work for the array" in module.refused["attention_2"]
     assert "matmul_bt.preload(" in str(module.programs[0])  # the keys are transposed by the array
 
 

@@ -37,6 +37,8 @@ class MainMemory:
 
     def rows(self, address: int, rows: int, cols: int, stride: int, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
         """``rows`` x ``cols`` elements, ``stride`` bytes from row to row: a view. ExecutionError if it leaves the memory."""
+        if rows == 1:
+            stride = cols * dtype.itemsize  # one row has no next one: what is set may belong to other moves
         if address % dtype.itemsize or stride % dtype.itemsize:
             raise ExecutionError(
                 f"main memory address {address:#x} with stride {stride} is not aligned to the {dtype.itemsize} bytes of an element",

@@ -2,44 +2,91 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.codegen.commands import Command, Program, check, generate, walk
+from tilewright.codegen.commands import Command, Host, Program, check, generate, parse_program, walk
 from tilewright.hw import Machine
+from tilewright.ir.buffer import Buffer
+from tilewright.ir.packing import physical_shape, to_logical, to_physical
+from tilewright.ir.printer import expr_text
 from tilewright.ir.reference import reference
-from tilewright.ir.stmt import Kernel
+from tilewright.ir.stmt import Kernel, written_buffers
+from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.generated import execute, timed
+from tilewright.sim.gemmini.tuning import tuned
 from tilewright.space.default import plan
+from tilewright.space.long_rows import long_rows
+from tilewright.space.single_rows import single_rows
+from tilewright.space.stages import stages
+from tilewright.util.digest import sources
 from tilewright.util.errors import CodegenError, ScheduleError, SpaceError
 
 
-class Offload:
-    """Runs kernels, as ``Network.executed`` asks for it: scheduled by default for ``machine`` and checked, on the functional model.
+class Store(Protocol):
+    """Where programs are kept from one process to the next: ``tilewright.runtime.cache.build_cache()`` is one."""
 
-    ``programs`` has what was made of each kernel that the array takes part in, ``refused`` why the host does another alone.
+    def key(self, kind: str, *parts: object) -> str: ...
+    def load(self, key: str) -> bytes | None: ...
+    def store(self, key: str, payload: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of a kernel: a program, or the reason why there is none."""
+
+    program: Program | None = None
+    reason: str = ""
+
+
+class Offload:
+    """Runs kernels, as ``Network.executed`` asks for it: scheduled for ``machine`` and checked, on the functional model.
+
+    Schedules are the default ones, or, for kernels that the host has no part in, the best of ``measured`` on the cycle model, each also
+    as runs of the loop ``forms`` (:func:`tilewright.sim.gemmini.tuning.tuned`). With a ``store`` what was found is kept by kernel,
+    machine and version: whoever asks again searches nothing. Vectors in products are matrices of one row, and arrays that are
+    only computed element by element matrices of long rows, as their memory is the same.
+
+    ``programs`` has what was made of each kernel that the array takes part in, ``refused`` why the host does another alone;
+    ``searched`` counts the kernels that were not in the store.
     """
 
-    def __init__(self, machine: Machine):
-        self.machine = machine
+    def __init__(self, machine: Machine, *, measured: int = 0, forms: Sequence[str] = (), store: Store | None = None):
+        self.machine, self.measured, self.forms, self.store = machine, measured, tuple(forms), store
         self.programs: dict[Kernel, Program] = {}
         self.refused: dict[Kernel, str] = {}
+        self.searched = 0
         self._cycles: dict[Kernel, int] = {}
 
     def __call__(self, kernel: Kernel, arrays: Sequence[NDArray[Any]], constants: frozenset[str] = frozenset()) -> None:
         """Updates ``arrays``, the arguments of ``kernel``, in place; the program lays out those in ``constants`` as it likes."""
         program = self.prepare(kernel, constants)
-        if program is not None:
-            execute(program, self.machine, {b.name: a for b, a in zip(kernel.args, arrays, strict=True)})
-        else:
+        if program is None:
             reference(kernel, arrays)
+            return
+        form = self._form(kernel)
+        seen = {b.name: _seen(a, b, f) for b, f, a in zip(kernel.args, form.args, arrays, strict=True)}
+        execute(program, self.machine, seen)
+        written = written_buffers(kernel.body)
+        for b, f, a in zip(kernel.args, form.args, arrays, strict=True):
+            if b.name in written and not np.shares_memory(seen[b.name], a):
+                a[...] = _unseen(seen[b.name], b, f)
 
     def prepare(self, kernel: Kernel, constants: frozenset[str] = frozenset()) -> Program | None:
         """The program of ``kernel``, made once; None when the host does it alone."""
         if kernel not in self.programs and kernel not in self.refused:
-            self._prepare(kernel, constants)
+            made = self._kept(self._form(kernel), constants)
+            if made.program is not None:
+                self.programs[kernel] = made.program
+            else:
+                self.refused[kernel] = made.reason
         return self.programs.get(kernel)
 
     def cycles(self, kernel: Kernel) -> int:
@@ -52,14 +99,71 @@ class Offload:
             self._cycles[kernel] = timed(program, self.machine).cycles if program is not None else 0
         return self._cycles[kernel]
 
-    def _prepare(self, kernel: Kernel, constants: frozenset[str]) -> None:
+    def _form(self, kernel: Kernel) -> Kernel:
+        """``kernel`` as what is scheduled: other shapes of the same memory."""
+        return long_rows(single_rows(kernel), self.machine)
+
+    def _kept(self, kernel: Kernel, constants: frozenset[str]) -> _Made:
+        """As :meth:`_make`, from the store where it is there."""
+        if self.store is None:
+            return self._make(kernel, constants)
+        where = (self.machine.name, Configuration.of(self.machine), _version())
+        key = self.store.key("accelerator program", *where, kernel, sorted(constants), self.measured, self.forms)
+        held = self.store.load(key)
+        if held is not None:
+            text = json.loads(held)
+            return _Made(parse_program(text["program"]) if text["program"] else None, text["reason"])
+        made = self._make(kernel, constants)
+        text = {"program": str(made.program) if made.program is not None else "", "reason": made.reason}
+        self.store.store(key, json.dumps(text).encode())
+        return made
+
+    def _make(self, kernel: Kernel, constants: frozenset[str]) -> _Made:
+        self.searched += 1
         try:
             program = generate(plan(kernel, self.machine, constants=constants).schedule.kernel, self.machine)
         except (CodegenError, ScheduleError, SpaceError) as error:
-            self.refused[kernel] = error.message
-            return
+            return _Made(reason=error.message)
         if not any(isinstance(i, Command) for i in walk(program.body)):
-            self.refused[kernel] = "nothing in it is work for the array"
-            return
+            return _Made(reason=f"nothing in it is work for the array: {_unsuited(kernel)}")
+        if self.measured and not any(isinstance(i, Host) for i in walk(program.body)):
+            program = self._searched(program, kernel, constants)
         check(program, self.machine)
-        self.programs[kernel] = program
+        return _Made(program)
+
+    def _searched(self, default: Program, kernel: Kernel, constants: frozenset[str]) -> Program:
+        """The fastest program that was found, the ``default`` one among them."""
+        try:
+            found = tuned(kernel, self.machine, measured=self.measured, forms=self.forms, constants=constants)
+        except SpaceError:
+            return default  # no schedule that was tried has commands
+        return found.program if found.cycles < timed(default, self.machine).cycles else default
+
+
+def _unsuited(kernel: Kernel) -> str:
+    """What the last nest computes, which is no contraction, and which no moves do."""
+    values = [expr_text(s.store.value) for s in stages(kernel) if s.store is not None]
+    return f"no sums of products, and no moves that do {values[-1] if len(values) == 1 else f'its {len(values)} nests'}"
+
+
+def _seen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
+    """``array``, in logical order, as the buffer of another shape on the same memory."""
+    if old.layout == new.layout:
+        return array.reshape(new.static_shape)
+    assert old.layout is not None and new.layout is None  # forms only drop layouts
+    out = np.empty(physical_shape(old.layout, old.static_shape), array.dtype)
+    to_physical(array, old.layout, out)
+    return out.reshape(new.static_shape)
+
+
+def _unseen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
+    if old.layout == new.layout:
+        return array.reshape(old.static_shape)
+    assert old.layout is not None  # forms only drop layouts
+    return to_logical(array.reshape(physical_shape(old.layout, old.static_shape)), old.layout, old.static_shape)
+
+
+@cache
+def _version() -> str:
+    """Digest of what chooses schedules and counts cycles; that of programs is part of every key."""
+    return sources(Path(__file__).parents[2], ("cost", "lang", "mapping", "schedule", "sim", "space"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +59,17 @@ def tuned(
     timing: Timing | None = None,
     seed: int = 0,
     forms: Sequence[str] = (),
+    constants: Iterable[str] = (),
 ) -> Measured:
     """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
     neighbours of the best so far. Long programs are compared by their beginnings, the best of them by the whole.
 
     With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`),
     half of them on what was best after the others. With ``forms`` each schedule is measured as runs of these loop forms too, where
-    its tiles are what they do, then half as many neighbours of the best such runs, and the fastest counts. The same ``seed`` gives the
-    same result. SpaceError when no point can be generated.
+    its tiles are what they do, then half as many neighbours of the best such runs, and the fastest counts. Arguments among ``constants``
+    are known ahead: their layout is free. The same ``seed`` gives the same result. SpaceError when no point can be generated.
     """
-    space = Space(kernel, machine)
+    space = Space(kernel, machine, constants=constants)
     rng = np.random.default_rng(seed)
     search = _Search(space, timing, forms)
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
