@@ -231,3 +231,33 @@ def described_transposition(x_ptr, out_ptr, m, n, BM: tl.constexpr, BN: tl.const
     out = tl.make_tensor_descriptor(out_ptr, [n, m], [m, 1], [BN, BM])
     first, second = tl.program_id(0) * BM, tl.program_id(1) * BN
     out.store([second, first], x.load([first, second]).T)
+
+
+@triton.jit
+def staged_sums(
+    x_ptr, w_ptr, out_ptr, n,
+    BM: tl.constexpr, BN: tl.constexpr, WRONG: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Sums weighted by powers over columns up to the diagonal, in two loops; WRONG: what makes the loops differ."""
+    block = tl.program_id(0)
+    rows, cols = block * BM + tl.arange(0, BM), tl.arange(0, BN)
+    peak = tl.zeros([BM], tl.float32) - float("inf")
+    total = tl.zeros([BM], tl.float32)
+    for start in range(0, block * BM + (BN if WRONG == "overlap" else 0), BN):
+        x = tl.load(x_ptr + rows[:, None] * n + start + cols[None, :])
+        if WRONG == "scale":
+            x = x * 2.0
+        w = tl.load(w_ptr + start + cols)
+        higher = tl.maximum(peak, tl.max(x, 1))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher[:, None]) * w[None, :], 1)
+        peak = higher
+    if WRONG == "between":
+        total = total * 0.5
+    for start in range(block * BM, (block + 1) * BM, BN):
+        x = tl.load(x_ptr + rows[:, None] * n + start + cols[None, :])
+        x = tl.where(rows[:, None] >= start + cols[None, :], x, MASKED)
+        w = tl.load(w_ptr + start + cols + (1 if WRONG == "weights" else 0))
+        higher = tl.maximum(peak, tl.max(x, 1))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher[:, None]) * w[None, :], 1)
+        peak = higher
+    tl.store(out_ptr + rows, peak + tl.log(total))

@@ -215,6 +215,17 @@ def test_loops_that_continue_one_another(half: int) -> None:
     np.testing.assert_allclose(out, np.log(np.exp(x).sum(1)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", ["", "overlap", "scale", "between", "weights"])
+@pytest.mark.parametrize("masked", [-float("inf"), -1e6, -3.0])
+def test_stages_are_joined_only_where_they_do_the_same(wrong: str, masked: float) -> None:
+    (x,), w = arrays(3, (64, 64)), np.random.default_rng(0).uniform(0.5, 1, 65).astype(np.float32)
+    named = {"x_ptr": x, "w_ptr": w, "out_ptr": np.zeros(64, np.float32), "n": 64, "BM": 16, "BN": 8, "WRONG": wrong, "MASKED": masked}
+    kernel = agree(programs.staged_sums, (4,), named, ["out_ptr"])
+    assert (len(kernel.body.stmts) > 1) == (wrong == ""), "one loop over programs, or steps over whole arrays"
+    if not wrong:
+        assert any(isinstance(s, st.If) for s in st.walk(kernel.body)) == (masked == -3.0), "only what a mask takes out is computed, too"
+
+
 @pytest.mark.parametrize("step", [0, 1, 4])
 def test_the_last_of_several_stores_wins(step: int) -> None:
     agree(programs.overwrites, (2,), {"out_ptr": np.zeros(128, np.int32), "n": 9, "step": step, "BLOCK": 4}, ["out_ptr"])

@@ -111,11 +111,19 @@ def steps(x: np.ndarray) -> tuple[int, ...]:
 def test_attention(form: str, stage: int, heads: int, n: int) -> None:
     """STAGE 3 is causal: all that lies left of the diagonal's block in one loop, that block in a second one."""
     program, grid, named, outputs = attention(form, heads, n, stage)
-    agree(program, grid, named, outputs, 1e-2)
+    kernel = agree(program, grid, named, outputs, 1e-2)
+    assert (n, n, 16) in [c[-3:] for c in contractions(kernel)] and not any(isinstance(s, st.If) for s in st.walk(kernel.body))
     q, k, v = (named[x] for x in (("Q", "K", "V") if form == "windows" else ("desc_q", "desc_k", "desc_v")))
     want, sums = attend(q, k, v, stage == 3)
     np.testing.assert_allclose(named[outputs[1]], want, atol=4e-3)
     np.testing.assert_allclose(named["M"], sums, atol=1e-4)
+
+
+def test_two_stages_are_scheduled_in_blocks_of_rows() -> None:
+    program, grid, named, _ = attention("windows", 2, 256, 3)
+    kernel = program.function.kernel(grid, **named)
+    scheduled = str(tw.default_schedule(kernel, tw.load_machine("x86.avx512"), threads=1).kernel)
+    assert "alloc(f32[2, 256, 256]" not in scheduled and "vector(" in scheduled
 
 
 # --- several products, found in memory ------------------------------------------------------------

@@ -14,6 +14,7 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
 from tilewright.ir.types import DType
 from tilewright.ir.verify import verify
 from tilewright.lang.block.accesses import check_inside
+from tilewright.lang.block.continued import continued
 from tilewright.lang.block.ir import Function
 from tilewright.lang.block.lower import lower
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, statement
@@ -61,7 +62,7 @@ def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Se
     used = _Names({b.name for b in program.arguments} | set(program.locals))
     for n, part in enumerate(components(program)):
         part = renumbered(part, f"p{n}_" if n else "p")
-        apart = unblocked(two_passes(part)) if whole else None
+        apart = unblocked(two_passes(continued(part))) if whole else None
         body += _whole_statements(apart, used) if apart is not None else _program_statements(part, used)
     body.sort(key=lambda s: not isinstance(s, Alloc))
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)

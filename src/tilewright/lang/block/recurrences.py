@@ -11,13 +11,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Intrinsic, Load, Var, Where
-from tilewright.ir.linear import IndexScope
+from tilewright.ir.interval import Range
+from tilewright.ir.linear import FALSE, IndexScope
+from tilewright.ir.simplify import Simplifier
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
 
 _POWERS = ("exp", "exp2")
+#: What programs add to scores, or put in their place, to mask them is below this.
+_LOW = -1e4
 
 
 def two_passes(p: Program) -> Program:
@@ -31,7 +37,7 @@ def two_passes(p: Program) -> Program:
 
 
 @dataclass(frozen=True, slots=True)
-class _Maximum:
+class Maximum:
     """The running maximum of a loop: its buffer, the nest that updates it, and a name for its final value."""
 
     update: Nest
@@ -54,27 +60,83 @@ def _split(loop: Loop, before: Sequence[Item], p: Program) -> list[Item] | None:
     if any(isinstance(i, Loop) for i in loop.body) or least is None or least < 1:
         return None
     body = [i for i in loop.body if isinstance(i, Nest)]
-    maximum = _maximum(body, loop)
+    maximum = maximum_of(body, loop)
     if maximum is None or not _starts_at(before, maximum.buffer.name, -math.inf):
         return None
     sums = loop.carried - {maximum.buffer.name}
-    kept = _without_rescaling(_in_final(body, maximum), sums, maximum)
+    kept = _without_rescaling(in_final(body, maximum), sums, maximum)
     if kept is None:
         return None
     needed = _needed(kept, maximum.update)
     if any(maximum.final.name in n.reads() or n.reads() & sums for n in needed):
         return None
-    first = Loop(loop.var, loop.trips, (*needed, maximum.update), frozenset({maximum.buffer.name}))
+    passes = _all_passes(loop, kept, maximum, p)
+    first = Loop(loop.var, passes, (*needed, maximum.update), frozenset({maximum.buffer.name}))
     rest = tuple(n.mapped(lambda e: _renamed(e, maximum.final.name, maximum.buffer)) for n in kept if n not in needed)
     restarted = [_restarted(i, sums) for i in before]
-    return [*restarted, first, Loop(loop.var, loop.trips, rest, sums)]
+    return [*restarted, first, Loop(loop.var, passes, rest, sums)]
 
 
-def _maximum(body: Sequence[Nest], loop: Loop) -> _Maximum | None:
+def _all_passes(loop: Loop, body: Sequence[Nest], m: Maximum, p: Program) -> Expr:
+    """The passes of ``loop``: as many as the longest has in any program, where masks would let the others add nothing.
+
+    A mask adds a large negative number to what is raised to a power, or puts one in its place: that is no power at all.
+    """
+    grid = dict(p.grid)
+    ends = [v for v in grid if v in ex.free_vars(loop.trips)]
+    if not ends or ex.loads(loop.trips) or ex.free_vars(loop.trips) - set(ends) or math.prod(grid[v] for v in ends) > 1 << 20:
+        return loop.trips
+    env = dict(zip(ends, np.indices([grid[v] for v in ends]), strict=True))
+    longest = int(np.max(ex.evaluate(loop.trips, env)))
+    loads = [ld for n in (*body, m.update) for e in n.exprs() for ld in ex.loads(e) if ld.buffer.name not in p.locals]
+    ranges: dict[str, Range] = {v: (0, n - 1) for v, n in (*p.grid, *(axis for n in body for axis in n.axes), (loop.var, longest))}
+    scope = Simplifier(ranges)
+    stores = any(n.target.name not in p.locals for n in body)
+    if stores or not all(_inside(ld, loop.var, set(ends), scope) for ld in loads):
+        return loop.trips
+    with scope.assuming(scope.expr(ex.compare(">=", Var(loop.var), loop.trips))):
+        running = [n for n in body if n.guard is None or scope.expr(n.guard) != FALSE]
+        masked = all(_sunk(scope.expr(e.args[0].a)) for n in running for e in ex.walk(n.value) if _is_power(e, m))  # type: ignore[attr-defined]
+    return ex.idx(longest) if masked else loop.trips
+
+
+def _inside(ld: Load, var: str, ends: set[str], scope: Simplifier) -> bool:
+    """Whether more passes of the loop over ``var`` read nothing outside the array: what some program reads, or surely in it."""
+    for i, extent in zip(ld.indices, ld.buffer.static_shape, strict=True):
+        at = scope.expr(i)
+        lo, hi = scope.bounds(scope.linear(at))
+        if {var} < ex.free_vars(at) & {var, *ends} and (lo is None or hi is None or lo < 0 or hi >= extent):
+            return False
+    return True
+
+
+def _is_power(e: Expr, m: Maximum) -> bool:
+    """``exp(x - final m)``."""
+    match e:
+        case Intrinsic(name=name, args=(Binary(op="-", b=Load() as b),)):
+            return name in _POWERS and b.buffer == m.final
+    return False
+
+
+def _sunk(e: Expr) -> bool:
+    """Whether ``e`` is a number plus a large negative one."""
+    match e:
+        case Const():
+            return bool(e.value <= _LOW)
+        case Cast():
+            return _sunk(e.a)
+        case Binary(op="+"):
+            return _sunk(e.a) or _sunk(e.b)
+        case Binary(op="-"):
+            return _sunk(e.a)
+    return False
+
+
+def maximum_of(body: Sequence[Nest], loop: Loop) -> Maximum | None:
     for n in body:
         writers = [m for m in body if m.target.name == n.target.name]
         if n.target.name in loop.carried and n.op == "max" and len(writers) == 1 and not n.reads() & loop.carried and n.guard is None:
-            return _Maximum(n, n.target.with_(name=f"{n.target.name} final"))
+            return Maximum(n, n.target.with_(name=f"{n.target.name} final"))
     return None
 
 
@@ -84,7 +146,7 @@ def _starts_at(before: Sequence[Item], name: str, value: float) -> bool:
     return bool(writers) and isinstance(writers[-1].value, Const) and writers[-1].value.value == value and writers[-1].op is None
 
 
-def _in_final(body: Sequence[Nest], m: _Maximum) -> list[Nest]:
+def in_final(body: Sequence[Nest], m: Maximum) -> list[Nest]:
     """``body`` with ``max(m, x)`` written as the final maximum; copies of it, and of the factors, are put in place."""
     out: list[Nest] = []
     inlined: dict[str, Nest] = {}
@@ -112,7 +174,7 @@ def _in_final(body: Sequence[Nest], m: _Maximum) -> list[Nest]:
     return out
 
 
-def _is_factor(e: Expr, m: _Maximum) -> bool:
+def _is_factor(e: Expr, m: Maximum) -> bool:
     """``exp(m - final m)`` at one place."""
     match e:
         case Intrinsic(name=name, args=(Binary(op="-", a=Load() as a, b=Load() as b),)):
@@ -120,7 +182,7 @@ def _is_factor(e: Expr, m: _Maximum) -> bool:
     return False
 
 
-def _without_rescaling(body: Sequence[Nest], sums: frozenset[str], m: _Maximum) -> list[Nest] | None:
+def _without_rescaling(body: Sequence[Nest], sums: frozenset[str], m: Maximum) -> list[Nest] | None:
     """``body`` without the rescaling of each of ``sums``, if everything added to them scales with exp(-m)."""
     out: list[Nest] = []
     rescaled: set[str] = set()
@@ -159,7 +221,7 @@ def _is_zero(e: Expr) -> bool:
     return isinstance(e, Const) and e.value == 0
 
 
-def _degree(e: Expr, known: dict[str, int], m: _Maximum, power: set[str]) -> int | None:
+def _degree(e: Expr, known: dict[str, int], m: Maximum, power: set[str]) -> int | None:
     """1 if ``e`` is proportional to exp(-final m), 0 if it does not depend on it, None otherwise (zero counts as 1)."""
     match e:
         case Load():
