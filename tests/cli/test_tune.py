@@ -9,7 +9,9 @@ from io import StringIO
 from math import inf
 from pathlib import Path
 
+import onnx
 import pytest
+from examples.vit import ViTConfig, vit
 from rich.console import Console
 from tests.cli.command import tilewright, words
 
@@ -19,7 +21,7 @@ from tilewright.runtime.jobs import Done, Job, Outcome
 from tilewright.runtime.records import RecordStore
 from tilewright.space import Context, Knob, Sketch
 from tilewright.tune import Progress
-from tilewright.tune.network import NetworkProgress
+from tilewright.tune.results import NetworkProgress
 from tilewright.tune.search import Trial
 
 
@@ -117,6 +119,20 @@ def test_a_terminal_sees_progress(what: str, kernels: Path, tmp_path: Path, term
     assert said and "3 trials" in said[-1] and "untuned" in said[-1]
 
 
+def test_several_networks_share_a_session(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    onnx.save(vit(ViTConfig(image=16, patch=8, width=16, heads=2, mlp=8, layers=1, classes=5)), other)
+    records = str(tmp_path / "r.db")
+    how = ("--threads", "1", "--author", "random", "--trials", "12", "--records", records)
+    result = tilewright("tune", str(model), str(other), "--dim", "batch=1", "--goal", "1000000", "--goal", "0", *how)
+    assert result.exit_code == 0, result.output
+    first, second = re.split(r"(?m)^other ", result.output)
+    assert "ended by goal" in first and "ended by trials" in second
+    assert len(re.findall(r"session \S+ in", result.output)) == 1
+    with RecordStore(records) as store:
+        assert len(store.sessions()) == 1 and len(store.records(role="trial")) == 12
+
+
 def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path) -> None:
     records = str(tmp_path / "r.db")
     how = ("--dim", "batch=1", "--threads", "1", "--records", records)
@@ -177,6 +193,9 @@ def test_a_rule_of_one_s_own_is_searched_and_its_schedules_need_it_no_more(
     [
         (("nosuch",), 1, "no operator 'nosuch'"),
         (("matmul", "--trials", "0"), 2, "greater than or equal to 1|>=1"),
+        (("a.onnx", "b.onnx", "--goal", "3"), 2, "1 for 2 networks: give one each"),
+        (("a.onnx", "matmul"), 2, "only networks .MODEL.onnx. are tuned together"),
+        (("f.py:f", "--goal", "3"), 2, "is for networks"),
         (("matmul", "--rule", "nowhere.py:f"), 1, "there is no file .*nowhere.py"),
         (("matmul", "--cluster", "local:two"), 1, "'local:two' names no cluster"),
         (("matmul", "--author", "nobody", "--trials", "2"), 1, "no author 'nobody'"),

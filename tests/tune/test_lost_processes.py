@@ -16,7 +16,7 @@ from tests.tune.test_network import Local, kernels, network
 from tilewright.graph import Network, compile
 from tilewright.runtime.records import RecordStore
 from tilewright.tune import Progress, tune
-from tilewright.tune import network as tuning
+from tilewright.tune import tuner as tuning
 from tilewright.tune.network import tune_network
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 TUNER = """
     import sys, time
     from tests.tune.test_network import Local, network
-    from tilewright.tune import network as tuning
+    from tilewright.tune import tuner as tuning
+    from tilewright.tune.network import tune_network
 
     records, moment = sys.argv[1:]
 
@@ -48,7 +49,7 @@ TUNER = """
             return super().compare(jobs, rounds)
 
     tuning.in_turns = stay
-    tuning.tune_network(network(), records=records, trials=40, threads=1, author="random", executor=Stuck(), patience=99)
+    tune_network(network(), records=records, trials=40, threads=1, author="random", executor=Stuck(), patience=99)
 """
 
 

@@ -21,8 +21,9 @@ from tilewright.runtime.records import RecordStore, Session
 from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import Context, Knob, Sketch, Space, discover
-from tilewright.tune import network as tuning
-from tilewright.tune.network import NetworkProgress, tune_network
+from tilewright.tune import tuner as tuning
+from tilewright.tune.network import Model, tune_network, tune_networks
+from tilewright.tune.results import NetworkProgress
 from tilewright.util.errors import RuntimeFailure, TuneError
 
 
@@ -189,7 +190,7 @@ def test_when_every_candidate_fails_the_reason_is_said(tmp_path: Path) -> None:
 
 def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count(step=10)
-    monkeypatch.setattr("tilewright.tune.network.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("tilewright.tune.tuner.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(TuneError, match="1 of 3 kernels were measured as they are without tuning, and no candidate") as refused:
         tune_network(network(), records=tmp_path / "r.db", seconds=15, threads=1, executor=Stub())
     assert refused.value.hint is not None and refused.value.hint.startswith("give at least")
@@ -323,3 +324,56 @@ def test_what_goes_back_to_its_default_does_so_without_records(tmp_path: Path, m
     assert found.verdict is not None and found.verdict.kept and len(found.verdict.reverted) == 1
     default = kernels(compile(network(), threads=1))
     assert [a == b for a, b in zip(kernels(found.network), default, strict=True)] == [False, False, False, True]
+
+
+# --- several networks --------------------------------------------------------------------------
+
+
+def test_networks_share_a_budget_and_what_they_have_in_common(tmp_path: Path) -> None:
+    """The second has the same kernels, one of them once less."""
+    models = [Model(network(3)), Model(network(2))]
+    stub = Stub()
+    found = tune_networks(models, records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=stub, patience=99)
+    weights = [{t.task.key: t.weight for t in f.tasks} for f in found]
+    assert [sorted(w.values()) for w in weights] == [[1, 1, 2], [1, 1, 1]] and weights[0].keys() == weights[1].keys()
+    assert [sum(t.trials for t in f.tasks) for f in found] == [40, 40] and len(stub.jobs) == 43
+    with RecordStore(tmp_path / "r.db") as store:
+        (session,) = store.sessions(subject="layers + layers")
+        assert dict(session.tasks) == {key: weights[0][key] + weights[1][key] for key in weights[0]} and session.state == "done"
+    assert {f.session for f in found} == {session.id}
+    assert [f.seconds for f in found] == [sum(t.weight * t.seconds for t in f.tasks) for f in found]
+    for model, f in zip((network(3), network(2)), found, strict=True):
+        assert kernels(f.network) == kernels(compile(model, threads=1, records=tmp_path / "r.db")) != kernels(compile(model, threads=1))
+    with pytest.raises(TuneError, match="no network to tune"):
+        tune_networks([], records=tmp_path / "r.db")
+
+
+def test_a_network_that_is_fast_enough_leaves_the_budget_to_the_other(tmp_path: Path) -> None:
+    models = [Model(network(2, 16), goal=1.0), Model(network(2))]
+    fast, slow = tune_networks(models, records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=Stub(), patience=99)
+    assert (fast.reason, sum(t.trials for t in fast.tasks)) == ("goal", 0)
+    assert (slow.reason, sum(t.trials for t in slow.tasks)) == ("trials", 40)
+    both = [Model(network(2, 16), goal=1.0), Model(network(2), goal=1.0)]
+    again = tune_networks(both, records=tmp_path / "s.db", trials=40, threads=1, author="random", executor=Stub())
+    assert [f.reason for f in again] == ["goal", "goal"]
+
+
+def test_what_one_network_takes_back_counts_for_all_that_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last kernel pays in the first network and not in the second, which is asked later: the records give one schedule."""
+
+    def in_turns(default: Network, tuned: Network, threads: int) -> tuple[list[list[float]], list[list[float]]]:
+        changed = [a != b for a, b in zip(kernels(default), kernels(tuned), strict=True)]
+        slow = len(changed) - 1 if len(changed) == 3 else None
+        return [[1.0] * len(changed)] * 7, [[1.0 if not c else 2.0 if k == slow else 0.5 for k, c in enumerate(changed)]] * 7
+
+    monkeypatch.setattr(tuning, "in_turns", in_turns)
+    models = [network(3), network(2)]
+    found = tune_networks(
+        [Model(m) for m in models], records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=Local(), patience=99
+    )
+    verdicts = [f.verdict for f in found]
+    assert [(v.kept, len(v.reverted)) for v in verdicts if v is not None] == [(True, 0), (True, 1)]
+    for model, f in zip(models, found, strict=True):
+        same = [a == b for a, b in zip(kernels(f.network), kernels(compile(model, threads=1)), strict=True)]
+        assert same == [False] * (len(same) - 1) + [True]
+        assert kernels(f.network) == kernels(compile(model, threads=1, records=tmp_path / "r.db"))

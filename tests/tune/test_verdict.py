@@ -15,8 +15,8 @@ from tests.tune.test_network import network
 from tilewright.graph import compile
 from tilewright.runtime.records import RecordStore, Task
 from tilewright.runtime.workers import Workers
-from tilewright.tune import network as tuning
 from tilewright.tune import tune
+from tilewright.tune import tuner as tuning
 from tilewright.tune.claim import Claim
 from tilewright.tune.decision import MAX_ROUNDS, MIN_ROUNDS
 from tilewright.tune.ledger import Entry, Ledger

@@ -30,7 +30,8 @@ from tilewright.runtime.records import RecordStore, records_path
 from tilewright.space.rule import Rule, discover
 from tilewright.space.rule_file import load_rule
 from tilewright.space.space import Space
-from tilewright.tune.network import NetworkProgress, NetworkTuning, tune_network
+from tilewright.tune.network import Model, tune_networks
+from tilewright.tune.results import NetworkProgress, NetworkTuning
 from tilewright.tune.session import TuneResult
 from tilewright.tune.session import tune as tune_kernel
 from tilewright.util.errors import TuneError
@@ -41,8 +42,12 @@ if TYPE_CHECKING:
 
 
 def tune(
-    program: Annotated[
-        str, typer.Argument(metavar="MODEL.onnx|OPERATOR|FILE.py:KERNEL", help="A network; an operator (matmul, conv2d ..); your kernel.")
+    programs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL.onnx..|OPERATOR|FILE.py:KERNEL",
+            help="A network, or several that share the budget; an operator (matmul, conv2d ..); your kernel.",
+        ),
     ],
     trials: Annotated[
         int | None,
@@ -57,7 +62,14 @@ def tune(
     layouts: LayoutsName = "channels-last",
     author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
-    goal: Annotated[float, typer.Option(metavar="MS", help="Stop when a network's kernels take this many milliseconds together.")] = 0.0,
+    goal: Annotated[
+        list[float],
+        typer.Option(
+            metavar="MS",
+            help="Milliseconds that all kernels of a network may take: then it is tuned no more. Of several networks one each, in order.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     records: RecordsFile = None,
     rule: Annotated[
         list[str],
@@ -83,33 +95,57 @@ def tune(
 
       tilewright tune vit.onnx --dim batch=1 --fusion dp --records vit.db
 
+      tilewright tune vit.onnx bert.onnx --goal 20 --goal 35 --seconds 1200
+
       tilewright tune kernels.py:gemm --seconds 30 --rule rules.py:blocks
     """
     console = stdout()
     target = machine_named(machine)
-    own = ".py" in program
+    own = ".py" in programs[0]
+    if len(programs) > 1 and not all(p.endswith(".onnx") for p in programs):
+        raise typer.BadParameter("only networks (MODEL.onnx) are tuned together", param_hint="MODEL.onnx..")
+    if own and goal:
+        raise typer.BadParameter("is for networks", param_hint="--goal")
     rules: list[Rule] | None = [*map(load_rule, rule), *discover()] if rule else None
     with ExitStack() as stack:
         store = stack.enter_context(RecordStore(records or records_path()))
         executor = _cluster(cluster, stack)
         show = stack.enter_context(_Bar(trials, seconds))
         if own:
-            space = Space(kernel_of(load_program(program)), target, threads, rules=rules)
+            space = Space(kernel_of(load_program(programs[0])), target, threads, rules=rules)
             found = tune_kernel(
                 space, trials=trials, seconds=seconds, author=author, seed=seed, records=store,
-                executor=executor, progress=show.kernel, subject=program,
+                executor=executor, progress=show.kernel, subject=programs[0],
             )  # fmt: skip
         else:
-            model = program if program.endswith(".onnx") else _operator(program, shape)
-            network = tune_network(
-                model, target, records=store, trials=trials, seconds=seconds, threads=threads, dims=integers(dims, "--dim"),
-                fusion=fusion_named(fusion), layouts=layouts_named(layouts), author=author, seed=seed, goal=goal / 1e3,
-                executor=executor, progress=show.network, rules=rules,
+            networks = tune_networks(
+                _models(programs, shape, dims, goal), target, records=store, trials=trials, seconds=seconds, threads=threads,
+                fusion=fusion_named(fusion), layouts=layouts_named(layouts), author=author, seed=seed, executor=executor,
+                progress=show.network, rules=rules,
             )  # fmt: skip
     if own:
         _print_kernel(console, found)
     else:
-        _print_network(console, network, store.path)
+        for name, network in zip(programs, networks, strict=True):
+            if len(networks) > 1:
+                console.rule(Path(name).stem, align="left")
+            _print_network(console, network)
+        console.print(f"session {networks[0].session} in {store.path}: use it with --records {store.path}", highlight=False)
+
+
+def _models(programs: list[str], shape: str, dims: list[str], goals: list[float]) -> list[Model]:
+    """The networks with what is said of each: goals in their order, dimensions for all of them or, as MODEL:NAME=N, for one."""
+    if goals and len(goals) != len(programs):
+        raise typer.BadParameter(f"{len(goals)} for {len(programs)} networks: give one each (0: none)", param_hint="--goal")
+    bound = integers(dims, "--dim")
+    stems = [Path(p).stem for p in programs]
+    out = []
+    for program, stem, goal in zip(programs, stems, goals or [0.0] * len(programs), strict=True):
+        own = {k.removeprefix(f"{stem}:"): n for k, n in bound.items() if k.startswith(f"{stem}:")}
+        common = {k: n for k, n in bound.items() if k.partition(":")[0] not in stems}
+        source = program if program.endswith(".onnx") else _operator(program, shape)
+        out.append(Model(source, goal / 1e3, common | own))
+    return out
 
 
 def _operator(name: str, shape: str) -> bytes:
@@ -156,7 +192,7 @@ class _Bar:
         self._bar.update(self._task, completed=trials if self._seconds is None else elapsed, text=text)
 
 
-def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
+def _print_network(console: Console, found: NetworkTuning) -> None:
     if not found.tasks:
         raise TuneError("nothing was measured", hint="give more --seconds or --trials")
     out = table("calls", "operators", "untuned", "tuned", "gain", "trials", numbers=("calls", "untuned", "tuned", "gain", "trials"))
@@ -169,9 +205,9 @@ def _print_network(console: Console, found: NetworkTuning, path: Path) -> None:
     console.print(
         f"kernels together: {seconds_text(found.baseline)} untuned, {seconds_text(found.seconds)} tuned "
         f"({found.baseline / found.seconds:.2f} times as fast), after {seconds_text(found.elapsed)}, ended by {found.reason}\n"
-        f"{_verdict(found)}"
-        f"session {found.session} in {path}: use it with --records {path}",
+        f"{_verdict(found)}",
         highlight=False,
+        end="",
     )
 
 

@@ -1,8 +1,8 @@
 """Which kernel of a network to tune next: rounds go where the network's latency falls fastest.
 
 Thesis section 3.4.2 (equation 3.2) with the gradient of section 6.5 (equations 6.7, 6.8): the objective is
-``f = max(sum of w_i * g_i, L)``, with g_i the best time of task i after t_i rounds, w_i how often the network runs
-it, L a latency goal. Its slope along t_i mixes what the last rounds brought with an optimistic forecast.
+``f = sum over networks j of max(sum of w_ij * g_i, L_j)``, with g_i the best time of task i after t_i rounds, w_ij how often
+network j runs it, L_j its latency goal. The slope along t_i mixes what the last rounds brought with an optimistic forecast.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ NEGLIGIBLE = 0.002
 
 @dataclass(slots=True)
 class TaskState:
-    """A kernel to tune: ``weight`` runs per run of the network, ``flops`` of one run; tasks of one ``kind`` reach similar rates.
+    """A kernel to tune: ``weights`` are its runs per run of each network, ``flops`` of one run; tasks of one ``kind`` reach similar rates.
 
-    ``goal`` (seconds) ends its tuning when reached. ``best`` holds the best time after each round, element 0 without tuning.
+    ``best`` holds the best time after each round, element 0 without tuning.
     """
 
-    weight: float
+    weights: Sequence[float]
     flops: float
     kind: str = ""
-    goal: float = 0.0
     best: list[float] = field(default_factory=list)
     exhausted: bool = False
 
@@ -62,7 +61,7 @@ class TaskState:
 class Scheduler:
     """Gives out rounds of tuning, one at a time: :meth:`next`, tune, :meth:`observe`, until next gives None.
 
-    ``goal`` is the latency of the whole network at which to stop (seconds, 0: none). When no task has improved for ``patience``
+    ``goals`` are the latencies of the networks (seconds, 0: none) below which nothing counts. When no task has improved for ``patience``
     rounds, patience is doubled, up to ``longest``.
     """
 
@@ -70,14 +69,14 @@ class Scheduler:
         self,
         tasks: Sequence[TaskState],
         *,
-        goal: float = 0.0,
+        goals: Sequence[float] = (0.0,),
         patience: int = PATIENCE,
         longest: int = LONGEST,
         epsilon: float = EPSILON,
         seed: int = 0,
     ):
         self.tasks = list(tasks)
-        self.goal = goal
+        self.goals = tuple(goals)
         self.patience = patience
         self.longest = max(longest, patience)
         self.epsilon = epsilon
@@ -85,17 +84,17 @@ class Scheduler:
 
     @property
     def latency(self) -> float:
-        """Seconds of all kernels of the network with the best found so far; infinite while one was never measured."""
-        return sum(t.weight * t.seconds for t in self.tasks)
+        """Seconds of one run of each network with the best found so far; infinite while one kernel was never measured."""
+        return sum(self._latency(n) for n in range(len(self.goals)))
 
     def next(self) -> int | None:
         """The task to tune for a round; None when nothing is left worth it.
 
         First every task gets one round after its first measurement, in turns; then the steepest one.
         """
-        if self.latency <= self.goal:
+        if not (unmet := self._unmet()):
             return None
-        while not (open_tasks := [i for i, t in enumerate(self.tasks) if self._open(t)]):
+        while not (open_tasks := [i for i, t in enumerate(self.tasks) if self._open(t, unmet)]):
             if self.patience >= self.longest or all(t.exhausted for t in self.tasks):
                 return None
             self.patience = min(2 * self.patience, self.longest)
@@ -104,7 +103,7 @@ class Scheduler:
             return min(fresh, key=lambda i: self.tasks[i].rounds)
         if self._rng.random() < self.epsilon:
             return int(self._rng.choice(open_tasks))
-        return max(open_tasks, key=lambda i: abs(self.slope(i)))
+        return max(open_tasks, key=lambda i: abs(self._slope(i, unmet)))
 
     def observe(self, task: int, seconds: float, *, exhausted: bool = False) -> None:
         """A round of ``task`` is over: its best time now, and whether nothing is left to try."""
@@ -115,13 +114,17 @@ class Scheduler:
     @property
     def reason(self) -> str:
         """Why :meth:`next` gave None: "goal", "exhausted" (no points are left), or "converged"."""
-        if self.latency <= self.goal:
+        if not self._unmet():
             return "goal"
         return "exhausted" if all(t.exhausted for t in self.tasks) else "converged"
 
     def slope(self, task: int) -> float:
-        """Seconds of network latency per round of ``task`` (negative: it falls)."""
+        """What a round of ``task`` changes the objective by: seconds (negative: it falls)."""
+        return self._slope(task, self._unmet())
+
+    def _slope(self, task: int, unmet: Mapping[int, float]) -> float:
         t = self.tasks[task]
+        weight = sum(t.weights[n] for n in unmet)
         if not isfinite(t.seconds):
             return -inf
         window = min(WINDOW, t.rounds - 1)
@@ -129,28 +132,35 @@ class Scheduler:
         forecast = -t.seconds / t.rounds
         if (rate := self._best_rate(task)) > 0:
             forecast = min(forecast, BETA * t.flops / rate - t.seconds)
-        return t.weight * (ALPHA * backward + (1 - ALPHA) * forecast)
+        return weight * (ALPHA * backward + (1 - ALPHA) * forecast)
 
     def _best_rate(self, task: int) -> float:
         """Operations per second that the best task of this one's kind reaches."""
         kind = self.tasks[task].kind
         return max((t.flops / t.seconds for t in self.tasks if t.kind == kind and 0 < t.seconds < inf), default=0.0)
 
-    def _open(self, t: TaskState) -> bool:
-        if t.exhausted or t.stagnant(self.patience) or t.seconds <= t.goal:
+    def _latency(self, network: int) -> float:
+        return sum(t.weights[network] * t.seconds for t in self.tasks if t.weights[network])
+
+    def _unmet(self) -> dict[int, float]:
+        """The networks that have not reached their goals, with their latencies."""
+        return {n: latency for n, goal in enumerate(self.goals) if (latency := self._latency(n)) > goal}
+
+    def _open(self, t: TaskState, unmet: Mapping[int, float]) -> bool:
+        """Whether a round of it could bring anything to a network that has not reached its goal."""
+        if t.exhausted or t.stagnant(self.patience):
             return False
-        return not t.weight * t.seconds < NEGLIGIBLE * self.latency < inf
+        return any(t.weights[n] and not t.weights[n] * t.seconds < NEGLIGIBLE * latency < inf for n, latency in unmet.items())
 
 
 class Turns(Scheduler):
     """Every task gets the same number of rounds, whatever they bring: what the gradient is compared with."""
 
     def next(self) -> int | None:
-        """The task with the fewest rounds among those with points left."""
-        left = [i for i, t in enumerate(self.tasks) if not t.exhausted]
-        if not left or self.latency <= self.goal:
-            return None
-        return min(left, key=lambda i: self.tasks[i].rounds)
+        """The task with the fewest rounds among those with points left that a network needs to reach its goal."""
+        unmet = self._unmet()
+        left = [i for i, t in enumerate(self.tasks) if not t.exhausted and any(t.weights[n] for n in unmet)]
+        return min(left, key=lambda i: self.tasks[i].rounds, default=None)
 
 
 #: How rounds are divided among kernels, by name.
