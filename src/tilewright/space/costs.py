@@ -6,12 +6,13 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tilewright.cost import explicit
+from tilewright.cost import explicit, units
 from tilewright.cost.estimate import Estimator, analysed
 from tilewright.cost.explicit import ExplicitEstimator
 from tilewright.cost.features import Extractor
 from tilewright.cost.formula import Graph
 from tilewright.cost.traffic import Analysis
+from tilewright.cost.units import UnitsEstimator
 from tilewright.hw import Machine
 from tilewright.space.sketch import Sketch
 
@@ -27,7 +28,7 @@ class Costs:
         self.sketches, self.machine, self.threads = sketches, machine, threads
         self._graph = Graph()
         self._analyses: dict[int, Analysis] = {}
-        self._estimators: dict[int, Estimator | ExplicitEstimator] = {}
+        self._estimators: dict[int, Estimator | ExplicitEstimator | UnitsEstimator] = {}
         self._extractors: dict[tuple[int, bool], Extractor] = {}
 
     def analysis(self, number: int) -> Analysis:
@@ -38,13 +39,16 @@ class Costs:
             self._analyses[number] = analysed(sketch.program, self.machine, self._graph, ranges)
         return self._analyses[number]
 
-    def estimator(self, number: int) -> Estimator | ExplicitEstimator:
+    def estimator(self, number: int) -> Estimator | ExplicitEstimator | UnitsEstimator:
         """Seconds of a sketch's points."""
         if number not in self._estimators:
             sketch = self.sketches[number]
             if explicit.applies(sketch.program, self.machine):
                 ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
                 self._estimators[number] = ExplicitEstimator(sketch.program, self.machine, self._graph, ranges)
+            elif units.applies(sketch.program):
+                ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
+                self._estimators[number] = UnitsEstimator(sketch.program, self.machine, self._graph, ranges)
             else:
                 with uncollected():
                     self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)

@@ -26,6 +26,7 @@ from tilewright.mapping import Mapping as Placed
 from tilewright.mapping import operator_of
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.context import Context
+from tilewright.space.diagram import Diagram
 from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, cut, starts, trips, wrap
 from tilewright.space.plan import Decision, Plan
@@ -33,10 +34,12 @@ from tilewright.space.rule import rule
 from tilewright.space.rules import explicit, instructions, passing
 from tilewright.space.sketch import Sketch
 from tilewright.space.tiling import value_of
-from tilewright.util.errors import MappingError, ScheduleError
+from tilewright.util.errors import MappingError, ScheduleError, SpaceError
 
 #: Mappings that become sketches, cheapest first.
 MOST_MAPPINGS = 6
+#: Points of a sketch among which a default is looked for, at most.
+DRAWN = 1 << 14
 MANAGED = ("scratchpad", "register")
 
 
@@ -81,8 +84,8 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
             return
         found = _mappings(context, stage.output.name)
         if found:
-            for n, (instruction, mapping) in enumerate(found):
-                yield _sketch(context, stage.output.name, instruction, mapping, n == 0)
+            for instruction, mapping in found:
+                yield _sketch(context, stage.output.name, instruction, mapping)
             return
     through = list(passing.sketches(context))
     yield from through
@@ -252,11 +255,12 @@ def _operands(nest: Nest, mapping: Placed) -> dict[str, str]:
     }
 
 
-def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed, cheapest: bool) -> Sketch:
+def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed) -> Sketch:
     nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
     groups = _grouped(memory_levels(context.machine, _operands(nest, mapping), nest.store.buffer.name))
     knobs = _knobs(groups, nest)
     chosen = tuple(k for k in knobs.values() if len(k.values) > 1)
+    constraints = tuple(_constraints(groups, nest, knobs))
     text = f"{output}: {instruction.name}: {str(mapping).split('[')[0].strip()}"
 
     def plan(values: Mapping[str, int]) -> Plan:
@@ -266,14 +270,25 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
     return Sketch(
         text,
         chosen,
-        tuple(_constraints(groups, nest, knobs)),
+        constraints,
         partial(_program, nest, groups, knobs, chosen),
         lambda values: plan(values).schedule,
         plan,
         mapping=text,
-        # The estimate does not know what units that share a memory wait for: which blocks are good is for measuring to find.
-        likely=(lambda: [{k.name: np.array([1]) for k in chosen}]) if cheapest else None,
+        likely=partial(_likely, chosen, constraints),
     )
+
+
+def _likely(knobs: tuple[Knob, ...], constraints: tuple[Expr, ...]) -> Sequence[Mapping[str, np.ndarray]] | None:
+    """Where a default is looked for: all points, or as many as are drawn; the estimate of all of them is one evaluation."""
+    if not knobs:
+        return []
+    try:
+        diagram = Diagram(knobs, constraints)
+    except SpaceError:
+        return None
+    points = diagram.enumerate(DRAWN) if diagram.size <= DRAWN else diagram.sample(DRAWN, np.random.default_rng(0))
+    return [{k.name: points[:, n] for n, k in enumerate(knobs)}]
 
 
 def _levels(nest: Nest, groups: Sequence[Sequence[MemoryLevel]], knobs: Mapping[tuple[int, str], Knob]) -> tuple[list[Level], list[int]]:
