@@ -121,7 +121,7 @@ def sums(x: f32[64, 32], y: f32[64]):
         for k in range(32):
             y[i_1] += x[i_1, k]
 """)
-    with Workers(builders=1, limits=Limits(build=30, run=1.0)) as workers:
+    with Workers(builders=1, limits=Limits(build=60, run=3.0)) as workers:
         cost = MeasuredCost(HOST, 1, workers)
         assert 1e-8 < cost(kernel, frozenset()) < 0.1
         for change, status in (

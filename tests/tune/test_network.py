@@ -24,7 +24,7 @@ from tilewright.space import Context, Knob, Sketch, Space, discover
 from tilewright.tune import tuner as tuning
 from tilewright.tune.network import Model, tune_network, tune_networks
 from tilewright.tune.results import NetworkProgress
-from tilewright.util.errors import RuntimeFailure, TuneError
+from tilewright.util.errors import ImportFailure, RuntimeFailure, TuneError
 
 
 class Stub:
@@ -274,6 +274,25 @@ def kernels(network: Network) -> list[str]:
     return [str(c.module.kernel) for c in network.compiled]
 
 
+def test_a_disk_that_is_lost_costs_the_records_and_not_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first round on it can neither be written nor read."""
+
+    def lose(progress: NetworkProgress) -> None:
+        def lost(self: RecordStore, *unused: object, **also: object) -> list[object]:
+            raise RuntimeFailure("cannot use the records: the disk reports an error")
+
+        for method in ("add", "save", "records"):
+            monkeypatch.setattr(RecordStore, method, lost)
+
+    with pytest.warns(RuntimeWarning, match="the disk reports an error; tuning goes on") as warned:
+        found = tune_network(
+            network(), records=tmp_path / "r.db", trials=60, threads=1, author="random", executor=Stub(), patience=99,
+            scheduler="turns", progress=lambda p: lose(p) if p.trials else None,
+        )  # fmt: skip
+    assert len(warned) == 1 and sum(t.trials for t in found.tasks) == 60
+    assert all(row.schedule.startswith("tuned") for row in found.network.summary())
+
+
 @pytest.mark.parametrize("moment", ["trials", "comparison", "end"])
 def test_a_full_disk_costs_the_records_and_not_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     class Filling(Stub):
@@ -346,6 +365,8 @@ def test_networks_share_a_budget_and_what_they_have_in_common(tmp_path: Path) ->
         assert kernels(f.network) == kernels(compile(model, threads=1, records=tmp_path / "r.db")) != kernels(compile(model, threads=1))
     with pytest.raises(TuneError, match="no network to tune"):
         tune_networks([], records=tmp_path / "r.db")
+    with pytest.raises(ImportFailure, match="network 2 of 2: no input has a dimension 'batch'"):
+        tune_networks([Model(network(3)), Model(network(2), dims={"batch": 1})], records=tmp_path / "r.db")
 
 
 def test_a_network_that_is_fast_enough_leaves_the_budget_to_the_other(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tilewright.runtime.records.winner import ranking
 from tilewright.schedule.primitive import discover
 from tilewright.schedule.trace import Trace
 from tilewright.tune.claim import Claim
-from tilewright.util.errors import SpaceError, TilewrightError
+from tilewright.util.errors import RuntimeFailure, SpaceError, TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.tune.search import TunableSpace
@@ -99,7 +99,11 @@ class Ledger:
         """The task's records, best first, as :meth:`RecordStore.ranked` gives them; those count too that could not be written down."""
         if not self._unwritten:
             return self._store.ranked(self.task)
-        return ranking([*self._store.records(self.task, status="ok"), *self._unwritten])
+        try:
+            written = self._store.records(self.task, status="ok")
+        except RuntimeFailure:  # of the same disk, of which the user was told
+            written = []
+        return ranking([*written, *self._unwritten])
 
     def trials(self, space: TunableSpace) -> list[tuple[np.ndarray, Outcome, float]]:
         """(point, outcome, estimate) of the task's recorded trials that are points of ``space``, of any session."""

@@ -15,6 +15,7 @@ from tilewright.graph.fusion import Fusion
 from tilewright.graph.importer import load
 from tilewright.graph.layout import Layouts
 from tilewright.graph.loading import ModelSource
+from tilewright.graph.model import Graph
 from tilewright.graph.network import Network
 from tilewright.hw import Machine
 from tilewright.runtime.jobs import Executor
@@ -27,7 +28,7 @@ from tilewright.tune.results import NetworkProgress, NetworkTuning
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS
 from tilewright.tune.tuner import INTERRUPTED, Default, Limit, Stopwatch, Subject, Tuner
 from tilewright.tune.verdict import Verdict
-from tilewright.util.errors import TuneError
+from tilewright.util.errors import ImportFailure, TuneError
 
 #: Trials for each distinct kernel, on average, when no budget is given.
 TRIALS = 64
@@ -118,7 +119,7 @@ def tune_networks(
     clock = Stopwatch()
     machine = machine or Machine.host()
     threads = threads or default_threads()
-    graphs = [load(m.source, dims=m.dims, shapes=m.shapes, constants=m.constants) for m in models]
+    graphs = [_graph(m, f"network {n} of {len(models)}: " if len(models) > 1 else "") for n, m in enumerate(models, 1)]
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
@@ -151,3 +152,10 @@ def tune_networks(
                 NetworkTuning(network, tuple(tuner.results(n)), session, tuner.elapsed(), tuner.ended(n, reason), verdict, tuner.skipped(n))
             )
         return tuple(found)
+
+
+def _graph(model: Model, which: str) -> Graph:
+    try:
+        return load(model.source, dims=model.dims, shapes=model.shapes, constants=model.constants)
+    except ImportFailure as error:
+        raise type(error)(f"{which}{error.message}", hint=error.hint, location=error.location) from error
