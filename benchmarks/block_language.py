@@ -1,37 +1,37 @@
 """Block programs against NumPy and PyTorch: the six programs of examples/block_*.py on sizes of common tutorials.
 
-python benchmarks/block_language.py [--threads 1] [--repeats 15] [--json results.json]
+    python -m benchmarks.block_language [--threads 1 2] [--repeats 15] [--only REGEX] [--json FILE] [--markdown FILE]
 
-Every result is checked before it is timed. Contenders run in turns; the table has the fastest round of each, and
-ratios of medians of rounds are in the JSON's samples. Run it on a quiet machine.
+Every result is checked before it is timed. Contenders run in turns: a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.report import Table, conditions, duration, geometric_mean, matching, noise, parser, publish, threads_option, threads_text
 from examples.block_attention import attention
 from examples.block_matmul import grouped_matmul, matmul
 from examples.block_vectors import add, layer_norm, softmax
 
 import tilewright as tw
+from tilewright.runtime.measurement import Measurement
 
+SECTION = "block programs"
 #: What is timed: a launch bound once, and NumPy's (and PyTorch's) way to the same result.
 Contenders = dict[str, Callable[[], Any]]
 
 
 def bound(program: Any, grid: Any, *arguments: Any, **keywords: Any) -> Callable[[], Any]:
-    """The launch with its arguments checked once."""
-    function = getattr(program, "function", program)
+    """The launch with its arguments checked once, compiled for as many threads as are allowed now."""
+    function = tw.jit(program.block_function)
     launch, values = function.specialized(grid, function.bound(arguments, keywords), build=True)
     return launch.module.bind(*values)
 
@@ -141,28 +141,55 @@ WORKLOADS: dict[str, Callable[[np.random.Generator, Any], tuple[Contenders, np.n
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--only", help="part of a workload's name")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch = _torch(options.threads)
-    rows = []
-    for name, make in WORKLOADS.items():
-        if options.only and options.only not in name:
-            continue
-        run, got, want = make(np.random.default_rng(0), torch)
-        run["block"]()
-        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
-        result = tw.measure(run, repeats=options.repeats, threads=options.threads)
-        times = {t.name: t.min for t in result.timings}
-        ratios = "  ".join(f"{n} / block {times[n] / times['block']:.2f}" for n in times if n != "block")
-        print(f"{name:28} {times['block'] * 1e6:10.0f} us   {ratios}", flush=True)
-        rows.append({"workload": name, "samples": {t.name: t.samples for t in result.timings}, "conditions": str(result.conditions)})
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+def measured(name: str, threads: int, repeats: int) -> Measurement:
+    """``name`` timed against its peers; SystemExit when the block program computes something else."""
+    run, got, want = WORKLOADS[name](np.random.default_rng(0), _torch(threads))
+    run["block"]()
+    if not np.allclose(got, want, rtol=1e-3, atol=1e-3):
+        raise SystemExit(f"{name}: results differ by {np.abs(got - want).max():.1e}")
+    return tw.measure(run, repeats=repeats, threads=threads)
+
+
+def table(results: dict[str, Measurement], threads: int) -> Table:
+    """Times of the block programs, and how many times as long the others take."""
+    peers = list(dict.fromkeys(t.name for m in results.values() for t in m.timings if t.name != "block"))
+    ratios = {p: [m.ratio("block", over=p) for m in results.values()] for p in peers}
+    rows = tuple(
+        (name, duration(m["block"].median), *(f"{ratios[p][n]:.2f}" for p in peers)) for n, (name, m) in enumerate(results.items())
+    )
+    means = ", ".join(f"{p} {geometric_mean(ratios[p]):.2f}" for p in peers)
+    notes = (f"Time of the others over that of the block program: above 1, it is faster. Geometric means: {means}.", *noise(results))
+    return Table(f"Block programs, {threads_text(threads)}", ("program", "median", *(f"{p} / block" for p in peers)), rows, notes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, SECTION)
+    threads_option(p)
+    p.add_argument("--repeats", type=int, default=15, help="rounds (default: %(default)s)")
+    options: argparse.Namespace = p.parse_args(arguments)
+    names = matching(p, options.only, WORKLOADS, "program")
+    around, tables, rows = conditions(), [], []
+    for threads in options.threads:
+        with _threads(threads):
+            results = {name: measured(name, threads, options.repeats) for name in names}
+        tables.append(table(results, threads))
+        rows += [{"workload": name, "threads": threads, **asdict(m)} for name, m in results.items()]
+    publish(options, SECTION, tables, around, rows)
+    return 0
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """What is compiled inside runs on ``count`` threads."""
+    before = os.environ.get("TILEWRIGHT_THREADS")
+    os.environ["TILEWRIGHT_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TILEWRIGHT_THREADS"]
+        else:
+            os.environ["TILEWRIGHT_THREADS"] = before
 
 
 def _torch(threads: int) -> Any:
@@ -177,4 +204,4 @@ def _torch(threads: int) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

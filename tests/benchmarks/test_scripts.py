@@ -11,7 +11,7 @@ import pytest
 from benchmarks.report import Table, geometric_mean
 from benchmarks.workloads import WORKLOADS, Workload
 
-from benchmarks import compile_time, networks, operators
+from benchmarks import block_language, compile_time, gemmini_functional, networks, operators
 from tilewright import lang
 from tilewright.ir.stmt import Kernel
 from tilewright.ir.types import f32
@@ -92,3 +92,23 @@ def test_tables_and_means() -> None:
     ]  # fmt: skip
     assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0) and math.isnan(geometric_mean([]))
     assert Timing("x", (1.0, 3.0, 2.0), 1).median == 2.0
+
+
+def test_block_programs_are_compared_in_turns(tmp_path: Path) -> None:
+    document, data = tmp_path / "block.md", tmp_path / "block.json"
+    options = ["--only", "^add 98432$", "--threads", "1", "--repeats", "2", "--json", str(data), "--markdown", str(document)]
+    assert block_language.main(options) == 0
+    (row,) = json.loads(data.read_text())["results"]
+    assert (
+        row["workload"] == "add 98432" and {"block", "numpy"} <= {t["name"] for t in row["timings"]} and row["conditions"]["threads"] == 1
+    )
+    assert document.read_text().startswith("<!-- block programs -->") and "| add 98432 |" in document.read_text()
+
+
+def test_the_functional_model_is_timed_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemmini_functional, "SHAPES", {"70 x 40 x 50": (70, 40, 50)})
+    document, data = tmp_path / "simulate.md", tmp_path / "functional.json"
+    assert gemmini_functional.main(["--repeats", "2", "--json", str(data), "--markdown", str(document)]) == 0
+    rows = json.loads(data.read_text())["results"]
+    assert [r["form"] for r in rows] == ["loop_ws", "commands", "words"] and {r["computes"] for r in rows} == {5 * 3 * 4}
+    assert "| 70 x 40 x 50 | words |" in document.read_text()

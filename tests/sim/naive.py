@@ -6,6 +6,7 @@ It trusts its programs (no checks) and shares nothing with the simulator but the
 from __future__ import annotations
 
 import struct
+from itertools import product
 from typing import Any
 
 from tilewright.sim.gemmini import isa
@@ -97,19 +98,22 @@ class Naive:
         value = rescale(self.acc[row][col], self.scale)
         return max(value, 0) if self.st.activation == 1 else value
 
+    def pooled(self, address: int, row0: int, ch: int, local: int = 1 << 31) -> None:
+        """The largest of each window of one channel, whose pixels are rows from ``row0`` on."""
+        st = self.st
+        for prow, pcol in product(range(st.porows), range(st.pocols)):
+            best = -128
+            for wrow, wcol in product(range(st.pool_size), range(st.pool_size)):
+                r, c = prow * st.pool_stride + wrow - st.upad, pcol * st.pool_stride + wcol - st.lpad
+                inside = 0 <= r < st.orows and 0 <= c < st.ocols
+                best = max(best, self.outgoing(local, row0 + r * st.ocols + c, ch) if inside else 0)
+            self.write(address + (prow * st.pool_out_cols + pcol) * st.stride, 1, best)
+
     def mvout(self, x: isa.Mvout) -> None:
         st, row0 = self.st, x.local.address & 0x1FFFFFFF
         if st.pool_stride:
-            for prow in range(st.porows):
-                for pcol in range(st.pocols):
-                    for ch in range(x.local.cols):
-                        best = -128
-                        for wrow in range(st.pool_size):
-                            for wcol in range(st.pool_size):
-                                r, c = prow * st.pool_stride + wrow - st.upad, pcol * st.pool_stride + wcol - st.lpad
-                                inside = 0 <= r < st.orows and 0 <= c < st.ocols
-                                best = max(best, self.outgoing(x.local.address, row0 + r * st.ocols + c, ch) if inside else 0)
-                        self.write(x.address + (prow * st.pool_out_cols + pcol) * st.stride + ch, 1, best)
+            for ch in range(x.local.cols):
+                self.pooled(x.address + ch, row0, ch, x.local.address)
             return
         full = x.local.address >> 31 & 1 and x.local.address >> 29 & 1
         for row in range(x.local.rows):
@@ -208,3 +212,88 @@ class Naive:
                     if dc.c and k == n.k - 1:
                         at = dc.c + (i * sdc.c + j) * d * (4 if x.full_c else 1)
                         self.mvout(isa.Mvout(at, isa.Tile(1 << 31 | (x.full_c << 29) | c, cols, rows)))
+
+    def convshape(self, x: isa.ConvShape) -> None:
+        self.loop["shape"] = x
+
+    def convtile(self, x: isa.ConvTile) -> None:
+        self.loop["tile"] = x
+
+    def convkernel(self, x: isa.ConvKernel) -> None:
+        self.loop["kernel"] = x
+
+    def convoutput(self, x: isa.ConvOutput) -> None:
+        self.loop["output"] = x
+
+    def convaddresseswo(self, x: isa.ConvAddressesWO) -> None:
+        self.loop["wo"] = x
+
+    def convaddressesbi(self, x: isa.ConvAddressesBI) -> None:
+        self.loop["bi"] = x
+
+    def loopconvws(self, x: isa.LoopConvWs) -> None:
+        """One element at a time: what lies where in the scratchpad, each product, each result. The array is left undefined."""
+        s, t, k, o, wo, bi = (self.loop[n] for n in ("shape", "tile", "kernel", "output", "wo", "bi"))
+        d, half, skip = self.dim, len(self.spad) // 2, x.downsample
+        height, width = (n * s.stride + o.dilation * (m - 1) for n, m in ((o.orows, k.krows), (o.ocols, k.kcols)))
+        rows, cols = height >> skip, width >> skip
+        outer, inner = (k.kchs, t.pochs) if x.trans_weight_0132 else (t.pochs, k.kchs)
+        weight_rows = k.krows * k.kcols * inner
+        a0 = (x.a_half - 1 if x.a_half else self.half) * half
+        b0 = ((x.b_half - 1 if x.b_half else self.half) + 1) * half - -(-outer // d) * weight_rows
+        c0 = self.acc_half * (len(self.acc) // 2)
+        self.half ^= 1
+        self.acc_half ^= wo.output != 0
+
+        def input_place(b: int, c: int, row: int, col: int) -> tuple[int, int]:
+            lane, image, images = (b, c, k.kchs) if x.trans_input_3120 else (c, b, t.batches)
+            return a0 + ((lane // d * images + image) * rows + (row >> skip)) * cols + (col >> skip), lane % d
+
+        def weight_place(krow: int, kcol: int, c: int, och: int) -> tuple[int, int]:
+            lane, at = (c, och) if x.trans_weight_0132 else (och, c)
+            return b0 + lane // d * weight_rows + (krow * k.kcols + kcol) * inner + at, lane % d
+
+        def result_row(b: int, row: int, col: int, och: int) -> int:
+            return c0 + ((och // d * t.batches + b) * o.orows + row) * o.ocols + col
+
+        for b, c, row, col in product(range(t.batches), range(k.kchs), range(0, height, 1 + skip), range(0, width, 1 + skip)):
+            y, z = row - k.upad, col - k.lpad
+            inside = 0 <= y < height - k.upad - k.dpad and 0 <= z < width - k.lpad - k.rpad
+            at = ((b * s.in_rows + y) * k.in_cols + z) * o.in_stride + c
+            if x.trans_input_3120:
+                at = ((c * s.in_rows + y) * k.in_cols + z) * s.batch + b
+            if bi.input:
+                place, lane = input_place(b, c, row, col)
+                self.spad[place][lane] = self.read(bi.input + at, 1) if inside else 0
+        for krow, kcol, c, och in product(range(k.krows), range(k.kcols), range(k.kchs), range(t.pochs)):
+            at = ((krow * t.kernel + kcol) * s.in_channels + c) * o.weight_stride + och
+            if x.trans_weight_1203:
+                at = ((c * t.kernel + krow) * t.kernel + kcol) * o.weight_stride + och
+            if x.trans_weight_0132:
+                at = ((krow * t.kernel + kcol) * s.out_channels + och) * s.in_channels + c
+            if wo.weights:
+                place, lane = weight_place(krow, kcol, c, och)
+                self.spad[place][lane] = self.read(wo.weights + at, 1)
+        for b, row, col, och in product(range(t.batches), range(o.orows), range(o.ocols), range(t.pochs)):
+            total = self.acc[result_row(b, row, col, och)][och % d]
+            if bi.bias:
+                total = 0 if x.no_bias else self.read(bi.bias + 4 * och, 4)
+            for krow, kcol, c in product(range(k.krows), range(k.kcols), range(k.kchs)):
+                place, lane = input_place(b, c, row * s.stride + krow * o.dilation, col * s.stride + kcol * o.dilation)
+                turned = (k.krows - 1 - krow, k.kcols - 1 - kcol) if x.wrot180 else (krow, kcol)
+                weight, at = weight_place(*turned, c, och)
+                total += self.spad[place][lane] * self.spad[weight][at]
+            self.acc[result_row(b, row, col, och)][och % d] = wrap(total)
+        if not wo.output:
+            return
+        if x.no_pool:
+            for b, row, col, och in product(range(t.batches), range(o.orows), range(o.ocols), range(t.pochs)):
+                pixel = (row * s.out_cols + col) * s.batch + b if x.trans_output_1203 else (b * s.out_rows + row) * s.out_cols + col
+                self.write(wo.output + pixel * o.out_stride + och, 1, self.outgoing(1 << 31, result_row(b, row, col, och), och % d))
+            return
+        pool = (t.pool_stride, t.pool_size, o.pupad, k.plpad, t.pool_out_cols, t.porows, t.pocols, o.orows, o.ocols)
+        self.st = isa.ConfigSt(o.out_stride, x.activation, 0, *pool)  # a scale of all ones keeps what was set
+        for b, och in product(range(t.batches), range(t.pochs)):
+            at = wo.output + b * s.pool_out_rows * t.pool_out_cols * o.out_stride + och
+            self.pooled(at, result_row(b, 0, 0, och), och % d)
+        self.st = isa.ConfigSt(o.out_stride, x.activation)

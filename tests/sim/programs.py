@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from tilewright.sim.gemmini import Configuration, isa
 
@@ -31,11 +33,12 @@ class Programs:
             self.ld[0] = out[-1]  # type: ignore[assignment]
             out.append(isa.Mvin(BASE + 4 * r.randrange(SIZE // 8), isa.Tile(at, 8, 4), 0))
         kinds = [self.config_ex, lambda: self.config_ld(r.randrange(3)), self.config_st, self.mvin, self.mvin, self.mvout, self.mvout]
+        kinds += [self.strides, lambda: isa.Flush(r.randrange(2)), isa.Fence]
         while len(out) < 13 + length:
             if r.random() < 0.45:
                 out += self.product(first=not any(isinstance(x, isa.Compute) for x in out[self.held_since :]))
-            elif r.random() < 0.1:
-                out += self.loop()
+            elif r.random() < 0.2:
+                out += self.loop() if r.random() < 0.5 else self.convolution()
             else:
                 out.append(r.choice(kinds)())
             if isinstance(out[-1], isa.ConfigEx):
@@ -50,6 +53,12 @@ class Programs:
         a, b = r.choice([(0, 0), (0, 1), (1, 0)] if ws else [(0, 0), (1, 0), (1, 1)])
         self.ex = isa.ConfigEx(int(ws), r.randrange(2), 0, a, b, r.randint(1, 3), isa.ONE, r.choice([0, 0, 1, 3, 7]), r.randint(1, 3))
         return self.ex
+
+    def strides(self) -> isa.ConfigEx:
+        r = self.r
+        a, c = r.randint(1, 3), r.randint(1, 3)
+        self.ex = replace(self.ex, a_stride=a, c_stride=c)
+        return isa.ConfigEx(strides_only=1, a_stride=a, c_stride=c, dataflow=r.randrange(2), activation=r.randrange(2))
 
     def config_ld(self, mvin: int) -> isa.ConfigLd:
         r = self.r
@@ -127,3 +136,69 @@ class Programs:
         yield isa.LoopStridesAB(stride, stride)
         yield isa.LoopStridesDC(stride, stride)
         yield isa.LoopWs(r.randrange(2), full, low, 0, r.randrange(3), r.randrange(3), at, bt)
+
+    def convolution(self) -> Iterator[isa.Command]:
+        """A loop_conv_ws whose tile fits half of the memories; then the state that it changed is set again."""
+        while True:
+            conv, names = self.drawn()
+            if _fits(conv, names):
+                break
+        r, forms = self.r, dict.fromkeys(names, 1)
+        turned = {"a_transpose": int("trans_input_3120" in forms), "b_transpose": int("trans_weight_0132" in forms)}
+        yield isa.ConfigEx(a_stride=conv["stride"] >> ("downsample" in forms), **turned)
+        apart = conv["out_stride"] * (conv["batches"] if "trans_output_1203" in forms else 1)
+        yield isa.ConfigSt(apart, r.randrange(2), self.scale())
+        n, k, rows, cols = (conv[x] for x in ("batches", "kernel", "in_rows", "in_cols"))
+        pooled = r.random() < 0.3 and "trans_output_1203" not in forms
+        pool = (r.randint(1, 3), r.randint(1, 3), r.randint(1, 3), r.randint(1, 3)) if pooled else (0, 0, 1, 1)
+        size, step, porows, pocols = pool
+        upad, lpad = (r.randrange(2), r.randrange(2)) if pooled else (0, 0)
+        out = {x: conv[x] for x in ("orows", "ocols")}
+        yield isa.ConvShape(conv["oc"], conv["ic"], rows, n, 0, conv["stride"], out["ocols"], porows, out["orows"])
+        yield isa.ConvTile(k, pocols, size, step, 0, n, porows, pocols, conv["oc"])
+        yield isa.ConvKernel(k, k, conv["ic"], *conv["pads"], lpad, cols)
+        yield isa.ConvOutput(out["orows"], 0, upad, 0, conv["dilation"], conv["ic"], conv["oc"], conv["out_stride"], out["ocols"])
+        inputs, weights, bias = (BASE + 4 * r.randrange(64) for _ in range(3))
+        here = r.random() < 0.1  # operands that are in the scratchpad already
+        yield isa.ConvAddressesWO(0 if here else weights, 0 if r.random() < 0.1 else BASE + 2048 + 4 * r.randrange(64))
+        yield isa.ConvAddressesBI(0 if r.random() < 0.3 else bias, 0 if here else inputs)
+        yield isa.LoopConvWs(no_bias=r.randrange(2), a_half=r.randrange(3), b_half=r.randrange(3), no_pool=int(not pooled),
+                             activation=r.randrange(2) if pooled else 0, **forms)  # fmt: skip
+        for mvin in range(3):
+            yield self.config_ld(mvin)
+        yield self.config_st()
+        yield self.config_ex()
+
+    def drawn(self) -> tuple[dict[str, Any], set[str]]:
+        """Sizes of a convolution, and the forms of its operands."""
+        r = self.r
+        forms = {
+            n for n in ("wrot180", "trans_output_1203", "trans_weight_1203", "trans_weight_0132", "trans_input_3120") if r.random() < 0.3
+        }
+        if "trans_weight_0132" in forms:
+            forms -= {"trans_weight_1203", "trans_input_3120"}
+        halved = r.random() < 0.15
+        stride, dilation, kernel = (2, 1, 1) if halved else (r.randint(1, 2), r.randint(1, 2), r.randint(1, 3))
+        sizes: dict[str, Any] = {"stride": stride, "dilation": dilation, "kernel": kernel, "batches": r.randint(1, 3)}
+        sizes |= {"orows": r.randint(1, 3), "ocols": r.randint(1, 5), "ic": r.randint(1, 6), "oc": r.randint(1, 6)}
+        height, width = (sizes[x] * stride + dilation * (kernel - 1) for x in ("orows", "ocols"))
+        pads = (0, 0, 0, 0) if halved else tuple(r.randrange(2) for _ in range(4))
+        left, right, up, down = pads
+        if width <= left + right or height <= up + down:
+            return self.drawn()
+        sizes |= {"pads": pads, "height": height >> halved, "width": width >> halved}
+        sizes |= {"in_rows": height - up - down + r.randrange(2), "in_cols": width - left - right + r.randrange(2)}
+        return {**sizes, "out_stride": sizes["oc"] + r.randrange(3)}, forms | ({"downsample"} if halved else set())
+
+
+def _fits(conv: dict[str, Any], forms: set[str]) -> bool:
+    """Whether double buffering leaves room for the tile."""
+
+    def blocks(n: int) -> int:
+        return -(-n // DIM)
+
+    images, channels = (conv["ic"], conv["batches"]) if "trans_input_3120" in forms else (conv["batches"], conv["ic"])
+    outer, inner = (conv["ic"], conv["oc"]) if "trans_weight_0132" in forms else (conv["oc"], conv["ic"])
+    spad = blocks(channels) * images * conv["height"] * conv["width"] + blocks(outer) * conv["kernel"] ** 2 * inner
+    acc = blocks(conv["oc"]) * conv["batches"] * conv["orows"] * conv["ocols"]
+    return spad <= CONFIGURATION.spad_rows // 2 and acc <= CONFIGURATION.acc_rows // 2

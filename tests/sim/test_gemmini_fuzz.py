@@ -28,8 +28,12 @@ def compare(seed: int) -> list[isa.Command]:
 
 
 def test_some_hundred_random_programs() -> None:
-    seen = {type(c).__name__ for seed in range(300) for c in compare(seed)}
-    assert {"ConfigEx", "ConfigLd", "ConfigSt", "Mvin", "Mvout", "Preload", "Compute", "LoopWs"} <= seen
+    drawn = [c for seed in range(300) for c in compare(seed)]
+    named = {"ConfigEx", "ConfigLd", "ConfigSt", "Mvin", "Mvout", "Preload", "Compute", "LoopWs", "LoopConvWs", "Flush", "Fence"}
+    assert named <= {type(c).__name__ for c in drawn} and any(c.strides_only for c in drawn if isinstance(c, isa.ConfigEx))
+    loops = [c for c in drawn if isinstance(c, isa.LoopConvWs)]
+    forms = ("wrot180", "trans_output_1203", "trans_weight_1203", "trans_weight_0132", "trans_input_3120", "downsample")
+    assert all(any(getattr(c, form) for c in loops) for form in forms) and any(not c.no_pool for c in loops)
 
 
 @pytest.mark.slow
