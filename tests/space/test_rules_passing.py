@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as hs
 
-from tilewright.codegen.commands import Host, check, generate, walk
+from tilewright.codegen.commands import Fence, Host, Item, Loop, check, generate, walk
 from tilewright.cost.explicit import counted
 from tilewright.cost.formula import Tape
 from tilewright.hw import Machine, Memory, Unit, load_machine
@@ -22,6 +24,7 @@ from tilewright.lang import parse
 from tilewright.schedule import replay
 from tilewright.sim.gemmini.generated import execute
 from tilewright.space.space import Space
+from tilewright.util.errors import CodegenError
 
 PHASES = (Phase.explicit, Phase.generate)
 GEMMINI = load_machine("gemmini")
@@ -155,6 +158,27 @@ def test_residual_sums_are_bit_exact_on_gemmini(value: str, want, rows: int, col
         y = np.zeros((rows, cols), np.int8)
         execute(program, GEMMINI, {"a": a, "b": b, "y": y})
         np.testing.assert_array_equal(y, want(a.astype(np.int32), b.astype(np.int32)).astype(np.int8))
+
+
+def test_what_is_added_waits_for_what_it_is_added_to() -> None:
+    """Loads are begun in order and may end in another: without a fence between them the first could replace the second's sum."""
+    kernel = residual(200, 64, RECTIFIED)
+    space = Space(kernel, GEMMINI)
+    program = generate(space.schedule(space.default()).kernel, GEMMINI)
+
+    def without(items: tuple[Item, ...]) -> tuple[Item, ...]:
+        kept = (replace(i, body=without(i.body)) if isinstance(i, Loop) else i for i in items if not isinstance(i, Fence))
+        return tuple(kept)
+
+    bare = (*without(program.body), Fence())
+    assert len(list(walk(bare))) < len(list(walk(program.body)))
+    with pytest.raises(CodegenError, match=r"adds to line 0 of acc, which a move under way may still replace"):
+        check(replace(program, body=bare), GEMMINI)
+    alone = generate(
+        Space(residual(200, 64, "i8(min(max(round(f32(a[i, j]) * 1.7), -128.0), 127.0))"), GEMMINI).schedule(space.default()).kernel,
+        GEMMINI,
+    )
+    assert [isinstance(i, Fence) for i in walk(alone.body)].count(True) == 1, "nothing is added: only the end is waited for"
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def turns(x: i8[4, 4], y: i8[4, 4], n: i8[4, 4]):
 """)
     with pytest.raises(CodegenError, match="the host touches t"):
         check(program, MACHINE)
-    items = fenced(program.body, words(MACHINE))
+    items = fenced(program.body, MACHINE, words(MACHINE))
     waiting = Program(program.name, program.machine, program.args, items, program.temps)
     check(waiting, MACHINE)
     text = str(waiting)

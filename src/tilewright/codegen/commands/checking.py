@@ -19,6 +19,7 @@ from types import CodeType
 import numpy as np
 
 from tilewright.codegen.commands.contents import Contents
+from tilewright.codegen.commands.fences import unordered
 from tilewright.codegen.commands.form_checking import FormChecker
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
 from tilewright.hw import Instruction, Machine, RoCC, Steps
@@ -77,6 +78,10 @@ class _Checker:
         #: Lines with something computed that nothing has read yet.
         self.results = {name: np.zeros(len(lines), bool) for name, lines in self.written.items()}
 
+        #: Lines that moves under way may still replace; they are begun in order, but may end in another.
+        self.filling = {name: np.zeros(len(lines), bool) for name, lines in self.written.items()}
+        self.unordered = unordered(self.machine)
+
     def block(self, items: tuple[Item, ...], env: Mapping[str, int]) -> None:
         now = dict(env)
         for i in items:
@@ -93,6 +98,8 @@ class _Checker:
                     self.block(i.then if self.value(i.cond, now, i) else i.orelse, now)
                 case Fence():
                     self.reading, self.writing = set(), set()
+                    for lines in self.filling.values():
+                        lines[:] = False
                 case Host():
                     self.host(i, now)
 
@@ -285,7 +292,14 @@ class _Checker:
                 raise self.error(
                     c, f"lines {first} to {last} lie outside {memory.name}, which has {len(written)}", "check addresses and strides"
                 )
-            lines, results = (x[first : last + 1 : step] for x in (written, self.results[operand.memory]))
+            every = (written, self.results[operand.memory], self.filling[operand.memory])
+            lines, results, filling = (x[first : last + 1 : step] for x in every)
+            if i.name in self.unordered and operand.role == "inout" and filling.any():
+                late = first + int(filling.argmax()) * step
+                raise self.error(
+                    c, f"adds to line {late} of {memory.name}, which a move under way may still replace", "put a fence() before"
+                )
+            filling[:] = write and i.name in self.unordered and operand.role == "out"
             if write:
                 if results.any():
                     lost = first + int(results.argmax()) * step

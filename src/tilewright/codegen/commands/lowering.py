@@ -67,7 +67,7 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
     body = configure(items, machine)
     if pipeline:
         body = ordered(body, machine, known)
-    return Program(kernel.name, machine.name, kernel.args, fenced(body, known), tuple(lowering.temps.values()))
+    return Program(kernel.name, machine.name, kernel.args, fenced(body, machine, known), tuple(lowering.temps.values()))
 
 
 @dataclass
