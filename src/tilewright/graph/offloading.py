@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tilewright.codegen.commands import Host, Program, walk
 from tilewright.graph.fusion import FusionPlan, visible
@@ -24,12 +24,13 @@ Prepare = Callable[[Kernel, frozenset[str]], Program | None]
 def offloaded(graph: Graph, machine: Machine, prepare: Prepare) -> Network:
     """``graph`` as kernels for ``machine``, to be run by :meth:`Network.executed`.
 
-    Element-wise operations join the kernel that produces their operand as long as the accelerator does all of it: what its moves
+    Element-wise operations join the kernel that produces their operand as long as the accelerator does all of it, and so does a
+    reduction of windows (a pool) that is the only reader of a kernel's result: what its moves
     cannot do on the way out is a kernel of its own, and its operand leaves the accelerator in its own, narrow type.
     """
     graph = choose_layouts(compose_movements(graph), machine)
     division = _Division(graph, prepare, moved_types(machine))
-    groups = tuple(part for members in greedy(graph) for part in division.parts(members))
+    groups = tuple(division.groups(greedy(graph)))
     return Network(graph, plan_steps(graph, groups), fusion=FusionPlan("greedy", groups))
 
 
@@ -39,10 +40,35 @@ class _Division:
         self.consumers = graph.consumers()
         self.kept = {graph.storage(v.buffer.name) for v in graph.outputs}
 
+    def groups(self, found: Iterable[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        """``found`` (groups in execution order) divided, and joined by what can be done on the way out of them."""
+        joined: set[int] = set()
+        for members in found:
+            for part in self.parts(tuple(m for m in members if m not in joined)):
+                reader = self.reduction_of(part)
+                if reader is not None and self.alone((*part, reader)):
+                    joined.add(reader)
+                    part = (*part, reader)
+                yield part
+
+    def reduction_of(self, part: tuple[int, ...]) -> int | None:
+        """The reduction that is the only reader of what ``part``, a contraction and what follows it, computes, and reads nothing else."""
+        if not any(pattern(self.graph.operations[i]) is Pattern.CONTRACTION for i in part):
+            return None
+        results = visible(self.graph, part, self.consumers, self.kept)
+        readers = {r for n in results for r in self.consumers[n]}
+        if len(results) != 1 or len(readers) != 1 or results & self.kept:
+            return None
+        reader = readers.pop()
+        operation = self.graph.operations[reader]
+        only = {self.graph.storage(n) for n in operation.inputs} == {self.graph.storage(n) for n in results}
+        return reader if only and pattern(operation) is Pattern.REDUCTION else None
+
     def parts(self, members: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """``members`` as groups: first the most that the accelerator does alone, then the same of the rest."""
         if not any(pattern(self.graph.operations[i]) is Pattern.CONTRACTION for i in members):
-            yield members
+            if members:
+                yield members
             return
         count = next((n for n in range(len(members), 1, -1) if self.alone(members[:n])), 1)
         yield members[:count]

@@ -69,8 +69,10 @@ class Bits:
 
     Quantities of an operand in main memory: ``"a.address"`` and ``"a.stride"`` (from row to row) in bytes. Of one in a memory
     of lines: ``"a.address"``, ``"a.stride"`` and ``"a.block_stride"`` (between parts that are a line wide) in lines (without a field
-    for them: 1, and as many as the operand has rows at most). Of both:
-    ``"a.rows"``, ``"a.cols"``. ``"accumulate"``: whether the instruction adds to its result or replaces it. And the names of state fields.
+    for them: 1, and as many as the operand has rows at most); of an image (rows, pixels of a row, elements) ``"a.pitch"``, lines from row
+    to row, and along its dimensions ``"a.inside0"``, elements that are there, and ``"a.before0"``, those asked for before the first.
+    Of both: ``"a.rows"``, ``"a.cols"``. ``"i.extent"``: iterations of an axis. ``"accumulate"``: whether the instruction adds to its result
+    or replaces it. And the names of state fields.
     """
 
     lo: int

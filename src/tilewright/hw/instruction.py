@@ -63,7 +63,9 @@ class Instruction:
     arguments as ``operands``. Costs describe the largest extents: ``latency`` in cycles until the result can be used,
     ``per_cycle`` the issues per cycle of one ``unit`` (None: the machine's outermost unit), ``energy`` in picojoules.
     ``sets`` names the state it configures (then it has no axes). ``family`` and ``variant`` identify a member
-    of a declaration with ``shapes``.
+    of a declaration with ``shapes``. One that ``replaces`` its result reduces to it from nothing: what was there before is lost.
+    Operands read along dimensions in ``around`` (operand, dimension) may be asked for before their start and after their end:
+    zeros are there.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Instruction:
     variant: tuple[tuple[str, Any], ...] = ()
     note: str = ""
     loc: Location | None = field(default=None, compare=False)
+    replaces: bool = False
+    around: tuple[tuple[str, int], ...] = ()
 
     def operand(self, name: str) -> Operand:
         """The operand called ``name``; MachineError if there is none."""
@@ -184,6 +188,8 @@ def instruction(
     emit: Emit | Callable[..., Emit] | None = None,
     note: str = "",
     scope: Mapping[str, Any] | None = None,
+    replaces: bool = False,
+    around: tuple[tuple[str, int], ...] = (),
 ) -> Callable[[Callable[..., Any]], Any]:
     """Declares an instruction, or with ``shapes`` a family of them.
 
@@ -202,7 +208,9 @@ def instruction(
                 name=title + ("." + variant_name(variant) if variant else ""),
                 kernel=s.kernel.with_(name=title),
                 axes=s.axes,
-                operands=tuple(Operand(b.name, b.dtype, b.static_shape, b.memory, _role(s.kernel, b.name)) for b in s.kernel.args),
+                operands=tuple(
+                    Operand(b.name, b.dtype, b.static_shape, b.memory, _role(s.kernel, b.name, replaces)) for b in s.kernel.args
+                ),
                 constraints=s.constraints,
                 needs=_needs(needs),
                 sets=sets.name if isinstance(sets, State) else sets,
@@ -216,6 +224,8 @@ def instruction(
                 variant=tuple(variant.items()),
                 note=note or (fn.__doc__ or "").strip(),
                 loc=s.kernel.loc,
+                replaces=replaces,
+                around=around,
             )
 
         if shapes is None:
@@ -237,9 +247,9 @@ def _needs(given: Need | State | str | Sequence[Need | State | str]) -> tuple[Ne
     return tuple(n if isinstance(n, Need) else Need(n.name if isinstance(n, State) else n) for n in many)
 
 
-def _role(k: st.Kernel, name: str) -> str:
+def _role(k: st.Kernel, name: str, replaces: bool) -> str:
     written, read = name in st.written_buffers(k.body), name in st.read_buffers(k.body)
-    return INOUT if written and read else OUT if written else IN
+    return INOUT if written and read and not replaces else OUT if written else IN
 
 
 def _arithmetic(s: st.Store) -> int:

@@ -63,16 +63,31 @@ def transfer(
     emit: Emit | None = None,
     note: str = "",
     in_flight: int | None = None,
+    replaces: bool = False,
+    around: tuple[tuple[str, int], ...] = (),
 ) -> Callable[[Callable[..., Any]], Transfer]:
     """Declares a transfer by its semantics: ``dst[i, j] = src[i, j]`` with both operands annotated.
 
     Operands without dimensions are settings (a scale): what they hold is state, not data that moves. Costs are as in
-    :class:`Transfer`. MachineError unless exactly one operand is written and one array read.
+    :class:`Transfer`, ``replaces`` and ``around`` as in :class:`~tilewright.hw.Instruction`.
+    MachineError unless exactly one operand is written and one array read.
     """
 
     def declare(fn: Callable[..., Any]) -> Transfer:
         scope = sys._getframe(1).f_locals
-        instr = instruction(name=name, needs=needs, requires=requires, latency=latency, unit=unit, emit=emit, note=note, scope=scope)(fn)
+        semantics = instruction(
+            name=name,
+            needs=needs,
+            requires=requires,
+            latency=latency,
+            unit=unit,
+            emit=emit,
+            note=note,
+            scope=scope,
+            replaces=replaces,
+            around=around,
+        )
+        instr = semantics(fn)
         written = [o for o in instr.operands if o.role != "in"]
         read = [o for o in instr.operands if o.role == "in" and o.shape]
         if len(written) != 1 or len(read) != 1:

@@ -223,7 +223,8 @@ def _needs(m: Machine, i: Instruction) -> None:
             if dtype is None:
                 _fail(m, f"instruction {i.name} needs field {name!r} of state {need.state}, which has no such field", loc=i.loc)
             if isinstance(value, str):
-                i.operand(value.partition(".")[0])
+                owner, _, what = value.partition(".")
+                (i.axis if what == "extent" else i.operand)(owner)
             elif not dtype.is_float and not dtype.range[0] <= value <= dtype.range[1]:
                 _fail(m, f"instruction {i.name} needs {need.state}.{name} = {value}, which {dtype} cannot hold", loc=i.loc)
     if i.sets is not None and i.sets not in states:

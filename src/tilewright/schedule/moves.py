@@ -11,13 +11,14 @@ from struct import pack, unpack
 from tilewright.hw import Instruction, Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.buffer import Buffer
+from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Binary, Const, Expr, Load, Var
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import For, Store, Window
+from tilewright.schedule.guards import Around, clipped, unguarded
 from tilewright.schedule.primitives.tensorize import check_constraints
 from tilewright.schedule.region import largest_extent
-from tilewright.schedule.unify import Chain, Match, Mismatch, chain_of, unify
+from tilewright.schedule.unify import Chain, Match, Mismatch, alike, chain_of, unify
 from tilewright.util.errors import ScheduleError
 
 
@@ -25,7 +26,7 @@ from tilewright.util.errors import ScheduleError
 class Move:
     """One way to do a nest: ``loops`` around an instruction with these windows, and the values of its settings as bits.
 
-    ``extents`` are the iterations of its axes.
+    ``extents`` are the iterations of its axes, ``around`` the elements before and after windows that it finds as zeros.
     """
 
     loops: tuple[For, ...]
@@ -33,6 +34,7 @@ class Move:
     windows: dict[str, Window]
     settings: dict[str, int] = field(default_factory=dict)
     extents: dict[str, Expr] = field(default_factory=dict)
+    around: Around = field(default_factory=dict)
 
 
 def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move], str]:
@@ -43,6 +45,7 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
     constants: dict[str, int] = {}
     store = _in_memory_order(nest.store, machine.main_memory.name)
     store = replace(store, value=_settings(store.value, constants))
+    store = replace(store, value=_in_line_order(store.value, machine.main_memory.name)) if nest.fresh else store
     read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
     mine = {ld.dtype for ld in ex.loads(store.value) if ld.buffer.rank}
     found: list[Move] = []
@@ -59,13 +62,15 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
             text = f"{instruction.name}: it takes {', '.join(map(str, theirs))}, the nest {', '.join(map(str, mine))}"
             why = max(why, Mismatch(text, 0), key=lambda m: m.depth)
             continue
+        if body.store.op != store.op or instruction.replaces != nest.fresh or (nest.fresh and not alike(body.store.value, store.value)):
+            continue
         for most in _widths(machine, instruction):
-            done = _way(scope, nest.loops, store, instruction, body, most)
+            done = _way(scope, replace(nest, store=store), instruction, body, most)
             if isinstance(done, Mismatch):
                 why = max(why, Mismatch(f"{instruction.name}: {done.reason}", done.depth), key=lambda m: m.depth)
                 continue
-            loops, match = done
-            found.append(_move(loops, instruction, match, constants))
+            loops, match, around = done
+            found.append(_move(loops, instruction, match, around, constants))
     return found, why.reason
 
 
@@ -76,13 +81,14 @@ def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mi
     body = chain_of(instruction.kernel.body)
     if body is None:
         return Mismatch(f"{instruction.name} is no single nest", -1)
-    match = _matched(scope, Chain(nest.loops, store), instruction, body)
-    return match if isinstance(match, Mismatch) else _move((), instruction, match, constants)
+    match = _matched(scope, replace(nest, store=store), instruction, body)
+    return match if isinstance(match, Mismatch) else _move((), instruction, *match, constants)
 
 
-def _move(loops: tuple[For, ...], instruction: Instruction, match: Match, constants: dict[str, int]) -> Move:
+def _move(loops: tuple[For, ...], instruction: Instruction, match: Match, around: Around, constants: dict[str, int]) -> Move:
     settings = {n: constants[w.buffer.name] for n, w in match.windows.items() if w.buffer.name in constants}
-    return Move(loops, instruction, {n: w for n, w in match.windows.items() if n not in settings}, settings, match.extents)
+    windows = {n: w for n, w in match.windows.items() if n not in settings}
+    return Move(loops, instruction, windows, settings, match.extents, around)
 
 
 def _in_memory_order(s: Store, memory: str) -> Store:
@@ -99,6 +105,24 @@ def _in_memory_order(s: Store, memory: str) -> Store:
     return replace(s, buffer=_plain(s.buffer), indices=s.buffer.layout.physical_index(s.indices), value=value)
 
 
+def _in_line_order(value: Expr, main: str) -> Expr:
+    """``value`` with the arrays outside memory ``main`` seen with their dimensions in the order in which their lines follow each other.
+
+    Pixels of an image are neighbours in a row only that way round.
+    """
+
+    def turned(e: Expr) -> Expr | None:
+        if not isinstance(e, Load) or e.buffer.memory == main or e.buffer.layout is None:
+            return None
+        order = [d for d, block in e.buffer.layout.dims if block == 1]
+        if sorted(order) != list(range(e.buffer.rank)) or order == sorted(order):
+            return None
+        layout = Layout(tuple((order.index(d), block) for d, block in e.buffer.layout.dims))
+        return Load(e.buffer.with_(shape=tuple(e.buffer.shape[d] for d in order), layout=layout), tuple(e.indices[d] for d in order))
+
+    return ex.transform(value, turned)
+
+
 def _plain(b: Buffer) -> Buffer:
     return b.with_(shape=b.physical_shape(), layout=None)
 
@@ -113,22 +137,24 @@ def _widths(machine: Machine, instruction: Instruction) -> list[dict[str, int]]:
 
 
 def _way(
-    scope: Simplifier, loops: tuple[For, ...], store: Store, instruction: Instruction, body: Chain, most: dict[str, int]
-) -> tuple[tuple[For, ...], Match] | Mismatch:
+    scope: Simplifier, nest: Chain, instruction: Instruction, body: Chain, most: dict[str, int]
+) -> tuple[tuple[For, ...], Match, Around] | Mismatch:
     """Loops around the instruction, cut to extents of at most ``most``, with which it does the nest; or why none does."""
     why = Mismatch("", -1)
-    for around, inner in _cuts(scope, loops, most, body):
+    for around, inner in _cuts(scope, nest, most, body):
         with ExitStack() as stack:
             for f in around:
                 stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
-            result = _matched(scope, Chain(inner, store), instruction, body)
-        if isinstance(result, Match):
-            return around, result
+            result = _matched(scope, replace(nest, loops=inner), instruction, body)
+        if not isinstance(result, Mismatch):
+            return around, *result
         why = max(why, result, key=lambda m: m.depth)
     return why
 
 
-def _matched(scope: Simplifier, nest: Chain, instruction: Instruction, body: Chain) -> Match | Mismatch:
+def _matched(scope: Simplifier, nest: Chain, instruction: Instruction, body: Chain) -> tuple[Match, Around] | Mismatch:
+    guarded = unguarded(scope, nest) if nest.store.op is not None else None
+    nest = guarded.nest if guarded is not None else nest
     result = unify(scope, nest, body, {a.name: a.rule for a in instruction.axes})
     if isinstance(result, Mismatch):
         return result
@@ -136,7 +162,10 @@ def _matched(scope: Simplifier, nest: Chain, instruction: Instruction, body: Cha
         check_constraints(scope, instruction, result, frozenset(), instruction.name)
     except ScheduleError as error:
         return Mismatch(error.message, 8)
-    return result
+    if guarded is None:
+        return result, {}
+    inside = clipped(scope, instruction, result, guarded)
+    return inside if isinstance(inside, Mismatch) else (replace(result, windows=inside[0]), inside[1])
 
 
 def _settings(value: Expr, constants: dict[str, int]) -> Expr:
@@ -156,18 +185,26 @@ def _settings(value: Expr, constants: dict[str, int]) -> Expr:
     return ex.transform(value, node)
 
 
-def _cuts(
-    scope: Simplifier, loops: tuple[For, ...], most: dict[str, int], body: Chain
-) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
+def _cuts(scope: Simplifier, nest: Chain, most: dict[str, int], body: Chain) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
     """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first.
 
     Loops of one iteration stay around: an axis that they took would be lost to another.
     """
-    axes = [most[f.name] for f in body.loops]
+    loops = nest.loops
+    reduced, folded = ({n for n, f in enumerate(c.loops) if f.name not in _moving(c)} for c in (nest, body))
+    axes = [(most[f.name], n in folded) for n, f in enumerate(body.loops)]
     several = [n for n, f in enumerate(loops) if largest_extent(scope, f.lo, f.hi) != 1]
+    tried: set[frozenset[tuple[int, int]]] = set()
     for count in range(min(len(axes), len(several)), -1, -1):
         for inside in permutations(several, count):
-            for chosen in permutations(axes, count):
+            if nest.fresh and not reduced & set(several) <= set(inside):
+                continue  # each element of the result is stored once
+            for taken in permutations(axes, count):
+                chosen = [limit for limit, _ in taken]
+                cut_to = frozenset(zip(inside, chosen, strict=True))
+                if cut_to in tried or (nest.store.op and any((n in reduced) != fold for n, (_, fold) in zip(inside, taken, strict=True))):
+                    continue  # which loop meets which axis is found later
+                tried.add(cut_to)
                 outer: list[For] = []
                 inner: list[For] = []
                 limits = dict(zip(inside, chosen, strict=True))
@@ -179,6 +216,11 @@ def _cuts(
                     outer += cut[:-1]
                     inner.append(cut[-1])
                 yield tuple(outer), tuple(inner[sorted(inside).index(n)] for n in inside)
+
+
+def _moving(c: Chain) -> set[str]:
+    """The loops that move the target."""
+    return {v for i in c.store.indices for v in ex.free_vars(i)}
 
 
 def _cut(scope: Simplifier, f: For, limit: int) -> tuple[For, ...]:

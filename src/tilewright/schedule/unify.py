@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Cast, Const, Expr, Intrinsic, Load, Var
+from tilewright.ir.expr import Binary, Cast, Const, Expr, Intrinsic, Load, Var, Where
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Block, For, Span, Stmt, Store, Window
@@ -24,10 +24,14 @@ _COMMUTATIVE = ("+", "*", "min", "max", "&", "|", "^")
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Perfectly nested loops, outer first, around one store."""
+    """Perfectly nested loops, outer first, around one store.
+
+    A ``fresh`` reduction starts from nothing: what its elements held before is lost.
+    """
 
     loops: tuple[For, ...]
     store: Store
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +281,22 @@ def _ratio(mine: dict[Expr, int], theirs: dict[Expr, int]) -> int | None:
     steps = {(c // theirs[x]) if c % theirs[x] == 0 else 0 for x, c in mine.items()}
     step = steps.pop()
     return step if not steps and step >= 1 else None
+
+
+def alike(t: Expr, p: Expr) -> bool:
+    """Whether tree ``t`` of an instruction may be tree ``p`` of a program, which a guard may be around: all but what they read agrees."""
+    t, p = _without_widening(t), _without_widening(p)
+    if isinstance(p, Where) and not isinstance(t, Where):
+        return alike(t, p.a)
+    if isinstance(t, Load) and isinstance(p, Load):
+        return t.dtype == p.dtype
+    if t.dtype.kind == ty.INDEX and p.dtype.kind == ty.INDEX:
+        return True
+    if not _same_node(t, p):
+        return False
+    a, b = ex.children(t), ex.children(p)
+    ways = (b, b[::-1]) if isinstance(t, Binary) and t.op in _COMMUTATIVE else (b,)
+    return any(all(alike(x, y) for x, y in zip(a, way, strict=True)) for way in ways)
 
 
 def _without_widening(e: Expr) -> Expr:

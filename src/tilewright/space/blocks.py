@@ -111,7 +111,8 @@ class Blocks:
 
     ``order`` are the spatial loops outermost first. ``loaded`` says for each source in how many of the loops around a block
     (spatial ones in order, then reductions) its box is loaded anew: fewer loops, fewer loads, larger boxes. ``fused`` is
-    whether the nest that reads the result runs on its way out of the memory, block by block, or afterwards by itself.
+    whether the nest that reads the result runs on its way out of the memory, block by block, or afterwards by itself; ``windowed``
+    whether a nest that reduces windows of it does so too.
     """
 
     instruction: Instruction
@@ -122,6 +123,7 @@ class Blocks:
     order: tuple[str, ...]
     loaded: tuple[int, ...]
     fused: bool = True
+    windowed: bool = False
 
     @cached_property
     def reductions(self) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.simplify import Simplifier, scope_of
 from tilewright.ir.stmt import For, Kernel, Stmt
+from tilewright.schedule.guards import started
 from tilewright.schedule.moves import moves
-from tilewright.schedule.unify import chain_of
+from tilewright.schedule.unify import Chain, chain_of
 
 
 def unmoved(machine: Machine, kernel: Kernel, *, inwards: bool = False) -> list[tuple[Stmt, str]]:
@@ -19,9 +20,10 @@ def unmoved(machine: Machine, kernel: Kernel, *, inwards: bool = False) -> list[
     def kind(memory: str) -> str:
         return machine.memory(memory).kind
 
-    def visit(s: Stmt, scope: Simplifier) -> None:
+    def visit(s: Stmt, scope: Simplifier, before: Chain | None = None) -> None:
         nest = chain_of(s)
         if nest is not None:
+            nest = started(before, nest) or nest
             held = any(kind(ld.buffer.memory) == SCRATCHPAD for ld in ex.loads(nest.store.value))
             out = kind(nest.store.buffer.memory) == MAIN and held
             if out or (inwards and (held or kind(nest.store.buffer.memory) == SCRATCHPAD)):
@@ -31,8 +33,9 @@ def unmoved(machine: Machine, kernel: Kernel, *, inwards: bool = False) -> list[
             with scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step):
                 visit(s.body, scope)
         else:
-            for t in st.substmts(s):
-                visit(t, scope)
+            inside = st.substmts(s)
+            for n, t in enumerate(inside):
+                visit(t, scope, chain_of(inside[n - 1]) if n and isinstance(s, st.Block) else None)
 
     visit(kernel.body, scope_of(kernel))
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from math import prod
 from types import CodeType
 
 import numpy as np
@@ -21,9 +21,9 @@ import numpy as np
 from tilewright.codegen.commands.contents import Contents
 from tilewright.codegen.commands.fences import unordered
 from tilewright.codegen.commands.form_checking import FormChecker
+from tilewright.codegen.commands.geometry import walked, walks, windows_problem
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
 from tilewright.hw import Instruction, Machine, RoCC, Steps
-from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
 from tilewright.ir.printer import expr_text
@@ -195,7 +195,7 @@ class _Checker:
         if declared.memory != o.memory:
             raise self.error(c, f"operand {name} is in {declared.memory}, not in {o.memory}", "use a tile of that memory")
         row, rows, cols = (self.value(e, env, c) for e in (o.row, o.rows, o.cols))
-        most = (*(1,) * (2 - len(declared.shape)), *declared.shape)
+        most = (prod(declared.shape[:-1]), *declared.shape[-1:])
         if not (1 <= rows <= most[0] and 1 <= cols <= most[1]):
             raise self.error(c, f"operand {name} has {rows} rows of {cols}, it takes at most {most[0]} of {most[1]}", "cut it into tiles")
         tiles[name] = row, rows, cols
@@ -224,6 +224,9 @@ class _Checker:
         results = [(n, o) for n, o in c.operands if not isinstance(o, Expr) and i.operand(n).role != "in"]
         named = {b.value for b in (*word.encoding.rs1, *word.encoding.rs2)}
         shape = next(((rows, cols) for rows, cols in ((t[1], t[2]) for n, t in tiles.items())), (1, 1))
+        for n, t in tiles.items():
+            if problem := windows_problem(i, n, t, settings):
+                raise self.error(c, *problem)
         self.agree(c, i, {**(self.begun[1] if self.begun else {}), **values})
         if isinstance(emit, Steps):
             self.follow(c, word, emit.again if again else emit.steps, values)
@@ -233,12 +236,12 @@ class _Checker:
                 self.held = i.name, tiles[emit.held]
         for n, o in sources:
             if isinstance(o, Pointer):
-                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, shape, write=False)
+                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, (walked(i, n, settings, shape[0]), shape[1]), write=False)
             elif f"{n}.address" in named:
                 self.inside(c, i, n, tiles[n], settings, write=False)
         for n, o in results:
             if isinstance(o, Pointer):
-                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, shape, write=True)
+                self.outside(c, i, n, o.base, values[f"{n}.address"], settings, (walked(i, n, settings, shape[0]), shape[1]), write=True)
             elif f"{n}.address" in named:
                 if values.get("accumulate", 0) or (i.operand(n).role == "inout" and "accumulate" not in values):
                     self.inside(c, i, n, tiles[n], settings, write=False)
@@ -262,8 +265,8 @@ class _Checker:
     def agree(self, c: Command, i: Instruction, values: Mapping[str, int]) -> None:
         """Tiles that one axis of the instruction walks have one extent along it."""
         first: dict[str, str] = {}
-        for name, walked in _axes(i).items():
-            for axis, what in zip(walked, ("rows", "cols")[-len(walked) :], strict=True):
+        for name, axes in walks(i).items():
+            for axis, what in zip(axes[-2:], ("rows", "cols")[-len(axes) :], strict=True):
                 mine = f"{name}.{what}"
                 if axis is None or mine not in values:
                     continue
@@ -353,15 +356,3 @@ class _Checker:
         self.reading.add(base)
         if self.contents.undefined(base, offset, rows, stride, width):
             raise self.error(c, f"reads bytes of {base}, {offset} to {last}, that nothing has written", "write them before")
-
-
-@lru_cache(maxsize=256)
-def _axes(i: Instruction) -> dict[str, tuple[str | None, ...]]:
-    """The axis that walks each dimension of an operand; None for what is no axis alone."""
-    out: dict[str, tuple[str | None, ...]] = {}
-    for s in st.walk(i.kernel.body):
-        accesses = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
-        accesses += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
-        for name, indices in accesses:
-            out.setdefault(name, tuple(e.name if isinstance(e, ex.Var) else None for e in indices))
-    return {n: axes for n, axes in out.items() if axes}

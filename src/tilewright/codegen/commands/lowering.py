@@ -27,6 +27,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier, scope_of, simplify
+from tilewright.schedule.guards import started
 from tilewright.schedule.moves import Move, moves
 from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import CodegenError
@@ -70,6 +71,11 @@ def _generated(kernel: st.Kernel, machine: Machine, known: Mapping[str, Word], p
     return Program(kernel.name, machine.name, kernel.args, fenced(body, machine, known), tuple(lowering.temps.values()))
 
 
+def _reduction(stmts: Sequence[st.Stmt]) -> Chain | None:
+    """Two statements of which one starts what the other reduces, as one fresh reduction."""
+    return started(chain_of(stmts[0]), chain_of(stmts[1])) if len(stmts) == 2 else None
+
+
 @dataclass
 class _Lowering:
     kernel: st.Kernel
@@ -98,15 +104,24 @@ class _Lowering:
     def block(self, b: st.Block) -> tuple[Item, ...]:
         out: list[Item] = []
         waiting: list[st.Stmt] = []
+        fresh: set[int] = set()
         for n, s in enumerate(b.stmts):
+            if n in fresh:
+                continue  # done with what starts it
             if isinstance(s, st.Alloc) and (s.buffer.memory in self.inside or self._is_shared(s, b.stmts[n + 1 :])):
                 continue
-            if self._for_host(s):
+            reduced = _reduction(b.stmts[n : n + 2])
+            reduced = None if reduced is not None and self._for_host(b.stmts[n + 1]) else reduced
+            if reduced is None and self._for_host(s):
                 waiting.append(s)
                 continue
             if waiting:
                 out.append(self._host(waiting))
                 waiting = []
+            if reduced is not None:
+                fresh.add(n + 1)
+                out += self.move(reduced, b.stmts[n + 1])
+                continue
             found = overwriting(self.scope, s, b.stmts[n + 1 :])
             if found is not None:
                 call, accumulate = found
@@ -190,7 +205,7 @@ class _Lowering:
                     stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
                 try:
                     placed = {n: self.placed(w) for n, w in m.windows.items()}
-                    items = self.issue(m.instruction, placed, m.settings)
+                    items = self.issue(m.instruction, placed, m.settings, known=self.of_windows(m, placed))
                 except CodegenError as e:
                     errors.append(e)
                     continue
@@ -202,12 +217,26 @@ class _Lowering:
                 f"kernel {self.kernel.name}: no instruction of {self.machine.name} does\n{s}\n({why})",
                 hint="let the host do it (keep it in main memory), or declare the transfer",
             )
-        m, needed, items = min(ways, key=lambda way: self._changes(way[1]))
+        m, needed, items = min(ways, key=lambda way: (self._changes(way[1]), len(way[0].loops)))
         for n in needed:
             self.chosen[n.state] = merged(self.chosen.get(n.state, {}), dict(n.values)) or dict(n.values)
         for f in reversed(m.loops):
             items = (Loop(f.name, self.scope.expr(f.lo), self.scope.expr(f.hi), items, f.step),)
         return items
+
+    def of_windows(self, m: Move, placed: Mapping[str, Placed]) -> dict[str, Expr]:
+        """Quantities of a move besides strides: what its axes walk, and how much of an operand is there and is not."""
+        known = {f"{axis}.extent": self.scope.expr(e) for axis, e in m.extents.items()}
+        for name, w in m.windows.items():
+            around = m.around.get(name, ((ex.idx(0), ex.idx(0)),) * len(w.spans))
+            for d, (span, (before, _)) in enumerate(zip(w.spans, around, strict=True)):
+                known |= {f"{name}.before{d}": before, f"{name}.inside{d}": self.scope.expr(span.extent)}
+            if len(w.spans) > 2 and (pitch := placed[name].strides.get("pitch")) is not None:
+                # Where lines go on beyond what a window reads, nothing tells the hardware that an image ends there.
+                ends = self.scope.expr(w.spans[-2].lo + w.spans[-2].extent) == ex.idx(pitch)
+                if around[-2][1] != ex.idx(0) and not ends:
+                    raise CodegenError(f"{m.instruction.name}: {w} ends before its rows of {pitch} do", hint="tile along other dimensions")
+        return known
 
     def _changes(self, needed: list[Needed]) -> int:
         """0 when what is chosen already serves, 1 when nothing uses the state yet, 2 when it must change back and forth."""
@@ -270,10 +299,16 @@ class _Lowering:
         return in_main_memory(self.scope, w)
 
     def issue(
-        self, i: Instruction, placed: dict[str, Placed], settings: dict[str, int], accumulate: Expr = ex.idx(1), again: bool = False
+        self,
+        i: Instruction,
+        placed: dict[str, Placed],
+        settings: dict[str, int],
+        accumulate: Expr = ex.idx(1),
+        again: bool = False,
+        known: Mapping[str, Expr] | None = None,
     ) -> tuple[Item, ...]:
-        """The words of one instruction, after the state it needs."""
-        quantities: dict[str, Expr] = {f"{n}.bits": ex.idx(v) for n, v in settings.items()}
+        """The words of one instruction, after the state it needs; ``known`` are quantities besides strides."""
+        quantities: dict[str, Expr] = {f"{n}.bits": ex.idx(v) for n, v in settings.items()} | dict(known or {})
         for n, p in placed.items():
             quantities |= {f"{n}.{what}": ex.idx(v) for what, v in p.strides.items()}
         out: list[Item] = []

@@ -18,7 +18,7 @@ from tilewright.util.errors import CodegenError
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An operand, and its strides by name (``stride``, ``block_stride``); a stride that nothing moves along is missing."""
+    """An operand, and its strides by name (``stride``, ``block_stride``, ``pitch``); a stride that nothing moves along is missing."""
 
     operand: Operand
     strides: dict[str, int]
@@ -38,13 +38,14 @@ def in_main_memory(scope: Simplifier, w: Window) -> Placed:
 
 
 def in_lines(scope: Simplifier, machine: Machine, w: Window, place: Place) -> Placed:
-    """A window of at most two dimensions in a memory of lines: first line, rows, columns; lines from row to row, from block to block.
+    """A window of at most three dimensions in a memory of lines: first line, rows, columns; lines from row to row, from block to block.
 
-    CodegenError unless each row is in lines of its own, from the start of a line on.
+    Of three dimensions (an image: rows, pixels of a row, elements) the lines of an image follow each other, each row as many lines
+    after the one before as ``pitch`` says. CodegenError unless each row is in lines of its own, from the start of a line on.
     """
     b = w.buffer
-    if len(w.spans) > 2:
-        raise CodegenError(f"{w} has {len(w.spans)} dimensions: an operand in {b.memory} has rows and columns")
+    if len(w.spans) > 3:
+        raise CodegenError(f"{w} has {len(w.spans)} dimensions: an operand in {b.memory} has rows and columns, or rows of pixels")
     per_line = line_elements(machine, b)
     physical = [int(e.value) for e in b.physical_shape() if isinstance(e, ex.Const)]
     flat, lanes = _flat(w, (*physical[:-1], per_line))  # every row of the innermost dimension has lines to itself
@@ -67,16 +68,22 @@ def in_lines(scope: Simplifier, machine: Machine, w: Window, place: Place) -> Pl
         if inner.expr(at % per_line) != inner.expr(lane):
             raise CodegenError(f"{w}: its columns do not start at a line of {b.memory}", hint=f"tile by multiples of {per_line}")
     strides = {}
-    for lane in rows:
-        inner, at = along(lane, 1, ends[0])
+    for d, lane in enumerate(rows):
+        inner, at = along(lane, 1, ends[d])
         if inner.expr(at % per_line) != ex.idx(0):
             raise CodegenError(f"{w}: its rows share lines of {b.memory}", hint=f"the last dimension of its layout has {per_line} elements")
-        if ends[0] != 1:
+        if len(rows) == 1 and ends[0] != 1:
             strides["stride"] = lines(lane, 1, ends[0])
+    if len(rows) == 2:
+        strides["pitch"] = lines(rows[0], 1, None)
+        if (apart := lines(rows[1], 1, None)) != 1:
+            raise CodegenError(f"{w}: neighbours in a row of pixels are {apart} lines of {b.memory} apart", hint="put them side by side")
     if cols and (ends[-1] is None or ends[-1] > per_line):
         strides["block_stride"] = lines(cols[0], per_line, None if ends[-1] is None else -(-ends[-1] // per_line))
     inner, first = along(None, 1, None)
-    height = w.spans[0].extent if rows else ex.idx(1)
+    height = w.spans[len(rows) - 1].extent if rows else ex.idx(1)
+    if len(rows) == 2:
+        height = (w.spans[0].extent - 1) * strides["pitch"] + height
     width = w.spans[-1].extent if cols else ex.idx(1)
     return Placed(Tile(b.memory, scope.expr(place.base + first // per_line), scope.expr(height), scope.expr(width)), strides)
 

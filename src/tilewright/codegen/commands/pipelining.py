@@ -132,6 +132,11 @@ def _nest(loop: Loop, kinds: _Kinds) -> _Nest | None:
             return None
     if any(kinds.of(i) - {COMPUTE} for i in computes):
         return None
+    # Demands go before the step, for all of it: those of moves that are in no loop of their own must not change from tile to tile.
+    names = {f.var for f in loops}
+    demands = [i for g in (*before, *after) for i in g.items if isinstance(i, Needed)]
+    if any(ex.free_vars(v) & names for i in demands for _, v in i.values):
+        return None
     pointers = {
         kind: {o.base for g in groups for c in walk(g.items) if isinstance(c, Command) for _, o in c.operands if isinstance(o, Pointer)}
         for kind, groups in ((LOAD, before), (STORE, after))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.codegen.commands.program import Branch, Command, Item, Loop
+from tilewright.codegen.commands.program import Branch, Command, Item, Let, Loop
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr
@@ -55,8 +55,12 @@ class _Setting:
     def demand(self, items: Sequence[Item]) -> Values | _Mixed | None:
         """What everything in ``items`` needs, as seen from before them; None when nothing does."""
         total: dict[str, Expr] | None = None
+        made: set[str] = set()
         for i in items:
             match i:
+                case Let():
+                    made.add(i.var)
+                    continue
                 case Needed() if i.state == self.name:
                     mine: Values | _Mixed | None = dict(i.values)
                 case Loop():
@@ -65,11 +69,13 @@ class _Setting:
                         return MIXED
                 case Branch():
                     mine = self.demand((*i.then, *i.orelse))
+                    if isinstance(mine, Mapping) and any(ex.free_vars(v) for v in mine.values()):
+                        return MIXED  # what is asked for where the condition holds may be no value elsewhere
                 case _:
                     continue
             if mine is None:
                 continue
-            if isinstance(mine, _Mixed):
+            if isinstance(mine, _Mixed) or any(ex.free_vars(v) & made for v in mine.values()):
                 return MIXED
             total = merged(total or {}, mine)
             if total is None:
@@ -80,6 +86,8 @@ class _Setting:
         """``items`` with setters, given the fields that are set before (None: unknown); also those that are set after."""
         out: list[Item] = []
         for at, i in enumerate(items):
+            if isinstance(i, Let) and now is not None and any(i.var in ex.free_vars(v) for v in now.values()):
+                now = None
             demand = self.demand((i,))
             if demand is None:
                 out.append(i)

@@ -20,6 +20,7 @@ from tilewright.hw.library.gemmini_config import FILES
 from tilewright.hw.library.gemmini_control import CONTROL, Control
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
+from tilewright.hw.library.gemmini_pooling import pooled_stores
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
@@ -175,9 +176,12 @@ def matmul_by_rows(dim: int) -> Instruction:
     return matmul_bt
 
 
-def moves(dim: int, control: Control) -> list[Transfer]:
-    """DMA moves of up to dim x dim tiles, from main memory several side by side."""
-    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control)), *stores(dim, control)]
+def moves(dim: int, lines: int, control: Control) -> list[Transfer]:
+    """DMA moves of up to dim x dim tiles, from main memory several side by side; the accumulator has so many lines."""
+    # A pooled store names its first pixel: how many there are is state.
+    first = RoCC(3, rs1=(Bits(0, 64, "dst.address"),), rs2=(*tile("src", 29)[:2], IN_ACCUMULATOR, Bits(48, 16, 1)))
+    pooled = pooled_stores(dim, lines, ST, first, {"granularity": dim, **control.dma})
+    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control)), *stores(dim, control), *pooled]
 
 
 def loads(dim: int, state: State, funct7: int, control: Control) -> list[Transfer]:
@@ -377,7 +381,7 @@ def gemmini(
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
         instructions=[*setters(), matmul_instruction(dim), matmul_by_rows(dim), *zeros(dim)],
-        transfers=moves(dim, control),
+        transfers=moves(dim, accumulator_bytes // (4 * dim), control),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,

@@ -25,7 +25,7 @@ from tilewright.space.blocks import Blocks, Held, operands_of, walks_of
 from tilewright.space.blocks_program import program
 from tilewright.space.context import Context
 from tilewright.space.plan import Decision, Plan
-from tilewright.space.rules import writeback
+from tilewright.space.rules import windows, writeback
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import stages
 from tilewright.space.unmoved import unmoved
@@ -42,13 +42,15 @@ def sketches(context: Context, output: str, found: list[tuple[Instruction, Place
         short += missing
         if structures and len(missing) < len(structures):
             every.append([b for b in structures if not _missing(context.machine, b)])
+    reduced = [s for s in every if _windows_move(context, output, s[-1])] if _windowed(context, output) is not None else []
+    every, windowed = reduced or every, bool(reduced)
     packings = [_packed(context, s[0]) for s in every]
     taken = 0
     for structures, packed in zip(every, packings, strict=True):
         # Packing costs: what another mapping loads from where it lies is not copied first.
-        fused = None if any(p < packed for p in packings) else _fused(context, output, structures[-1])
+        fused = None if any(p < packed for p in packings) else windowed or _fused(context, output, structures[-1])
         if fused is not None:
-            yield from (_sketch(context, output, replace(b, fused=fused)) for b in structures)
+            yield from (_sketch(context, output, replace(b, fused=fused, windowed=windowed)) for b in structures)
             taken += 1
         if taken == most:
             return
@@ -71,6 +73,28 @@ def _fused(context: Context, output: str, b: Blocks) -> bool | None:
     except ScheduleError:
         return None  # a requirement of the instruction refuses how the operands lie
     return True
+
+
+def _windows_move(context: Context, output: str, b: Blocks) -> bool:
+    """Whether the kernel ends in windows of the contraction's result that transfers can reduce on the way out."""
+    found = _windowed(context, output)
+    with suppress(ScheduleError):
+        assert found is not None  # the caller has seen to it
+        tried = replace(b, windowed=True)
+        whole = {w.knob.name: w.knob.values[-1] for n, w in b.walks.items() if found.steps.get(n, (1, 1)) != (1, 1)}
+        values = {k.name: whole.get(k.name, 1) for k in b.knobs}
+        return not unmoved(context.machine, _apply(context, output, tried, values).kernel)
+    return False
+
+
+def _windowed(context: Context, output: str) -> windows.Windowed | None:
+    """The windows that the kernel reduces the contraction to, if it does."""
+    sch = context.base.copy()
+    with suppress(ScheduleError):
+        sch.seed(output)
+    with suppress(ScheduleError):
+        return windows.folded(sch, output)
+    return None
 
 
 def _missing(machine: Machine, b: Blocks) -> str | None:
@@ -120,6 +144,8 @@ def _divided(machine: Machine) -> bool:
 def _sketch(context: Context, output: str, b: Blocks) -> Sketch:
     held = b.footprints()
     fits = [compare("<=", total, ex.idx(n)) for m, total in held.items() if (n := context.machine.memory(m).bytes)]
+    if b.windowed and (found := _windowed(context, output)) is not None:
+        fits += found.fits(b.walks)
     return Sketch(
         f"{output}: {b.name}",
         b.knobs,
@@ -151,15 +177,12 @@ def _apply(context: Context, output: str, b: Blocks, values: Mapping[str, int]) 
     if b.fused:
         with suppress(ScheduleError):
             sch.seed(name)  # what the epilogue adds, if it does, the sums start from
-    if not b.fused or writeback.epilogue(sch.kernel.body, name) is None:
-        name = sch.apply("cache_write", name, None, context.machine.main_memory.name, later_reads=False)[0]
-    found = writeback.epilogue(sch.kernel.body, name)
-    if found is None:
-        raise ScheduleError(f"{output}: its blocks cannot be written back element by element")
     around: dict[str, str] = {}
-    nest, at = found
     held = {n: int(ex.evaluate(w.held, values)) for n, w in b.walks.items()}
-    _blocks(sch, {n: at[n] for n in b.order if n in at}, held, b, around, [n for n in nest.loops if n not in at.values()])
+    if b.windowed:
+        around |= windows.blocks(sch, windows.folded(sch, name), b.walks, held, b.order)
+    else:
+        name = _written_back(sch, context, b, name, held, around)
     if around:
         sch.compute_at(name, list(around.values())[-1])
     sch.set_memory(name, b.result.memory.name)
@@ -171,6 +194,18 @@ def _apply(context: Context, output: str, b: Blocks, values: Mapping[str, int]) 
     _tiles(sch, b, {n: inside.get(n, n) for n in b.walks})
     sch.simplify(keep_loops=False)
     return sch
+
+
+def _written_back(sch: Schedule, context: Context, b: Blocks, name: str, held: Mapping[str, int], around: dict[str, str]) -> str:
+    """Cut the nest that writes the sums back into blocks; the name of the sums."""
+    if not b.fused or writeback.epilogue(sch.kernel.body, name) is None:
+        name = sch.apply("cache_write", name, None, context.machine.main_memory.name, later_reads=False)[0]
+    found = writeback.epilogue(sch.kernel.body, name)
+    if found is None:
+        raise ScheduleError(f"{name}: its blocks cannot be written back element by element")
+    nest, at = found
+    _blocks(sch, {n: at[n] for n in b.order if n in at}, held, b, around, [n for n in nest.loops if n not in at.values()])
+    return name
 
 
 def _load(sch: Schedule, context: Context, o: Held, loop: str | None) -> None:

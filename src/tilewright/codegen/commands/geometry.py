@@ -1,0 +1,78 @@
+"""What the axes of an instruction say about the extents of its operands, for the verifier of command programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from tilewright.hw import Instruction
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+
+
+@lru_cache(maxsize=256)
+def walks(i: Instruction) -> dict[str, tuple[str | None, ...]]:
+    """The axis that walks each dimension of an operand; None for what is no axis alone."""
+    out: dict[str, tuple[str | None, ...]] = {}
+    for s in st.walk(i.kernel.body):
+        accesses = [(ld.buffer.name, ld.indices) for e in st.own_exprs(s) for ld in ex.loads(e)]
+        accesses += [(s.buffer.name, s.indices)] if isinstance(s, st.Store) else []
+        for name, indices in accesses:
+            out.setdefault(name, tuple(e.name if isinstance(e, ex.Var) else None for e in indices))
+    return {n: axes for n, axes in out.items() if axes}
+
+
+def walked(i: Instruction, name: str, settings: Mapping[str, int], rows: int) -> int:
+    """Rows of an operand: what is set for the axis that walks them, else ``rows``."""
+    axes = walks(i).get(name, ())
+    return settings.get(f"{axes[-2]}.extent", rows) if len(axes) > 1 else rows
+
+
+def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], settings: Mapping[str, int]) -> tuple[str, str] | None:
+    """What is wrong with the windows of an image that an operand is (rule and way out); None for operands of rows and columns.
+
+    Its lines are an image, row by row, of which state has the extents. Outside it are zeros, of which a window may have some.
+    """
+    operand = i.operand(name)
+    if len(operand.shape) < 3:
+        return None
+    inside = settings.get(f"{name}.inside0", 1), settings.get(f"{name}.pitch", 1)
+    before = tuple(settings.get(f"{name}.before{d}", 0) for d in (0, 1))
+    extents = {a.name: settings[f"{a.name}.extent"] for a in i.axes if f"{a.name}.extent" in settings}
+    extents |= {a.name: extents[b] for a in i.axes for b in _equal(i, a.name) if a.name not in extents and b in extents}
+    wrong = next((a for a, n in extents.items() if not i.axis(a).rule.accepts(n)), None)
+    if wrong is not None:
+        return f"axis {wrong} has {extents[wrong]} iterations, it takes {i.axis(wrong).rule}", "cut it, or pad it"
+    reach = next(b.static_shape for b in i.kernel_for(extents).args if b.name == name)
+    window = next(
+        b.static_shape
+        for b in i.kernel_for({a.name: 1 if not a.is_reduction else extents.get(a.name, 1) for a in i.axes}).args
+        if b.name == name
+    )
+    if tile[1] > inside[0] * inside[1] or tile[1] <= (inside[0] - 1) * inside[1]:
+        return f"its {tile[1]} lines are not {inside[0]} rows of {inside[1]} pixels", "name the lines that state tells of"
+    for d in (0, 1):
+        after = int(reach[d] or 0) - before[d] - inside[d]
+        beyond = max(before[d], after)
+        if beyond > 0 and (name, d) not in i.around:
+            return (
+                f"its windows reach {beyond} pixels over the edges of the image along dimension {d}, where {i.name} has no zeros",
+                "cut them off",
+            )
+        if beyond >= int(window[d] or 0):
+            return (
+                f"a window of {window[d]} pixels lies outside the image, {beyond} pixels over its edge",
+                "set smaller pads, or more pixels",
+            )
+    return None
+
+
+def _equal(i: Instruction, axis: str) -> list[str]:
+    """Axes that an instruction demands to be as long as ``axis``."""
+    pairs = [
+        sorted(r.variables)
+        for r in i.requirements
+        if r.holds(dict.fromkeys(r.variables, 2)) and not r.holds({v: n for n, v in enumerate(sorted(r.variables), 1)})
+    ]
+    names = [[v.removesuffix(".extent") for v in p] for p in pairs if len(p) == 2 and all(v.endswith(".extent") for v in p)]
+    return [n for p in names for n in p if axis in p and n != axis]
