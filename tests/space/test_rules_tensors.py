@@ -184,3 +184,19 @@ def test_the_default_is_near_the_best_of_the_space(machine: str, kernel: Kernel)
     default = float(space.estimate(space.default()[None])[0])
     assert default <= seconds.min() * 1.1
     assert default <= np.median(seconds)
+
+
+def test_long_reductions_are_cut_where_results_are_too_few_for_all_units() -> None:
+    """Split-K: 4 tiles of 108 multiprocessors' work; the parts' sums are combined at the end, and the default takes it."""
+    kernel = matmul(32, 32, 256, f16, f32)
+    space = Space(kernel, load_machine("cuda.sm80"))
+    cut = [n for n, s in enumerate(space.sketches) if "parts of k" in s.name]
+    assert cut and len(cut) < len(space.sketches)
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-3, 4, s).astype(np.float16) for s in ((32, 256), (256, 32)))
+    for point in (space.default(), next(p for p in space.sample(50, rng) if p[0] in cut)):
+        assert point[0] in cut
+        c = np.zeros((32, 32), np.float32)
+        interpret(space.schedule(point).kernel, [a, b, c])
+        np.testing.assert_array_equal(c, a.astype(np.float32) @ b.astype(np.float32))
+    assert not any("parts of" in s.name for s in Space(matmul(256, 256, 256, f16, f32), load_machine("cuda.sm80")).sketches)

@@ -130,6 +130,8 @@ class _Walker:
                 self.issued(s, at)
             case For():
                 self.visit(s.body, self._entered(s, at))
+            case Store():
+                self.elsewhere(s, at)
             case Alloc():
                 memory = self.machine.memory(s.buffer.memory)
                 if memory.per != CHIP:
@@ -153,6 +155,12 @@ class _Walker:
         i = _instruction(self.machine, f)
         self.work.setdefault("arithmetic", []).append(at.times * at.inside / i.per_cycle)
         self.waits.append(at.steps * i.latency)
+
+    def elsewhere(self, s: Store, at: _Place) -> None:
+        """What is neither moved nor done by an instruction: its bytes in memories that all units share."""
+        for b in (s.buffer, *(ld.buffer for ld in ex.loads(s.value))):
+            if self.machine.memory(b.memory).per == CHIP:
+                self.shared.setdefault(b.memory, []).append(at.times * at.inside * at.blocks * b.dtype.nbytes)
 
     def moved(self, box: tuple[For, ...], s: Store, at: _Place) -> Formula:
         """Count what the nest ``box`` around ``s`` moves; cycles until one box has come."""

@@ -146,6 +146,16 @@ def cut(sch: Schedule, s: Stage, loop: str, parts: int, core: VectorCore) -> lis
     What does not divide is added at the end. Returns the loop over parts, and the outermost loops of the nests that
     combine. ScheduleError as of ``rfactor``.
     """
+    outer, _, *combining = apart(sch, s, loop, parts)
+    for root in combining:
+        nest = stage_of(st.find_loop(sch.kernel, root))
+        if nest.spatial and not nest.opaque:
+            pointwise.apply(sch, nest, core, 1)
+    return [outer, *combining]
+
+
+def apart(sch: Schedule, s: Stage, loop: str, parts: int) -> list[str]:
+    """The same, with the nests that combine as they are. Returns the loop over parts, the partial results, and the roots of those nests."""
     others = [n for n in s.loops if n != loop]
     if others and next(iter(s.loops)) != loop:
         sch.reorder(loop, *others)
@@ -153,9 +163,5 @@ def cut(sch: Schedule, s: Stage, loop: str, parts: int, core: VectorCore) -> lis
     spatial = [n for n in others if n not in s.reduction]
     if spatial:
         sch.reorder(outer, *spatial, inner, *(n for n in others if n in s.reduction))
-    *_, combined = sch.apply("rfactor", outer)
-    for root in (combined, *tail):
-        nest = stage_of(st.find_loop(sch.kernel, root))
-        if nest.spatial and not nest.opaque:
-            pointwise.apply(sch, nest, core, 1)
-    return [outer, combined, *tail]
+    partial, *_, combined = sch.apply("rfactor", outer)
+    return [outer, partial, combined, *tail]

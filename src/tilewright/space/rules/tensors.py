@@ -11,8 +11,9 @@ blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from tilewright.ir.stmt import Alloc, For, Kernel, LoopKind, Stmt, Store
 from tilewright.mapping import Mapping as Placed
 from tilewright.mapping import operator_of
 from tilewright.schedule.schedule import Schedule
+from tilewright.space import parts
 from tilewright.space.context import Context
 from tilewright.space.diagram import Diagram
 from tilewright.space.knob import Knob
@@ -33,6 +35,7 @@ from tilewright.space.plan import Decision, Plan
 from tilewright.space.rule import rule
 from tilewright.space.rules import explicit, instructions, passing
 from tilewright.space.sketch import Sketch
+from tilewright.space.stages import Stage, stages
 from tilewright.space.tiling import value_of
 from tilewright.util.errors import MappingError, ScheduleError, SpaceError
 
@@ -40,6 +43,8 @@ from tilewright.util.errors import MappingError, ScheduleError, SpaceError
 MOST_MAPPINGS = 6
 #: Points of a sketch among which a default is looked for, at most.
 DRAWN = 1 << 14
+#: Steps of the instruction in a part of a reduction at least.
+FEWEST_STEPS = 4
 MANAGED = ("scratchpad", "register")
 
 
@@ -86,6 +91,9 @@ def instruction_tiles(context: Context) -> Iterator[Sketch]:
         if found:
             for instruction, mapping in found:
                 yield _sketch(context, stage.output.name, instruction, mapping)
+            for label, form, output in _in_parts(context, stage, found[0][1]):
+                for instruction, mapping in _mappings(form, output):
+                    yield _sketch(form, output, instruction, mapping, label)
             return
     through = list(passing.sketches(context))
     yield from through
@@ -115,6 +123,25 @@ def _mappings(context: Context, output: str) -> list[tuple[Instruction, Placed]]
         if len(out) == MOST_MAPPINGS:
             break
     return out
+
+
+def _in_parts(context: Context, stage: Stage, mapping: Placed) -> Iterator[tuple[str, Context, str]]:
+    """The kernel with its reduction cut into parts with results of their own (the last of what is yielded), where its tiles are
+    too few for all units."""
+    output = stage.output.name
+    nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
+    tiles, steps = prod(nest.spatial.values()), prod(nest.reduction.values())
+    units = max((u.count for u in context.machine.units if u.parent is None), default=1)
+    longest = max(stage.reduction, key=lambda n: stage.loops[n])
+    enough = [p for p in range(2, steps // FEWEST_STEPS + 1) if stage.loops[longest] % p == 0 and tiles * p <= units]
+    for count in enough[-1:]:
+        sch = context.base.copy()
+        try:
+            _, partial_results, *_ = parts.apart(sch, stage, longest, count)
+        except ScheduleError:
+            continue  # a value that reads the result, or sums whose order matters
+        label = f"{output} in {count} parts of {longest}; "
+        yield label, replace(context, base=sch, stages=tuple(stages(sch.kernel))), partial_results
 
 
 def _mapped(context: Context, output: str, mapping: Placed) -> Schedule:
@@ -255,13 +282,13 @@ def _operands(nest: Nest, mapping: Placed) -> dict[str, str]:
     }
 
 
-def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed) -> Sketch:
+def _sketch(context: Context, output: str, instruction: Instruction, mapping: Placed, label: str = "") -> Sketch:
     nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
     groups = _grouped(memory_levels(context.machine, _operands(nest, mapping), nest.store.buffer.name))
     knobs = _knobs(groups, nest)
     chosen = tuple(k for k in knobs.values() if len(k.values) > 1)
     constraints = tuple(_constraints(groups, nest, knobs))
-    text = f"{output}: {instruction.name}: {str(mapping).split('[')[0].strip()}"
+    text = f"{label}{output}: {instruction.name}: {str(mapping).split('[')[0].strip()}"
 
     def plan(values: Mapping[str, int]) -> Plan:
         shown = f"{instruction.name}: {str(mapping).split('[')[0].strip()}"
