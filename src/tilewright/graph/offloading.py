@@ -56,7 +56,7 @@ class _Division:
         if not any(pattern(self.graph.operations[i]) is Pattern.CONTRACTION for i in part):
             return None
         results = visible(self.graph, part, self.consumers, self.kept)
-        readers = {r for n in results for r in self.consumers[n]}
+        readers = {r for n in results for r in self.consumers.get(n, ())}
         if len(results) != 1 or len(readers) != 1 or results & self.kept:
             return None
         reader = readers.pop()
