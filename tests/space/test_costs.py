@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 import pytest
 from benchmarks.workloads import batched, conv, gemm, softmax
+from tests.space.test_rules_tensors import matmul
 
+from tilewright.cost.columns import COLUMN, PLAIN
 from tilewright.cost.estimate import estimate
 from tilewright.cost.features import features
 from tilewright.hw import load_machine
+from tilewright.ir import stmt as st
 from tilewright.ir.stmt import Kernel
+from tilewright.ir.types import DType, f16, f32, i8, i32
 from tilewright.space import Space
 
 MACHINE = load_machine("x86.avx512")
@@ -39,3 +44,31 @@ def test_formulas_of_a_space_agree_with_those_of_each_program(name: str, threads
     together, spent = space.predict(points)
     assert np.array_equal(together, columns)
     assert spent == pytest.approx(seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "types"), [("gemmini", (i8, i32)), ("cuda.sm80", (f16, f32)), ("virtual.pointwise", (f32, f32))], ids=lambda x: str(x)
+)
+def test_instruction_columns_are_of_the_instruction_that_the_schedule_calls(name: str, types: tuple[DType, DType]) -> None:
+    """On machines without vectors programs write its loops; operands, tile and types are compared with the declaration."""
+    machine = load_machine(name)
+    space = Space(matmul(64, 64, 64, *types), machine)
+    points = space.sample(6, np.random.default_rng(0))
+    columns, seconds = space.predict(points)
+    assert seconds == pytest.approx(space.estimate(points), rel=1e-9)
+    for point, rows in zip(points, columns, strict=True):
+        called = {s.kernel.instruction for s in st.walk(space.schedule(point).kernel.body) if isinstance(s, st.Call)}
+        (instruction,) = (i for i in machine.instructions if i.kernel.instruction in called and any(a.kind == "reduction" for a in i.axes))
+        (row,) = rows[rows[:, COLUMN["instruction"]] == 1]
+
+        def value(column: str, row: np.ndarray = row) -> float:
+            v = float(row[COLUMN[column]])
+            return v if column in PLAIN else round(2**v - 1, 2)
+
+        assert value("instruction_result") == prod(a.extent for a in instruction.axes if a.kind != "reduction")
+        assert value("instruction_sum") == prod(a.extent for a in instruction.axes if a.kind == "reduction")
+        result, *sources = sorted(instruction.operands, key=lambda o: o.role == "in")
+        assert value("instruction_bits_out") == result.dtype.bits and value("instruction_bits_in") == max(o.dtype.bits for o in sources)
+        levels = [(machine.memory(o.memory), prod(o.shape), o.dtype.bits) for o in instruction.operands]
+        expected = sorted((m.level, machine.memory(m.parent).level if m.parent else m.level, tile, bits) for m, tile, bits in levels)
+        assert sorted(tuple(value(f"operand{n}_{c}") for c in ("level", "parent_level", "tile", "bits")) for n in range(3)) == expected

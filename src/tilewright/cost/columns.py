@@ -7,7 +7,7 @@ Change :data:`VERSION` whenever the meaning of a column changes: records and mod
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 
 #: Operations executed by the statement over all iterations, by kind (a product that is added counts as mad).
 OPERATIONS = (

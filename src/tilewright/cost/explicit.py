@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from tilewright.cost.formula import Formula, Graph, Tape
-from tilewright.hw import Instruction, Machine, Transfer
+from tilewright.cost.issue import issued
+from tilewright.hw import Machine, Transfer
 from tilewright.hw.memory import CACHE, MAIN, SCRATCHPAD
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -135,7 +136,8 @@ class _Walker:
         own = self.machine.memory(s.buffer.memory)
         sources = [self.machine.memory(ld.buffer.memory) for ld in ex.loads(s.value)]
         if any(f.kind is LoopKind.UNROLL for f in around):
-            instruction = _instruction(self.machine, s, around)
+            instruction = issued(self.machine, s)
+            assert instruction is not None  # the rule that made the program mapped it onto one
             self.issues.append(times)
             self.compute.append(times / instruction.per_cycle)
         elif own.kind == SCRATCHPAD and all(m.kind == MAIN for m in sources):
@@ -257,10 +259,3 @@ def _transfer(machine: Machine, local: str, inwards: bool, itemsize: int) -> Tra
         return t.instruction is not None and all(o.dtype.nbytes == itemsize for o in t.instruction.operands if o.memory == main)
 
     return next((t for t in ends if fits(t)), ends[0] if ends else None)
-
-
-def _instruction(machine: Machine, s: Store, around: Sequence[For]) -> Instruction:
-    """The instruction whose loops the unrolled ones are: operands in the same memories, as many loops."""
-    where = sorted([s.buffer.memory, *(ld.buffer.memory for ld in ex.loads(s.value))])
-    found = [i for i in machine.instructions if i.operands and sorted(o.memory for o in i.operands) == where]
-    return found[0]

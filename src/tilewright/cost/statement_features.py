@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tilewright.cost.columns import BUFFERS, CLASSES, POSITIONS
 from tilewright.cost.footprint import stride
 from tilewright.cost.formula import Formula, Tape
+from tilewright.cost.issue import issued
 from tilewright.cost.program import Access, Loop, Statement, expressions
 from tilewright.cost.traffic import Analysis, Use
 from tilewright.hw import Machine
@@ -243,11 +244,12 @@ def _normalises(a: Analysis) -> bool:
 
 
 def _assignment(a: Analysis, s: Statement, machine: Machine) -> dict[str, Formula]:
-    """Operands and tile of the instruction a statement is part of."""
-    if s.instruction is None:
-        return {}
+    """Operands and tile of the instruction a statement is part of: called, or (without vectors) written as its unrolled loops."""
     g = a.graph
     inside = [x for x in s.loops if x.kind in (LoopKind.VECTOR, LoopKind.UNROLL)]
+    written = bool(inside) and not machine.vector_bits and issued(machine, s.store) is not None
+    if s.instruction is None and not written:
+        return {}
     sums = [x for x in inside if x in s.reduction]
     out = {
         "instruction": g.const(1),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+import numpy as np
 
 from tilewright.cost import explicit, units
 from tilewright.cost.estimate import Estimator, analysed
@@ -43,12 +45,10 @@ class Costs:
         """Seconds of a sketch's points."""
         if number not in self._estimators:
             sketch = self.sketches[number]
-            if explicit.applies(sketch.program, self.machine):
+            if self._filled(number):
                 ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
-                self._estimators[number] = ExplicitEstimator(sketch.program, self.machine, self._graph, ranges)
-            elif units.applies(sketch.program):
-                ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
-                self._estimators[number] = UnitsEstimator(sketch.program, self.machine, self._graph, ranges)
+                own = UnitsEstimator if units.applies(sketch.program) else ExplicitEstimator
+                self._estimators[number] = own(sketch.program, self.machine, self._graph, ranges)
             else:
                 with uncollected():
                     self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
@@ -61,6 +61,17 @@ class Costs:
         self._analyses.clear()
         self._estimators.clear()
         self._extractors.clear()
+
+    def described(self, number: int, env: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Features and seconds of a sketch's points, by one pass where the estimate is of the same formulas."""
+        if self._filled(number):
+            return self.extractor(number)(env)[0], self.estimator(number)(env)
+        return self.extractor(number, seconds=True)(env)
+
+    def _filled(self, number: int) -> bool:
+        """Whether a sketch's program fills its memories itself: those have estimates of their own."""
+        program = self.sketches[number].program
+        return units.applies(program) or explicit.applies(program, self.machine)
 
     def extractor(self, number: int, seconds: bool = False) -> Extractor:
         """Features of a sketch's points, and their ``seconds`` if wanted."""

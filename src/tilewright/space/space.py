@@ -6,7 +6,7 @@ array, so that whole populations are sampled, changed, checked and estimated at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -177,19 +177,19 @@ class Space:
 
     def features(self, points: Points) -> np.ndarray:
         """Features of each point for learned models: float32 [n, statements, 194], zeros where a sketch has fewer statements."""
-        return self._described(points, False)[0]
+        return self._described(points, lambda s, env: (self.costs.extractor(s)(env)[0], np.zeros(1)))[0]
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`features` and :meth:`estimate` together: most of the work is the same."""
-        return self._described(points, True)
+        return self._described(points, self.costs.described)
 
-    def _described(self, points: Points, seconds: bool) -> tuple[np.ndarray, np.ndarray]:
-        groups = [(s, rows, self.costs.extractor(s, seconds)) for s, rows in self.groups(points)]
-        out = np.zeros((len(points), max((x.statements for _, _, x in groups), default=0), len(COLUMNS)), np.float32)
+    def _described(self, points: Points, describe: Callable[..., tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """``describe`` (sketch and knobs to features and seconds) of all sketches that occur."""
+        parts = [(rows, *describe(s, self.environment(s, points[rows]))) for s, rows in self.groups(points)]
+        out = np.zeros((len(points), max((f.shape[1] for _, f, _ in parts), default=0), len(COLUMNS)), np.float32)
         spent = np.zeros(len(points))
-        for s, rows, extract in groups:
-            found, spent[rows] = extract(self.environment(s, points[rows]))
-            out[rows, : extract.statements] = found
+        for rows, found, seconds in parts:
+            out[rows, : found.shape[1]], spent[rows] = found, seconds
         return out, spent
 
     def default(self) -> np.ndarray:
