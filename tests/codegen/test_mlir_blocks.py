@@ -8,6 +8,7 @@ from examples import block_gemmini
 from examples.block_attention import attention
 from examples.block_matmul import grouped_matmul, matmul
 from examples.block_vectors import layer_norm, softmax
+from tests.lang.block.programs import counted_by_while, halved_until_small
 
 import tilewright.language as tl
 from tilewright.codegen.mlir import emit_block_irdl, emit_block_mlir
@@ -50,6 +51,8 @@ def functions() -> dict[str, Function]:
             BK=16,
             SUMS=tl.int32,
         ),
+        "while": halved_until_small.block_ir((3,), row, row.copy(), words[0], 20, BLOCK=8),
+        "counted while": counted_by_while.block_ir((3,), row, row.copy(), 100, 1, STEP=3, BLOCK=16),
         "int8 attention": block_gemmini.attention.block_ir((2,), bytes_, bytes_, bytes_, words, 0.5, 60, WIDTH=64, BM=32, KEYS=64),
         "attention": attention.block_ir((1, 2), heads, heads, heads, heads, 0.2, *strides, 2, 64, CAUSAL=True, WIDTH=32, BM=64, BN=32),
         "matmul": matmul.function.block_ir(
@@ -58,7 +61,7 @@ def functions() -> dict[str, Function]:
     }
 
 
-FLOATS, INTEGERS = ("softmax", "layer_norm", "attention", "matmul"), ("quantised", "grouped", "int8 attention")
+FLOATS, INTEGERS = ("softmax", "layer_norm", "attention", "matmul", "while", "counted while"), ("quantised", "grouped", "int8 attention")
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *INTEGERS])

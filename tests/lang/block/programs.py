@@ -261,3 +261,61 @@ def staged_sums(
         total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher[:, None]) * w[None, :], 1)
         peak = higher
     tl.store(out_ptr + rows, peak + tl.log(total))
+
+
+@triton.jit
+def halved_until_small(x_ptr, out_ptr, steps_ptr, n, BLOCK: tl.constexpr):
+    """How long it takes is a matter of the data: a block is halved until its largest element is small."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    steps = 0
+    while tl.max(tl.abs(x), axis=0) > 0.25:
+        x = x * 0.5
+        steps += 1
+    tl.store(out_ptr + at, x, mask=at < n)
+    tl.store(steps_ptr + tl.program_id(0), steps)
+
+
+@triton.jit
+def bisection(sorted_ptr, wanted_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """The first place whose element is not below what is wanted; programs with an odd number do nothing."""
+    pid = tl.program_id(0)
+    lo, hi = 0, n
+    if pid % 2 == 0:
+        wanted = tl.load(wanted_ptr + pid)
+        while lo < hi:
+            middle = (lo + hi) // 2
+            below = tl.load(sorted_ptr + middle) < wanted
+            lo = tl.where(below, middle + 1, lo)
+            hi = tl.where(below, hi, middle)
+    tl.store(out_ptr + pid, lo)
+
+
+@triton.jit
+def walk(next_ptr, out_ptr, n, limit, BLOCK: tl.constexpr):
+    """Follows a list until its end, or a place seen often enough."""
+    at, steps = tl.program_id(0), 0
+    while True:
+        if at >= n:
+            break
+        steps += 1
+        if steps == limit:
+            break
+        at = tl.load(next_ptr + at)
+    tl.store(out_ptr + tl.program_id(0) * 2, at)
+    tl.store(out_ptr + tl.program_id(0) * 2 + 1, steps)
+
+
+@triton.jit
+def first_above(x_ptr, out_ptr, n, limit, BLOCK: tl.constexpr):
+    """The condition loads what is only there while the loop goes on."""
+    i, skipped = 0, 0
+    while tl.load(x_ptr + tl.program_id(0) * n + i) < limit:
+        i += 1
+        if i == n:
+            break
+        if i % 3 == 1:
+            continue
+        skipped += 1
+    tl.store(out_ptr + tl.program_id(0) * 2, i)
+    tl.store(out_ptr + tl.program_id(0) * 2 + 1, skipped)

@@ -276,10 +276,41 @@ def test_while_loops_with_limits_from_memory() -> None:
 
 
 @FEW
+@given(some.integers(1, 40), some.integers(0, 50))
+def test_while_loops_that_end_on_data(n: int, seed: int) -> None:
+    x = arrays(seed, (n,))[0] * 4
+    grid = tw.cdiv(n, 8)
+    named = {"x_ptr": x, "out_ptr": np.zeros(n, np.float32), "steps_ptr": np.zeros(grid, np.int32), "n": n, "BLOCK": 8}
+    agree(programs.halved_until_small, (grid,), named, ["out_ptr", "steps_ptr"])
+
+
+@FEW
+@given(some.integers(1, 40), some.integers(0, 50))
+def test_bisection(n: int, seed: int) -> None:
+    x, wanted = np.sort(arrays(seed, (n,))[0]), arrays(seed + 1, (5,))[0]
+    named = {"sorted_ptr": x, "wanted_ptr": wanted, "out_ptr": np.zeros(5, np.int32), "n": n, "BLOCK": 1}
+    agree(programs.bisection, (5,), named, ["out_ptr"])
+    assert (named["out_ptr"] == np.where(np.arange(5) % 2, 0, np.searchsorted(x, wanted))).all()
+    compiled = np.zeros(5, np.int32)
+    programs.bisection[(5,)](x, wanted, compiled, n, BLOCK=1)
+    assert (compiled == named["out_ptr"]).all()
+
+
+@FEW
 @given(some.integers(1, 12), some.integers(0, 50))
 def test_loops_that_are_left_early(n: int, seed: int) -> None:
     (x,) = arrays(seed, (4, n))
     agree(programs.found_first, (4,), {"x_ptr": x, "out_ptr": np.zeros(8, np.float32), "n": n, "limit": 0.9, "BLOCK": 1}, ["out_ptr"])
+
+
+@FEW
+@given(some.integers(1, 12), some.integers(0, 50))
+def test_while_loops_that_are_left_early(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    named = {"next_ptr": rng.integers(0, n + 1, n).astype(np.int32), "out_ptr": np.zeros(2 * n, np.int32), "n": n, "limit": 5, "BLOCK": 1}
+    agree(programs.walk, (n,), named, ["out_ptr"])
+    x = rng.standard_normal((3, n)).astype(np.float32)
+    agree(programs.first_above, (3,), {"x_ptr": x, "out_ptr": np.zeros(6, np.int32), "n": n, "limit": 1.2, "BLOCK": 1}, ["out_ptr"])
 
 
 @FEW

@@ -18,18 +18,9 @@ def endless(x):
 
 
 @triton.jit
-def while_of_data(x, n, B: tl.constexpr):
-    y = tl.load(x)
-    while y > 0.5:  # when this while loop ends depends on what it computes | and break where it ends
-        y = y * 0.5
-    tl.store(x, y)
-
-
-@triton.jit
-def while_of_memory(x, n, B: tl.constexpr):
-    i = 0
-    while i < n:  # when this while loop ends depends on what it computes | bound it
-        i += tl.load(x + i).to(tl.int32)
+def while_moves_pointers(x, n, B: tl.constexpr):
+    while tl.load(x) > 0.5:  # pointer 'x' moves in a while loop | keep an offset
+        x += 1
 
 
 @triton.jit
@@ -48,11 +39,9 @@ def while_of_blocks(x, n, B: tl.constexpr):
 
 
 @triton.jit
-def leaves_while(x, n, B: tl.constexpr):
-    i = 0
-    while i < n:
-        i += 1
-        break  # break is not supported here | in a loop over range
+def leaves_what_is_unrolled(x, n, B: tl.constexpr):
+    for _ in tl.static_range(3):
+        break  # break is not supported here | not unrolled
 
 
 @triton.jit

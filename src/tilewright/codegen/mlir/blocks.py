@@ -45,7 +45,7 @@ def _name(op: Op) -> str:
 
 
 def _ops(ops: list[Op], depth: int) -> list[str]:
-    return [line for op in ops for line in (_loop(op, op.region, depth) if op.region is not None else [_op(op, depth)])]
+    return [line for op in ops for line in (_looped(op, op.region, depth) if op.region is not None else [_op(op, depth)])]
 
 
 def _op(op: Op, depth: int) -> str:
@@ -56,6 +56,10 @@ def _op(op: Op, depth: int) -> str:
     return (
         f'{"  " * depth}{left}"block.{_name(op)}"({operands})' + (f" {{{attributes}}}" if attributes else "") + f" : ({types}) -> {result}"
     )
+
+
+def _looped(op: Op, r: Region, depth: int) -> list[str]:
+    return _loop(op, r, depth) if r.test is None else _while(op, r, depth)
 
 
 def _loop(op: Op, r: Region, depth: int) -> list[str]:
@@ -72,6 +76,21 @@ def _loop(op: Op, r: Region, depth: int) -> list[str]:
     if r.yields:
         lines.append(f"{indent}  scf.yield {', '.join(map(str, r.yields))} : {types}")
     return [*lines, indent + "}"]
+
+
+def _while(op: Op, r: Region, depth: int) -> list[str]:
+    """The first region computes the condition and hands on what is carried, the second is the body."""
+    assert r.test is not None  # it is a while
+    indent = "  " * depth
+    carried = ", ".join(f"{a} = {i}" for a, i in zip(r.arguments, op.operands[2:], strict=True))
+    types = ", ".join(_type(v.type) for v in r.arguments)
+    names = ", ".join(map(str, r.arguments))
+    left = f"{', '.join(map(str, r.results))} = " if r.results else ""
+    lines = [f"{indent}{left}scf.while ({carried}) : ({types}) -> ({types}) {{", *_ops(r.ops[: r.head], depth + 1)]
+    lines += [f"{indent}  scf.condition({r.test}) {names} : {types}", f"{indent}}} do {{"]
+    lines.append(f"{indent}^bb0({', '.join(f'{a}: {_type(a.type)}' for a in r.arguments)}):")
+    lines += _ops(r.ops[r.head :], depth + 1)
+    return [*lines, f"{indent}  scf.yield {', '.join(map(str, r.yields))} : {types}", indent + "}"]
 
 
 def _type(t: BlockType) -> str:

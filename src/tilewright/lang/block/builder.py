@@ -355,14 +355,16 @@ class Builder:
         self.stack.append(region.ops)
         return op
 
-    def close_loop(self, op: Op, yields: Sequence[Value], trips: Callable[[Region], Value] | None = None) -> tuple[Value, ...]:
-        """What the loop carries, after it. ``trips`` makes its upper limit once its body is known."""
+    def close_loop(self, op: Op, yields: Sequence[Value], trips: Callable[[Region], Value | None] | None = None) -> tuple[Value, ...]:
+        """What the loop carries, after it. ``trips`` makes its upper limit once its body is known (None: it is a ``while``)."""
         region = op.region
         assert region is not None  # open_loop made it
         self.stack.pop()
         region.yields = tuple(yields)
         if trips is not None:
-            op.operands = (op.operands[0], trips(region), *op.operands[2:])
+            limit = trips(region)
+            op.operands = (op.operands[0], op.operands[1] if limit is None else limit, *op.operands[2:])
+            op.name = "for" if limit is not None else "while"
         region.results = tuple(Value(v.type, self.fresh(a.name.split(".")[0])) for a, v in zip(region.arguments, yields, strict=True))
         self.stack[-1].append(op)
         return region.results

@@ -42,6 +42,8 @@ def _joined(items: list[Item], at: int, p: Program) -> list[Item] | None:
         return None
     second = items[after]
     assert isinstance(second, Loop)
+    if first.test is not None or second.test is not None:
+        return None
     old = _copies(items[at + 1 : after])
     if old is None or set(old) != second.carried or {b.name for b in old.values()} != first.carried:
         return None

@@ -11,8 +11,6 @@ from tilewright.lang.block.builder import Builder
 from tilewright.lang.block.ir import Op, Region, Value
 from tilewright.lang.block.source import BlockError
 
-_HINT = "bound it: for _ in range(limit), and break where it ends"
-
 
 @dataclass(frozen=True, slots=True)
 class _Form:
@@ -32,10 +30,10 @@ class _Opaque(Exception):
     """A value that is no such form."""
 
 
-def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> Value:
+def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> Value | None:
     """How often the loop of ``region`` runs while ``test`` (computed in it) holds, as operations before the loop.
 
-    BlockError where the condition depends on more than integers that each pass moves by the same step, or never fails.
+    None where the condition depends on more than integers that each pass moves by the same step; BlockError where it never fails.
     """
     inside: dict[Value | None, Op] = {r: op for op in region.ops for r in ((op.result,) if op.region is None else op.region.results)}
     start = dict(zip(region.arguments, inits, strict=True))
@@ -43,7 +41,7 @@ def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> 
         steps = {a: _step(a, y, inside) for a, y in zip(region.arguments, region.yields, strict=True)}
         below = [_moving(f, steps) for f in _negatives(test, inside)]
     except _Opaque:
-        raise BlockError("when this while loop ends depends on what it computes", hint=_HINT) from None
+        return None
     ends = [(f, step) for f, step in below if step > 0]
     if not ends:
         raise BlockError("this while loop never ends once its condition holds", hint="its body moves nothing towards the end")
@@ -55,7 +53,7 @@ def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> 
     for f, step in below:
         if step <= 0:  # what holds at first holds until the end
             out = b.where(b.compare("<", _at_start(b, f, start), 0), out, 0)
-    return out
+    return b.cast(out, ty.i32)
 
 
 def _step(argument: Value, now: Value, inside: Mapping[Value | None, Op]) -> int | None:

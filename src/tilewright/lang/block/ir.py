@@ -1,7 +1,7 @@
 """Block IR: a block program as typed values, before addresses are analysed.
 
 A value is a block: element type (or pointer to it) and a shape, ``()`` for scalars. Each operation makes one
-value or has an effect; the only region is that of ``for``, with carried values as its arguments. Integers that
+value or has an effect; the only region is that of ``for`` and ``while``, with carried values as its arguments. Integers that
 were known at launch are constants. ``print(function)`` is the ``block`` level of the lowering.
 """
 
@@ -74,7 +74,7 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Op:
-    """``result = name(operands) {attributes}``; ``for`` has a region instead of more operands."""
+    """``result = name(operands) {attributes}``; loops have a region instead of more operands."""
 
     name: str
     operands: tuple[Value, ...]
@@ -86,13 +86,18 @@ class Op:
 
 @dataclass(eq=False, slots=True)
 class Region:
-    """The body of a ``for``: its variable, carried values (arguments, then what they become), operations, results."""
+    """The body of a loop: its variable, carried values (arguments, then what they become), operations, results.
+
+    A ``while`` goes on as long as ``test`` holds, which the first ``head`` operations compute before each pass.
+    """
 
     variable: Value
     arguments: list[Value]
     ops: list[Op]
     yields: tuple[Value, ...] = ()
     results: tuple[Value, ...] = ()
+    test: Value | None = None
+    head: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -132,6 +137,14 @@ def _loop_lines(op: Op, r: Region, indent: str) -> Iterator[str]:
     carried = ", ".join(f"{a}: {a.type} = {i}" for a, i in zip(r.arguments, op.operands[2:], strict=True))
     left = ", ".join(map(str, r.results)) + " = " if r.results else ""
     lo, hi = op.operands[:2]
+    if r.test is not None:
+        yield f"{indent}{left}while carrying ({carried}):"
+        yield from _lines(r.ops[: r.head], indent + "    ")
+        yield f"{indent}    if not {r.test}: leave"
+        yield from _lines(r.ops[r.head :], indent + "    ")
+        if r.yields:
+            yield f"{indent}    yield {', '.join(map(str, r.yields))}"
+        return
     yield f"{indent}{left}for {r.variable} in range({lo}, {hi}, {op.attributes['step']}) carrying ({carried}):"
     yield from _lines(r.ops, indent + "    ")
     if r.yields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 
-def live(loop: ast.For) -> str:
+def live(loop: ast.For | ast.While) -> str:
     """The name of the condition under which ``loop`` goes on."""
     return f"live.{loop.lineno}"
 
@@ -15,7 +15,7 @@ def jumps(body: list[ast.stmt]) -> bool:
     return any(isinstance(s, (ast.Break, ast.Continue)) or (isinstance(s, ast.If) and (jumps(s.body) or jumps(s.orelse))) for s in body)
 
 
-def without_jumps(loop: ast.For) -> list[ast.stmt]:
+def without_jumps(loop: ast.For | ast.While) -> list[ast.stmt]:
     """The body of ``loop`` as one statement under its condition, which is to be true before the loop."""
     body = _rest(loop.body, live(loop))
     return [_placed(ast.If(ast.Name(live(loop), ast.Load()), body or [ast.Pass()], []), loop)]

@@ -10,7 +10,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const, Expr, Var
 from tilewright.ir.simplify import Simplifier, bounds, simplify
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, While
 from tilewright.ir.types import DType
 from tilewright.ir.verify import verify
 from tilewright.lang.block.accesses import check_inside
@@ -123,6 +123,8 @@ def _item(item: Item, names: _Names, env: dict[str, Expr]) -> Stmt:
         nest = item.mapped(lambda e: ex.substitute(e, inner))
         return statement(replace(nest, axes=tuple((new[n], e) for n, e in item.axes)))
     assert isinstance(item, Loop)
+    if item.test is not None:
+        return While(ex.substitute(item.test, env), st.block(*(_item(i, names, env) for i in item.body)))
     var = names.fresh(item.var)
     inside = {**env, item.var: Var(var)}
     return For(Var(var), ex.idx(0), ex.substitute(item.trips, env), st.block(*(_item(i, names, inside) for i in item.body)))

@@ -121,6 +121,8 @@ class _Lowering:
     def op(self, op: Op) -> None:
         if op.name == "for":
             self.loop(op)
+        elif op.name == "while":
+            self.repeat(op)
         elif op.name == "store":
             self.store(op)
         else:
@@ -353,6 +355,32 @@ class _Lowering:
             else:
                 self.env[r] = Block(r.shape, Load(carried[n], positions(r.shape)))
 
+    def repeat(self, op: Op) -> None:
+        """A loop that goes on while a condition holds: all it carries is stored, and the condition computed before each pass."""
+        region = op.region
+        assert region is not None and region.test is not None
+        carried: dict[int, Buffer] = {}
+        for n, (a, init) in enumerate(zip(region.arguments, map(self.get, op.operands[2:]), strict=True)):
+            if init.base is not None:
+                raise BlockError(f"pointer {a.name.split('.')[0]!r} moves in a while loop", hint="keep an offset, and add it")
+            carried[n] = self.local(a.name, a.type.dtype, a.shape)
+            self.assign(carried[n], init)
+            self.env[a] = Block(a.shape, Load(carried[n], positions(a.shape)))
+        outside = dict(self.env)
+        self.items.append([])
+        self.ops(region.ops[: region.head])
+        test = self.get(region.test).expr
+        head = self.items.pop()
+        self.items.append([])
+        self.ops(region.ops[region.head :])
+        self.write_back(region, carried)
+        body = tuple(self.items.pop())
+        self.env |= outside
+        self.items[-1] += head
+        self.items[-1].append(Loop(self.fresh("pass"), ex.idx(0), (*body, *head), frozenset(b.name for b in carried.values()), test))
+        for n, r in enumerate(region.results):
+            self.env[r] = Block(r.shape, Load(carried[n], positions(r.shape)))
+
     def settled(self, e: Expr) -> Expr:
         return settled(e, {f"pid{d}": n for d, n in enumerate(self.grid)})
 
@@ -386,7 +414,7 @@ class _Lowering:
         if v in env and v not in inside:
             return env[v]
         op = inside.get(v)
-        if op is None or op.name in ("load", "reduce", "dot", "for"):
+        if op is None or op.name in ("load", "reduce", "dot", "for", "while"):
             raise NotInduction
         saved = self.env
         self.env = {**env, **{o: self.pure(o, env, inside) for o in op.operands}}

@@ -40,12 +40,17 @@ class Nest:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """``for var in range(trips)`` of the program; ``carried`` buffers pass values from one iteration to the next."""
+    """``for var in range(trips)`` of the program, or ``while test``; ``carried`` buffers pass values from one iteration to the next."""
 
     var: str
     trips: Expr
     body: tuple[Item, ...]
     carried: frozenset[str] = frozenset()
+    test: Expr | None = None
+
+    def mapped(self, f: Callable[[Expr], Expr]) -> Loop:
+        test = None if self.test is None else f(self.test)
+        return replace(self, trips=f(self.trips), body=mapped(self.body, f), test=test)
 
 
 Item = Nest | Loop
@@ -77,7 +82,7 @@ def nests(items: Sequence[Item]) -> Iterator[Nest]:
 
 def mapped(items: Sequence[Item], f: Callable[[Expr], Expr]) -> tuple[Item, ...]:
     """``items`` with ``f`` applied to every expression."""
-    return tuple(i.mapped(f) if isinstance(i, Nest) else replace(i, trips=f(i.trips), body=mapped(i.body, f)) for i in items)
+    return tuple(i.mapped(f) for i in items)
 
 
 def statement(n: Nest, around: Sequence[tuple[str, Expr]] = ()) -> Stmt:

@@ -38,7 +38,7 @@ def renumbered(p: Program, prefix: str) -> Program:
     ones: dict[str, Expr] = {v: ex.idx(0) for v, n in p.grid if n == 1}
     p = replace(p, grid=tuple((v, n) for v, n in p.grid if n != 1), items=mapped(p.items, lambda e: ex.substitute(e, ones)))
     match p.items:
-        case (Loop(carried=carried, body=body) as loop,) if not carried and _local_only(body, p) and _shared_work(loop, p):
+        case (Loop(carried=carried, body=body, test=None) as loop,) if not carried and _local_only(body, p) and _shared_work(loop, p):
             points = _points([*p.grid], loop)
             if points is not None and _stored_once(body, points, p):
                 found = _boxed(replace(p, items=body), points, prefix)
@@ -170,7 +170,10 @@ def _tabulated(e: Expr, points: dict[str, np.ndarray], p: Program) -> np.ndarray
 def _every_expr(items: Sequence[Item]) -> list[Expr]:
     out: list[Expr] = []
     for item in items:
-        out += item.exprs() if isinstance(item, Nest) else [item.trips, *_every_expr(item.body)]
+        if isinstance(item, Nest):
+            out += item.exprs()
+        else:
+            out += [e for e in (item.trips, item.test) if e is not None] + _every_expr(item.body)
     return out
 
 

@@ -187,14 +187,18 @@ class Reader(ExpressionReader):
             self.counted(s, over, step)
 
     def repeated(self, s: ast.While) -> None:
-        """A ``while`` loop whose passes can be counted."""
+        """A ``while`` loop: counted where its condition allows it."""
         if s.orelse:
             raise self.error(s.orelse[0], "loops have no else in block programs")
         b = self.builder
         mark, names = b.mark(), dict(self.names)
+        body = self.without_jumps(s)
         zero = b.value(0)
-        loop = self.opened("trip", zero, zero, 1, s.body, None)
+        loop = self.opened("trip", zero, zero, 1, body, None)
+        outer, alive = b.predicate, self.names[live(s)] if body is not s.body else None
+        b.predicate = b.both(outer, alive)  # what the condition loads after the end may be outside
         test = self.eval(s.test)
+        b.predicate = outer
         if not isinstance(test, Value) and not test:
             b.undo(mark)
             self.names, self.dynamic = names, self.dynamic - 1
@@ -202,13 +206,20 @@ class Reader(ExpressionReader):
         with self.text.blame(s.test):
             if isinstance(test, Value) and test.shape:
                 raise BlockError(f"the condition is a block of shape {list(test.shape)}", hint="tl.max reduces it to a number")
-            test = b.truth(test) if isinstance(test, Value) else b.value(bool(test))
-        self.statements(s.body)
-        self.closed(s, loop, lambda region: self.trips(s, region, loop.op.operands[2:], test))
+            test = b.both(alive, b.truth(test) if isinstance(test, Value) else b.value(True))
+            wanted = b.both(b.predicate, test)
+        assert test is not None and wanted is not None  # there is a test
+        head = len(b.stack[-1])
+        self.statements(body)
 
-    def trips(self, s: ast.While, region: Region, inits: tuple[Value, ...], test: Value) -> Value:
-        with self.text.blame(s.test):
-            return trips(self.builder, region, inits, test)
+        def counted(region: Region) -> Value | None:
+            with self.text.blame(s.test):
+                limit = trips(b, region, loop.op.operands[2:], test)
+            if limit is None:
+                region.test, region.head = wanted, head
+            return limit
+
+        self.closed(s, loop, counted)
 
     def statements(self, body: list[ast.stmt]) -> None:
         for t in body:
@@ -228,10 +239,7 @@ class Reader(ExpressionReader):
             lo, hi = b.value(over.lo), b.value(over.hi)
             if lo.shape or hi.shape:
                 raise BlockError("the limits of a range are scalars")
-        body = s.body
-        if jumps(body):
-            body = without_jumps(s)
-            self.names[live(s)] = b.value(True)
+        body = self.without_jumps(s)
         mark, names, gone, dynamic = b.mark(), dict(self.names), dict(self.gone), self.dynamic
         try:
             loop = self.opened(s.target.id, lo, hi, step, body, s.target.id)
@@ -243,6 +251,13 @@ class Reader(ExpressionReader):
             b.undo(mark)
             self.names, self.gone, self.dynamic = names, gone, dynamic
             self.unroll(s, range(over.lo, over.hi, step))
+
+    def without_jumps(self, s: ast.For | ast.While) -> list[ast.stmt]:
+        """The body of a loop; if it may be left early, under a condition that holds now."""
+        if not jumps(s.body):
+            return s.body
+        self.names[live(s)] = self.builder.value(True)
+        return without_jumps(s)
 
     def opened(self, name: str, lo: Value, hi: Value, step: int, body: list[ast.stmt], variable: str | None) -> _Loop:
         """A loop over what follows, until :meth:`closed`; it carries the names that ``body`` assigns."""
@@ -259,7 +274,7 @@ class Reader(ExpressionReader):
         self.dynamic += 1
         return _Loop(op, before, inits, [n for n in _assigned(body) if n in before and n not in carried and n != variable])
 
-    def closed(self, s: ast.For | ast.While, loop: _Loop, trips: Callable[[Region], Value] | None = None) -> None:
+    def closed(self, s: ast.For | ast.While, loop: _Loop, trips: Callable[[Region], Value | None] | None = None) -> None:
         self.dynamic -= 1
         self.builder.loc = self.text.location(s)
         yields = []

@@ -57,7 +57,7 @@ def _split(loop: Loop, before: Sequence[Item], p: Program) -> list[Item] | None:
     """What replaces ``before`` and ``loop``, or None."""
     trips = IndexScope({v: (0, n - 1) for v, n in p.grid})
     least = trips.bounds(trips.linear(loop.trips))[0]
-    if any(isinstance(i, Loop) for i in loop.body) or least is None or least < 1:
+    if loop.test is not None or any(isinstance(i, Loop) for i in loop.body) or least is None or least < 1:
         return None
     body = [i for i in loop.body if isinstance(i, Nest)]
     maximum = maximum_of(body, loop)

@@ -67,6 +67,8 @@ class _Placed:
 def _separable(items: Sequence[Item], p: Program) -> bool:
     """Whether each nest may run over all iterations of the loops around it before the next one starts."""
     for loop in (i for i in items if isinstance(i, Loop)):
+        if loop.test is not None:
+            return False
         inside = list(nests(loop.body))
         for n in inside:
             if n.target.name in loop.carried:
