@@ -84,7 +84,9 @@ class Reader(ExpressionReader):
                 self.repeated(s)
             case ast.Break() | ast.Continue():
                 raise self.error(
-                    s, f"{type(s).__name__.lower()} is not supported here", hint="put it in a loop over range, under conditions only"
+                    s,
+                    f"{type(s).__name__.lower()} is not supported here",
+                    hint="put it in a loop that is not unrolled, under conditions only",
                 )
             case _:
                 raise self.error(s, f"{type(s).__name__} statements are not supported in block programs")
