@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from examples.vit import ViTConfig, vit
 from rich.console import Console
 from tests.cli.command import tilewright, words
+from tests.tune.test_network import network
 
 from tilewright.cli.tune import _Bar
 from tilewright.ir.expr import compare
@@ -109,7 +109,7 @@ def test_a_file_is_sent_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not written.getvalue().strip()
 
 
-@pytest.mark.parametrize("what", ["operator", "kernel"])
+@pytest.mark.parametrize("what", ["operator", pytest.param("kernel", marks=pytest.mark.slow)])
 def test_a_terminal_sees_progress(what: str, kernels: Path, tmp_path: Path, terminal: StringIO) -> None:
     program = ("matmul", "--shape", "i=16,j=32,k=24") if what == "operator" else (f"{kernels}:gemm",)
     args = ("tune", *program, "--trials", "3", "--threads", "1", "--author", "random", "--records", str(tmp_path / "r.db"))
@@ -119,12 +119,12 @@ def test_a_terminal_sees_progress(what: str, kernels: Path, tmp_path: Path, term
     assert said and "3 trials" in said[-1] and "untuned" in said[-1]
 
 
-def test_several_networks_share_a_session(model: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.onnx"
-    onnx.save(vit(ViTConfig(image=16, patch=8, width=16, heads=2, mlp=8, layers=1, classes=5)), other)
-    records = str(tmp_path / "r.db")
+def test_several_networks_share_a_session(tmp_path: Path) -> None:
+    model, other, records = tmp_path / "model.onnx", tmp_path / "other.onnx", str(tmp_path / "r.db")
+    onnx.save(network(1), model)
+    onnx.save(network(1, 16), other)
     how = ("--threads", "1", "--author", "random", "--trials", "12", "--records", records)
-    result = tilewright("tune", str(model), str(other), "--dim", "batch=1", "--goal", "1000000", "--goal", "0", *how)
+    result = tilewright("tune", str(model), str(other), "--goal", "1000000", "--goal", "0", *how)
     assert result.exit_code == 0, result.output
     first, second = re.split(r"(?m)^other ", result.output)
     assert "ended by goal" in first and "ended by trials" in second

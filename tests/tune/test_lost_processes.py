@@ -59,7 +59,7 @@ def twice_as_fast(default: Network, tuned: Network, threads: int) -> tuple[list[
     return [[1.0] * len(changed)] * 7, [[0.5 if c else 1.0 for c in changed]] * 7
 
 
-@pytest.mark.parametrize("moment", ["trials", "comparison", "verdict"])
+@pytest.mark.parametrize("moment", ["trials", pytest.param("comparison", marks=pytest.mark.slow), "verdict"])
 def test_a_killed_network_session_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Killed among its trials; between the final comparisons of its kernels; while the network is compared as a whole."""
     records = tmp_path / "r.db"
