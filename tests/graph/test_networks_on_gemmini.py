@@ -96,6 +96,24 @@ def test_residual_block() -> None:
     assert len(offload.programs) == 2
 
 
+def test_a_sum_is_divided_from_what_the_host_makes_of_it() -> None:
+    """The floats behind a residual sum are the host's, the sum itself is not."""
+    q = Quantised(3)
+    ends = [q.scaled(x, 0.02) for x in ("x", "x")]
+    total = q.node("QLinearAdd", [*ends[0], *ends[1], *q.scaled("", 0.02)[1:]], domain="com.microsoft")
+    q.node("QuantizeLinear", list(q.scaled(q.node("Exp", [q.node("DequantizeLinear", list(q.scaled(total, 0.02)))]), 0.5)))
+    model, shape = q.model((16, 24), (16, 24)), (16, 24)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    offload = Offload(MACHINE)
+    network = offloaded(load(model), MACHINE, offload.prepare)
+    inputs = {"x": np.random.default_rng(7).integers(-128, 128, shape).astype(np.int8)}
+    got, want = network.executed(inputs, offload), network.reference(inputs)
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value)
+    assert [s.call.kernel in offload.programs for s in network.steps if "QLinearAdd" in s.operators] == [True]
+    assert all(s.operators == ("QLinearAdd",) for s in network.steps if "QLinearAdd" in s.operators)
+
+
 def test_convolutions_have_their_channels_last_between_copies_at_the_borders() -> None:
     q = Quantised(2)
     q.node("Relu", [q.conv(q.node("Relu", [q.conv("x", 5, 8, 3)]), 8, 20, 1)])

@@ -16,6 +16,7 @@ import numpy as np
 
 from tilewright.graph.elements import tensor_array
 from tilewright.graph.loading import ModelSource, read_model
+from tilewright.graph.zero_points import fold_zero_points
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -30,7 +31,7 @@ OF_VENDOR = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool"}
 def integer_form(source: ModelSource) -> ModelProto:
     """The model with quantised operators in place of patterns of floats: QLinearConv, QLinearMatMul, QGemm, QLinearAdd,
     QLinearGlobalAveragePool, and those that only choose elements, on integers. Patterns whose scales are no constants, or whose
-    values are used elsewhere, stay.
+    values are used elsewhere, stay. Zero points of inputs become part of a bias where that is exact.
 
     ImportFailure for unreadable models. Weights in external files have to be in the folder of the model.
     """
@@ -49,6 +50,7 @@ def integer_form(source: ModelSource) -> ModelProto:
     out.graph.node.extend(kept)
     if any(n.domain == VENDOR for n in kept) and VENDOR not in {o.domain for o in out.opset_import}:
         out.opset_import.append(helper.make_opsetid(VENDOR, 1))
+    fold_zero_points(out, folder)
     return out
 
 

@@ -66,11 +66,12 @@ class _Division:
 
     def parts(self, members: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """``members`` as groups: first the most that the accelerator does alone, then the same of the rest."""
-        if not any(pattern(self.graph.operations[i]) is Pattern.CONTRACTION for i in members):
-            if members:
-                yield members
+        if not members:
             return
-        count = next((n for n in range(len(members), 1, -1) if self.alone(members[:n])), 1)
+        # The host does what the accelerator does nothing of in one go.
+        contracts = any(pattern(self.graph.operations[i]) is Pattern.CONTRACTION for i in members)
+        least = 1 if contracts else len(members)
+        count = next((n for n in range(len(members), int(contracts), -1) if self.alone(members[:n])), least)
         yield members[:count]
         if count < len(members):
             yield from self.parts(members[count:])
