@@ -1,9 +1,9 @@
 """Kernels and latency of networks under each way of fusion: none, greedy rules, dynamic programming.
 
-    python -m benchmarks.fusion [--threads 1] [--only REGEX] [--measured] [--layers N] [--json FILE] [--markdown FILE]
+    python -m benchmarks.fusion [--threads 1] [--only REGEX] [--measured] [--layers N] [--counts] [--json FILE] [--markdown FILE]
 
 Kernel calls and distinct kernels, how often each is called as in table 3.2 of the GTCO thesis ("{[6 * 7], [12 * 2]}": seven
-kernels called 6 times, two called 12 times), and latencies of untuned networks that run in turns.
+kernels called 6 times, two called 12 times), and latencies of untuned networks that run in turns. --counts only divides.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from benchmarks.report import Table, conditions, parser, publish
 from onnx import ModelProto
 
 from tilewright.graph import Network, load
-from tilewright.graph.compiler import prepare
+from tilewright.graph.compiler import Prepared, prepare
 from tilewright.graph.fusion import Fusion
+from tilewright.graph.model import Graph
 from tilewright.runtime.measurement import Measurement, measure
 
-SECTION = "fusion"
+SECTION, COUNTS = "fusion", "fusion counts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Row:
         return "{" + ", ".join(f"[{calls} * {kinds}]" for calls, kinds in sorted(self.weights.items())) + "}"
 
 
+def loaded(name: str, layers: int | None) -> Graph:
+    """The network, imported."""
+    return load(model(name, layers), dims={"batch": 1} if name == "vit_b16" else None)
+
+
 def model(name: str, layers: int | None) -> ModelProto:
     """The network; ``layers`` shortens transformers."""
     match name:
@@ -58,11 +64,9 @@ def model(name: str, layers: int | None) -> ModelProto:
     return MODELS[name]()
 
 
-def run(name: str, ways: Sequence[Fusion], threads: int, layers: int | None, repeats: int) -> tuple[list[Row], Measurement]:
-    """Divide, compile and time ``name`` in every way; SystemExit when two ways disagree about the result."""
-    graph = load(model(name, layers), dims={"batch": 1} if name == "vit_b16" else None)
-    inputs = random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in graph.inputs})
-    rows, networks = [], {}
+def divide(graph: Graph, name: str, ways: Sequence[Fusion], threads: int) -> tuple[list[Row], dict[Fusion, Prepared]]:
+    """The network divided in every way."""
+    rows, divided = [], {}
     for way in ways:
         start = time.perf_counter()
         prepared = prepare(graph, threads=threads, fusion=way)
@@ -70,7 +74,16 @@ def run(name: str, ways: Sequence[Fusion], threads: int, layers: int | None, rep
         calls = Counter(prepared.task(s) for s in prepared.steps)
         plan = prepared.fusion
         rows.append(Row(name, way, len(prepared.steps), dict(Counter(calls.values())), seconds, plan.states, plan.exact))
-        networks[way] = prepared.compile()
+        divided[way] = prepared
+    return rows, divided
+
+
+def run(name: str, ways: Sequence[Fusion], threads: int, layers: int | None, repeats: int) -> tuple[list[Row], Measurement]:
+    """Divide, compile and time ``name`` in every way; SystemExit when two ways disagree about the result."""
+    graph = loaded(name, layers)
+    inputs = random_inputs({v.name: (v.buffer.dtype.to_numpy(), v.buffer.static_shape) for v in graph.inputs})
+    rows, divided = divide(graph, name, ways, threads)
+    networks = {way: prepared.compile() for way, prepared in divided.items()}
     agree(name, networks, inputs)
     return rows, measure({w: lambda n=n: n(inputs) for w, n in networks.items()}, repeats=repeats, min_time=0.0, threads=threads)
 
@@ -89,12 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     p.add_argument("--repeats", type=int, default=9, help="rounds (default: %(default)s)")
     p.add_argument("--layers", type=int, help="encoder (and decoder) layers of the transformers (default: all)")
+    p.add_argument("--counts", action="store_true", help=f"only divide, and count kernels (between the {COUNTS!r} marks)")
     p.add_argument("--measured", action="store_true", help="also divide by measured cost: builds and times every kind of group")
     options: argparse.Namespace = p.parse_args(arguments)
     ways = [w for w in get_args(Fusion) if w != "measured" or options.measured]
     names = [n for n in MODELS if re.search(options.only, n)]
     if not names:
         p.error(f"no network matches {options.only!r}; there are: {', '.join(MODELS)}")
+    if options.counts:
+        every = [divide(loaded(n, options.layers), n, ways, options.threads)[0] for n in names]
+        publish(options, COUNTS, [counts(every, options.threads)], conditions(), [[asdict(r) for r in rows] for rows in every])
+        return 0
     lines, shares, results = [], [], []
     for name in names:
         rows, measured = run(name, ways, options.threads, options.layers, options.repeats)
@@ -116,6 +134,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     publish(options, SECTION, tables, conditions(), results)
     return 0
+
+
+def counts(every: Sequence[Sequence[Row]], threads: int) -> Table:
+    """Kernels of each network in each way, distinct ones in parentheses, and the states that dynamic programming visited."""
+    lines = [
+        (rows[0].name, *(f"{sum(n * k for n, k in r.weights.items())} ({sum(r.weights.values())})" for r in rows), *(
+            f"{r.states}{'' if r.exact else ' (beam)'}" for r in rows if r.way == "dp"
+        ))
+        for rows in every
+    ]  # fmt: skip
+    ways = tuple(r.way for r in every[0])
+    notes = ("Kernel calls of a run, distinct kernels in parentheses. Prices, and so plans of dp, depend on the threads.",)
+    return Table(f"Kernels, {threads} thread{'s' if threads > 1 else ''}", ("network", *ways, "states of dp"), tuple(lines), notes)
 
 
 def _json(rows: Sequence[Row], measured: Measurement) -> dict[str, Any]:

@@ -46,11 +46,14 @@ def test_fusion_table_counts_kernels_of_every_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fusion, "MODELS", {"bert_base": SMALL["bert_base"]})
+    assert fusion.main(["--counts", "--markdown", str(tmp_path / "page.md")]) == 0
+    counted = (tmp_path / "page.md").read_text()
     assert fusion.main(["--repeats", "2", "--json", str(tmp_path / "fusion.json")]) == 0
     (result,) = json.loads((tmp_path / "fusion.json").read_text())["results"]
     ways = {w["way"]: w for w in result["ways"]}
     assert list(ways) == ["none", "greedy", "dp"]
     assert ways["dp"]["kernels"] < ways["greedy"]["kernels"] < ways["none"]["kernels"]
     for w in ways.values():
+        assert f" {w['kernels']} ({sum(w['weights'].values())}) |" in counted, "counting alone says the same"
         assert sum(int(calls) * kinds for calls, kinds in w["weights"].items()) == w["kernels"]
     assert "bert_base" in capsys.readouterr().out
