@@ -23,10 +23,10 @@ from tilewright.lang.block.builder import Builder, Specialized, pointer_type
 from tilewright.lang.block.expressions import Program, program_of
 from tilewright.lang.block.ir import BlockType, Function, Value
 from tilewright.lang.block.kernels import Array, kernel_of
-from tilewright.lang.block.lower import stored_arguments
 from tilewright.lang.block.marks import Constexpr
 from tilewright.lang.block.reader import read
 from tilewright.lang.block.tables import Known, Table
+from tilewright.lang.block.uses import stored_arguments
 from tilewright.runtime.dlpack import as_numpy
 from tilewright.runtime.pointers import Pointers
 from tilewright.util.errors import LanguageError, RuntimeFailure

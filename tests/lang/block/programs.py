@@ -319,3 +319,11 @@ def first_above(x_ptr, out_ptr, n, limit, BLOCK: tl.constexpr):
         skipped += 1
     tl.store(out_ptr + tl.program_id(0) * 2, i)
     tl.store(out_ptr + tl.program_id(0) * 2 + 1, skipped)
+
+
+@triton.jit
+def counted_up(addresses, counter, BLOCK: tl.constexpr):
+    """What is loaded is not what the launch found there: the program has written it."""
+    p = tl.load(addresses).to(tl.pointer_type(tl.float32))
+    tl.store(counter, tl.load(counter) + 3)
+    tl.store(p + tl.load(counter), 1.0)

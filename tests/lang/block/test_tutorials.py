@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from tests.lang.block import tutorials
+from tests.lang.block import programs, tutorials
 from tests.lang.block.agreement import agree
 
 import tilewright as tw
@@ -212,6 +212,12 @@ def test_sizes_of_large_arrays_are_read_by_the_program(monkeypatch: pytest.Monke
     named, _, _ = problems([(20, 24, 16), (16, 16, 40)], np.int8, np.int32)
     kernel = agree(fresh, (3,), {**named, "PROGRAMS": 3, "BM": 16, "BN": 16, "BK": 16}, ["c_addresses"])
     assert "sizes[" in str(kernel)
+
+
+def test_what_the_program_writes_is_not_known_at_the_launch() -> None:
+    out, counter = np.zeros(8, np.float32), np.array([1], np.int32)
+    agree(programs.counted_up, (1,), {"addresses": tw.pointers([out]), "counter": counter, "BLOCK": 1}, ["addresses", "counter"])
+    assert counter[0] == 4 and out.tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_what_has_no_bounds_is_refused() -> None:

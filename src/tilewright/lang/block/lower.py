@@ -22,6 +22,7 @@ from tilewright.lang.block.masks import constant_lanes, identity, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
 from tilewright.lang.block.settled import settled
 from tilewright.lang.block.source import BlockError
+from tilewright.lang.block.uses import stored_arguments, weighted_uses
 from tilewright.util.errors import Location
 
 #: Names that mean something in the text of kernels.
@@ -93,7 +94,7 @@ class _Lowering:
                 buffer = Buffer(name, array[0], (ex.idx(array[1]),))
                 self.env[a] = Block((), ex.idx(0), buffer)
             self.arguments.append(buffer)
-        self.uses = _weighted_uses(function)
+        self.uses = weighted_uses(function)
         bases = {a.name: b.base.name for a in function.arguments if (b := self.env[a]).base is not None}
         self.stored = {bases[name] for name in stored_arguments(function)}
 
@@ -473,52 +474,3 @@ def _computes(e: Expr) -> bool:
 
 def _costs(e: Expr) -> bool:
     return any(isinstance(n, Intrinsic) or (isinstance(n, Binary) and n.op == "/") for n in ex.walk(e))
-
-
-def _weighted_uses(function: Function) -> dict[Value, int]:
-    """Uses of each value; one in a deeper loop than the definition counts as two."""
-    uses: dict[Value, int] = {}
-    depth: dict[Value, int] = {}
-
-    def visit(ops: Sequence[Op], level: int) -> None:
-        for op in ops:
-            for o in op.operands:
-                uses[o] = uses.get(o, 0) + (2 if depth.get(o, 0) < level and o in depth else 1)
-            if op.result is not None:
-                depth[op.result] = level
-                uses.setdefault(op.result, 0)
-            if op.region is not None:
-                for a in op.region.arguments:
-                    depth[a] = level + 1
-                visit(op.region.ops, level + 1)
-                for y in op.region.yields:
-                    uses[y] = uses.get(y, 0) + 1
-                for r in op.region.results:
-                    depth[r] = level
-
-    visit(function.ops, 0)
-    return uses
-
-
-def stored_arguments(function: Function) -> set[str]:
-    """Names of the arguments that stores write."""
-    base: dict[Value, str] = {a: a.name for a in function.arguments}
-
-    def follow(ops: Sequence[Op]) -> set[str]:
-        found: set[str] = set()
-        for op in ops:
-            if op.region is not None:
-                for a, init in zip(op.region.arguments, op.operands[2:], strict=True):
-                    if init in base:
-                        base[a] = base[init]
-                for r, init in zip(op.region.results, op.operands[2:], strict=True):
-                    if init in base:
-                        base[r] = base[init]
-                found |= follow(op.region.ops)
-            elif op.name == "store":
-                found.add(base[op.operands[0]])
-            elif op.result is not None and op.result.type.is_pointer:
-                base[op.result] = base[op.operands[0]]
-        return found
-
-    return follow(function.ops)
