@@ -162,12 +162,9 @@ def _cuts(context: Context, s: Stage, value: Expr, memory: Memory, dtype: DType)
 
 def _tile(machine: Machine, memory: Memory, rank: int) -> list[int]:
     """Elements along each loop that one transfer to main memory moves."""
-    shapes = [
-        [a.extent for a in t.instruction.axes]
-        for t in machine.transfers
-        if t.instruction is not None and t.src == memory.name and t.dst == machine.main_memory.name
-    ]
-    largest = max(shapes, key=prod, default=[])
+    ends = [t.instruction for t in machine.transfers if t.instruction and (t.src, t.dst) == (memory.name, machine.main_memory.name)]
+    whole = [i for i in ends if not any(a.is_reduction for a in i.axes)]
+    largest = max(([a.extent for a in i.axes] for i in whole), key=prod, default=[])
     return [1] * max(rank - len(largest), 0) + largest[max(len(largest) - rank, 0) :]
 
 
