@@ -1,6 +1,6 @@
 """How well the analytical estimate and the tree model order schedules: random points of a space, measured.
 
-    python -m benchmarks.estimate_quality [--points 200] [--only REGEX] [--seed 0] [--json FILE]
+    python -m benchmarks.estimate_quality [--points 200] [--only REGEX] [--seed 0] [--json FILE] [--markdown FILE]
 
 One thread; processor time of the thread, the fastest of several runs. Columns: rank correlation with the measurements
 (Spearman); the fastest among the first 1 and 10 by estimate, relative to the fastest of all; rank correlation on the other
@@ -9,17 +9,14 @@ half of the tree model fitted to one half, from scratch and pre-trained on the e
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
+import sys
 import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from benchmarks.report import Table, conditions, conditions_text
+from benchmarks.report import Table, conditions, matching, parser, publish
 from benchmarks.workloads import Workload, batched, conv, gemm
-from rich.console import Console
 from scipy.stats import spearmanr
 
 from tilewright.cost.model import TreeModel
@@ -27,6 +24,7 @@ from tilewright.runtime import build
 from tilewright.space import Space
 from tilewright.util.errors import TilewrightError
 
+SECTION = "estimate quality"
 CASES = (
     gemm(197, 768, 768),
     gemm(512, 512, 512),
@@ -90,23 +88,33 @@ def ordering(workload: Workload, count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--only", default="", help="workloads whose name matches")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    around = conditions()
-    print(conditions_text(around))
-    found = {w.name: ordering(w, options.points, options.seed) for w in CASES if re.search(options.only, w.name)}
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for each space."""
     shown = ("spearman", "first", "first_ten", "scratch", "pretrained")
-    rows = tuple((name, str(r["points"]), *(f"{r[c]:.3f}" for c in shown)) for name, r in found.items())
+    lines = tuple((r["space"], str(r["points"]), *(f"{r[c]:.3f}" for c in shown)) for r in rows)
     columns = ("space", "points", "estimate", "best of first", "best of first 10", "trees, half", "trees + estimate, half")
-    Table("How predictions order measured schedules", columns, rows).print(Console(width=140))
-    if options.json:
-        options.json.write_text(json.dumps({"conditions": around, "spaces": found}))
+    notes = (
+        "Rank correlation with the measurements: of the estimate, and of the tree model fitted to one half on the other half.",
+        "Best of first: the fastest of all points over the fastest among the first 1 and 10 by estimate.",
+    )
+    return Table("How predictions order random points of a space", columns, lines, notes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    p = parser(__doc__, SECTION)
+    p.add_argument("--points", type=int, default=200, help="random points of each space (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of the points (default: %(default)s)")
+    options = p.parse_args(arguments)
+    cases = {w.name: w for w in CASES}
+    names = matching(p, options.only, cases, "space")
+    seen = conditions()
+    rows = []
+    for name in names:
+        rows.append({"space": name, **ordering(cases[name], options.points, options.seed)})
+        print(f"{name}: {rows[-1]['spearman']:.3f}", file=sys.stderr)
+    publish(options, SECTION, [table(rows)], seen, rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,8 +23,8 @@ from tilewright.space import Space
 
 SECTION = "schedule spaces"
 SPACES = [
-    gemm(512, 512, 512), gemm(197, 768, 3072), batched(12, 197, 64, 197), conv("3x3 56x56x64->64", 56, 64, 64),
-    conv("3x3 14x14x256->256", 14, 256, 256), conv("3x3 depthwise 56x56x144", 56, 144, 144, groups=144), softmax(1024, 1024),
+    gemm(512, 512, 512), gemm(197, 768, 3072), batched(12, 197, 64, 197), conv("3x3", 56, 64, 64),
+    conv("3x3", 14, 256, 256), conv("3x3 depthwise", 56, 144, 144, groups=144), softmax(1024, 1024),
 ]  # fmt: skip
 #: Points a second that are wanted of conv2d spaces.
 SAMPLED, PREDICTED = 20_000, 100_000
