@@ -34,10 +34,10 @@ class LoopForm:
     next. Operands of the
     parts other than the sums are in main memory. The last of ``words`` runs what they all say. Their bit fields are numbers, or:
     ``"<operand>.address"``; ``"<operand>_pitch"``, elements from row to row (along the last dimension but one, 0 if there is none);
-    ``"<operand>_size<d>"``, what dimension d is in main memory; ``"<operand>_before<d>"`` and ``"<operand>_after<d>"``, the
-    zeros around it; ``"<axis>_extent"``; ``"<axis>_blocks"``, the blocks of ``block`` elements begun along an axis, and
-    ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has what every field that a part may leave out is
-    then (0: no operand).
+    ``"<operand>_size<d>"``, what dimension d is in main memory, ``"<operand>_extent<d>"``, what a run takes of it;
+    ``"<operand>_before<d>"`` and ``"<operand>_after<d>"``, the zeros around it; ``"<axis>_extent"``; ``"<axis>_blocks"``, the blocks
+    of ``block`` elements begun along an axis, and ``"<axis>_pad"``, what the last of them lacks; and the names in ``idle``, which has
+    what every field that a part may leave out is then (0: no operand).
 
     ``lines`` tells the lines of each memory that a run takes; states in ``clobbers`` are lost when it runs. A memory declared with
     ``buffers=2`` gives it half: the hardware takes the halves in turn, the sums' when a run with a finish ends.

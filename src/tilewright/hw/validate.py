@@ -183,6 +183,7 @@ def _form(m: Machine, f: LoopForm) -> None:
     for p in f.parts:
         for o in p.instruction.operands:
             fields |= {f"{o.name}.address", f"{o.name}_pitch", *(f"{o.name}_size{d}" for d in range(1, len(o.shape)))}
+            fields |= {f"{o.name}_extent{d}" for d in range(len(o.shape))}
         fields |= {f"{n}_{what}{d}" for n, d, _ in p.around for what in ("before", "after")}
     unknown = [b.value for b in f.bits if isinstance(b.value, str) and b.value not in fields]
     if unknown:

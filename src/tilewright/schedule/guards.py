@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.hw import Instruction
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Where
+from tilewright.ir.expr import Binary, Compare, Const, Expr, Load, Logical, Var, Where
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Span, Window
@@ -141,15 +141,38 @@ def clipped(scope: Simplifier, instruction: Instruction, found: Match, guarded: 
             most = largest_extent(scope, ex.idx(0), beyond)
             if most is None or most >= reach[d]:
                 return Mismatch(f"a window of {name} may lie outside {w.buffer.name} altogether", 9)
-        indices[at] = Span(scope.expr(i.lo + before), scope.expr(i.extent - before - after), i.step)
+        indices[at] = Span(leveled(scope, i.lo + before), leveled(scope, i.extent - before - after), i.step)
     return {**found.windows, name: replace(w, indices=tuple(indices))}, {name: tuple(around)}
 
 
 def _beyond(scope: Simplifier, s: Span, low: Expr | None, high: Expr | None) -> tuple[Expr, Expr]:
     """Elements of a span before ``low``, and from ``high`` on."""
-    before = ex.idx(0) if low is None else scope.expr(ex.binary("max", scope.expr(low - s.lo), 0))
-    after = ex.idx(0) if high is None else scope.expr(ex.binary("max", scope.expr(s.lo + s.extent - high), 0))
+    before = ex.idx(0) if low is None else scope.expr(ex.binary("max", leveled(scope, low - s.lo), 0))
+    after = ex.idx(0) if high is None else scope.expr(ex.binary("max", leveled(scope, s.lo + s.extent - high), 0))
     return before, after
+
+
+def leveled(scope: Simplifier, e: Expr) -> Expr:
+    """``e``, simplified, after all minima and maxima became ``min(d, 0)``: those of the same difference cancel."""
+    lower: dict[str, Expr] = {}
+
+    def level(x: Expr) -> Expr | None:
+        if not isinstance(x, Binary) or x.op not in ("min", "max"):
+            return None
+        a, b = ex.transform(x.a, level), ex.transform(x.b, level)
+        difference = scope.linear(a - b)
+        first = min(difference.terms, key=str, default=None)
+        turned = first is not None and difference.terms[first] < 0
+        mine = scope.render(difference.times(-1) if turned else difference)
+        name = f"below 0 of {mine}"
+        lower[name] = ex.binary("min", mine, 0)
+        least = Var(name) - mine if turned else Var(name)  # min(-d, 0) is min(d, 0) - d
+        return b + least if x.op == "min" else a - least
+
+    out = scope.expr(ex.transform(e, level))
+    while ex.free_vars(out) & lower.keys():
+        out = ex.substitute(out, lower)
+    return out
 
 
 def _reach(instruction: Instruction, name: str, found: Match) -> list[int]:

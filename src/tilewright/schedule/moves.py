@@ -81,6 +81,8 @@ def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mi
     body = chain_of(instruction.kernel.body)
     if body is None:
         return Mismatch(f"{instruction.name} is no single nest", -1)
+    if instruction.replaces != nest.fresh:
+        return Mismatch(f"{instruction.name} {'starts anew' if instruction.replaces else 'goes on'}, the nest does not", 0)
     match = _matched(scope, replace(nest, store=store), instruction, body)
     return match if isinstance(match, Mismatch) else _move((), instruction, *match, constants)
 

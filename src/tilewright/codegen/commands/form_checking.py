@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tilewright.codegen.commands.forms import room_of
+from tilewright.codegen.commands.geometry import equal, walks
 from tilewright.codegen.commands.program import Command, Pointer, Word
 from tilewright.hw import Instruction, LoopForm, Machine, Part
 from tilewright.util.errors import CodegenError
@@ -105,6 +106,7 @@ class FormChecker:
             same = all(self.values.get(n, idle.get(n)) == dict(p.fields).get(n, idle.get(n)) for n in fields)
             if not same or mine.keys() != given or any(rank == 1 and self.values.get(f"{n}_pitch") for n, rank in mine.items()):
                 continue
+            self.windows(c, p, extents)
             accesses = self.accesses(p, extents)
             problem = self.needs(c, p.instruction, accesses, state)
             if problem is None:
@@ -115,7 +117,7 @@ class FormChecker:
 
     def accesses(self, part: Part, extents: Mapping[str, int]) -> list[Access]:
         out = []
-        sized = part.instruction.kernel_for({a.name: extents[a.name] for a in part.instruction.axes})
+        sized = part.instruction.kernel_for({a: n for a, n in self.own(part.instruction, extents).items() if n is not None})
         for b in sized.args:
             if b.name not in self.bases or b.name == self.form.sums:
                 continue
@@ -132,6 +134,30 @@ class FormChecker:
             stride = pitch * b.dtype.nbytes if len(shape) > 1 and shape[-2] > 1 else None
             out.append(Access(part.instruction, b.name, self.bases[b.name], self.values[f"{b.name}.address"], elements, stride))
         return out
+
+    def own(self, i: Instruction, extents: Mapping[str, int]) -> dict[str, int | None]:
+        """The extents of a part's axes: those of the run, or what the words say of its window and of what it takes of an operand."""
+        taken = {axis: self.values.get(f"{o}_extent{d}") for o, axes in walks(i).items() for d, axis in enumerate(axes) if axis is not None}
+        said = {a.name: self.values.get(f"{a.name}_extent", taken.get(a.name)) for a in i.axes}
+        said |= {a: said[b] for a in said for b in equal(i, a) if said[a] is None}
+        return {a: extents.get(a, n) for a, n in said.items()}
+
+    def windows(self, c: Command, part: Part, extents: Mapping[str, int]) -> None:
+        """CodegenError where windows of the sums reach further than these and the zeros around them."""
+        i, sums = part.instruction, self.form.sums
+        own = self.own(i, extents)
+        if wrong := [a.name for a in i.axes if own[a.name] is None or not a.rule.accepts(own[a.name] or 0)]:
+            raise self.error(c, f"axis {wrong[0]} of {i.name} has {own[wrong[0]]} iterations", f"it takes {i.axis(wrong[0]).rule}")
+        if not i.replaces:
+            return
+        walked = walks(self.form.starts[0].instruction)[sums]
+        reach = next(b.static_shape for b in i.kernel_for({a: n for a, n in own.items() if n is not None}).args if b.name == sums)
+        for d, axis in enumerate(walked):
+            before, after = (self.values.get(f"{sums}_{side}{d}", 0) for side in ("before", "after"))
+            there = extents[str(axis)]
+            if int(reach[d] or 0) > there + before + after or ((before or after) and (sums, d) not in i.around):
+                rule = f"its windows go over {reach[d]} sums along {axis}, of {there} with {before} and {after} zeros around them"
+                raise self.error(c, rule, "set what is taken, and the pads, to what the tile has")
 
     def needs(self, c: Command, i: Instruction, accesses: list[Access], state: Mapping[str, Mapping[str, int]]) -> CodegenError | None:
         """What is wrong with the state that a part needs."""

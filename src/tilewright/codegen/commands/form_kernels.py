@@ -11,8 +11,10 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Load, Var
+from tilewright.schedule.guards import identity
 from tilewright.schedule.moves import Move
 from tilewright.schedule.nest import copied
+from tilewright.schedule.unify import chain_of
 
 #: Sizes of a form's kernel: iterations of the loops around it before and after this one. Without them it has all phases.
 BEFORE, AFTER = "before", "after"
@@ -44,11 +46,28 @@ def semantics(name: str, instruction: str, use: Use, chained: bool) -> tuple[st.
         kernel = _inside_of_arrays(kernel, part)
         sizes |= dict(zip((v.name for v in kernel.sizes), values, strict=True))
         args |= {b.name: b for b in kernel.args if b.name not in move.settings and b.name not in args}
+        body = st.replace_buffers(kernel.body, args)
+        assert isinstance(body, st.Block)  # a block is mapped to a block
+        kernel = kernel.with_(body=st.block(_started(part, args), body) if part.instruction.replaces else body)
         around |= {Var(f"{o}_{side}{d}"): None for o, d, _ in part.around for side in ("before", "after")}
         body = copied(_with_settings(kernel.body, move.settings), taken)
         stmts.append(st.If(ex.compare("==", Var(phase), 0), body) if chained and phase else body)
     names = [*map(Var, (BEFORE, AFTER) if chained else ()), *around, *map(Var, sizes)]
     return st.Kernel(name, tuple(args.values()), st.block(*stmts), tuple(names), instruction), sizes
+
+
+def _started(part: Part, args: Mapping[str, st.Buffer]) -> st.Stmt:
+    """Sets what a part reduces to to what has no effect on it."""
+    body = chain_of(part.instruction.kernel.body)
+    assert body is not None  # it matched
+    target = args[body.store.buffer.name]
+    value = identity(body.store.op, target.dtype)
+    assert value is not None  # the same
+    at = [Var(f"{target.name}_start{d}") for d in range(target.rank)]
+    s: st.Stmt = st.Store(target, tuple(at), ex.const(value, target.dtype))
+    for v, n in zip(reversed(at), reversed(target.shape), strict=True):
+        s = st.For(v, ex.idx(0), n, st.Block((s,)))
+    return s
 
 
 def _inside_of_arrays(kernel: st.Kernel, part: Part) -> st.Kernel:

@@ -20,6 +20,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier, simplify
+from tilewright.schedule.guards import leveled, started
 from tilewright.schedule.moves import Move, whole
 from tilewright.schedule.region import largest_extent
 from tilewright.schedule.unify import Chain, Mismatch, chain_of
@@ -71,9 +72,11 @@ class _Former:
         for s in b.stmts:
             known.after(s)
             life = lives.get(id(s))
-            found = self.tile(life, known.copies) if life is not None and self.undisturbed(b.stmts, life) else None
+            before = _started_by(b.stmts, life[2]) if life is not None else None
+            kept = [t for t in b.stmts if t is not before]
+            found = self.tile(life, before, known.copies) if life is not None and self.undisturbed(kept, life) else None
             if life is not None and found is not None:
-                stmts = [found if t is s else t for t in stmts if t is not life[0] and t is not life[2]]
+                stmts = [found if t is s else t for t in stmts if t is not life[0] and t is not life[2] and t is not before]
             elif isinstance(s, st.For):
                 with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
                     inner = self.block(s.body, known.copies)
@@ -87,10 +90,12 @@ class _Former:
         results = st.written_buffers(life[2])
         return not any((st.read_buffers(s) | st.written_buffers(s)) & results for s in stmts[at[0] : at[2]])
 
-    def tile(self, users: Sequence[st.Stmt], copies: Mapping[str, Copy]) -> st.Stmt | None:
-        """The nest around runs of a form in place of ``users``: what sets sums, adds to them, takes them out."""
+    def tile(self, users: Sequence[st.Stmt], before: st.Stmt | None, copies: Mapping[str, Copy]) -> st.Stmt | None:
+        """The nest around runs of a form in place of ``users``: what sets sums, adds to them, takes them out (after ``before`` has set
+        what it reduces to)."""
         first, nest, last = users
         start, finish = chain_of(first), chain_of(last)
+        finish = started(chain_of(before), finish) if before is not None else finish
         if start is None or finish is None:
             return None
         path = self.path(nest, start.store.buffer.name, copies)
@@ -193,8 +198,7 @@ class _Former:
     def fits(self, use: Use) -> bool:
         """Whether the parts work on the same sums and a run takes at most its part of each memory."""
         windows = [m.windows[use.form.sums] for _, m in use.phases]
-        sums = [[(self.scope.expr(s.lo), self.scope.expr(s.extent), s.step) for s in w.spans] for w in windows]
-        if len({w.buffer.name for w in windows}) > 1 or any(s != sums[0] for s in sums):
+        if len({w.buffer.name for w in windows}) > 1 or not all(self.same(w, windows[0]) for w in windows):
             self.why = max(self.why, Mismatch(f"its parts work on {', '.join(map(str, windows))}", 9), key=lambda m: m.depth)
             return False
         most = {n: largest_extent(self.scope, ex.idx(0), e) for n, e in use.update[1].extents.items()}
@@ -208,6 +212,14 @@ class _Former:
                 return False
         return True
 
+    def same(self, a: st.Window, b: st.Window) -> bool:
+        """Whether two windows of one buffer are provably the same."""
+        pairs = zip(a.spans, b.spans, strict=True)
+        return all(s.step == t.step and not any(map(self.differ, ((s.lo, t.lo), (s.extent, t.extent)))) for s, t in pairs)
+
+    def differ(self, pair: tuple[Expr, Expr]) -> bool:
+        return leveled(self.scope, pair[0] - pair[1]) != ex.idx(0)
+
     def called(self, use: Use, around: Sequence[st.For]) -> st.Stmt:
         """``around`` a call of the form, whose kernel has the semantics of all three parts."""
         name = f"{use.form.name}_{len(self.uses) + 1}"
@@ -219,10 +231,14 @@ class _Former:
                 before, after = before + (f.var - f.lo), after + (f.hi - 1 - f.var)
             counts = {BEFORE: self.scope.expr(before), AFTER: self.scope.expr(after)}
         kernel, sizes = semantics(name, f"{self.machine.name}/{use.form.name}", use, bool(around))
-        windows = {n: w for _, m in use.phases for n, w in m.windows.items()}
-        for part, _ in use.phases:
+        windows = {n: w for _, m in reversed(use.phases) for n, w in m.windows.items()}
+        for part, move in use.phases:
             for operand, d, more in part.around:
-                windows[operand], counts = self.inside_of(windows[operand], operand, d, more, counts)
+                if operand == use.form.sums:
+                    before, after = move.around[operand][d] if operand in move.around else (ex.idx(0), ex.idx(0))
+                    counts |= {f"{operand}_before{d}": before, f"{operand}_after{d}": after}
+                else:
+                    windows[operand], counts = self.inside_of(windows[operand], operand, d, more, counts)
         values = tuple((counts | sizes)[v.name] for v in kernel.sizes)
         s: st.Stmt = st.Call(kernel, values, tuple(windows[b.name] for b in kernel.args))
         for f in reversed(around):
@@ -262,6 +278,12 @@ class _Contents:
                 self.copies[name] = found[1]
                 self.zeroed.discard(name)
             self.fresh.discard(name)
+
+
+def _started_by(stmts: Sequence[st.Stmt], s: st.Stmt) -> st.Stmt | None:
+    """The statement right before ``s`` that sets what it reduces to."""
+    at = next(n for n, t in enumerate(stmts) if t is s)
+    return stmts[at - 1] if at and started(chain_of(stmts[at - 1]), chain_of(s)) is not None else None
 
 
 def _dimension(w: st.Window, d: int) -> int:

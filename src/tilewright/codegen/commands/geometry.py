@@ -39,7 +39,7 @@ def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], setti
     inside = settings.get(f"{name}.inside0", 1), settings.get(f"{name}.pitch", 1)
     before = tuple(settings.get(f"{name}.before{d}", 0) for d in (0, 1))
     extents = {a.name: settings[f"{a.name}.extent"] for a in i.axes if f"{a.name}.extent" in settings}
-    extents |= {a.name: extents[b] for a in i.axes for b in _equal(i, a.name) if a.name not in extents and b in extents}
+    extents |= {a.name: extents[b] for a in i.axes for b in equal(i, a.name) if a.name not in extents and b in extents}
     wrong = next((a for a, n in extents.items() if not i.axis(a).rule.accepts(n)), None)
     if wrong is not None:
         return f"axis {wrong} has {extents[wrong]} iterations, it takes {i.axis(wrong).rule}", "cut it, or pad it"
@@ -67,7 +67,7 @@ def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], setti
     return None
 
 
-def _equal(i: Instruction, axis: str) -> list[str]:
+def equal(i: Instruction, axis: str) -> list[str]:
     """Axes that an instruction demands to be as long as ``axis``."""
     pairs = [
         sorted(r.variables)

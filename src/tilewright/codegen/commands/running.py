@@ -48,6 +48,8 @@ class _Run:
                 strides[f"{n}.stride"] = pitch * windows[n].buffer.dtype.nbytes
                 values |= {n: place(windows[n]).operand, f"{n}_pitch": ex.idx(pitch)}
                 values |= {f"{n}_size{d}": ex.idx(a // b) for d, (a, b) in enumerate(pairwise(steps), 1)}
+                values |= {f"{n}_extent{d}": s.extent for d, s in enumerate(windows[n].spans)}
+            values |= {f"{axis}_extent": sizes.get(f"{axis}_n", e) for axis, e in move.extents.items() if axis not in use.update[1].extents}
             for name in (f"{o}_{side}{d}" for o, d, _ in part.around for side in ("before", "after")):
                 values[name] = sizes[name]
             self.needed += _needed(part.instruction, strides | {f"{n}.bits": v for n, v in move.settings.items()})

@@ -11,6 +11,7 @@ from tilewright.hw.constraint import require, stride
 from tilewright.hw.emit import Bits, RoCC
 from tilewright.hw.form import LoopForm, Part
 from tilewright.hw.instruction import instruction
+from tilewright.hw.library.gemmini_pooling import pooled_finishes
 from tilewright.hw.state import Need, State, needs
 from tilewright.ir.types import f32, i8, i32
 from tilewright.lang import cast
@@ -138,7 +139,7 @@ def _finishes(most: int, st: State) -> tuple[Part, ...]:
 
 
 def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopForm:
-    """A convolution of images with the channels last, zeros around them, strides of 1 to 3; funct 15 to 21. No pooling."""
+    """A convolution of images with the channels last, zeros around them, strides of 1 to 3, pooled or not; funct 15 to 21."""
     most = 1 << 10
 
     def inputs(extent: int, kernel: int, stride: int) -> int:
@@ -148,18 +149,28 @@ def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopF
         image = n["n"] * inputs(n["p"], n["r"], n["stride"]) * inputs(n["q"], n["s"], n["stride"])
         return -(-n["c"] // dim) * image + -(-n["k"] // dim) * n["r"] * n["s"] * n["c"]
 
+    beyond = (Bits(10, 11, "sums_after1"), Bits(21, 11, "sums_before1"), Bits(32, 16, "sums_after2"))
     fixed = (("shape", 16), ("tile", 17), ("kernel", 18), ("output", 19), ("weights", 20), ("images", 21), ("run", 15))
     registers = (
         (_four("n_extent", "x_size1", "w_size2", "w_pitch"), (*_three("out_size1", "out_size1", "out_size2"), Bits(48, 8, "stride"))),
-        ((Bits(48, 16, "w_size1"),), _four("k_extent", "q_extent", "p_extent", "n_extent")),
+        (
+            (Bits(8, 8, "pool_stride"), Bits(16, 16, "v_extent"), Bits(32, 16, "out_size2"), Bits(48, 16, "w_size1")),
+            _four("k_extent", "out_extent2", "out_extent1", "n_extent"),
+        ),
         (
             _four("x_before2", "c_extent", "s_extent", "r_extent"),
-            (Bits(0, 16, "x_size2"), Bits(24, 8, "x_after1"), Bits(32, 16, "x_before1"), Bits(48, 16, "x_after2")),
+            (
+                Bits(0, 16, "x_size2"),
+                Bits(16, 8, "sums_before2"),
+                Bits(24, 8, "x_after1"),
+                Bits(32, 16, "x_before1"),
+                Bits(48, 16, "x_after2"),
+            ),
         ),
-        ((Bits(0, 10, 1), Bits(48, 16, "p_extent")), _four("q_extent", "out_pitch", "w_pitch", "x_pitch")),
+        ((Bits(0, 10, 1), *beyond, Bits(48, 16, "p_extent")), _four("q_extent", "out_pitch", "w_pitch", "x_pitch")),
         ((Bits(0, 64, "w.address"),), (Bits(0, 64, "out.address"),)),
         ((Bits(0, 64, "d.address"),), (Bits(0, 64, "x.address"),)),
-        ((Bits(0, 1, "no_bias"),), (Bits(0, 1, 1), Bits(3, 2, "activation"))),
+        ((Bits(0, 1, "no_bias"),), (Bits(0, 1, "no_pool"), Bits(3, 2, "activation"))),
     )
     words = tuple(RoCC(funct, *r, name=name) for (name, funct), r in zip(fixed, registers, strict=True))
     return LoopForm(
@@ -167,11 +178,16 @@ def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State) -> LoopF
         "sums",
         _conv_starts(most),
         tuple(_convolution(most, stride, ex) for stride in (1, 2, 3)),
-        _conv_finishes(most, st),
+        (*_conv_finishes(most, st), *(p for step in (1, 2, 3) for p in pooled_finishes(step, st))),
         words,
         block=(),
         lines=(("spad", rows), ("acc", lambda n: -(-n["k"] // dim) * n["n"] * n["p"] * n["q"])),
-        idle=(("stride", 1), *((n, 0) for n in ("no_bias", "d", "out", "out_pitch", "out_size1", "out_size2", "activation"))),
+        idle=(
+            ("stride", 1),
+            ("no_pool", 1),
+            ("pool_stride", 0),
+            *((n, 0) for n in ("no_bias", "d", "out", "out_pitch", "out_size1", "out_size2", "activation")),
+        ),
         clobbers=tuple(s.name for s in ld),
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.constraint import extent, require, stride
 from tilewright.hw.emit import RoCC
+from tilewright.hw.form import Part
+from tilewright.hw.instruction import instruction
 from tilewright.hw.state import Need, State, needs
 from tilewright.hw.transfer import Transfer, transfer
 from tilewright.ir.types import f32, i8, i32
@@ -72,3 +74,56 @@ def _pooled(dim: int, reach: int, step: int, st: State, emit: RoCC, cost: dict[s
         dst[q, j] = max(dst[q, j], cast(min(max(round(cast(src[r, q * step + s, j], f32) * scale), 0), 127), i8))
 
     return [mvout_pooled, mvout_pooled_relu, mvout_pooled_scaled, mvout_pooled_scaled_relu]
+
+
+#: Of a tile of ``loop_conv_ws``: rows and columns of results around it are zeros.
+AROUND_TILE = (("sums", 1, 0), ("sums", 2, 0))
+
+
+def pooled_finishes(step: int, st: State) -> tuple[Part, ...]:
+    """What ``loop_conv_ws`` may do last: windows ``step`` pixels apart of the sums saturated; rectified; scaled; both."""
+    most, wide = 1 << 8, 1 << 10
+    reach = most * step + WINDOW
+    edges = tuple((operand, d) for operand, d, _ in AROUND_TILE)
+
+    def needed(activation: int, scale: int | str) -> Need:
+        return needs(st, acc_scale=scale, activation=activation, pool_stride=0, stride="out.stride")
+
+    @instruction(name=f"pooled{step}", needs=needed(0, ONE), replaces=True)
+    def saturated(out: i8[wide, most, most, wide] @ DRAM, sums: i32[wide, reach, reach, wide] @ ACC):
+        n, y, x, k, u, v = axes(upto(wide), upto(most), upto(most), upto(wide), upto(WINDOW), upto(WINDOW))
+        require(stride(out, 3) == 1)
+        require(extent(u) == extent(v))
+        out[n, y, x, k] = max(out[n, y, x, k], cast(min(max(sums[n, y * step + u, x * step + v, k], -128), 127), i8))
+
+    @instruction(name=f"pooled{step}_relu", needs=needed(1, ONE), replaces=True, around=edges)
+    def rectified(out: i8[wide, most, most, wide] @ DRAM, sums: i32[wide, reach, reach, wide] @ ACC):
+        n, y, x, k, u, v = axes(upto(wide), upto(most), upto(most), upto(wide), upto(WINDOW), upto(WINDOW))
+        require(stride(out, 3) == 1)
+        require(extent(u) == extent(v))
+        out[n, y, x, k] = max(out[n, y, x, k], cast(min(max(sums[n, y * step + u, x * step + v, k], 0), 127), i8))
+
+    @instruction(name=f"pooled{step}_scaled", needs=needed(0, "scale.bits"), replaces=True)
+    def scaled(out: i8[wide, most, most, wide] @ DRAM, sums: i32[wide, reach, reach, wide] @ ACC, scale: f32 @ DRAM):
+        n, y, x, k, u, v = axes(upto(wide), upto(most), upto(most), upto(wide), upto(WINDOW), upto(WINDOW))
+        require(stride(out, 3) == 1)
+        require(extent(u) == extent(v))
+        out[n, y, x, k] = max(
+            out[n, y, x, k], cast(min(max(round(cast(sums[n, y * step + u, x * step + v, k], f32) * scale), -128), 127), i8)
+        )
+
+    @instruction(name=f"pooled{step}_scaled_relu", needs=needed(1, "scale.bits"), replaces=True, around=edges)
+    def scaled_rectified(out: i8[wide, most, most, wide] @ DRAM, sums: i32[wide, reach, reach, wide] @ ACC, scale: f32 @ DRAM):
+        n, y, x, k, u, v = axes(upto(wide), upto(most), upto(most), upto(wide), upto(WINDOW), upto(WINDOW))
+        require(stride(out, 3) == 1)
+        require(extent(u) == extent(v))
+        out[n, y, x, k] = max(out[n, y, x, k], cast(min(max(round(cast(sums[n, y * step + u, x * step + v, k], f32) * scale), 0), 127), i8))
+
+    pool = (("no_pool", 0), ("pool_stride", step))
+    relu = (*pool, ("activation", 1))
+    return (
+        Part(saturated, pool),
+        Part(rectified, relu, around=AROUND_TILE),
+        Part(scaled, pool),
+        Part(scaled_rectified, relu, around=AROUND_TILE),
+    )
