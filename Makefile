@@ -50,6 +50,8 @@ bench-tuned: setup
 	$(BIN)/python -m benchmarks.tune_operators $(TABLES) --seconds $(SECONDS) --json $(RESULTS)/tune_operators.json --records $(RECORDS)/operators.db
 	$(BIN)/python -m benchmarks.search_spaces gemm conv attention --missing
 	$(BIN)/python -m benchmarks.search_quality --json $(RESULTS)/search_quality.json --markdown docs/tuned_performance.md
+	$(BIN)/python -m benchmarks.space_throughput --json $(RESULTS)/space_throughput.json --markdown docs/cost.md
+	$(BIN)/python -m benchmarks.estimate_quality --json $(RESULTS)/estimate_quality.json --markdown docs/cost.md
 	$(BIN)/python -m benchmarks.ablation $(TABLES) --trials $(TRIALS) --json $(RESULTS)/ablation.json --records $(RECORDS)/ablation
 	$(BIN)/python -m benchmarks.tune_networks $(TABLES) --minutes $(MINUTES) --json $(RESULTS)/tune_networks.json --records $(RECORDS)/networks.db
 
