@@ -198,6 +198,15 @@ def test_a_budget_for_first_measurements_only_is_too_small(tmp_path: Path, monke
         assert store.count() == 1  # it is not lost
 
 
+def test_a_network_that_was_not_measured_has_not_reached_its_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget ends after the first kernel, of which trials are recorded."""
+    tune_network(network(), records=tmp_path / "r.db", trials=30, threads=1, author="random", executor=Stub())
+    clock = count(step=10)
+    monkeypatch.setattr("tilewright.tune.tuner.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    found = tune_network(network(), records=tmp_path / "r.db", seconds=15, goal=1.0, threads=1, author="random", executor=Stub())
+    assert found.reason == "seconds" and len(found.tasks) == 1
+
+
 def test_kernels_without_a_space_run_as_the_default_has_them(tmp_path: Path) -> None:
     def only_small(context: Context) -> list[Sketch]:
         return [] if wide(context.kernel) else [s for r in discover() for s in r(context)]

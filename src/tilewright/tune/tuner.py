@@ -136,7 +136,7 @@ class Tuner:
                 search = self.kernels[chosen].search
                 scheduler.observe(chosen, search.bar if search is not None else 0.0, exhausted=exhausted)
                 if progress is not None:
-                    progress(self._progress(self.kernels[chosen], scheduler))
+                    progress(self._progress(self.kernels[chosen]))
             if not any(e.search is not None and e.search.best is not None for e in self.kernels):
                 raise self._fruitless()
             if reason == "seconds" and not self._spent():
@@ -186,9 +186,10 @@ class Tuner:
 
     def ended(self, number: int, reason: str) -> str:
         """Why the search of a network ended: it reached its goal, whatever ended that of the others."""
-        goal = self._subjects[number].goal
-        mine = [(e.calls(number), e.search.bar if e.search is not None else 0.0) for e in self.kernels if e.calls(number)]
-        return "goal" if goal and reason != INTERRUPTED and sum(calls * seconds for calls, seconds in mine) <= goal else reason
+        mine = [e for e in self.kernels if e.calls(number)]
+        measured = all(e.visited for e in mine) and reason != INTERRUPTED
+        latency = sum(e.calls(number) * e.search.bar for e in mine if e.search is not None)
+        return "goal" if measured and latency <= self._subjects[number].goal else reason
 
     def skipped(self, number: int) -> tuple[SkippedTask, ...]:
         """Every kernel of a network that could not be tuned."""
@@ -284,7 +285,7 @@ class Tuner:
                 break
             e.standing = e.search.finish()
 
-    def _progress(self, e: KernelSearch, scheduler: Scheduler) -> NetworkProgress:
+    def _progress(self, e: KernelSearch) -> NetworkProgress:
         known = [x for x in self.kernels if x.search is not None and x.search.start is not None]
         baseline = sum(x.weight * x.search.start.seconds for x in known if x.search is not None and x.search.start is not None)
         best = sum(x.weight * x.search.bar for x in known if x.search is not None)
