@@ -39,6 +39,13 @@ def test_folding_keeps_the_value(pair: tuple[Expr, str], i: int, j: int) -> None
     assert ex.evaluate(ex.substitute(e, {"i": ex.idx(i)}), {"j": j}) == want
 
 
+def test_conditions_of_numbers_and_arrays() -> None:
+    e = ex.where(ex.logical("and", ex.compare("<", I, 3), ex.Not(ex.compare("==", I, 1))), I * 2, ex.idx(7))
+    e = ex.where(ex.logical("or", ex.compare("<", I, 1), ex.compare(">", I, 3)), e, e + 10)
+    want = [(i * 2 if i < 3 and i != 1 else 7) + (0 if i < 1 or i > 3 else 10) for i in range(6)]
+    assert [ex.evaluate(e, {"i": i}) for i in range(6)] == want == ex.evaluate(e, {"i": np.arange(6)}).tolist()
+
+
 @given(index_exprs())
 def test_one_evaluator_for_numbers_and_arrays(pair: tuple[Expr, str]) -> None:
     e, _ = pair

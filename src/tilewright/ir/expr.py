@@ -475,6 +475,12 @@ def evaluate(e: Expr, env: Mapping[str, Any]) -> Any:
             return _apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
         case Compare():
             return _apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
+        case Logical():
+            a, b = evaluate(e.a, env), evaluate(e.b, env)
+            return a & b if e.op == "and" else a | b
+        case Not():
+            a = evaluate(e.a, env)
+            return not a if isinstance(a, bool) else ~a
         case Where():
             c, a, b = (evaluate(x, env) for x in (e.cond, e.a, e.b))
             if isinstance(c, bool):

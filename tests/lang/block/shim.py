@@ -140,6 +140,7 @@ def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
         int32=np.int32,
         int8=np.int8,
         float8e5=None,
+        float8e4nv=None,
         pointer_type=lambda dtype: dtype,
         tensor_descriptor=Descriptor,
         make_tensor_descriptor=Descriptor,

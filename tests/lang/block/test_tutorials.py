@@ -169,6 +169,20 @@ def test_products_found_in_memory(tiles: list[tuple[int, int, int]], blocks: tup
         np.testing.assert_array_equal(got, want)
 
 
+@settings(max_examples=5, deadline=None)
+@given(some.lists(some.tuples(*[some.integers(2, 40)] * 3), min_size=1, max_size=4), some.integers(1, 9))
+def test_products_found_in_memory_by_descriptors(shapes: list[tuple[int, int, int]], programs: int) -> None:
+    """Descriptors are made under a condition, and guard what does not fill a tile."""
+    named, out, products = problems(shapes, np.float16, np.float16)
+    named["b_addresses"] = tw.pointers([np.ascontiguousarray(b.T) for b in named["b_addresses"].arrays])
+    named["leading"] = np.array([(k, k, n) for _, n, k in shapes], np.int32).reshape(-1)
+    sizes = {"PROGRAMS": programs, "BM": 16, "BN": 32, "BK": 16, "FP8": False}
+    kernel = agree(tutorials.grouped_gemm_by_descriptors, (programs,), {**named, **sizes}, ["c_addresses"])
+    assert contractions(kernel) == shapes
+    for got, want in zip(out, products, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_products_found_in_memory_are_tuned_and_compiled() -> None:
     shapes = [(32, 64, 32), (16, 32, 64)]
     named, out, products = problems(shapes, np.float16, np.float16)

@@ -383,3 +383,49 @@ def grouped_gemm_of_integers(
             tl.store(c_ptr + rows[:, None] * n + cols[None, :], total, mask=(rows[:, None] < m) & (cols[None, :] < n))
             tile += PROGRAMS
         end = end + tiles
+
+
+@triton.jit
+def grouped_gemm_by_descriptors(
+    a_addresses, b_addresses, c_addresses, sizes, leading, problems,
+    PROGRAMS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, FP8: tl.constexpr,
+):  # fmt: skip
+    """The same with tensor descriptors, made once for each problem that a program has tiles of; b comes transposed."""
+    dtype = tl.float8e4nv if FP8 else tl.float16
+    tile = tl.program_id(0)
+    end = 0
+    for g in range(problems):
+        gm = tl.load(sizes + g * 3)
+        gn = tl.load(sizes + g * 3 + 1)
+        gk = tl.load(sizes + g * 3 + 2)
+        down = tl.cdiv(gm, BM)
+        across = tl.cdiv(gn, BN)
+        tiles = down * across
+        if tile >= end and tile < end + tiles:
+            lda = tl.load(leading + g * 3)
+            ldb = tl.load(leading + g * 3 + 1)
+            ldc = tl.load(leading + g * 3 + 2)
+            a_ptr = tl.load(a_addresses + g).to(tl.pointer_type(dtype))
+            b_ptr = tl.load(b_addresses + g).to(tl.pointer_type(dtype))
+            c_ptr = tl.load(c_addresses + g).to(tl.pointer_type(dtype))
+            a_desc = tl.make_tensor_descriptor(a_ptr, shape=[gm, gk], strides=[lda, 1], block_shape=[BM, BK])
+            b_desc = tl.make_tensor_descriptor(b_ptr, shape=[gn, gk], strides=[ldb, 1], block_shape=[BN, BK])
+            c_desc = tl.make_tensor_descriptor(c_ptr, shape=[gm, gn], strides=[ldc, 1], block_shape=[BM, BN])
+            while tile >= end and tile < end + tiles:
+                k = gk
+                mine = tile - end
+                tile_m = mine // across
+                tile_n = mine % across
+                first_m = tile_m * BM
+                first_n = tile_n * BN
+                total = tl.zeros((BM, BN), dtype=tl.float32)
+                for step in range(0, tl.cdiv(k, BK)):  # noqa: PIE808
+                    a = a_desc.load([first_m, step * BK])
+                    b = b_desc.load([first_n, step * BK])
+                    total += tl.dot(a, b.T)
+                to_m = tile_m * BM
+                to_n = tile_n * BN
+                c = total.to(dtype)
+                c_desc.store([to_m, to_n], c)
+                tile += PROGRAMS
+        end = end + tiles

@@ -177,6 +177,14 @@ def set_in_branch(x, n, B: tl.constexpr):
 
 
 @triton.jit
+def two_pointers(x, n, B: tl.constexpr):
+    p = x
+    if tl.program_id(0) > 0:
+        p = x + n
+    tl.store(p, 1.0)  # 'p' has two values after a condition of the running program: pointers that depend | give it a value
+
+
+@triton.jit
 def block_condition(x, n, B: tl.constexpr):
     if tl.arange(0, B) > 3:  # the condition is a block of shape [16] | tl.where
         tl.store(x, 1.0)

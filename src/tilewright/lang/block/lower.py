@@ -6,6 +6,7 @@ used. Stored are reductions and products, what a loop carries, and what is expen
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -26,7 +27,8 @@ from tilewright.lang.block.uses import stored_arguments, weighted_uses
 from tilewright.util.errors import Location
 
 #: Names that mean something in the text of kernels.
-_WORDS = {*ex.INTRINSICS, *ty.NAMED, "sum", "min", "max", "where", "cast", "range", "parallel", "vector", "unroll", "alloc", "grid"}
+_LOOPS = ("range", "parallel", "vector", "unroll", "alloc", "grid")
+_WORDS = {*keyword.kwlist, *ex.INTRINSICS, *ty.NAMED, *_LOOPS, "sum", "min", "max", "where", "cast"}
 #: Nodes of an expression that is worth storing rather than repeating.
 _LARGE = 40
 
@@ -167,7 +169,8 @@ class _Lowering:
             case "reshape":
                 return self.reshaped(x[0], shape)
         assert isinstance(element, DType)  # pointers were handled above
-        return Block(shape, elementwise(op, [b.expr for b in x], element))
+        made = elementwise(op, [b.expr for b in x], element)
+        return Block(shape, self.settled(made) if op.name == "where" and not shape else made)
 
     def get(self, v: Value) -> Block:
         """The block of ``v``, stored if it was a reduction still to be done."""
@@ -247,6 +250,8 @@ class _Lowering:
         assert op.result is not None
         if b.pending is not None or b.base is not None or b.expr.dtype.kind == ty.INDEX:
             return False
+        if b.expr.dtype.kind == ty.BOOL and not ex.loads(b.expr):
+            return False  # what only positions decide becomes a bound
         if op.name == "load" and any(ld.buffer.name in self.stored for ld in ex.loads(b.expr)):
             return True  # what is there now, not what a later store leaves
         size = sum(1 for _ in ex.walk(b.expr))

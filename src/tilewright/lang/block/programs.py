@@ -14,7 +14,8 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Expr, Logical, Not, Var
+from tilewright.ir.expr import Binary, Compare, Const, Expr, Logical, Var, Where
+from tilewright.ir.linear import FALSE, TRUE
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests
 from tilewright.lang.block.source import BlockError
 
@@ -83,21 +84,10 @@ def _stored_once(body: Sequence[Item], points: dict[str, np.ndarray], p: Program
             return False
         shape = (count, *(e for _, e in n.axes))
         at = np.broadcast_to(ex.evaluate(n.indices[0], env), shape)
-        at = at[np.broadcast_to(_holds(n.guard, env), shape)] if n.guard is not None else at.reshape(-1)
+        at = at[np.broadcast_to(np.asarray(ex.evaluate(n.guard, env), bool), shape)] if n.guard is not None else at.reshape(-1)
         if len(np.unique(at)) != len(at):
             return False
     return True
-
-
-def _holds(e: Expr, env: dict[str, np.ndarray]) -> np.ndarray:
-    """Where a condition on indices holds."""
-    match e:
-        case Logical():
-            a, b = _holds(e.a, env), _holds(e.b, env)
-            return a & b if e.op == "and" else a | b
-        case Not():
-            return ~_holds(e.a, env)
-    return np.asarray(ex.evaluate(e, env), bool)
 
 
 def _local_only(body: Sequence[Item], p: Program) -> bool:
@@ -128,6 +118,7 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
     if not points:
         return None
     variables = set(points)
+    p = replace(p, items=mapped(p.items, lambda e: _decided(e, points)))
     wanted: dict[Expr, None] = {}
     for e in _every_expr(p.items):
         _frontier(e, variables, wanted)
@@ -156,6 +147,24 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
         return None
     grid = tuple((v.name, n) for (v, _), n in zip(basis, extents, strict=True) if isinstance(v, Var))
     return replace(p, grid=grid, items=mapped(p.items, lambda e: _replaced(e, table)))
+
+
+def _decided(e: Expr, points: dict[str, np.ndarray]) -> Expr:
+    """``e`` without the conditions that are the same at every point."""
+
+    def node(n: Expr) -> Expr | None:
+        match n:
+            case Compare() if (free := ex.free_vars(n)) and free <= set(points) and not ex.loads(n):
+                holds = np.asarray(ex.evaluate(n, points), bool)
+                return TRUE if holds.all() else FALSE if not holds.any() else None
+            case Logical(op=op, a=a, b=b) if Const in (type(a), type(b)):
+                known, other = (a, b) if isinstance(a, Const) else (b, a)
+                return other if known == (TRUE if op == "and" else FALSE) else known
+            case Where(cond=Const(value=value)):
+                return n.a if value else n.b
+        return None
+
+    return ex.transform(e, node)
 
 
 def _tabulated(e: Expr, points: dict[str, np.ndarray], p: Program) -> np.ndarray:

@@ -128,7 +128,7 @@ class Reader(ExpressionReader):
         before = dict(self.names)
         taken = self.branch(test, s.body, before)
         other = self.branch(self.builder.invert(test), s.orelse, before) if s.orelse else before
-        self.names = self.merged(s, test, taken, other)
+        self.names = self.merged(test, taken, other)
 
     def branch(self, test: Value, body: list[ast.stmt], before: dict[str, Any]) -> dict[str, Any]:
         """The names after ``body``, whose effects happen only where ``test`` holds."""
@@ -142,7 +142,7 @@ class Reader(ExpressionReader):
         self.builder.predicate = outer
         return self.names
 
-    def merged(self, s: ast.If, test: Value, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    def merged(self, test: Value, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name in {**a, **b}:
             x, y = a.get(name, _ABSENT), b.get(name, _ABSENT)
@@ -151,12 +151,14 @@ class Reader(ExpressionReader):
             elif x is _ABSENT or y is _ABSENT:
                 self.gone[name] = "is only set under a condition of the running program"
             else:
-                with self.text.blame(s):
+                try:
                     out[name] = self.choice(test, x, y)
+                except BlockError as error:  # of no consequence unless it is used
+                    self.gone[name] = f"has two values after a condition of the running program: {error.message}"
         return out
 
     def choice(self, test: Value, x: Any, y: Any) -> Any:
-        if isinstance(x, BlockWindow) and isinstance(y, BlockWindow):
+        if isinstance(x, BlockWindow) and isinstance(y, BlockWindow) and x == replace(y, offsets=x.offsets):
             return replace(x, offsets=tuple(self.choice(test, p, q) for p, q in zip(x.offsets, y.offsets, strict=True)))
         if isinstance(x, Value) and x.type.is_pointer:
             raise BlockError("pointers that depend on a condition cannot be analysed", hint="choose an offset: p + tl.where(c, a, b)")

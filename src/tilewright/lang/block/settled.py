@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Compare, Expr, Var, Where
+from tilewright.ir.expr import Binary, Expr, Var, Where
 
 #: Programs of a grid that are counted.
 _PROGRAMS = 1 << 16
@@ -61,7 +61,7 @@ def _decided(e: Expr, env: Mapping[str, np.ndarray]) -> Expr:
     """``e`` without the choices that fall the same way in all programs."""
 
     def node(x: Expr) -> Expr | None:
-        if isinstance(x, Where) and isinstance(x.cond, Compare):
+        if isinstance(x, Where):
             holds = np.asarray(ex.evaluate(x.cond, env), bool)
             return x.a if holds.all() else x.b if not holds.any() else None
         if isinstance(x, Binary) and x.op in ("min", "max"):
