@@ -300,6 +300,7 @@ HOME = 0x8000_0000
         ([ConfigLd(4, scale=isa.KEEP_SCALE), Mvin(HOME, Tile(0, 2, 1))], "scale 0xffffffff is the f32 nan"),
         ([ConfigSt(4, acc_scale=isa.KEEP_SCALE)], "keeps a scale that was never set"),
         ([ConfigSt(4, pool_stride=1)], "pooling needs a window"),
+        ([ConfigSt(4, pool_size=2)], "a window without a stride: one-dimensional stores"),
         ([ConfigEx(a_transpose=1, b_transpose=1)], "transposes A or B, not both"),
         ([ConfigEx(0, b_transpose=1)], "transposes B only together with A"),
         ([ConfigEx(activation=2)], "activation 2 needs a unit the declared machine lacks"),

@@ -141,7 +141,8 @@ def clipped(scope: Simplifier, instruction: Instruction, found: Match, guarded: 
             most = largest_extent(scope, ex.idx(0), beyond)
             if most is None or most >= reach[d]:
                 return Mismatch(f"a window of {name} may lie outside {w.buffer.name} altogether", 9)
-        indices[at] = Span(leveled(scope, i.lo + before), leveled(scope, i.extent - before - after), i.step)
+        if guarded.low[at] is not None or guarded.high[at] is not None:
+            indices[at] = Span(leveled(scope, i.lo + before), leveled(scope, i.extent - before - after), i.step)
     return {**found.windows, name: replace(w, indices=tuple(indices))}, {name: tuple(around)}
 
 

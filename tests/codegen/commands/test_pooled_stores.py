@@ -105,7 +105,7 @@ def text() -> str:
     ("old", "new", "rule"),
     [
         ("lpad=1", "lpad=3", r"a window of 3 pixels lies outside the image"),
-        ("orows=3", "orows=2", r"its \d+ lines are not \d rows of 8 pixels"),
+        (", orows=", ", orows=1 + ", r"its \d+ lines are not \d rows of 8 pixels"),
         ("ocols=8", "ocols=5", r"its \d+ lines are not \d rows of 5 pixels"),
         ("pool_size=3", "pool_size=0", r"axis s has 0 iterations"),
         ("pocols=4", "pocols=9", r"pixels over the edges|lies outside the image|overlap|lie outside z"),

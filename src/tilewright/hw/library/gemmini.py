@@ -289,10 +289,10 @@ def zeros(dim: int) -> list[Instruction]:
 
 def stores(dim: int, control: Control) -> list[Transfer]:
     """What mvout does: up to a request's bytes of int8 a row, from blocks of the accumulator that follow each other."""
-    plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, stride="dst.stride")
-    rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, stride="dst.stride")
-    scaled = needs(ST, acc_scale="scale.bits", activation=0, pool_stride=0, stride="dst.stride")
-    both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, stride="dst.stride")
+    plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="dst.stride")
+    rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
+    scaled = needs(ST, acc_scale="scale.bits", activation=0, pool_stride=0, pool_size=0, stride="dst.stride")
+    both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
     row = control.row(dim, 1)
     cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **control.dma}

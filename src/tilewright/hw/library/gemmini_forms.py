@@ -104,31 +104,31 @@ def _starts(most: int, dim: int, ld: State) -> tuple[Part, ...]:
 def _finishes(most: int, st: State) -> tuple[Part, ...]:
     """Saturated; rectified; scaled; both; all 32 bits."""
 
-    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, stride="c.stride"))
+    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="c.stride"))
     def saturated(c: i8[most, most] @ DRAM, sums: i32[most, most] @ ACC):
         i, j = axes(upto(most), upto(most))
         require(stride(c, 1) == 1)
         c[i, j] = cast(min(max(sums[i, j], -128), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale=ONE, activation=1, pool_stride=0, stride="c.stride"))
+    @instruction(needs=needs(st, acc_scale=ONE, activation=1, pool_stride=0, pool_size=0, stride="c.stride"))
     def rectified(c: i8[most, most] @ DRAM, sums: i32[most, most] @ ACC):
         i, j = axes(upto(most), upto(most))
         require(stride(c, 1) == 1)
         c[i, j] = cast(min(max(sums[i, j], 0), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale="scale.bits", activation=0, pool_stride=0, stride="c.stride"))
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=0, pool_stride=0, pool_size=0, stride="c.stride"))
     def scaled(c: i8[most, most] @ DRAM, sums: i32[most, most] @ ACC, scale: f32 @ DRAM):
         i, j = axes(upto(most), upto(most))
         require(stride(c, 1) == 1)
         c[i, j] = cast(min(max(round(cast(sums[i, j], f32) * scale), -128), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale="scale.bits", activation=1, pool_stride=0, stride="c.stride"))
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=1, pool_stride=0, pool_size=0, stride="c.stride"))
     def scaled_rectified(c: i8[most, most] @ DRAM, sums: i32[most, most] @ ACC, scale: f32 @ DRAM):
         i, j = axes(upto(most), upto(most))
         require(stride(c, 1) == 1)
         c[i, j] = cast(min(max(round(cast(sums[i, j], f32) * scale), 0), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, stride="c.stride"))
+    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="c.stride"))
     def full(c: i32[most, most] @ DRAM, sums: i32[most, most] @ ACC):
         i, j = axes(upto(most), upto(most))
         require(stride(c, 1) == 1)
@@ -231,25 +231,25 @@ def _conv_starts(most: int) -> tuple[Part, ...]:
 def _conv_finishes(most: int, st: State) -> tuple[Part, ...]:
     """Saturated; rectified; scaled; both."""
 
-    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, stride="out.stride"))
+    @instruction(needs=needs(st, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="out.stride"))
     def saturated(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC):
         n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
         require(stride(out, 3) == 1)
         out[n, p, q, k] = cast(min(max(sums[n, p, q, k], -128), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale=ONE, activation=1, pool_stride=0, stride="out.stride"))
+    @instruction(needs=needs(st, acc_scale=ONE, activation=1, pool_stride=0, pool_size=0, stride="out.stride"))
     def rectified(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC):
         n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
         require(stride(out, 3) == 1)
         out[n, p, q, k] = cast(min(max(sums[n, p, q, k], 0), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale="scale.bits", activation=0, pool_stride=0, stride="out.stride"))
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=0, pool_stride=0, pool_size=0, stride="out.stride"))
     def scaled(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC, scale: f32 @ DRAM):
         n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
         require(stride(out, 3) == 1)
         out[n, p, q, k] = cast(min(max(round(cast(sums[n, p, q, k], f32) * scale), -128), 127), i8)
 
-    @instruction(needs=needs(st, acc_scale="scale.bits", activation=1, pool_stride=0, stride="out.stride"))
+    @instruction(needs=needs(st, acc_scale="scale.bits", activation=1, pool_stride=0, pool_size=0, stride="out.stride"))
     def scaled_rectified(out: i8[most, most, most, most] @ DRAM, sums: i32[most, most, most, most] @ ACC, scale: f32 @ DRAM):
         n, p, q, k = axes(upto(most), upto(most), upto(most), upto(most))
         require(stride(out, 3) == 1)

@@ -87,7 +87,7 @@ def pooled_finishes(step: int, st: State) -> tuple[Part, ...]:
     edges = tuple((operand, d) for operand, d, _ in AROUND_TILE)
 
     def needed(activation: int, scale: int | str) -> Need:
-        return needs(st, acc_scale=scale, activation=activation, pool_stride=0, stride="out.stride")
+        return needs(st, acc_scale=scale, activation=activation, pool_stride=0, pool_size=0, stride="out.stride")
 
     @instruction(name=f"pooled{step}", needs=needed(0, ONE), replaces=True)
     def saturated(out: i8[wide, most, most, wide] @ DRAM, sums: i32[wide, reach, reach, wide] @ ACC):

@@ -113,6 +113,8 @@ class Functional:
             scale = self.st.acc_scale
             pool = (x.pool_stride, x.pool_size, x.upad, x.lpad, x.pool_out_cols, x.porows, x.pocols, x.orows, x.ocols)
             x = ConfigSt(x.stride, x.activation, scale, *pool)
+        if x.pool_size and not x.pool_stride:
+            raise ExecutionError("a window without a stride: one-dimensional stores are not modelled", hint="set pool_size to 0")
         if x.pool_stride and min(x.pool_size, x.porows, x.pocols, x.orows, x.ocols) < 1:
             raise ExecutionError("pooling needs a window, and pooled and unpooled rows and columns", hint="pool_stride 0 turns it off")
         self.st = x
