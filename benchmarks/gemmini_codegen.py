@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from tilewright.sim.gemmini import Configuration, simulate
 from tilewright.sim.gemmini.baseline import Gemm, default_ws
 from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv
 from tilewright.sim.gemmini.bounds import Stored, read_cycles, write_cycles
+from tilewright.sim.gemmini.default_mapping import convolution_tile
 from tilewright.sim.gemmini.generated import timed
 from tilewright.sim.gemmini.memory_timing import Timing
 from tilewright.sim.gemmini.tuning import tuned
@@ -191,7 +192,7 @@ for r in range({v.window}):
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What is run: its kernel, the default's cycles, rows that pass the array for weights of ``depth`` x ``width``, the arrays that are
-    read and written, loop forms that may be used.
+    read and written, loop forms that may be used, values of knobs where the search starts.
     """
 
     name: str
@@ -203,6 +204,7 @@ class Workload:
     read: tuple[Stored, ...]
     written: Stored
     forms: tuple[str, ...]
+    starts: tuple[Mapping[str, int], ...] = ()
 
     @staticmethod
     def of_product(m: int, k: int, n: int) -> Workload:
@@ -230,13 +232,24 @@ class Workload:
         needed = pixels if v.stride <= v.window else outputs * v.window**2
         return Workload(
             name,
-            lambda: convolution(v),
+            # Without a window, and with each pixel read once, it is a product: the library's default says so, too.
+            lambda: product(outputs, v.channels, v.kernels) if v.window == v.stride == 1 else convolution(v),
             lambda c: simulate(default_conv(c, v, x, f, y), c).cycles,
             *(outputs, depth, v.kernels),
             (Stored(needed, v.channels, 1), Stored(depth, v.kernels, 1)),
             Stored(outputs, v.kernels, 1),
             ("loop_ws", "loop_conv_ws") if v.window == 1 else ("loop_conv_ws",),
+            () if v.window == v.stride == 1 else (library_tiles(v),),
         )
+
+
+def library_tiles(v: Convolution) -> dict[str, int]:
+    """The tiles of the library's heuristic as values of our knobs: blocks of columns and channels, single rows and pixels of the window."""
+    c = Configuration.of(load_machine("gemmini"))
+    whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
+    tile = convolution_tile(c, whole, (v.stride, v.stride))
+    loops = {"N": "n_1", "P": "p_1", "Q": "q_1", "K": "k_1", "R": "r", "S": "s", "C": "c_1"}
+    return {f"{loop}_tiles": -(-tile[d] // (c.dim if d in "QKC" else 1)) for d, loop in loops.items()}
 
 
 def _starts(*sizes: int) -> list[int]:
@@ -259,7 +272,7 @@ def row(w: Workload, measured: int, orders: int, paid: int) -> Row:
     bus = max(read, w.written.rows * w.written.cols) // c.bus_bytes
     timing = Timing(in_flight=c.requests)
     moves = max(read_cycles(c, timing, w.read), write_cycles(c, timing, (w.written,)))
-    found = tuned(w.kernel(), machine, measured=measured, orders=orders, forms=w.forms)
+    found = tuned(w.kernel(), machine, measured=measured, orders=orders, forms=w.forms, starts=w.starts)
     macs, least = w.rows * w.depth * w.width, max(array, bus, moves) + paid
     return Row(w.name, macs, array, bus, moves, least, w.default(c), found.cycles, found.measured, found.orders, found.schedule)
 

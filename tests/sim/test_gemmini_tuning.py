@@ -11,6 +11,7 @@ from tilewright.hw import load_machine
 from tilewright.sim.gemmini import Configuration, baseline, simulate
 from tilewright.sim.gemmini.generated import execute, timed
 from tilewright.sim.gemmini.tuning import tuned
+from tilewright.space import Space
 
 MACHINE = load_machine("gemmini")
 
@@ -54,3 +55,15 @@ def test_loop_forms_are_a_choice() -> None:
     small = Gemm(40, 20, 20).kernel()
     explicit, free = (tuned(small, MACHINE, measured=4, orders=8, forms=forms) for forms in ((), ("loop_ws",)))
     assert free.cycles <= explicit.cycles
+
+
+def test_tiles_known_to_be_good_are_where_the_search_starts() -> None:
+    kernel = Gemm(96, 96, 96).kernel()
+    space = Space(kernel, MACHINE)
+    tiles = {"i_1_tiles": 2, "j_1_tiles": 3, "k_tiles": 6}
+    found = tuned(kernel, MACHINE, measured=1, starts=(tiles,))
+    free = [s.name for s in space.sketches if not s.extras]
+    assert found.measured == 1 + len(free)
+    for name in free:
+        program = generate(space.schedule(space.decode({"sketch": name, "knobs": tiles})).kernel, MACHINE)
+        assert found.cycles <= timed(program, MACHINE).cycles

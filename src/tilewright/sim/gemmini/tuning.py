@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,7 @@ def tuned(
     timing: Timing | None = None,
     seed: int = 0,
     forms: Sequence[str] = (),
+    starts: Sequence[Mapping[str, int]] = (),
     constants: Iterable[str] = (),
 ) -> Measured:
     """The fastest of ``measured`` schedules of the kernel's space: first those with the best estimates, of each structure in turn, then
@@ -68,12 +69,17 @@ def tuned(
     half of them on what was best after the others. With ``forms`` each schedule is measured as runs of these loop forms too, where
     its tiles are what they do, then half as many neighbours of the best such runs, and the fastest counts. Arguments among ``constants``
     are known ahead: their layout is free. The same ``seed`` gives the same result. SpaceError when no point can be generated.
+
+    ``starts`` are values of knobs that are measured early, such as a library's tiles: the valid point nearest to each, in every structure
+    that loads all operands for each block.
     """
     space = Space(kernel, machine, constants=constants)
     rng = np.random.default_rng(seed)
     search = _Search(space, timing, forms)
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
     for point in _by_structure(space, points)[: -(-measured // 2)]:
+        search.measure(point)
+    for point in _nearest(space, starts):
         search.measure(point)
     search.around(search.found, measured, rng)
     if search.others:
@@ -102,6 +108,11 @@ def tuned(
     best = min(range(len(programs)), key=lambda n: programs[n][0])
     by = f"; by {', '.join(finalists[best].forms)}" if finalists[best].forms else ""
     return Measured(programs[best][1], programs[best][0], space.describe(finalists[best].point) + by, len(search.seen), tried)
+
+
+def _nearest(space: Space, starts: Sequence[Mapping[str, int]]) -> list[np.ndarray]:
+    """The points nearest to values of knobs, in the structures in which nothing stays from block to block."""
+    return [space.decode({"sketch": s.name, "knobs": knobs}) for knobs in starts for s in space.sketches if not s.extras]
 
 
 def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
