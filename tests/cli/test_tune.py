@@ -144,7 +144,7 @@ def test_compile_uses_records_and_says_how_it_fused(model: Path, tmp_path: Path)
         assert expected in result.output and f"fusion {way}" in result.output
 
 
-@pytest.mark.parametrize("way", ["none", "greedy", "dp", "measured"])
+@pytest.mark.parametrize("way", ["none", "greedy", "dp", pytest.param("measured", marks=pytest.mark.slow)])
 def test_every_fusion_agrees_with_onnxruntime(model: Path, way: str) -> None:
     result = tilewright("run", str(model), "--dim", "batch=1", "--threads", "1", "--compare", "--fusion", way)
     assert result.exit_code == 0, result.output
