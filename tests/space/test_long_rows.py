@@ -37,6 +37,8 @@ def residual(a: {kind}, b: {kind}, y: {kind}):
         (image(8, 7, 7), (7, 56)),  # 392 elements: no row of 64
         (image(20, 3, 5, "0 1 2 3"), (5, 60)),
         (image(3, 5, 7, "0 2 3 1"), (3, 35)),
+        (image(128, 2, 2), (8, 64)),
+        (image(100, 3, 2), (10, 60)),
     ],
 )
 def test_the_same_values(kernel: Kernel, shape: tuple[int, int]) -> None:
@@ -63,13 +65,13 @@ def test_the_same_values(kernel: Kernel, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "kernel",
     [
-        image(64, 3, 3),  # rows of 64 already
-        image(100, 3, 3),
+        image(64, 3, 1),  # a matrix with rows of 64 already
+        image(101, 3, 3),  # no row is as long as a transfer
         image(1, 1, 37),  # one row
         image(8, 6, 6, value="a[n, c, h, w] + b[n, c, w, h]"),
         image(8, 6, 4, value="a[n, c, h, w] + b[n, c, 0, w]"),
     ],
-    ids=["long enough", "longer", "one row", "transposed", "spread"],
+    ids=["long enough", "odd", "one row", "transposed", "spread"],
 )
 def test_others_stay_as_they_are(kernel: Kernel) -> None:
     assert long_rows(kernel, MACHINE) is kernel

@@ -19,7 +19,8 @@ def long_rows(kernel: Kernel, machine: Machine) -> Kernel:
     """``kernel`` with its arrays as matrices without layouts; their memory stays as it is.
 
     ``kernel`` itself unless it is one nest that computes every element of an array from the same elements of others, all of one
-    shape and one order in memory, and that gives longer rows: images with few channels have short ones.
+    shape and one order in memory. Images have short rows where they have few channels, and many dimensions otherwise: more rows fit one
+    transfer of a matrix. Matrices stay where their rows are long enough.
     """
     nests = stages(kernel)
     store = nests[0].store if len(nests) == 1 and not st.allocated(kernel) else None
@@ -33,8 +34,10 @@ def long_rows(kernel: Kernel, machine: Machine) -> Kernel:
     if not alike or len(order) != len(shape) or tuple(nests[0].loops.values()) != shape:
         return kernel
     total, short = prod(shape), shape[order[-1]]
-    columns = max((n for n in range(1, _most(machine, kernel) + 1) if total % n == 0), default=1)
-    if columns <= short or total == columns:
+    most = _most(machine, kernel)
+    columns = max((n for n in range(1, most + 1) if total % n == 0), default=1)
+    matrix = sum(n > 1 for n in shape) <= 2
+    if total == columns or (matrix and columns <= short) or columns * 2 < min(short, most):
         return kernel
     return _reshaped(kernel, (total // columns, columns))
 
