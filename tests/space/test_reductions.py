@@ -297,3 +297,16 @@ def test_enough_rows_stay_a_loop_of_their_own(host: Machine) -> None:
     sums = lang.build("sums", [x], [lang.compute("t", (9, 4), lambda i, j: lang.sum(x[i, j, a], a))])
     space = Space(sums, host, 2)
     assert [f.hi.value for f in parallel_loops(space)] == [9]
+
+
+def test_a_reduction_that_reads_no_array(host: Machine) -> None:
+    kernel = kernel_of("""
+@kernel
+def count(y: f32[16, 64]):
+    for i in range(16):
+        for j in range(64):
+            for k in range(8):
+                y[i, j] += 1.0
+""")
+    space = Space(kernel, host, threads=1)
+    verify(space, space.sample(2, np.random.default_rng(0)))

@@ -237,6 +237,20 @@ def test_a_space_without_points_names_the_constraint(host: Machine) -> None:
         space.sample(1, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize(("sketches", "hint"), [(1, None), (2, "second: no point")])
+def test_what_has_no_hint_gets_none(host: Machine, monkeypatch: pytest.MonkeyPatch, sketches: int, hint: str | None) -> None:
+    def refuse(*unused: object) -> None:
+        raise SpaceError("no point")
+
+    def two(context: Context) -> list[Sketch]:
+        return [Sketch(name, (), (), context.kernel, lambda values: Schedule(context.kernel)) for name in ("first", "second")[:sketches]]
+
+    monkeypatch.setattr("tilewright.space.space.Diagram", refuse)
+    with pytest.raises(SpaceError, match="no valid schedule on host: first: no point") as refused:
+        Space(gemm(8, 8, 8).kernel(), host, rules=[two]).sample(1, np.random.default_rng(0))
+    assert refused.value.hint == hint
+
+
 def test_a_space_without_rules_says_so(host: Machine) -> None:
     with pytest.raises(SpaceError, match="no rule has a schedule for gemm"):
         Space(gemm(8, 8, 8).kernel(), host, rules=[])

@@ -75,7 +75,7 @@ class Space:
         if not any(found):
             (name, why), others = reasons[0], [f"{name}: {error.message}" for name, error in reasons[1:4]]
             where = f"{self.kernel.name} has no valid schedule on {self.machine.name}"
-            raise SpaceError(f"{where}: {name}: {why.message}", hint="; ".join([why.hint or "", *others]))
+            raise SpaceError(f"{where}: {name}: {why.message}", hint="; ".join(filter(None, [why.hint, *others])) or None)
         return tuple(found)
 
     @property

@@ -94,6 +94,6 @@ def reduction_order(stage: Stage, packed: str) -> list[str]:
 
     def distance(n: str) -> int:
         strides = [a.stride(n) for a in moving]
-        return max(abs(s) if s is not None else 1 << 40 for s in strides)
+        return max((abs(s) if s is not None else 1 << 40 for s in strides), default=0)
 
     return sorted(stage.reduction, key=lambda n: -distance(n))
