@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from tilewright.runtime import measure_peak as measure_peak
     from tilewright.runtime import pack as pack
     from tilewright.runtime import unpack as unpack
-    from tilewright.runtime.launch import Config as Config
-    from tilewright.runtime.launch import autotune as autotune
+    from tilewright.runtime.configurations import Config as Config
+    from tilewright.runtime.configurations import autotune as autotune
     from tilewright.runtime.launch import cdiv as cdiv
     from tilewright.runtime.launch import jit as jit
     from tilewright.runtime.launch import next_power_of_2 as next_power_of_2
@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 
 #: Public name -> the module below this package that it lives in.
 _HOME = {
-    "Config": "runtime.launch",
+    "Config": "runtime.configurations",
     "Kernel": "ir.stmt",
     "Machine": "hw",
     "Module": "runtime",
     "Network": "graph",
     "Schedule": "schedule.schedule",
     "TilewrightError": "util.errors",
-    "autotune": "runtime.launch",
+    "autotune": "runtime.configurations",
     "build": "runtime",
     "cdiv": "runtime.launch",
     "check": "runtime",

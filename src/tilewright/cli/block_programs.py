@@ -10,7 +10,8 @@ import typer
 
 from tilewright.cli.options import pairs
 from tilewright.ir.types import parse_dtype
-from tilewright.runtime.launch import Autotuner, JitFunction
+from tilewright.runtime.configurations import Autotuner
+from tilewright.runtime.launch import JitFunction
 from tilewright.util.errors import IRTypeError
 
 _ARRAY = re.compile(r"(.+?)\[([\d,\s]*)\]$")

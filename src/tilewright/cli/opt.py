@@ -212,7 +212,8 @@ def _block_text(function: Function, emit: Level) -> str:
 
 def _launch(program: str, arguments: list[str], grid: str) -> tuple[JitFunction, dict[str, object], tuple[int, ...]]:
     from tilewright.cli.block_programs import grid_of, launch_arguments, plain_function
-    from tilewright.runtime.launch import Autotuner, JitFunction
+    from tilewright.runtime.configurations import Autotuner
+    from tilewright.runtime.launch import JitFunction
 
     path, _, name = program.partition(".py:")
     file = Path(path + ".py" if name else program)

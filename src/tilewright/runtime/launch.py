@@ -7,9 +7,8 @@ program is read, turned into a kernel over the real arrays, scheduled like any o
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, update_wrapper
 from typing import Any
 
@@ -35,6 +34,10 @@ from tilewright.util.errors import LanguageError, RuntimeFailure
 WORKSPACE = 1 << 30
 #: Keyword arguments of a launch that say how other hardware runs it.
 OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "waves_per_eu", "matrix_instr_nonkdim")
+
+
+#: Options of ``jit`` that change no result and mean nothing here.
+JIT_OPTIONS = ("version", "repr", "launch_metadata", "do_not_specialize", "do_not_specialize_on_alignment", "debug", "noinline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ class JitFunction:
     def spec(self, name: str, x: Any, values: list[Any]) -> Spec:
         """What ``x`` means to the compiler; what is passed at run time is added to ``values``."""
         if name in self.constexprs:
-            if _is_array(x):
+            if is_array(x):
                 raise RuntimeFailure(
                     f"launch of {self.program.name}: constexpr {name} is an array", hint="remove the annotation tl.constexpr"
                 )
@@ -264,7 +267,8 @@ def _with_contents(specs: Mapping[str, Spec], named: Mapping[str, Any]) -> dict[
     return {name: known(name, s) for name, s in specs.items()}
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
+    """Whether ``x`` is an array of any package."""
     return isinstance(x, np.ndarray) or hasattr(x, "__dlpack__")
 
 
@@ -323,109 +327,15 @@ def _passed(x: Any, shape: tuple[int, ...]) -> Any:
     return flat.reshape(shape)
 
 
-def jit(function: Callable[..., Any] | None = None, **_: Any) -> Any:
-    """Make ``function`` a block program, written with :mod:`tilewright.language` and launched as ``function[grid](...)``."""
+def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Make ``function`` a block program, written with :mod:`tilewright.language` and launched as ``function[grid](...)``.
+
+    ``options`` say how other hardware compiles it (:data:`JIT_OPTIONS`); LanguageError names one that is none of these.
+    """
+    unknown = [o for o in options if o not in JIT_OPTIONS]
+    if unknown:
+        raise LanguageError(f"jit has no option {unknown[0]!r}", hint=f"accepted, without effect here: {', '.join(JIT_OPTIONS)}")
     return jit if function is None else JitFunction(function)
-
-
-# --- configurations -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Config:
-    """Values of constexprs to try; the other fields are accepted and mean nothing on this hardware."""
-
-    kwargs: dict[str, Any]
-    num_warps: int = 4
-    num_stages: int = 2
-    num_ctas: int = 1
-    pre_hook: Any = None
-    maxnreg: int | None = None
-
-
-@dataclass(eq=False)
-class Autotuner:
-    """A block program whose configuration is measured once for each value of the arguments ``key``."""
-
-    function: JitFunction
-    configs: list[Config]
-    key: list[str]
-    best: dict[Any, Config] = field(default_factory=dict)
-
-    @property
-    def block_function(self) -> Callable[..., Any]:
-        return self.function.block_function
-
-    def __getitem__(self, grid: Any) -> Callable[..., None]:
-        return lambda *arguments, **keywords: self.run(grid, arguments, keywords)
-
-    def run(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-        """Run with the best configuration for these arguments, finding it first when they are new."""
-        config = self.configured(grid, arguments, keywords)
-        self.function.run(grid, arguments, {**keywords, **config.kwargs})
-
-    def configured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Config:
-        """The configuration used for these arguments. Configurations that become the same kernel are measured once."""
-        machine, keywords = self.function.placed(keywords)
-        partial = self.function.signature.bind_partial(*arguments, **{k: v for k, v in keywords.items() if k not in OPTIONS}).arguments
-        types = tuple(str(x.dtype) for v in partial.values() for x in (v.arrays if isinstance(v, Pointers) else (v,)) if _is_array(x))
-        key = (tuple(partial.get(k) for k in self.key), types, *([machine] if machine else []))
-        if key not in self.best:
-            self.best[key] = self._measured(grid, arguments, keywords, machine) if len(self.configs) > 1 else self.configs[0]
-        return self.best[key]
-
-    def _measured(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], machine: Machine | None) -> Config:
-        times: dict[Kernel, tuple[float, Config]] = {}
-        for config in self.configs:
-            named = self.function.bound(arguments, {**keywords, **config.kwargs})
-            launch, _ = self.function.specialized(grid, named, build=False)
-            if launch.kernel not in times:
-                times[launch.kernel] = (0.0, config)
-        if len(times) > 1:
-            for kernel, (_, config) in list(times.items()):
-                named = self.function.bound([_copied(a) for a in arguments], {**keywords, **config.kwargs})
-                times[kernel] = (_seconds(self.function, grid, named, machine), config)
-        return min(times.values(), key=lambda t: t[0])[1]
-
-
-def _copied(x: Any) -> Any:
-    """``x`` with the arrays in it copied: measuring leaves the caller's as they are."""
-    if isinstance(x, Pointers):
-        return Pointers(tuple(map(_copied, x.arrays)))
-    if isinstance(x, tuple):
-        return tuple(map(_copied, x))
-    return np.array(as_numpy(x, "an argument")) if _is_array(x) else x
-
-
-def _seconds(function: JitFunction, grid: Any, named: dict[str, Any], machine: Machine | None, repeats: int = 5) -> float:
-    """The fastest of some calls; where the machine is simulated, what its cycle model says."""
-    launch, values = function.specialized(grid, named, build=True, machine=machine)
-    if machine is not None and has_words(machine):
-        return float(launch.module.seconds)
-    call = launch.module.bind(*values)
-    call()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def autotune(configs: Sequence[Config], key: Sequence[str], **_: Any) -> Callable[[JitFunction], Autotuner]:
-    """Choose among ``configs`` by measuring, once for each combination of the arguments named in ``key``."""
-    if not configs:
-        raise LanguageError("autotune has no configuration to try", hint="configs=[Config({'BLOCK': 64})]")
-
-    def wrap(function: JitFunction) -> Autotuner:
-        if not isinstance(function, JitFunction):
-            raise LanguageError("autotune decorates a block program", hint="put @tilewright.jit below it")
-        unknown = [k for k in key if k not in function.signature.parameters]
-        if unknown:
-            raise LanguageError(f"autotune: {function.program.name} has no parameter {unknown[0]!r}")
-        return Autotuner(function, list(configs), list(key))
-
-    return wrap
 
 
 def cdiv(x: int, y: int) -> int:
