@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from tests.tune.gemm_space import gemm
 from tests.tune.test_network import Stub, kernels, network
 
-from tilewright.graph import compile
+from tilewright.graph import compile, load
+from tilewright.graph.compiler import prepare
 from tilewright.hw import Machine
-from tilewright.runtime.records import Record, RecordStore
+from tilewright.runtime.records import Record, RecordStore, Task
 from tilewright.schedule.trace import Step, Trace
 from tilewright.space import Space
 from tilewright.tune import tune
@@ -113,3 +115,19 @@ def test_a_default_that_won_is_today_s_default_when_its_record_is_stale(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compile(model, threads=1)
+
+
+def test_records_without_steps_are_skipped(tmp_path: Path) -> None:
+    """A record may say how fast a schedule was and not which: the next best is compiled, without a warning."""
+    prepared = prepare(load(network()), threads=1)
+    with RecordStore(tmp_path / "r.db") as store:
+        tune_network(network(), records=store, trials=40, threads=1, author="random", executor=Stub(), patience=99)
+
+        class Preceded:
+            def ranked(self, task: Task) -> Iterator[Record]:
+                return chain([Record(task, "ok", (1e-9,))], store.ranked(task))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            later = prepared.compile(records=Preceded())
+        assert kernels(later) == kernels(prepared.compile(records=store)) != kernels(prepared.compile())

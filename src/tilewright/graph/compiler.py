@@ -148,14 +148,17 @@ class Prepared:
             return None
         known = Task.of(task.kernel, self.machine, self.threads, task.constants, task.unaligned)
         for found in islice(records.ranked(known), ALTERNATIVES):
+            default_won = found.against == found.uid  # then it does as it is today, should its steps be lost
             if not found.trace or found.seconds is None:
-                return None
+                if default_won:
+                    return None
+                continue
             try:
                 schedule = _replayed(task.kernel, found.trace, self.machine)
             except (ScheduleError, SpaceError) as error:
                 _warn_of_stale(found, error)
-                if found.against == found.uid:
-                    return None  # the schedule without tuning won: so it does as it is today
+                if default_won:
+                    return None
                 continue
             doubt = "" if found.winner or found.role == "baseline" else ", not confirmed"
             text = f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}{doubt}"
