@@ -103,7 +103,13 @@ def _one(first: Loop, second: Loop, old: Mapping[str, Buffer], p: Program) -> Lo
     ranges |= {first.var: (0, most - 1)} | {a: (0, e - 1) for n in nests(first.body) for a, e in n.axes}
     scope = Simplifier(ranges)
     with scope.assuming(scope.expr(ex.compare("<", Var(first.var), passes))):
-        return one if _same(first, one, scope) else None
+        return one if _only_carries(first, p) and _only_carries(one, p) and _same(first, one, scope) else None
+
+
+def _only_carries(loop: Loop, p: Program) -> bool:
+    """Whether all that a pass does is to make what the loop carries: :func:`_same` compares nothing else."""
+    body = [n for n in loop.body if isinstance(n, Nest)]
+    return len(_behind(body, loop.carried)) == len(loop.body) and all(n.target.name in p.locals for n in body)
 
 
 def _same(a: Loop, b: Loop, scope: Simplifier) -> bool:
@@ -124,18 +130,17 @@ def _same(a: Loop, b: Loop, scope: Simplifier) -> bool:
     peaks = _peak(left, m), _peak(right, w)
     if None in peaks:
         return False
-    names: dict[str, Buffer] = {w.final.name: m.final}
+    names: dict[str, Buffer] = {w.final.name: m.final} | {n.target.name: n.target for n in mine if n.target.name in sums}
     for x, y in [*zip(mine, theirs, strict=True), peaks]:
         assert x is not None and y is not None
-        if not _equal(x, y, names, scope):
+        if not _equal(x, y, names, scope) or names.setdefault(y.target.name, x.target) != x.target:
             return False
-        names[y.target.name] = x.target
-    return True
+    return len({b.name for b in names.values()}) == len(names)
 
 
-def _behind(body: Sequence[Nest], sums: frozenset[str]) -> list[Nest]:
-    """The nests that what is added to ``sums`` depends on."""
-    wanted = set(sums)
+def _behind(body: Sequence[Nest], results: frozenset[str]) -> list[Nest]:
+    """The nests that ``results`` depend on, those that make them included."""
+    wanted = set(results)
     out: list[Nest] = []
     for n in reversed(body):
         if n.target.name in wanted:
