@@ -283,3 +283,21 @@ def leaves_the_array(x, n, B: tl.constexpr):
 @triton.jit
 def reads_before(x, n, B: tl.constexpr):
     tl.store(x + tl.arange(0, B), tl.load(x + tl.arange(0, B) - 1))  # a program loads element -1 of x
+
+
+@triton.jit
+def block_or_wider(x, n, B: tl.constexpr):
+    acc = tl.zeros((B,), tl.float32)
+    for i in range(n):  # 'acc' has two values after a condition of the running program: | values of one type and shape
+        if tl.load(x + i) > 0.0:
+            acc = tl.zeros((2 * B,), tl.float32)
+    tl.store(x + tl.arange(0, B), acc)
+
+
+@triton.jit
+def type_or_other(x, n, B: tl.constexpr):
+    kind = tl.float32
+    for i in range(n):  # 'kind' has two values after a condition of the running program: | values of one type and shape
+        if tl.load(x + i) > 0.0:
+            kind = tl.float16
+    tl.store(x, tl.zeros((), kind))

@@ -281,6 +281,9 @@ class Reader(ExpressionReader):
     def closed(self, s: ast.For | ast.While, loop: _Loop, trips: Callable[[Region], Value | None] | None = None) -> None:
         self.dynamic -= 1
         self.builder.loc = self.text.location(s)
+        for n in [*loop.inits, *loop.others]:
+            if n not in self.names:  # merged() says why
+                raise self.error(s, f"{n!r} {self.gone[n]}", hint="give it values of one type and shape in the loop")
         yields = []
         with self.text.blame(s):
             for n, parts in loop.inits.items():
