@@ -37,7 +37,7 @@ from tilewright.runtime.cache import build_cache
 from tilewright.sim.gemmini import Configuration, isa, simulate
 from tilewright.sim.gemmini.baseline import Gemm, default_ws
 from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv
-from tilewright.sim.gemmini.offload import Offload
+from tilewright.sim.gemmini.offload import Offload, Work
 
 FORMS = ("loop_ws", "loop_conv_ws")
 START = 0x8000_0000
@@ -112,22 +112,21 @@ def measured(name: str, model: ModelProto, schedules: int, verify: bool) -> tupl
     c = Configuration.of(machine)
     offload = Offload(machine, measured=schedules, forms=FORMS, store=build_cache())
     network = offloaded(load(integer_form(model)), machine, offload.prepare)
-    distinct: dict[Kernel, list[Step]] = {}
+    distinct: dict[Work, list[Step]] = {}
     for step in network.steps:
-        offload.prepare(step.call.kernel, network.constants(step))
-        distinct.setdefault(step.call.kernel, []).append(step)
+        distinct.setdefault((step.call.kernel, network.constants(step)), []).append(step)
     layers, host = [], []
-    for kernel, steps in distinct.items():
-        operators, program = " + ".join(steps[0].operators), offload.programs.get(kernel)
+    for (kernel, constants), steps in distinct.items():
+        operators, program = " + ".join(steps[0].operators), offload.prepare(kernel, constants)
         if program is None:
             nbytes = sum(b.nbytes for b in kernel.args)
-            host.append(HostKernel(name, operators, len(steps), nbytes, arithmetic_operations(kernel), offload.refused[kernel]))
+            host.append(HostKernel(name, operators, len(steps), nbytes, arithmetic_operations(kernel), offload.refused[kernel, constants]))
             continue
         shape, macs, vendor = work(steps[0])
         default = simulate(vendor, c).cycles if vendor is not None else 0
         words = {i.word.partition(".")[0] for i in walk(program.body) if isinstance(i, Command)}
         form = next((f for f in FORMS if f in words), "")
-        layers.append(Layer(name, operators, shape, len(steps), macs, offload.cycles(kernel), default, form))
+        layers.append(Layer(name, operators, shape, len(steps), macs, offload.cycles(kernel, constants), default, form))
         print(line(layers[-1]), flush=True)
     if verify:
         compare(network, offload)

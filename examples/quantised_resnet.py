@@ -130,12 +130,11 @@ def main() -> None:
         np.testing.assert_array_equal(outputs[name], value)
     total = 0
     for step in network.steps:
-        kernel = step.call.kernel
-        cycles = offload.cycles(kernel)
+        cycles = offload.cycles(step.call.kernel, network.constants(step))
         total += cycles
         print(f"{'+'.join(step.operators):40} {f'{cycles:>10,} cycles' if cycles else 'host'}")
-    kernels = [step.call.kernel for step in network.steps]
-    print(f"{sum(k in offload.programs for k in kernels)} of {len(kernels)} kernels on the array, {total:,} cycles of it")
+    there = sum((s.call.kernel, network.constants(s)) in offload.programs for s in network.steps)
+    print(f"{there} of {len(network.steps)} kernels on the array, {total:,} cycles of it")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Accelerated:
     @property
     def refused(self) -> dict[str, str]:
         """Why the host does a kernel alone, by the kernel's name."""
-        return {k.name: self._offload.refused[k] for k in self.kernels if k in self._offload.refused}
+        return {kernel.name: why for (kernel, _), why in self._offload.refused.items() if kernel in self.kernels}
 
     @property
     def seconds(self) -> float:

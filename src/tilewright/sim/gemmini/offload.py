@@ -46,6 +46,10 @@ class _Made:
     reason: str = ""
 
 
+#: A kernel, and its arguments whose contents are known ahead of time: what may be laid out as a program likes it is part of the work.
+Work = tuple[Kernel, frozenset[str]]
+
+
 class Offload:
     """Runs kernels, as ``Network.executed`` asks for it: scheduled for ``machine`` and checked, on the functional model.
 
@@ -54,16 +58,16 @@ class Offload:
     machine and version: whoever asks again searches nothing. Vectors in products are matrices of one row, and arrays that are
     only computed element by element matrices of long rows, as their memory is the same.
 
-    ``programs`` has what was made of each kernel that the array takes part in, ``refused`` why the host does another alone;
-    ``searched`` counts the kernels that were not in the store.
+    ``programs`` has what was made of each kernel, with its constants, that the array takes part in, ``refused`` why the host does
+    another alone; ``searched`` counts those that were not in the store.
     """
 
     def __init__(self, machine: Machine, *, measured: int = 0, forms: Sequence[str] = (), store: Store | None = None):
         self.machine, self.measured, self.forms, self.store = machine, measured, tuple(forms), store
-        self.programs: dict[Kernel, Program] = {}
-        self.refused: dict[Kernel, str] = {}
+        self.programs: dict[Work, Program] = {}
+        self.refused: dict[Work, str] = {}
         self.searched = 0
-        self._cycles: dict[Kernel, int] = {}
+        self._cycles: dict[Work, int] = {}
 
     def __call__(self, kernel: Kernel, arrays: Sequence[NDArray[Any]], constants: frozenset[str] = frozenset()) -> None:
         """Updates ``arrays``, the arguments of ``kernel``, in place; the program lays out those in ``constants`` as it likes."""
@@ -81,23 +85,25 @@ class Offload:
 
     def prepare(self, kernel: Kernel, constants: frozenset[str] = frozenset()) -> Program | None:
         """The program of ``kernel``, made once; None when the host does it alone."""
-        if kernel not in self.programs and kernel not in self.refused:
+        work = kernel, constants
+        if work not in self.programs and work not in self.refused:
             made = self._kept(self._form(kernel), constants)
             if made.program is not None:
-                self.programs[kernel] = made.program
+                self.programs[work] = made.program
             else:
-                self.refused[kernel] = made.reason
-        return self.programs.get(kernel)
+                self.refused[work] = made.reason
+        return self.programs.get(work)
 
-    def cycles(self, kernel: Kernel) -> int:
-        """What the program of a prepared ``kernel`` takes on the cycle model; 0 when the host does it alone.
+    def cycles(self, kernel: Kernel, constants: frozenset[str] = frozenset()) -> int:
+        """What the program of ``kernel`` takes on the cycle model; 0 when the host does it alone.
 
         What the host computes takes no time there.
         """
-        if kernel not in self._cycles:
-            program = self.programs.get(kernel)
-            self._cycles[kernel] = timed(program, self.machine).cycles if program is not None else 0
-        return self._cycles[kernel]
+        work = kernel, constants
+        if work not in self._cycles:
+            program = self.prepare(kernel, constants)
+            self._cycles[work] = timed(program, self.machine).cycles if program is not None else 0
+        return self._cycles[work]
 
     def _form(self, kernel: Kernel) -> Kernel:
         """``kernel`` as what is scheduled: other shapes of the same memory."""
