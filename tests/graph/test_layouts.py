@@ -20,7 +20,7 @@ from tilewright.graph.model import Graph
 from tilewright.hw import Machine, load_machine
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.stmt import Kernel
-from tilewright.util.errors import TilewrightError
+from tilewright.util.errors import SpaceError, TilewrightError
 
 
 def residual(channels: int = 16, size: int = 10) -> ModelProto:
@@ -113,6 +113,21 @@ def test_the_cheapest_layout_everywhere_is_found(avx512: Machine) -> None:
     graph = load(residual())
     values = [n for n, b in choose_layouts(graph, avx512).buffers.items() if b.layout is not None]
     assert {str(b.layout) for b in least_estimated(graph, values, avx512, 1, least_mean).values()} == {"0 1/16 2 3 1"}
+
+
+@pytest.mark.parametrize(("refused", "chosen"), [("0 1/16 2 3 1", "0 2 3 1"), ("", "0 1/16 2 3 1")])
+def test_what_no_rule_schedules_in_a_layout_is_not_preferred(avx512: Machine, refused: str, chosen: str) -> None:
+    """Blocks are cheapest, but no rule takes them; and what no rule takes in any layout has no say."""
+
+    def price(kernel: Kernel, constants: frozenset[str]) -> float:
+        used = {str(b.layout) for b in kernel.args}
+        if refused in used or "pool" in kernel.name:
+            raise SpaceError("no rule has a schedule for it")
+        return least_mean(kernel, constants)
+
+    graph = load(residual())
+    values = [n for n, b in choose_layouts(graph, avx512).buffers.items() if b.layout is not None]
+    assert {str(b.layout) for b in least_estimated(graph, values, avx512, 1, price).values()} == {chosen}
 
 
 def test_no_single_change_improves_the_choice(avx512: Machine) -> None:

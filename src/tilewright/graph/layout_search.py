@@ -8,6 +8,7 @@ The search starts from all parts alike and changes one at a time while that pays
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
@@ -24,21 +25,24 @@ from tilewright.ir.stmt import Kernel
 from tilewright.space.default import plan
 from tilewright.util.errors import ScheduleError, SpaceError
 
+#: Where the search may start: all parts alike.
+_UNIFORM: tuple[Way, ...] = ("channels-last", "blocked", "plain")
+
 #: Layouts closer together than this are equal: no estimate is that good. Then channels are last.
 EQUAL = 0.02
 
-#: Seconds of a kernel whose named arguments are constants.
+#: Seconds of a kernel whose named arguments are constants; ScheduleError or SpaceError where no rule schedules it.
 Price = Callable[[Kernel, frozenset[str]], float]
 
 
 def least_estimated(graph: Graph, values: Iterable[str], machine: Machine, threads: int, price: Price | None = None) -> dict[str, Buffer]:
     """``values`` with the layouts of least time by ``price`` (default: the estimate of the default schedule)."""
     parts = joined(graph, values)
-    prices = _Prices(graph, machine, price or (lambda kernel, constants: estimated(kernel, machine, threads, constants)))
-    uniform: list[list[Way]] = [[way] * len(parts) for way in ("channels-last", "blocked", "plain")]
+    prices = _Prices(graph, machine, parts, price or (lambda kernel, constants: estimated(kernel, machine, threads, constants)))
+    uniform: list[list[Way]] = [[way] * len(parts) for way in _UNIFORM]
     chosen = uniform[0]
     for other in uniform[1:]:
-        if prices.of(parts, other) < prices.of(parts, chosen) * (1 - EQUAL):
+        if prices.of(other) < prices.of(chosen) * (1 - EQUAL):
             chosen = other
     changed = True
     while changed:
@@ -46,9 +50,9 @@ def least_estimated(graph: Graph, values: Iterable[str], machine: Machine, threa
         for n, part in enumerate(parts):
             for way in get_args(Way):
                 trial = [*chosen[:n], way, *chosen[n + 1 :]]
-                if prices.of(parts, trial, part) < prices.of(parts, chosen, part) * (1 - EQUAL):
+                if prices.of(trial, part) < prices.of(chosen, part) * (1 - EQUAL):
                     chosen, changed = trial, True
-    return prices.buffers(parts, chosen)
+    return prices.buffers(chosen)
 
 
 def joined(graph: Graph, values: Iterable[str]) -> list[tuple[str, ...]]:
@@ -67,25 +71,28 @@ def joined(graph: Graph, values: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def estimated(kernel: Kernel, machine: Machine, threads: int, constants: frozenset[str]) -> float:
-    """Seconds of the default schedule by the analytical model; 0 for what no rule schedules: its layout does not matter to it."""
-    try:
-        return plan(kernel, machine, threads=threads, constants=constants, estimated=True).seconds or 0.0
-    except (ScheduleError, SpaceError):
-        return 0.0
+    """Seconds of the default schedule by the analytical model; ScheduleError or SpaceError where no rule has one."""
+    return plan(kernel, machine, threads=threads, constants=constants, estimated=True).seconds or 0.0
 
 
 @dataclass(slots=True)
 class _Prices:
-    """Times of groups of operations (as greedy fusion makes them) under layouts; equal kernels are priced once."""
+    """Times of groups of operations (as greedy fusion makes them) under layouts of the ``parts``; equal kernels are priced once.
+
+    A layout in which no rule schedules a group costs too much if some other one is scheduled. If none is, the group runs as it
+    is written whichever is chosen, and costs nothing.
+    """
 
     graph: Graph
     machine: Machine
+    parts: Sequence[Sequence[str]]
     price: Price
     _groups: list[tuple[int, ...]] = field(default_factory=list)
     _touching: dict[str, set[int]] = field(default_factory=dict)
     _visible: list[frozenset[str]] = field(default_factory=list)
-    _known: dict[tuple[Kernel, frozenset[str]], float] = field(default_factory=dict)
-    _of_group: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _uniform: list[dict[str, Buffer]] = field(default_factory=list)
+    _known: dict[tuple[Kernel, frozenset[str]], float | None] = field(default_factory=dict)
+    _of_group: dict[tuple[object, ...], float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._groups = list(greedy(self.graph))
@@ -95,17 +102,25 @@ class _Prices:
             self._visible.append(visible(self.graph, members, consumers, kept))
             for name in (n for i in members for n in (*self.graph.operations[i].inputs, *self.graph.operations[i].outputs)):
                 self._touching.setdefault(name, set()).add(number)
+        self._uniform = [self.buffers([way] * len(self.parts)) for way in _UNIFORM]
 
-    def buffers(self, parts: Sequence[Sequence[str]], ways: Sequence[Way]) -> dict[str, Buffer]:
-        return {n: arranged(self.graph.buffers[n], way, self.machine) for part, way in zip(parts, ways, strict=True) for n in part}
+    def buffers(self, ways: Sequence[Way]) -> dict[str, Buffer]:
+        return {n: arranged(self.graph.buffers[n], way, self.machine) for part, way in zip(self.parts, ways, strict=True) for n in part}
 
-    def of(self, parts: Sequence[Sequence[str]], ways: Sequence[Way], only: Sequence[str] | None = None) -> float:
+    def of(self, ways: Sequence[Way], only: Sequence[str] | None = None) -> float:
         """Seconds of all kernels that touch the ``parts``, or one of them."""
-        values = self.buffers(parts, ways)
+        values = self.buffers(ways)
         touched = set[int]().union(*(self._touching.get(n, set()) for n in (values if only is None else only)))
         return sum(self._group(g, values) for g in sorted(touched))
 
     def _group(self, number: int, values: Mapping[str, Buffer]) -> float:
+        seconds = self._scheduled(number, values)
+        if seconds is not None:
+            return seconds
+        return math.inf if any(self._scheduled(number, other) is not None for other in self._uniform) else 0.0
+
+    def _scheduled(self, number: int, values: Mapping[str, Buffer]) -> float | None:
+        """Seconds of a group; None where no rule schedules it."""
         operations = [self.graph.operations[i] for i in self._groups[number]]
         names = dict.fromkeys(n for o in operations for n in (*o.inputs, *o.outputs))
         key = (number, *(str(values[n].layout) for n in names if n in values))
@@ -114,6 +129,12 @@ class _Prices:
             pairs = zip(call.kernel.args, call.arguments, strict=True)
             constants = frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants)
             if (call.kernel, constants) not in self._known:
-                self._known[call.kernel, constants] = self.price(call.kernel, constants)
+                self._known[call.kernel, constants] = self._priced(call.kernel, constants)
             self._of_group[key] = self._known[call.kernel, constants]
         return self._of_group[key]
+
+    def _priced(self, kernel: Kernel, constants: frozenset[str]) -> float | None:
+        try:
+            return self.price(kernel, constants)
+        except (ScheduleError, SpaceError):
+            return None
