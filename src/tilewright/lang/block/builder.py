@@ -56,7 +56,7 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordi
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Checkpoint:
     """A place in the building of a function."""
 
     depth: int
@@ -338,15 +338,15 @@ class Builder:
 
     # --- loops ------------------------------------------------------------------------------
 
-    def mark(self) -> Mark:
+    def checkpoint(self) -> Checkpoint:
         """Where building stands, for :meth:`undo`."""
-        return Mark(len(self.stack), len(self.stack[-1]), dict(self.names), self.predicate)
+        return Checkpoint(len(self.stack), len(self.stack[-1]), dict(self.names), self.predicate)
 
-    def undo(self, mark: Mark) -> None:
-        """Forget what was built since ``mark``."""
-        del self.stack[mark.depth :]
-        del self.stack[-1][mark.ops :]
-        self.names, self.predicate = dict(mark.names), mark.predicate
+    def undo(self, since: Checkpoint) -> None:
+        """Forget what was built after ``since``."""
+        del self.stack[since.depth :]
+        del self.stack[-1][since.ops :]
+        self.names, self.predicate = dict(since.names), since.predicate
 
     def open_loop(self, name: str, lo: Value, hi: Value, step: int, inits: Sequence[tuple[str, Value]]) -> Op:
         """A loop whose body takes the operations that follow, until :meth:`close_loop`."""

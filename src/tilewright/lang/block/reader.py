@@ -195,7 +195,7 @@ class Reader(ExpressionReader):
         if s.orelse:
             raise self.error(s.orelse[0], "loops have no else in block programs")
         b = self.builder
-        mark, names = b.mark(), dict(self.names)
+        mark, names = b.checkpoint(), dict(self.names)
         body = self.without_jumps(s)
         zero = b.value(0)
         loop = self.opened("trip", zero, zero, 1, body, None)
@@ -244,7 +244,7 @@ class Reader(ExpressionReader):
             if lo.shape or hi.shape:
                 raise BlockError("the limits of a range are scalars")
         body = self.without_jumps(s)
-        mark, names, gone, dynamic = b.mark(), dict(self.names), dict(self.gone), self.dynamic
+        mark, names, gone, dynamic = b.checkpoint(), dict(self.names), dict(self.gone), self.dynamic
         try:
             loop = self.opened(s.target.id, lo, hi, step, body, s.target.id)
             self.statements(body)
