@@ -14,9 +14,9 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Compare, Const, Expr, Logical, Var, Where
-from tilewright.ir.linear import FALSE, TRUE
+from tilewright.ir.expr import Binary, Expr, Var
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests
+from tilewright.lang.block.settled import decided
 from tilewright.lang.block.source import BlockError
 
 #: Points of a grid that are tabulated; larger grids stay as they are.
@@ -118,7 +118,7 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
     if not points:
         return None
     variables = set(points)
-    p = replace(p, items=mapped(p.items, lambda e: _decided(e, points)))
+    p = replace(p, items=mapped(p.items, lambda e: decided(e, points)))
     wanted: dict[Expr, None] = {}
     for e in _every_expr(p.items):
         _frontier(e, variables, wanted)
@@ -147,24 +147,6 @@ def _boxed(p: Program, points: dict[str, np.ndarray], prefix: str) -> Program | 
         return None
     grid = tuple((v.name, n) for (v, _), n in zip(basis, extents, strict=True) if isinstance(v, Var))
     return replace(p, grid=grid, items=mapped(p.items, lambda e: _replaced(e, table)))
-
-
-def _decided(e: Expr, points: dict[str, np.ndarray]) -> Expr:
-    """``e`` without the conditions that are the same at every point."""
-
-    def node(n: Expr) -> Expr | None:
-        match n:
-            case Compare() if (free := ex.free_vars(n)) and free <= set(points) and not ex.loads(n):
-                holds = np.asarray(ex.evaluate(n, points), bool)
-                return TRUE if holds.all() else FALSE if not holds.any() else None
-            case Logical(op=op, a=a, b=b) if Const in (type(a), type(b)):
-                known, other = (a, b) if isinstance(a, Const) else (b, a)
-                return other if known == (TRUE if op == "and" else FALSE) else known
-            case Where(cond=Const(value=value)):
-                return n.a if value else n.b
-        return None
-
-    return ex.transform(e, node)
 
 
 def _tabulated(e: Expr, points: dict[str, np.ndarray], p: Program) -> np.ndarray:

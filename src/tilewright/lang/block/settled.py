@@ -13,7 +13,8 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Expr, Var, Where
+from tilewright.ir.expr import Binary, Compare, Const, Expr, Logical, Var, Where
+from tilewright.ir.linear import FALSE, TRUE
 
 #: Programs of a grid that are counted.
 _PROGRAMS = 1 << 16
@@ -35,7 +36,7 @@ def settled(e: Expr, grid: Mapping[str, int]) -> Expr:
         with np.errstate(divide="raise"):
             values = np.broadcast_to(np.asarray(ex.evaluate(e, env), np.int64), (count,))
             plain = _plain(values, Var(ids[0]) if ids else None)
-            return plain if plain is not None else _decided(e, env)
+            return plain if plain is not None else decided(e, env)
     except (FloatingPointError, ZeroDivisionError):
         return e  # reported where it matters
 
@@ -57,17 +58,35 @@ def _plain(values: np.ndarray, pid: Var | None) -> Expr | None:
     return base + (pid + shift) % period if (base + (np.arange(n) + shift) % period == values).all() else None
 
 
-def _decided(e: Expr, env: Mapping[str, np.ndarray]) -> Expr:
-    """``e`` without the choices that fall the same way in all programs."""
+def decided(e: Expr, points: Mapping[str, np.ndarray]) -> Expr:
+    """``e`` without the conditions and choices that are the same at every point; what divides by zero somewhere stays."""
 
     def node(x: Expr) -> Expr | None:
-        if isinstance(x, Where):
-            holds = np.asarray(ex.evaluate(x.cond, env), bool)
-            return x.a if holds.all() else x.b if not holds.any() else None
-        if isinstance(x, Binary) and x.op in ("min", "max"):
-            a, b = ex.evaluate(x.a, env), ex.evaluate(x.b, env)
-            less, more = np.all(a <= b), np.all(a >= b)
-            return (x.a if x.op == "min" else x.b) if less else (x.b if x.op == "min" else x.a) if more else None
+        match x:
+            case Compare():
+                return _same(x, points)
+            case Logical(op=op, a=a, b=b) if Const in (type(a), type(b)):
+                known, other = (a, b) if isinstance(a, Const) else (b, a)
+                return other if known == (TRUE if op == "and" else FALSE) else known
+            case Where(cond=cond):
+                holds = cond if isinstance(cond, Const) else _same(cond, points)
+                return None if holds is None else x.a if holds.value else x.b
+            case Binary(op="min" | "max" as op, a=a, b=b):
+                known = [k for k in (_same(Compare(c, a, b), points) for c in ("<=", "<")) if k is not None]
+                return None if not known else a if bool(known[0].value) == (op == "min") else b
         return None
 
     return ex.transform(e, node)
+
+
+def _same(condition: Expr, points: Mapping[str, np.ndarray]) -> Const | None:
+    """TRUE or FALSE where ``condition`` is that at every point."""
+    free = ex.free_vars(condition)
+    if not free or not free <= set(points) or ex.loads(condition):
+        return None
+    try:
+        with np.errstate(divide="raise"):
+            holds = np.asarray(ex.evaluate(condition, points), bool)
+    except (FloatingPointError, ZeroDivisionError):
+        return None
+    return TRUE if holds.all() else FALSE if not holds.any() else None
