@@ -139,3 +139,79 @@ def test_programs_run_one_by_one_where_memory_is_short(monkeypatch: pytest.Monke
     scores = np.where(np.tril(np.ones((40, 40), bool)), q @ k.swapaxes(-1, -2) * 0.3, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     np.testing.assert_allclose(out, weights / weights.sum(-1, keepdims=True) @ v, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_known_at_launch_wrap_around_in_conversions() -> None:
+    @tw.jit
+    def converted(out, n):
+        tl.store(out, tl.cast(n, tl.uint32) // 2)
+        tl.store(out + 1, tl.cast(n + 2654435762, tl.int32))
+        tl.store(out + 2, tl.cast(n, tl.uint64) % 10)
+        tl.store(out + 3, tl.cast(n - 6, tl.int32) + tl.cast(2654435761, tl.uint32))
+        if tl.cast(2654435761, tl.int32) > 0:
+            tl.store(out + 4, 1)
+
+    out = np.zeros(5, np.int64)
+    converted[(1,)](out, -1)
+    minus = np.array(-1)
+    want = [minus.astype(np.uint32) // 2, np.int64(2654435761).astype(np.int32), minus.astype(np.uint64) % 10, 2654435761 - 7, 0]
+    assert out.tolist() == [int(w) for w in want]
+
+
+@pytest.mark.parametrize("start", [-5, 3, 12])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_loops_whose_condition_converts(dtype: Any, start: int) -> None:
+    """Only a conversion that keeps every number is looked through."""
+
+    @tw.jit
+    def passes(start_ptr, out):
+        i = tl.load(start_ptr)
+        n = 0
+        while i.to(tl.uint32) < 10:
+            i += 1
+            n += 1
+        tl.store(out, n)
+        i = tl.load(start_ptr)
+        n = 0
+        while i.to(tl.int64) < 10:
+            i += 1
+            n += 1
+        tl.store(out + 1, n)
+
+    out = np.zeros(2, np.int32)
+    first = np.array([start], dtype)
+    passes[(1,)](first, out)
+    assert out.tolist() == [max(10 - start, 0) if start >= 0 else 0, max(10 - start, 0)]
+    assert str(passes.block_ir((1,), first, out)).count("while") == 1, "the second one is counted"
+
+
+def test_loops_whose_condition_narrows() -> None:
+    @tw.jit
+    def passes(start_ptr, out):
+        i = tl.load(start_ptr)
+        n = 0
+        while i.to(tl.int32) < 10:
+            i += 1
+            n += 1
+        tl.store(out, n)
+
+    out = np.zeros(1, np.int32)
+    passes[(1,)](np.array([(1 << 32) + 4]), out)
+    assert out[0] == 6
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int32])
+@pytest.mark.parametrize("start", [3, 15])
+def test_loops_over_unsigned_numbers(dtype: Any, start: int) -> None:
+    @tw.jit
+    def passes(start_ptr, out):
+        i = tl.load(start_ptr)
+        n = 0
+        while i < 10:
+            i += 1
+            n += 1
+        tl.store(out, n)
+
+    out = np.zeros(1, np.int32)
+    passes[(1,)](np.array([start], dtype), out)
+    assert out[0] == max(10 - start, 0)

@@ -79,7 +79,10 @@ def _moving(f: _Form, steps: Mapping[Value, int | None]) -> tuple[_Form, int]:
 def _at_start(b: Builder, f: _Form, start: Mapping[Value, Value]) -> Any:
     out: Any = None
     for v, c in f.terms.items():
-        term = b.binary("*", start.get(v, v), c) if c != 1 else start.get(v, v)
+        first = start.get(v, v)
+        if first.type.dtype != ty.i64 and not _holds(first.type.dtype, ty.i32):  # a difference may be outside, and is a number here
+            first = b.cast(first, ty.i64)
+        term = b.binary("*", first, c) if c != 1 else first
         out = term if out is None else b.binary("+", out, term)
     return b.value(f.const) if out is None else b.binary("+", out, f.const) if f.const else out
 
@@ -118,6 +121,13 @@ def _form(v: Value, inside: Mapping[Value | None, Op]) -> _Form:
                 raise _Opaque
             scaled, factor = (c, a.const) if not a.terms else (a, c.const)
             return _Form({}).plus(scaled, factor)
-        case "cast" if v.type.dtype.kind in (ty.INT, ty.UINT) and v.type.dtype.bits >= 32:
+        case "cast" if _holds(v.type.dtype, op.operands[0].type.dtype):
             return _form(op.operands[0], inside)
     raise _Opaque
+
+
+def _holds(target: ty.DType, source: ty.DType) -> bool:
+    """Whether all integers of ``source`` are of ``target``: converting others changes them."""
+    if not (target.is_int and source.is_int):
+        return False
+    return target.range[0] <= source.range[0] and source.range[1] <= target.range[1]

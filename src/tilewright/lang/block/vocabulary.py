@@ -105,7 +105,8 @@ def cast(b: Builder, input: Any, dtype: Any, fp_downcast_rounding: Any = None, b
         return input.pointer(dtype)
     target = as_dtype(dtype)
     if isinstance(input, int) and not isinstance(input, bool) and target.is_int and target.bits >= 32 and not bitcast:
-        return input  # numbers known before the program runs are as wide as they need to be
+        lo, hi = target.range  # numbers known before the program runs are as wide as they need to be; others wrap around
+        return input if lo <= input <= hi else (input - lo) % (hi - lo + 1) + lo
     v = b.data(input, "the operand of a conversion", target)
     if not bitcast or v.type.dtype == target:
         return b.cast(v, target)
