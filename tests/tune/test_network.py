@@ -402,7 +402,9 @@ def test_what_one_network_takes_back_counts_for_all_that_share_it(tmp_path: Path
         [Model(m) for m in models], records=tmp_path / "r.db", trials=40, threads=1, author="random", executor=Local(), patience=99
     )
     verdicts = [f.verdict for f in found]
-    assert [(v.kept, len(v.reverted)) for v in verdicts if v is not None] == [(True, 0), (True, 1)]
+    assert [(v.kept, len(v.tuned), len(v.reverted)) for v in verdicts if v is not None] == [(True, 2, 1), (True, 2, 1)]
+    assert [(v.baseline, v.seconds) for v in verdicts if v is not None] == [(4.0, 2.5), (3.0, 2.0)], "of the networks that are returned"
+    assert len({v.reverted for v in verdicts if v is not None}) == 1
     for model, f in zip(models, found, strict=True):
         same = [a == b for a, b in zip(kernels(f.network), kernels(compile(model, threads=1)), strict=True)]
         assert same == [False] * (len(same) - 1) + [True]

@@ -16,7 +16,6 @@ from tilewright.graph.importer import load
 from tilewright.graph.layout import Layouts
 from tilewright.graph.loading import ModelSource
 from tilewright.graph.model import Graph
-from tilewright.graph.network import Network
 from tilewright.hw import Machine
 from tilewright.runtime.jobs import Executor
 from tilewright.runtime.pool import default_threads
@@ -27,7 +26,6 @@ from tilewright.tune.claim import warn_of_load
 from tilewright.tune.results import NetworkProgress, NetworkTuning
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS
 from tilewright.tune.tuner import INTERRUPTED, Default, Limit, Stopwatch, Subject, Tuner
-from tilewright.tune.verdict import Verdict
 from tilewright.util.errors import ImportFailure, TuneError
 
 #: Trials for each distinct kernel, on average, when no budget is given.
@@ -131,27 +129,18 @@ def tune_networks(
         warn_of_load(max(workers.width, threads))
         session = tuner.open(" + ".join(g.name for g in graphs), trials, seconds)
         allowed = trials if trials is not None or seconds is not None else TRIALS * len(tuner.kernels)
-        judged: list[tuple[Network | None, Verdict | None]] = []
         state = "failed"
         try:
             reason = tuner.run(Limit(allowed, seconds), SCHEDULERS[scheduler], patience, progress)
-            if reason != INTERRUPTED:
-                try:
-                    judged += map(tuner.judged, range(len(models)))
-                except KeyboardInterrupt:
-                    reason = INTERRUPTED
-            state = "stopped" if reason == INTERRUPTED else "done"
+            judged, finished = tuner.judged(reason != INTERRUPTED)
+            reason = reason if finished else INTERRUPTED
+            state = "done" if finished else "stopped"
         finally:
             tuner.close(state)
-        judged += [(None, None)] * (len(models) - len(judged))
-        found = []
-        for n, (network, verdict) in enumerate(judged):
-            if network is None or len(models) > 1:  # what one of them took back counts for all that share it
-                network = prepared[n].compile(records=tuner)
-            found.append(
-                NetworkTuning(network, tuple(tuner.results(n)), session, tuner.elapsed(), tuner.ended(n, reason), verdict, tuner.skipped(n))
-            )
-        return tuple(found)
+        return tuple(
+            NetworkTuning(network, tuple(tuner.results(n)), session, tuner.elapsed(), tuner.ended(n, reason), verdict, tuner.skipped(n))
+            for n, (network, verdict) in enumerate(judged)
+        )
 
 
 def _graph(model: Model, which: str) -> Graph:

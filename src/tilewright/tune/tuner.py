@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from tilewright.graph.compiler import Prepared
@@ -151,20 +151,27 @@ class Tuner:
             return INTERRUPTED
         return reason
 
-    def judged(self, number: int) -> tuple[Network | None, Verdict | None]:
-        """A network with what was found, as far as it is faster there than the default; None where they cannot be compared."""
-        prepared, default = self._subjects[number].prepared, self._subjects[number].default
-        searched = {e.name: e for e in self.kernels if e.calls(number) and e.search is not None and e.search.start is not None}
-        if default is None or not all(e.search.start.outcome.ok for e in searched.values() if e.search and e.search.start):
-            return None, None
-        before = default.network
-        return judge(
-            before,
-            lambda: prepared.compile(records=self),
-            lambda after: {name: e.places[number] for name, e in searched.items() if _differ(before, after, e.places[number][0])},
-            lambda name, default, tuned: searched[name].revert(number, default, tuned),
-            lambda a, b: in_turns(a, b, self._threads),
-        )
+    def judged(self, compare: bool = True) -> tuple[list[tuple[Network, Verdict | None]], bool]:
+        """Every network with what was found, as far as it is faster there than the default; and whether nobody interrupted that.
+
+        The verdict is None where they cannot be compared, and if nobody wants to ``compare``. What one network takes back counts for
+        all that share it: those are judged once more, until every verdict is about the network it comes with.
+        """
+        found: list[tuple[Network | None, Verdict | None]] = [(None, None)] * len(self._subjects)
+        try:
+            waiting = list(range(len(found))) if compare else []
+            for _ in range(1 + len(self.kernels)):  # each time at least one more of them goes back to its default
+                for n in waiting:
+                    found[n] = self._judged(n, found[n][1])
+                waiting = [n for n, (network, _) in enumerate(found) if self._outdated(n, network)]
+                if not waiting:
+                    break
+        except KeyboardInterrupt:
+            compare = False
+        return [
+            (network, verdict) if network is not None and not self._outdated(n, network) else (self._compiled(n), None)
+            for n, (network, verdict) in enumerate(found)
+        ], compare
 
     def ranked(self, task: Task) -> Iterator[Record]:
         """Records of the task, best first: what compiling asks for. Those of this session count even where they could not be written."""
@@ -197,6 +204,41 @@ class Tuner:
         return tuple(SkippedTask(e.task, e.operators, e.calls(number), str(e.refused)) for e in refused)
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _judged(self, number: int, earlier: Verdict | None = None) -> tuple[Network | None, Verdict | None]:
+        """A network and its verdict, which also names what went back to its default since an ``earlier`` one."""
+        default = self._subjects[number].default
+        searched = {e.name: e for e in self.kernels if e.calls(number) and e.search is not None and e.search.start is not None}
+        if default is None or not all(e.search.start.outcome.ok for e in searched.values() if e.search and e.search.start):
+            return None, None
+        before = default.network
+
+        def changed(after: Network) -> dict[str, list[int]]:
+            return {name: e.places[number] for name, e in searched.items() if _differ(before, after, e.places[number][0])}
+
+        gone: tuple[str, ...] = ()
+        if earlier is not None:
+            still = changed(self._compiled(number))
+            gone = (*earlier.reverted, *(name for name in earlier.tuned if name not in still))
+        network, verdict = judge(
+            before,
+            lambda: self._compiled(number),
+            changed,
+            lambda name, default, tuned: searched[name].revert(number, default, tuned),
+            lambda a, b: in_turns(a, b, self._threads),
+        )
+        return network, replace(verdict, reverted=(*gone, *verdict.reverted))
+
+    def _compiled(self, number: int) -> Network:
+        """A network with the best that is known."""
+        return self._subjects[number].prepared.compile(records=self)
+
+    def _outdated(self, number: int, network: Network | None) -> bool:
+        """Whether a network that was judged would be compiled otherwise now: another one took a kernel back since."""
+        if network is None or len(self._subjects) == 1:
+            return False
+        now = self._compiled(number)
+        return any(_differ(network, now, step) for step in range(len(now.compiled)))
 
     def _fruitless(self) -> TuneError:
         """Why there is nothing to show: no candidate works, no kernel has a schedule space, or the time was too short."""

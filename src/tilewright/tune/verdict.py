@@ -22,8 +22,9 @@ class Verdict:
     """The network with tuned schedules against the one without, in turns: median seconds per run of all kernels.
 
     ``gain`` is the median over the rounds of the time without tuning over the time with it. ``tuned``: names of the kernels that run
-    with tuned schedules, ``reverted``: of those that are faster on their own only. ``kept``: the tuned network won.
-    Where it did not, the default schedules are used, and ``seconds`` is what it would have taken (both 0: no kernel had another schedule).
+    with tuned schedules, ``reverted``: of those that are faster on their own only, here or in a network that shares them. ``kept``:
+    the tuned network won. Where it did not, the default schedules are used, and ``seconds`` is what it would have taken (both 0: no
+    kernel had another schedule).
     """
 
     baseline: float
