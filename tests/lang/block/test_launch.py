@@ -215,3 +215,27 @@ def test_loops_over_unsigned_numbers(dtype: Any, start: int) -> None:
     out = np.zeros(1, np.int32)
     passes[(1,)](np.array([start], dtype), out)
     assert out[0] == max(10 - start, 0)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_loops_that_move_nothing_towards_the_end_may_not_begin(loaded: bool) -> None:
+    @tw.jit
+    def kept(first_ptr, out, LOADED: tl.constexpr):
+        i = tl.load(first_ptr) if LOADED else 0
+        while i > 5:
+            i = i * 1
+        tl.store(out, i + 7)
+
+    @tw.jit
+    def never(out):
+        i = 6
+        while i > 5:
+            i = i * 1
+        tl.store(out, i)
+
+    out = np.zeros(1, np.int32)
+    kept[(1,)](np.zeros(1, np.int32), out, LOADED=loaded)
+    assert out[0] == 7
+    with pytest.raises(tw.TilewrightError, match="never ends") as caught:
+        never[(1,)](out)
+    assert "break under a condition" in (caught.value.hint or "")

@@ -26,7 +26,7 @@ def while_moves_pointers(x, n, B: tl.constexpr):
 @triton.jit
 def while_forever(x, n, B: tl.constexpr):
     i = 0
-    while i < n:  # never ends once its condition holds | moves nothing towards the end
+    while i < n:  # never ends | moves nothing towards the end
         tl.store(x + i, 1.0)
         i -= 1
 

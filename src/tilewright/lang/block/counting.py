@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,8 @@ class _Opaque(Exception):
 def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> Value | None:
     """How often the loop of ``region`` runs while ``test`` (computed in it) holds, as operations before the loop.
 
-    None where the condition depends on more than integers that each pass moves by the same step; BlockError where it never fails.
+    None where the condition depends on more than integers that each pass moves by the same step, or where none moves towards the
+    end; BlockError where such a loop is known to begin.
     """
     inside: dict[Value | None, Op] = {r: op for op in region.ops for r in ((op.result,) if op.region is None else op.region.results)}
     start = dict(zip(region.arguments, inits, strict=True))
@@ -44,7 +45,10 @@ def trips(b: Builder, region: Region, inits: tuple[Value, ...], test: Value) -> 
         return None
     ends = [(f, step) for f, step in below if step > 0]
     if not ends:
-        raise BlockError("this while loop never ends once its condition holds", hint="its body moves nothing towards the end")
+        if _begins(b, below, start):
+            hint = "its body moves nothing towards the end: count up to the limit, or break under a condition"
+            raise BlockError("this while loop never ends", hint=hint)
+        return None
     out: Value | None = None
     for f, step in ends:
         left = b.binary("max", b.binary("//", b.binary("+", b.binary("-", 0, _at_start(b, f, start)), step - 1), step), 0)
@@ -85,6 +89,16 @@ def _at_start(b: Builder, f: _Form, start: Mapping[Value, Value]) -> Any:
         term = b.binary("*", first, c) if c != 1 else first
         out = term if out is None else b.binary("+", out, term)
     return b.value(f.const) if out is None else b.binary("+", out, f.const) if f.const else out
+
+
+def _begins(b: Builder, below: Sequence[tuple[_Form, int]], start: Mapping[Value, Value]) -> bool:
+    """Whether all forms are below zero before the loop, for all that is known: they are made of constants."""
+    constants = {op.result: op.attributes["value"] for ops in b.stack for op in ops if op.name == "constant"}
+    for f, _ in below:
+        first = [(constants.get(start.get(v, v)), c) for v, c in f.terms.items()]
+        if any(x is None for x, _ in first) or f.const + sum(x * c for x, c in first if x is not None) >= 0:
+            return False
+    return True
 
 
 def _negatives(test: Value, inside: Mapping[Value | None, Op]) -> list[_Form]:

@@ -72,8 +72,8 @@ def decided(e: Expr, points: Mapping[str, np.ndarray]) -> Expr:
                 holds = cond if isinstance(cond, Const) else _same(cond, points)
                 return None if holds is None else x.a if holds.value else x.b
             case Binary(op="min" | "max" as op, a=a, b=b):
-                known = [k for k in (_same(Compare(c, a, b), points) for c in ("<=", "<")) if k is not None]
-                return None if not known else a if bool(known[0].value) == (op == "min") else b
+                lower = [k for k in (_same(Compare(c, a, b), points) for c in ("<=", "<")) if k is not None]
+                return None if not lower else a if bool(lower[0].value) == (op == "min") else b
         return None
 
     return ex.transform(e, node)
