@@ -251,6 +251,8 @@ def test_a_kernel_whose_constraints_cannot_be_met_is_skipped_and_the_others_are_
     assert sum(t.trials for t in found.tasks) == 20 and found.reason == "trials"
     if late:
         assert found.skipped == () and sorted((t.weight, t.trials > 0) for t in found.tasks) == [(1, False), (1, True), (2, True)]
+        (stopped,) = (t for t in found.tasks if t.stopped)
+        assert stopped.trials == 0 and "no values of rows satisfy rows <= 4" in stopped.stopped
         return
     (skipped,) = found.skipped
     assert sorted(t.weight for t in found.tasks) == [1, 2] and skipped.weight == 1

@@ -200,6 +200,9 @@ def _print_network(console: Console, found: NetworkTuning) -> None:
         gain = f"{t.gain:.2f}" + ("" if t.confirmed or t.gain == 1.0 else "?")
         out.add_row(str(t.weight), t.operators, seconds_text(t.baseline), seconds_text(t.seconds), gain, str(t.trials))
     console.print(out)
+    for t in found.tasks:
+        if t.stopped:
+            console.print(f"ended early: {t.operators}, {t.weight} calls: {t.stopped}", highlight=False, markup=False)
     for s in found.skipped:
         console.print(f"not tuned: {s.operators}, {s.weight} calls: {s.reason}", highlight=False, markup=False)
     console.print(

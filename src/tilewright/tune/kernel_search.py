@@ -21,7 +21,8 @@ from tilewright.util.errors import ScheduleError, SpaceError
 class KernelSearch:
     """A distinct kernel and its ``places``: for each network, by number, the steps that call it.
 
-    After its first turn (``visited``) it has a ``search``, unless it is ``refused``: it has no schedule space.
+    After its first turn (``visited``) it has a ``search``, unless it is ``refused``: it has no schedule space. Refused later, its search
+    ended early.
     ``first`` and ``spent``: seconds that its first turn took, and all others together.
     """
 

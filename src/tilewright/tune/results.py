@@ -14,7 +14,8 @@ class TunedTask:
     """A distinct kernel of the network: ``weight`` calls per run, seconds of one call without and with tuning, trials spent.
 
     ``gain`` is the median of their ratio over the rounds of the final comparison if ``confirmed``. Otherwise there was none: nothing was
-    faster than without tuning, or the session was interrupted.
+    faster than without tuning, or the session was interrupted. ``stopped`` says what its space refused in the middle of the search, which
+    ended that of this kernel early; it is empty otherwise.
     """
 
     task: Task
@@ -25,6 +26,7 @@ class TunedTask:
     trials: int
     gain: float
     confirmed: bool
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,8 @@ class Tuner:
             s = e.standing
             base, best, gain = (s.baseline, s.seconds, s.gain) if s is not None else (start, e.search.bar, start / e.search.bar)
             confirmed = s is not None and s.confirmed
-            out.append(TunedTask(e.task, e.operators, e.calls(number), base, best, len(e.search.trials), gain, confirmed))
+            stopped = "" if e.refused is None else str(e.refused)
+            out.append(TunedTask(e.task, e.operators, e.calls(number), base, best, len(e.search.trials), gain, confirmed, stopped))
         return sorted(out, key=lambda t: -t.weight * t.baseline)
 
     def ended(self, number: int, reason: str) -> str:
@@ -200,7 +201,7 @@ class Tuner:
 
     def skipped(self, number: int) -> tuple[SkippedTask, ...]:
         """Every kernel of a network that could not be tuned."""
-        refused = [e for e in self.kernels if e.refused is not None and e.search is None and e.calls(number)]
+        refused = [e for e in self.kernels if e.refused is not None and (e.search is None or e.search.best is None) and e.calls(number)]
         return tuple(SkippedTask(e.task, e.operators, e.calls(number), str(e.refused)) for e in refused)
 
     # --- inside -------------------------------------------------------------------------------
