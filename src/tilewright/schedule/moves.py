@@ -13,6 +13,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.expr import Binary, Const, Expr, Load, Var
+from tilewright.ir.printer import expr_text
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import For, Store, Window
 from tilewright.schedule.guards import Around, clipped, unguarded
@@ -47,7 +48,6 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
     store = replace(store, value=_settings(store.value, constants))
     store = replace(store, value=_in_line_order(store.value, machine.main_memory.name)) if nest.fresh else store
     read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
-    mine = {ld.dtype for ld in ex.loads(store.value) if ld.buffer.rank}
     found: list[Move] = []
     why = Mismatch(f"no instruction writes {store.buffer.memory} from {', '.join(read) or 'nothing'}", -1)
     for instruction in machine.all_instructions:
@@ -58,11 +58,8 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
         body = chain_of(instruction.kernel.body)
         if body is None or len(body.store.indices) == 0:
             continue
-        if (theirs := {o.dtype for o in arrays if o.role == "in"}) != mine:
-            text = f"{instruction.name}: it takes {', '.join(map(str, theirs))}, the nest {', '.join(map(str, mine))}"
-            why = max(why, Mismatch(text, 0), key=lambda m: m.depth)
-            continue
-        if body.store.op != store.op or instruction.replaces != nest.fresh or (nest.fresh and not alike(body.store.value, store.value)):
+        if (text := _otherwise(instruction, body, replace(nest, store=store))) is not None:
+            why = max(why, Mismatch(f"{instruction.name}: {text}", 0), key=lambda m: m.depth)
             continue
         for most in _widths(machine, instruction):
             done = _way(scope, replace(nest, store=store), instruction, body, most)
@@ -82,9 +79,29 @@ def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mi
     if body is None:
         return Mismatch(f"{instruction.name} is no single nest", -1)
     if instruction.replaces != nest.fresh:
-        return Mismatch(f"{instruction.name} {'starts anew' if instruction.replaces else 'goes on'}, the nest does not", 0)
+        return Mismatch(f"{instruction.name}: {_begins(instruction)}", 0)
     match = _matched(scope, replace(nest, store=store), instruction, body)
     return match if isinstance(match, Mismatch) else _move((), instruction, *match, constants)
+
+
+def _otherwise(instruction: Instruction, body: Chain, nest: Chain) -> str | None:
+    """What an instruction between the memories of ``nest`` does that the nest does not; None if nothing without a look at its windows."""
+    takes = {o.dtype for o in instruction.operands if o.shape and o.role == "in"}
+    reads = {ld.dtype for ld in ex.loads(nest.store.value) if ld.buffer.rank}
+    if takes != reads:
+        return f"it takes {', '.join(map(str, takes))}, the nest {', '.join(map(str, reads))}"
+    if body.store.op != nest.store.op:
+        does, wanted = (f"accumulates with {c.store.op}" if c.store.op else "stores without accumulating" for c in (body, nest))
+        return f"it {does}, the nest {wanted}"
+    if instruction.replaces != nest.fresh:
+        return _begins(instruction)
+    if nest.fresh and not alike(body.store.value, nest.store.value):
+        return f"it computes {expr_text(body.store.value)}, the nest {expr_text(nest.store.value)}"
+    return None
+
+
+def _begins(instruction: Instruction) -> str:
+    return f"it {'starts anew' if instruction.replaces else 'goes on'}, the nest does not"
 
 
 def _move(loops: tuple[For, ...], instruction: Instruction, match: Match, around: Around, constants: dict[str, int]) -> Move:
