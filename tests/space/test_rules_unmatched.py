@@ -12,6 +12,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.stmt import Kernel, LoopKind
 from tilewright.runtime.planned import planned
 from tilewright.runtime.pool import default_threads
+from tilewright.space.default import plan
 from tilewright.space.space import Space
 
 FILTER = """@kernel
@@ -79,7 +80,9 @@ def test_nests_run_in_lanes_and_programs_on_threads(avx512: tw.Machine) -> None:
 
 
 def test_dependences_stay(avx512: tw.Machine) -> None:
-    found = kinds(tw.default_schedule(tw.parse(CARRIED), avx512, threads=2).kernel)
+    chosen = plan(tw.parse(CARRIED), avx512, threads=2)
+    assert any(r.startswith("lanes of i: ") and "must run before" in r for r in chosen.refused), "and it is said which ones"
+    found = kinds(chosen.schedule.kernel)
     assert found["i"] is LoopKind.SERIAL and LoopKind.VECTOR in found.values(), "only the second nest has independent iterations"
 
 

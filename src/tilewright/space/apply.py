@@ -18,8 +18,8 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
 from tilewright.ir.stmt import Alloc, Block, For, LoopKind, Stmt
 from tilewright.schedule.nest import trip_count
+from tilewright.space.attempts import Attempts
 from tilewright.space.levels import Cut, cut
-from tilewright.space.prepare import Attempts
 from tilewright.space.rules import contraction, dots, pointwise, rows, tile, unmatched, writeback
 from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.strides import Access
@@ -91,7 +91,7 @@ class Application(Attempts):
             if not s.opaque and s.loops and not s.is_reduction and not s.is_scheduled:
                 self.attempt(f"vectors of {s.output.name}", partial(self.elementwise, s, self.threads))
         if self.loose:
-            unmatched.apply(self.sch, self.loose, self.machine, self.threads, self.abreast)
+            unmatched.apply(self, self.loose, self.machine, self.threads, self.abreast)
         self.simplify()
 
     @property

@@ -7,8 +7,6 @@ the arguments beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 
@@ -20,28 +18,9 @@ from tilewright.ir.expr import Binary, Const, Var
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import normal
+from tilewright.space.attempts import Attempts
 from tilewright.space.rules import unmatched
 from tilewright.space.stages import Stage, stages
-from tilewright.util.errors import ScheduleError
-
-
-@dataclass(slots=True)
-class Attempts:
-    """A schedule on which rules are tried, each as a whole; ``refused`` says which were not possible, and why."""
-
-    sch: Schedule
-    refused: list[str] = field(default_factory=list)
-
-    def attempt(self, what: str, rule: Callable[[], object]) -> bool:
-        """Apply ``rule``, or, when one of its primitives refuses, nothing of it."""
-        kernel, trace = self.sch.kernel, self.sch.trace
-        try:
-            rule()
-        except ScheduleError as error:
-            self.sch.kernel, self.sch.trace = kernel, trace
-            self.refused.append(f"{what}: {error.message}")
-            return False
-        return True
 
 
 def prepared(kernel: Kernel, machine: Machine) -> Attempts:
@@ -54,7 +33,7 @@ def prepared(kernel: Kernel, machine: Machine) -> Attempts:
     tries.attempt("inlining", partial(inline_pointwise, sch))
     tries.attempt("splitting", partial(split_divided, sch))
     if machine.vector_bits:
-        unmatched.arrange(sch)
+        unmatched.arrange(tries)
     spread_layouts(sch)
     return tries
 

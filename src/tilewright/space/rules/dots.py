@@ -15,9 +15,10 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Layout
 from tilewright.ir.types import INT, UINT
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.attempts import Attempts
 from tilewright.space.context import Context
 from tilewright.space.dot import Dot, dots, walked_by
-from tilewright.space.prepare import Attempts, inline_pointwise
+from tilewright.space.prepare import inline_pointwise
 from tilewright.space.rules.contraction import reduction_order
 from tilewright.space.stages import Stage, stage_of, stages
 from tilewright.space.strides import Access

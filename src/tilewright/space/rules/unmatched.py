@@ -6,10 +6,9 @@ along time, triangular solves of many systems. How many vectors a step covers is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from operator import methodcaller
 
 from tilewright.cost.core import vector_core
 from tilewright.hw import Machine
@@ -20,10 +19,10 @@ from tilewright.ir.linear import IndexScope
 from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, Stmt, Store
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.attempts import Attempts
 from tilewright.space.levels import ceil_div
 from tilewright.space.rules import pointwise, rows
 from tilewright.space.stages import stage_of
-from tilewright.util.errors import ScheduleError
 
 #: Vectors that one step of such a nest covers, unless tuned.
 VECTORS = 2
@@ -42,27 +41,30 @@ def roots(kernel: Kernel) -> tuple[str, ...]:
     return () if kernel.sizes else tuple(s.name for s in kernel.body.stmts if isinstance(s, For) and stage_of(s).opaque)
 
 
-def arrange(sch: Schedule) -> None:
+def arrange(tries: Attempts) -> None:
     """Below such loops, the loop that walks memory becomes the innermost of its nest where dependences allow."""
+    sch = tries.sch
     for root in roots(sch.kernel):
         for chain, store in list(_nests(st.find_loop(sch.kernel, root), ())):
             names = [f.name for f in chain]
             lane = next((n for n in reversed(names) if _step(n, store.indices) == 1), names[-1])
             if lane != names[-1]:
-                _tried(sch, methodcaller("reorder", *(n for n in names if n != lane), lane))
+                tries.attempt(f"{lane} innermost", partial(sch.reorder, *(n for n in names if n != lane), lane))
 
 
-def apply(sch: Schedule, wanted: tuple[str, ...], machine: Machine, threads: int, vectors: int = VECTORS) -> Allowed:
+def apply(tries: Attempts, wanted: tuple[str, ...], machine: Machine, threads: int, vectors: int = VECTORS) -> Allowed:
     """Vectorize what is scalar below the ``wanted`` loops, ``vectors`` in a step, and divide those among ``threads``, where allowed."""
-    lanes, divided = set[str](), set[str]()
+    sch, lanes, divided = tries.sch, set[str](), set[str]()
     for root in [s for s in sch.kernel.body.stmts if isinstance(s, For) and s.name in wanted]:
         if any(f.kind is not LoopKind.SERIAL for f in st.loops(root)):
             continue  # it shares rows with a reduction, and is done
         for chain, store in list(_nests(root, ())):
             width = vectors * vector_core(machine, store.buffer.dtype).lanes
-            if _step(chain[-1].name, store.indices) == 1 and _tried(sch, partial(_vectorize, chain[-1], width)):
-                lanes.add(chain[-1].name)
-        if threads > 1 and _long(root) and _tried(sch, methodcaller("parallel", root.name)):
+            lane = chain[-1]
+            along = _step(lane.name, store.indices) == 1
+            if along and tries.attempt(f"lanes of {lane.name}", partial(_vectorize, sch, lane, width)):
+                lanes.add(lane.name)
+        if threads > 1 and _long(root) and tries.attempt(f"threads of {root.name}", partial(sch.parallel, root.name)):
             divided.add(root.name)
     return Allowed(frozenset(lanes), frozenset(divided))
 
@@ -70,7 +72,7 @@ def apply(sch: Schedule, wanted: tuple[str, ...], machine: Machine, threads: int
 @lru_cache(maxsize=8)  # all sketches of a kernel ask
 def allowed(kernel: Kernel, machine: Machine, threads: int) -> Allowed:
     """What :func:`apply` can do in ``kernel``, which is prepared but not scheduled."""
-    return apply(Schedule(kernel, machine), roots(kernel), machine, threads)
+    return apply(Attempts(Schedule(kernel, machine)), roots(kernel), machine, threads)
 
 
 def program(root: For, machine: Machine, found: Allowed, vectors: Expr) -> For:
@@ -118,7 +120,7 @@ def _step(loop: str, indices: tuple[Expr, ...]) -> int | None:
     return None if nested else form.terms.get(Var(loop), 0)
 
 
-def _vectorize(lane: For, width: int, sch: Schedule) -> None:
+def _vectorize(sch: Schedule, lane: For, width: int) -> None:
     extent = trip_count(lane)
     if extent is None:
         sch.vectorize(lane.name, width)
@@ -129,14 +131,3 @@ def _vectorize(lane: For, width: int, sch: Schedule) -> None:
 def _long(root: For) -> bool:
     """Whether dividing ``root`` is worth waking other cores; ranges that only its run decides are taken to be long."""
     return any(trip_count(f) is None for f in st.loops(root)) or rows.work(root) >= pointwise.PARALLEL_ELEMENTS
-
-
-def _tried(sch: Schedule, steps: Callable[[Schedule], object]) -> bool:
-    """Whether ``steps`` could be applied; a refusal leaves the schedule as it is."""
-    trial = sch.copy()
-    try:
-        steps(trial)
-    except ScheduleError:
-        return False
-    sch.kernel, sch.trace = trial.kernel, trial.trace
-    return True
