@@ -121,22 +121,21 @@ def sums(x: f32[64, 32], y: f32[64]):
         for k in range(32):
             y[i_1] += x[i_1, k]
 """)
-    with Workers(builders=1, limits=Limits(build=60, run=3.0)) as workers:
-        cost = MeasuredCost(HOST, 1, workers)
-        assert 1e-8 < cost(kernel, frozenset()) < 0.1
-        for change, status in (
-            (lambda text: text.replace("y[i_1] +=", "y[i_1 * 1000000000] +="), "crash"),
-            (lambda text: text.replace("k in range(32)", "k in range(16)"), "wrong"),
-            (lambda text: text.replace("i_1 in range(64):\n", "again in range(1099511627776):\n        for i_1 in range(64):\n")
-             .replace("        for k in range(32):\n            y", "            for k in range(32):\n                y"), "timeout"),
-        ):  # fmt: skip
-            monkeypatch.setattr(module, "planned", planned_as(change))
+    out_of_range = "y[i_1] +=", "y[i_1 * 1000000000] +="
+    half = "k in range(32)", "k in range(16)"
+    endless = "for k in range(32):\n            y", "for again in range(1099511627776):\n            for k in range(32):\n                y"
+    # Time-outs must not depend on what else runs here: only for the kernel that never ends is the limit short.
+    with Workers(builders=1) as patient, Workers(builders=1, limits=Limits(run=3.0)) as hasty:
+        cost = MeasuredCost(HOST, 1, patient)
+        assert cost(kernel, frozenset()) > 1e-8
+        for workers, (old, new), status in ((patient, out_of_range, "crash"), (patient, half, "wrong"), (hasty, endless, "timeout")):
+            monkeypatch.setattr(module, "planned", planned_as(lambda text, old=old, new=new: text.replace(old, new)))
             with pytest.warns(RuntimeWarning, match=status), pytest.raises(ScheduleError, match=rf"sums cannot be measured \({status}\)"):
-                cost(kernel, frozenset())
+                MeasuredCost(HOST, 1, workers)(kernel, frozenset())
         monkeypatch.undo()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert 1e-8 < cost(kernel, frozenset()) < 0.1
+            assert cost(kernel, frozenset()) > 1e-8
 
 
 def test_a_measured_network_computes_the_same() -> None:
