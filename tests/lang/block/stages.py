@@ -1,4 +1,4 @@
-"""A weighted softmax in two stages, with what keeps them from being one loop."""
+"""Softmax whose programs loop for different times: weighted, in two stages, with what keeps them from being one loop."""
 
 from __future__ import annotations
 
@@ -51,3 +51,18 @@ def two_stages(
     )
     tl.store(total_ptr + rows, total)
     tl.store(other_ptr + rows, other)
+
+
+@triton.jit
+def longer_where_masked(v_ptr, total_ptr, n, BM: tl.constexpr):
+    """More passes in later programs, the last of which have no rows and read nothing."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    cols = tl.arange(0, BM)
+    peak = tl.full([BM], -float("inf"), tl.float32)
+    total = tl.zeros([BM], tl.float32)
+    for start in range(0, (tl.program_id(0) + 1) * BM, BM):
+        x = tl.load(v_ptr + start + cols[None, :] + rows[:, None] * 0, mask=rows[:, None] < n, other=0.0)
+        higher = tl.maximum(peak, tl.max(x, 1))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(x - higher[:, None]), 1)
+        peak = higher
+    tl.store(total_ptr + rows, total, mask=rows < n)

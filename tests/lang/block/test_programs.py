@@ -223,7 +223,7 @@ def test_stages_are_joined_only_where_they_do_the_same(wrong: str, masked: float
     kernel = agree(programs.staged_sums, (4,), named, ["out_ptr"])
     assert (len(kernel.body.stmts) > 1) == (wrong == ""), "one loop over programs, or steps over whole arrays"
     if not wrong:
-        assert any(isinstance(s, st.If) for s in st.walk(kernel.body)) == (masked == -3.0), "only what a mask takes out is computed, too"
+        assert not any(isinstance(s, st.If) for s in st.walk(kernel.body)), "passes of other programs are computed and not counted"
 
 
 @pytest.mark.parametrize("step", [0, 1, 4])

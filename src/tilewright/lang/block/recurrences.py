@@ -11,19 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Intrinsic, Load, Var, Where
-from tilewright.ir.interval import Range
-from tilewright.ir.linear import FALSE, IndexScope
-from tilewright.ir.simplify import Simplifier
+from tilewright.ir.linear import IndexScope
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
+from tilewright.lang.block.passes import counted, longest
 
 _POWERS = ("exp", "exp2")
-#: What programs add to scores, or put in their place, to mask them is below this.
-_LOW = -1e4
 
 
 def two_passes(p: Program) -> Program:
@@ -70,66 +65,11 @@ def _split(loop: Loop, before: Sequence[Item], p: Program) -> list[Item] | None:
     needed = _needed(kept, maximum.update)
     if any(maximum.final.name in n.reads() or n.reads() & sums for n in needed):
         return None
-    passes = _all_passes(loop, kept, maximum, p)
-    first = Loop(loop.var, passes, (*needed, maximum.update), frozenset({maximum.buffer.name}))
+    first = Loop(loop.var, loop.trips, (*needed, maximum.update), frozenset({maximum.buffer.name}))
     rest = tuple(n.mapped(lambda e: _renamed(e, maximum.final.name, maximum.buffer)) for n in kept if n not in needed)
-    restarted = [_restarted(i, sums) for i in before]
-    return [*restarted, first, Loop(loop.var, passes, rest, sums)]
-
-
-def _all_passes(loop: Loop, body: Sequence[Nest], m: Maximum, p: Program) -> Expr:
-    """The passes of ``loop``: as many as the longest has in any program, where masks would let the others add nothing.
-
-    A mask adds a large negative number to what is raised to a power, or puts one in its place: that is no power at all.
-    """
-    grid = dict(p.grid)
-    ends = [v for v in grid if v in ex.free_vars(loop.trips)]
-    if not ends or ex.loads(loop.trips) or ex.free_vars(loop.trips) - set(ends) or math.prod(grid[v] for v in ends) > 1 << 20:
-        return loop.trips
-    env = dict(zip(ends, np.indices([grid[v] for v in ends]), strict=True))
-    longest = int(np.max(ex.evaluate(loop.trips, env)))
-    loads = [ld for n in (*body, m.update) for e in n.exprs() for ld in ex.loads(e) if ld.buffer.name not in p.locals]
-    ranges: dict[str, Range] = {v: (0, n - 1) for v, n in (*p.grid, *(axis for n in body for axis in n.axes), (loop.var, longest))}
-    scope = Simplifier(ranges)
-    stores = any(n.target.name not in p.locals for n in body)
-    if stores or not all(_inside(ld, loop.var, set(ends), scope) for ld in loads):
-        return loop.trips
-    with scope.assuming(scope.expr(ex.compare(">=", Var(loop.var), loop.trips))):
-        running = [n for n in body if n.guard is None or scope.expr(n.guard) != FALSE]
-        masked = all(_sunk(scope.expr(e.args[0].a)) for n in running for e in ex.walk(n.value) if _is_power(e, m))  # type: ignore[attr-defined]
-    return ex.idx(longest) if masked else loop.trips
-
-
-def _inside(ld: Load, var: str, ends: set[str], scope: Simplifier) -> bool:
-    """Whether more passes of the loop over ``var`` read nothing outside the array: what some program reads, or surely in it."""
-    for i, extent in zip(ld.indices, ld.buffer.static_shape, strict=True):
-        at = scope.expr(i)
-        lo, hi = scope.bounds(scope.linear(at))
-        if {var} < ex.free_vars(at) & {var, *ends} and (lo is None or hi is None or lo < 0 or hi >= extent):
-            return False
-    return True
-
-
-def _is_power(e: Expr, m: Maximum) -> bool:
-    """``exp(x - final m)``."""
-    match e:
-        case Intrinsic(name=name, args=(Binary(op="-", b=Load() as b),)):
-            return name in _POWERS and b.buffer == m.final
-    return False
-
-
-def _sunk(e: Expr) -> bool:
-    """Whether ``e`` is a number plus a large negative one."""
-    match e:
-        case Const():
-            return bool(e.value <= _LOW)
-        case Cast():
-            return _sunk(e.a)
-        case Binary(op="+"):
-            return _sunk(e.a) or _sunk(e.b)
-        case Binary(op="-"):
-            return _sunk(e.a)
-    return False
+    both = [first, Loop(loop.var, loop.trips, rest, sums)]
+    passes = longest(loop, [*kept, maximum.update], p)
+    return [*(_restarted(i, sums) for i in before), *(both if passes is None else [counted(x, passes) for x in both])]
 
 
 def maximum_of(body: Sequence[Nest], loop: Loop) -> Maximum | None:
