@@ -28,7 +28,7 @@ def table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None
     """An empty table; ``numbers`` are the columns whose figures are aligned right."""
     out = Table(box=SIMPLE_HEAD, header_style="bold", title=title, title_justify="left")
     for c in columns:
-        out.add_column(c, justify="right" if c in numbers else "left", no_wrap=c in numbers)
+        out.add_column(c, justify="right" if c in numbers else "left", no_wrap=c in numbers, overflow="fold")
     return out
 
 

@@ -105,7 +105,7 @@ class Cycles:
         self.reader = Channel(timing, timing.request)
         self.writer = Channel(timing, timing.write)
         self.ports = [Port() for _ in range(c.spad_banks)]
-        #: Ends of the loads and of the stores that may still be under way.
+        #: Ends of the loads and of the stores that may still be under way; their places become free in order.
         self.loads: deque[int] = deque([0] * timing.moves, timing.moves)
         self.stores: deque[int] = deque([0] * timing.moves, timing.moves)
         self.slot = (0, 0)
@@ -237,7 +237,7 @@ class Cycles:
             if x.address:
                 self.reader.bus = max(self.reader.bus, end - 1)
         end += self.timing.arrival
-        self.loads.append(end)
+        self.loads.append(max(end, self.loads[-1]))  # zeros come from nowhere, and may be there before what was asked for earlier
         return start, end
 
     def _store(self, x: Mvout, ready: int) -> tuple[int, int]:
