@@ -8,6 +8,10 @@ from functools import lru_cache
 from tilewright.hw import Instruction
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
+from tilewright.ir.expr import Compare, Var
+
+#: How variables of conditions that are extents of axes end.
+_EXTENT = ".extent"
 
 
 @lru_cache(maxsize=256)
@@ -68,11 +72,11 @@ def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], setti
 
 
 def equal(i: Instruction, axis: str) -> list[str]:
-    """Axes that an instruction demands to be as long as ``axis``."""
-    pairs = [
-        sorted(r.variables)
-        for r in i.requirements
-        if r.holds(dict.fromkeys(r.variables, 2)) and not r.holds({v: n for n, v in enumerate(sorted(r.variables), 1)})
-    ]
-    names = [[v.removesuffix(".extent") for v in p] for p in pairs if len(p) == 2 and all(v.endswith(".extent") for v in p)]
-    return [n for p in names for n in p if axis in p and n != axis]
+    """Axes that an instruction demands to be as long as ``axis``: ``require(extent(r) == extent(s))``, and no other condition."""
+    out = []
+    for r in i.requirements:
+        match r.condition:
+            case Compare(op="==", a=Var(name=a), b=Var(name=b)) if a.endswith(_EXTENT) and b.endswith(_EXTENT):
+                pair = [a.removesuffix(_EXTENT), b.removesuffix(_EXTENT)]
+                out += [n for n in pair if axis in pair and n != axis]
+    return out
