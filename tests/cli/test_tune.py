@@ -15,7 +15,8 @@ from rich.console import Console
 from tests.cli.command import tilewright, words
 from tests.tune.test_network import network
 
-from tilewright.cli.tune import _Bar
+from tilewright.cli.options import short_names
+from tilewright.cli.tune import _Bar, _models
 from tilewright.ir.expr import compare
 from tilewright.runtime.jobs import Done, Job, Outcome
 from tilewright.runtime.records import RecordStore
@@ -117,6 +118,16 @@ def test_a_terminal_sees_progress(what: str, kernels: Path, tmp_path: Path, term
     assert result.exit_code == 0, result.output
     said = [line for line in lines(terminal) if line.startswith("tuning")]
     assert said and "3 trials" in said[-1] and "untuned" in said[-1]
+
+
+def test_networks_of_one_name_are_told_apart_by_their_paths() -> None:
+    """Two files called model.onnx: what is said of one must not bind the other."""
+    programs = ["a/model.onnx", "b/model.onnx"]
+    one, two = _models(programs, "", ["a/model.onnx:batch=1", "length=7"], [])
+    assert (one.dims, two.dims) == ({"batch": 1, "length": 7}, {"length": 7})
+    assert short_names(programs) == programs
+    vit, bert = _models(["a/vit.onnx", "b/bert.onnx"], "", ["vit:batch=1", "length=7"], [])
+    assert (vit.dims, bert.dims) == ({"batch": 1, "length": 7}, {"length": 7})
 
 
 def test_several_networks_share_a_session(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilewright.cli.console import bytes_text, stdout, table
-from tilewright.cli.options import Dims, integers, pairs
+from tilewright.cli.options import Dims, integers, pairs, short_names
 from tilewright.util.errors import RuntimeFailure
 from tilewright.util.quantities import count_text
 
@@ -81,7 +81,7 @@ def codesign(
     if again := [w for n, w in enumerate(workloads) if w in workloads[:n]]:
         raise typer.BadParameter(f"{again[0]} is given twice", param_hint="NETWORK")
     sizes = integers(dims, "--dim")
-    networks = {name: layers_of(w, sizes) for name, w in zip(_names(workloads), workloads, strict=True)}
+    networks = {name: layers_of(w, sizes) for name, w in zip(short_names(workloads), workloads, strict=True)}
     limits = Limits(area=area, power=power, most=_numbers(most, "--most"), area_model=family.area)
     given = _numbers(fixed, "--fixed") or None
     methods = (method, *(m for m in compare.split(",") if m and m != method))
@@ -103,15 +103,6 @@ def codesign(
     if out is not None:
         written = export(found, " + ".join(networks), out, reference)
         stdout().print(f"{out}: {', '.join(written)}", highlight=False, markup=False)
-
-
-def _names(workloads: list[str]) -> list[str]:
-    """What networks are called: their file without folder and ending, or all that was given where that leaves two alike."""
-    short = []
-    for text in workloads:
-        path, _, member = text.partition(".json:")
-        short.append(f"{Path(path).name}_{member}" if member else Path(text).stem)
-    return short if len(set(short)) == len(short) else workloads
 
 
 def budget_of(text: str) -> Budget:

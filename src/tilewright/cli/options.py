@@ -69,6 +69,15 @@ def integers(texts: Sequence[str], option: str) -> dict[str, int]:
     return out
 
 
+def short_names(networks: Sequence[str]) -> list[str]:
+    """What networks are called: their file without folder and ending, or all that was given where that leaves two alike."""
+    short = []
+    for text in networks:
+        path, _, member = text.partition(".json:")
+        short.append(f"{Path(path).name}_{member}" if member else Path(text).stem)
+    return short if len(set(short)) == len(short) else list(networks)
+
+
 def arrays(texts: Sequence[str], option: str) -> dict[str, np.ndarray]:
     """``["x=x.npy"]`` as arrays by name; RuntimeFailure names the file that cannot be read."""
     import numpy as np

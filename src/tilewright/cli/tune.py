@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tilewright.cli.console import seconds_text, stdout, table
@@ -24,6 +24,7 @@ from tilewright.cli.options import (
     integers,
     layouts_named,
     machine_named,
+    short_names,
 )
 from tilewright.cli.programs import extents_of, kernel_of, load_program
 from tilewright.runtime.records import RecordStore, records_path
@@ -126,9 +127,9 @@ def tune(
     if own:
         _print_kernel(console, found)
     else:
-        for name, network in zip(programs, networks, strict=True):
+        for name, network in zip(short_names(programs), networks, strict=True):
             if len(networks) > 1:
-                console.rule(Path(name).stem, align="left")
+                console.rule(escape(name), align="left")
             _print_network(console, network)
         console.print(f"session {networks[0].session} in {store.path}: use it with --records {store.path}", highlight=False)
 
@@ -138,11 +139,11 @@ def _models(programs: list[str], shape: str, dims: list[str], goals: list[float]
     if goals and len(goals) != len(programs):
         raise typer.BadParameter(f"{len(goals)} for {len(programs)} networks: give one each (0: none)", param_hint="--goal")
     bound = integers(dims, "--dim")
-    stems = [Path(p).stem for p in programs]
+    names = short_names(programs)
+    common = {k: n for k, n in bound.items() if not k.startswith(tuple(f"{name}:" for name in names))}
     out = []
-    for program, stem, goal in zip(programs, stems, goals or [0.0] * len(programs), strict=True):
-        own = {k.removeprefix(f"{stem}:"): n for k, n in bound.items() if k.startswith(f"{stem}:")}
-        common = {k: n for k, n in bound.items() if k.partition(":")[0] not in stems}
+    for program, name, goal in zip(programs, names, goals or [0.0] * len(programs), strict=True):
+        own = {k.removeprefix(f"{name}:"): n for k, n in bound.items() if k.startswith(f"{name}:")}
         source = program if program.endswith(".onnx") else _operator(program, shape)
         out.append(Model(source, goal / 1e3, common | own))
     return out
