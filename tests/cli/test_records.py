@@ -16,6 +16,7 @@ from tilewright.mapping.operators import FLOAT, build_operator
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.schedule import Schedule
 from tilewright.schedule.trace import Trace
+from tilewright.tune.claim import Claim
 
 KERNEL = build_operator("matmul", FLOAT, i=8, j=8, k=8)
 SYMBOLIC = parse('@kernel(params=("N",))\ndef twice(x: f32[N], y: f32[N]):\n    for i in range(N):\n        y[i] = x[i] * 2.0')
@@ -154,10 +155,24 @@ def test_a_session_is_deleted(filled: RecordStore) -> None:
     session = session_of(filled)
     unknown = tilewright("records", "delete", "zz")
     assert unknown.exit_code == 1 and "begin with 'zz'" in unknown.output
-    assert "its 3 records removed" in tilewright("records", "delete", session[:-1]).output
+    asked = tilewright("records", "delete", session[:-1])  # nobody answers
+    assert asked.exit_code == 1 and f"remove session {session} (model.onnx) and its 3 records from" in asked.output
+    with RecordStore(filled.path) as store:
+        assert store.count() == 3
+    assert "its 3 records removed" in tilewright("records", "delete", session[:-1], "--yes").output
     with RecordStore(filled.path) as store:
         assert store.sessions() == [] and store.count() == 0
     assert tilewright("records", "delete", session).exit_code == 1
+
+
+def test_a_session_in_use_is_not_deleted(filled: RecordStore) -> None:
+    with RecordStore(filled.path) as store:
+        claim = Claim.take(store, store.sessions()[0], threads=1)
+        refused = tilewright("records", "delete", claim.session.id, "--yes")
+        assert refused.exit_code == 1 and "is being tuned" in refused.output and "end it first" in refused.output
+        assert store.count() == 3
+        claim.close("stopped")
+        assert "its 3 records removed" in tilewright("records", "delete", claim.session.id, "--yes").output
 
 
 def test_nothing_is_made_by_deleting(filled: RecordStore) -> None:

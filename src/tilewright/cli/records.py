@@ -49,7 +49,7 @@ def records() -> None:
 
       tilewright records export -o mine.jsonl && tilewright records import theirs.jsonl
 
-      tilewright records delete 20261121-0830
+      tilewright records delete 20261121-0830 --yes
     """
 
 
@@ -163,12 +163,21 @@ def import_command(
 def delete(
     session: Annotated[str, typer.Argument(help="First characters of the session's key.")],
     file: RecordsFile = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a session with its records: one that was measured while the machine was busy, say."""
+    """Remove a session with its records: one that was measured while the machine was busy, say.
+
+    It asks first. A session that a process is working on stays.
+    """
+    from tilewright.tune import claim
+
     with _store(file) as store:
         found = store.session(session)
+        records = store.count(session=found.id)
+    if not yes:
+        typer.confirm(f"remove session {found.id} ({found.subject}) and its {records} records from {store.path}?", abort=True)
     with RecordStore(file or records_path()) as store:
-        gone = store.delete(found.id)
+        gone = claim.delete(store, found)
     typer.echo(f"session {found.id} ({found.subject}) and its {gone} records removed from {store.path}")
 
 

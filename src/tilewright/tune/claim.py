@@ -1,4 +1,4 @@
-"""Beginning a session, or going on with one: by one process at a time, and with a note of the conditions."""
+"""Beginning a session, going on with one, or removing it: by one process at a time, and with a note of the conditions."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class Claim:
 
         TuneError when a process that runs is at it.
         """
-        same = (wanted.subject, sorted(wanted.tasks.items()), wanted.author, wanted.seed)
-        lock = Lock.taken(store.path.with_name(store.path.name + "-lock"), json.dumps(same))
+        lock = _lock(store, wanted)
         if lock is None:
             raise TuneError(_taken(store, wanted), hint="wait for it, or end it and start again: what it measured is kept")
         try:
@@ -72,6 +71,17 @@ class Claim:
             self._lock.release()
 
 
+def delete(store: RecordStore, session: Session) -> int:
+    """Remove a session and its records; returns how many records went. TuneError when a process that runs is at it."""
+    lock = _lock(store, session)
+    if lock is None:
+        raise TuneError(_taken(store, session), hint="wait for it, or end it first: what it measures would be lost")
+    try:
+        return store.delete(session.id)
+    finally:
+        lock.release()
+
+
 def warn_of_load(uses: int) -> None:
     """Warn when other programs keep more processors busy than the session is going to (``uses``)."""
     load = os.getloadavg()[0]
@@ -82,6 +92,12 @@ def warn_of_load(uses: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _lock(store: RecordStore, wanted: Session) -> Lock | None:
+    """The place of all sessions that ask for the same as ``wanted``; None when a process has it."""
+    same = (wanted.subject, sorted(wanted.tasks.items()), wanted.author, wanted.seed)
+    return Lock.taken(store.path.with_name(store.path.name + "-lock"), json.dumps(same))
 
 
 def _alike(store: RecordStore, wanted: Session) -> list[Session]:
