@@ -17,6 +17,8 @@ from tilewright.runtime import planned as module
 from tilewright.runtime.cache import build_cache
 from tilewright.runtime.planned import planned
 from tilewright.space.default import plan
+from tilewright.space.version import DECIDING, deciding
+from tilewright.util.digest import sources
 
 
 @pytest.fixture(autouse=True)
@@ -94,15 +96,16 @@ def test_everything_that_decides_is_in_the_key(searches: list[Kernel], changed: 
 def test_changed_rules_or_estimates_search_again(searches: list[Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = gemm(48, 64, 40)
     planned(kernel, MACHINE, threads=1)
-    monkeypatch.setattr(module, "_deciding", lambda: "edited")
+    monkeypatch.setattr(module, "deciding", lambda: "edited")
     planned(kernel, MACHINE, threads=1)
     assert len(searches) == 2
 
 
 def test_sources_are_those_of_the_deciding_packages() -> None:
     package = Path(module.__file__).parent.parent
-    assert all((package / part / "__init__.py").exists() for part in module.DECIDING)
-    assert module.sources(package, ("cost",)) != module.sources(package, ("space",)) != module.sources(package, ())
+    assert all((package / part / "__init__.py").exists() for part in DECIDING)
+    assert deciding() == sources(package, DECIDING)
+    assert sources(package, ("cost",)) != sources(package, ("space",)) != sources(package, ())
 
 
 VALID = json.dumps({"kernel": "@kernel\ndef k(x: f32[4]):\n    pass", "decisions": [], "refused": []})

@@ -13,6 +13,7 @@ from tilewright.hw.library.gemmini import gemmini
 from tilewright.ir.stmt import Kernel
 from tilewright.lang import parse
 from tilewright.runtime.cache import BuildCache
+from tilewright.sim.gemmini import offload as module
 from tilewright.sim.gemmini.offload import Offload
 
 MACHINE = load_machine("gemmini")
@@ -108,6 +109,18 @@ def test_what_was_searched_is_kept(tmp_path: Path) -> None:
     for offload in (otherwise, smaller):
         run(offload, kernels[0])
         assert offload.searched == 1, "another search, another machine"
+
+
+def test_what_another_version_chose_is_searched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules, estimates, declarations and the cycle model: whatever was edited."""
+    store = BuildCache(tmp_path)
+    run(Offload(MACHINE, store=store), RESIDUAL)
+    for edited in ("deciding", "_version"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, edited, lambda: "edited")
+            offload = Offload(MACHINE, store=store)
+            run(offload, RESIDUAL)
+            assert offload.searched == 1
 
 
 def test_a_damaged_entry_is_searched_again(tmp_path: Path) -> None:

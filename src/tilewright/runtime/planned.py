@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from functools import cache as once
-from pathlib import Path
 
 from tilewright.hw.machine import Machine
 from tilewright.ir import stmt as st
@@ -20,11 +18,8 @@ from tilewright.runtime.cache import BuildCache, build_cache
 from tilewright.runtime.fingerprint import decisive_fingerprint
 from tilewright.runtime.pool import default_threads
 from tilewright.space.default import Decision, plan
-from tilewright.util.digest import sources
+from tilewright.space.version import deciding
 from tilewright.util.errors import TilewrightError
-
-#: Packages whose code decides a schedule.
-DECIDING = ("ir", "lang", "hw", "mapping", "schedule", "cost", "space")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ def planned(
     """
     machine, threads, constants = machine or Machine.host(), threads or default_threads(), sorted(set(constants))
     store = build_cache() if cache and not _calls(kernel) else None
-    key = store.key("schedule", _deciding(), kernel, constants, threads, decisive_fingerprint(machine)) if store else ""
+    key = store.key("schedule", deciding(), kernel, constants, threads, decisive_fingerprint(machine)) if store else ""
     if store and (found := _remembered(store, key, machine)) is not None:
         return found
     made = plan(kernel, machine, threads=threads, constants=constants)
@@ -60,11 +55,6 @@ def planned(
 def _calls(kernel: Kernel) -> bool:
     """Whether the program calls kernels: its text does not say what those do."""
     return any(isinstance(s, Call) for s in st.walk(kernel.body))
-
-
-@once
-def _deciding() -> str:
-    return sources(Path(__file__).parent.parent, DECIDING)
 
 
 def _remembered(store: BuildCache, key: str, machine: Machine) -> Planned | None:

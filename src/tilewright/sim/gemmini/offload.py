@@ -26,6 +26,7 @@ from tilewright.space.default import plan
 from tilewright.space.long_rows import long_rows
 from tilewright.space.single_rows import single_rows
 from tilewright.space.stages import stages
+from tilewright.space.version import deciding
 from tilewright.util.digest import sources
 from tilewright.util.errors import CodegenError, ScheduleError, SpaceError
 
@@ -113,7 +114,7 @@ class Offload:
         """As :meth:`_make`, from the store where it is there."""
         if self.store is None:
             return self._make(kernel, constants)
-        where = (self.machine.name, Configuration.of(self.machine), _version())
+        where = (self.machine.name, Configuration.of(self.machine), deciding(), _version())
         key = self.store.key("accelerator program", *where, kernel, sorted(constants), self.measured, self.forms)
         held = self.store.load(key)
         if held is not None:
@@ -171,5 +172,5 @@ def _unseen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
 
 @cache
 def _version() -> str:
-    """Digest of what chooses schedules and counts cycles; that of programs is part of every key."""
-    return sources(Path(__file__).parents[2], ("cost", "lang", "mapping", "schedule", "sim", "space"))
+    """Digest of what counts cycles and searches by them."""
+    return sources(Path(__file__).parents[2], ("sim",))
