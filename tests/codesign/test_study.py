@@ -229,7 +229,8 @@ def test_figures_are_those_of_the_evaluator(found: Study) -> None:
     assert np.exp(found.problem.value(e.cycles, e.energy))[0] == pytest.approx(found.run.best)
 
 
-def test_several_networks_count_each_and_by_name(tmp_path: Path) -> None:
+def test_several_networks_count_each_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # names that are paths are folded where the terminal is narrow
     layers = tmp_path / "nets.json"
     layers.write_text('{"one": [{"K": 16, "C": 8, "P": 12, "count": 2}], "two": [{"K": 16, "C": 8, "P": 12}, {"K": 64, "C": 32}]}')
     names = [f"{layers}:one", f"{layers}:two"]
