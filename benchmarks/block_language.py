@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -143,11 +143,13 @@ WORKLOADS: dict[str, Callable[[np.random.Generator, Any], tuple[Contenders, np.n
 
 def measured(name: str, threads: int, repeats: int) -> Measurement:
     """``name`` timed against its peers; SystemExit when the block program computes something else."""
-    run, got, want = WORKLOADS[name](np.random.default_rng(0), _torch(threads))
+    torch = _torch(threads)
+    run, got, want = WORKLOADS[name](np.random.default_rng(0), torch)
     run["block"]()
     if not np.allclose(got, want, rtol=1e-3, atol=1e-3):
         raise SystemExit(f"{name}: results differ by {np.abs(got - want).max():.1e}")
-    return tw.measure(run, repeats=repeats, threads=threads)
+    with torch.no_grad() if torch else nullcontext():
+        return tw.measure(run, repeats=repeats, threads=threads)
 
 
 def table(results: dict[str, Measurement], threads: int) -> Table:
@@ -199,7 +201,6 @@ def _torch(threads: int) -> Any:
     except ImportError:
         return None
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     return torch
 
 

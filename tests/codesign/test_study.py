@@ -230,8 +230,8 @@ def test_figures_are_those_of_the_evaluator(found: Study) -> None:
 
 
 def test_several_networks_count_each_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "500")  # names that are paths are folded where the terminal is narrow
-    layers = tmp_path / "nets.json"
+    monkeypatch.chdir(tmp_path)  # names that are long paths are folded in tables
+    layers = Path("nets.json")
     layers.write_text('{"one": [{"K": 16, "C": 8, "P": 12, "count": 2}], "two": [{"K": 16, "C": 8, "P": 12}, {"K": 64, "C": 32}]}')
     names = [f"{layers}:one", f"{layers}:two"]
     given = [f"--against={x}" for x in ("dim=4", "scratchpad_bytes=8192", "accumulator_bytes=4096")]
@@ -241,8 +241,8 @@ def test_several_networks_count_each_and_by_name(tmp_path: Path, monkeypatch: py
     text = (tmp_path / "out" / "report.html").read_text()
     assert 'id="networks"' in text and "nets_one + nets_two" in text
     assert "4 layers of 2 networks, of 2 shapes" in text
-    (tmp_path / "again").mkdir()
-    other = tmp_path / "again" / "nets.json"
+    Path("again").mkdir()
+    other = Path("again") / "nets.json"
     other.write_text(layers.read_text())
     alike = tilewright("codesign", names[0], f"{other}:one", "--budget", "300")
     assert alike.exit_code == 0 and "again/nets.json:one" in words(alike.output).replace(" ", "")

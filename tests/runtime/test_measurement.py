@@ -145,6 +145,23 @@ def test_threads_that_work_together_have_a_processor_each() -> None:
 
 
 @pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
+def test_a_caller_that_collects_garbage_once_is_not_taken_for_a_worker() -> None:
+    """Its thread works longer than the contender's in one of the calls, and does nothing in the others."""
+    first, second = available_cpus()[:2]
+    alone, garbage = Helped(both=False), [True]
+
+    def call() -> None:
+        alone()
+        for _ in range(10 * len(garbage)):
+            zlib.crc32(BYTES)
+        garbage.clear()
+
+    with placed([call], (first, second)):
+        assert os.sched_getaffinity(alone.thread.native_id or 0) == {first}
+    alone.work.put(False)
+
+
+@pytest.mark.skipif(len(available_cpus()) < 2, reason="needs two processors")
 def test_a_thread_that_still_spins_for_another_contender_is_not_taken_for_a_worker() -> None:
     """It is waited for first; counted, it would take the processor of the contender's own thread."""
     first, second = available_cpus()[:2]

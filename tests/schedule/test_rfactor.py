@@ -8,7 +8,6 @@ from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel, all_buffers
 from tilewright.lang import parse
 from tilewright.schedule import Schedule, replay
-from tilewright.schedule.primitives.rfactor import neutral
 from tilewright.util.errors import ScheduleError
 
 
@@ -158,4 +157,9 @@ def test_neutral_elements_change_nothing(op: str, apply: np.ufunc, dtype: ty.DTy
     storage = dtype.to_numpy()
     low, high = (-1e30, 1e30) if dtype.is_float else dtype.range
     values = np.array([low, low + 1, 0, 1, high - 1, high]).astype(storage)
-    np.testing.assert_array_equal(apply(values, np.array(neutral(op, dtype).value).astype(storage)), values)
+    np.testing.assert_array_equal(apply(values, np.array(dtype.neutral(op)).astype(storage)), values)
+
+
+def test_neutral_elements_of_fixed_point_are_numbers_not_bits() -> None:
+    t = ty.Fixed(16, 8)
+    assert (t.neutral("min"), t.neutral("max"), t.neutral("+"), t.neutral("*")) == (127.99609375, -128.0, 0, 1)

@@ -98,6 +98,17 @@ class DType:
             return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
         return 0, (1 << self.bits) - 1
 
+    def neutral(self, op: str) -> int | float:
+        """The number that leaves every other of this type unchanged under the reduction ``op``; sums of floats start at 0.0."""
+        if op in ("min", "max"):
+            if self.is_float:
+                return float("inf") if op == "min" else float("-inf")
+            raw = self.range[1 if op == "min" else 0]
+            return raw / 2**self.frac if self.is_fixed else raw
+        if op == "&":
+            return -1 if self.signed else self.range[1]
+        return {"+": 0, "*": 1, "|": 0, "^": 0}[op]
+
     def to_numpy(self) -> np.dtype:
         """The NumPy dtype an array of this element type is stored in.
 

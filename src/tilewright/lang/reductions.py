@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, ExprLike, Var
-from tilewright.ir.types import DType
 from tilewright.util.errors import LanguageError
 
 _ZERO = ex.Const(0, ty.index)
@@ -26,12 +24,11 @@ class Axis(Var):
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """``op`` over all points of ``axes``, starting from ``identity``."""
+    """``op`` over all points of ``axes``, starting from what is neutral to it."""
 
     op: str
     value: Expr
     axes: tuple[Axis, ...]
-    identity: Callable[[DType], int | float | bool]
 
     def _refuse(self, *_: object) -> NoReturn:
         raise LanguageError("arithmetic on a reduction", hint="compute the reduction as a tensor of its own, then use its elements")
@@ -44,49 +41,41 @@ def reduce_axis(lo: ExprLike, hi: ExprLike, name: str) -> Axis:
     return Axis(name, ty.index, ex.idx(lo), ex.idx(hi))
 
 
-def _lowest(t: DType) -> int | float:
-    return -math.inf if t.is_float else t.range[0] / 2**t.frac if t.is_fixed else t.range[0]
-
-
-def _highest(t: DType) -> int | float:
-    return math.inf if t.is_float else t.range[1] / 2**t.frac if t.is_fixed else t.range[1]
-
-
-def _reduction(op: str, value: ExprLike, axes: Axis | Sequence[Axis], identity: Callable[[DType], int | float | bool]) -> Reduction:
+def _reduction(op: str, value: ExprLike, axes: Axis | Sequence[Axis]) -> Reduction:
     listed = (axes,) if isinstance(axes, Axis) else tuple(axes)
     if not listed or [a for a in listed if not isinstance(a, Axis)]:
         raise LanguageError("a reduction needs axes", hint="make them with reduce_axis(lo, hi, name)")
-    return Reduction(op, ex.as_expr(value), listed, identity)
+    return Reduction(op, ex.as_expr(value), listed)
 
 
 def sum(value: ExprLike, axes: Axis | Sequence[Axis]) -> Reduction:
     """Sum over ``axes``."""
-    return _reduction("+", value, axes, lambda t: 0)
+    return _reduction("+", value, axes)
 
 
 def prod(value: ExprLike, axes: Axis | Sequence[Axis]) -> Reduction:
     """Product over ``axes``."""
-    return _reduction("*", value, axes, lambda t: 1)
+    return _reduction("*", value, axes)
 
 
 def min(value: ExprLike, axes: Axis | Sequence[Axis]) -> Reduction:
     """Smallest value over ``axes``."""
-    return _reduction("min", value, axes, _highest)
+    return _reduction("min", value, axes)
 
 
 def max(value: ExprLike, axes: Axis | Sequence[Axis]) -> Reduction:
     """Largest value over ``axes``."""
-    return _reduction("max", value, axes, _lowest)
+    return _reduction("max", value, axes)
 
 
 def any(value: Expr, axes: Axis | Sequence[Axis]) -> Reduction:
     """Whether a condition holds anywhere on ``axes``."""
-    return _reduction("|", _boolean(value), axes, lambda t: False)
+    return _reduction("|", _boolean(value), axes)
 
 
 def all(value: Expr, axes: Axis | Sequence[Axis]) -> Reduction:
     """Whether a condition holds everywhere on ``axes``."""
-    return _reduction("&", _boolean(value), axes, lambda t: True)
+    return _reduction("&", _boolean(value), axes)
 
 
 def _boolean(value: Expr) -> Expr:

@@ -176,7 +176,7 @@ def _nests(t: Tensor, scope: Scope) -> Iterator[Stmt]:
         yield from _nest(t, t.body, None, spatial, scope)  # type: ignore[arg-type]
         return
     r = t.body
-    yield from _nest(t, ex.as_expr(r.identity(t.dtype), t.dtype), None, spatial, scope)
+    yield from _nest(t, ex.const(t.dtype.neutral(r.op), t.dtype), None, spatial, scope)
     yield from _nest(t, r.value, r.op, spatial + [(a.name, a.lo, a.hi) for a in r.axes], scope)
 
 

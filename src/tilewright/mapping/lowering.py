@@ -10,7 +10,6 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, Call, If, Kernel, LoopKind, Span, Stmt, Store, Window
-from tilewright.ir.types import DType
 from tilewright.mapping.lattice import counterexample
 from tilewright.mapping.mapping import Mapping
 from tilewright.mapping.operator import REDUCTION, Operator, operator_of
@@ -64,19 +63,6 @@ def _check_padding(p: Placement) -> None:
             )
 
 
-def identity(reduce: str | None, dtype: DType) -> int | float:
-    """The value that ``reduce`` leaves alone, in ``dtype``."""
-    match reduce:
-        case "*":
-            return 1
-        case "&":
-            return -1 if dtype.signed else dtype.range[1]
-        case "min" | "max":
-            sign = 1 if reduce == "min" else -1
-            return sign * float("inf") if dtype.is_float else dtype.range[sign > 0]
-    return 0
-
-
 class _Names:
     """New names, unique in a kernel."""
 
@@ -112,7 +98,7 @@ class _Lowering:
         }
         packed = [s for o in sources for s in self._pack(o, arrays[o.hardware.name])]
         result = arrays[output.hardware.name]
-        start = self._fill(result, identity(self._op.reduce, result.dtype))
+        start = self._fill(result, result.dtype.neutral(self._op.reduce or "+"))
         allocs = [Alloc(b) for b in arrays.values()]
         return (*allocs, *packed, start, self._issues(arrays, calls), self._unpack(output, result))
 
@@ -167,7 +153,7 @@ class _Lowering:
         env, guards = self._point(dict(outer), dict(inner), dict(loops))
         value = ex.cast(ex.substitute(o.software.expr, env), array.dtype)
         slot = self._slot(o, array, loops, outer, inner)
-        absent = identity(self._op.reduce, array.dtype) if self._op.combine is None else 0
+        absent = array.dtype.neutral(self._op.reduce or "+") if self._op.combine is None else 0
         if _one_to_one(o):
             if guards:
                 value = ex.where(_all(guards), value, ex.const(absent, array.dtype))
@@ -242,4 +228,4 @@ def _loops(around: Sequence[tuple[Var, int]], body: Stmt) -> Stmt:
     return body
 
 
-__all__ = ["identity", "lower"]
+__all__ = ["lower"]

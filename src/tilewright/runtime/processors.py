@@ -16,6 +16,8 @@ from tilewright.runtime.pool import available_cpus, threads_moved
 WATCH = 0.04
 #: A thread takes part in a call if it works this part of what the busiest thread does.
 WORKING = 0.25
+#: Calls that are watched to tell who works: what a thread does in all of them is work, and not a collection of garbage or a timer.
+CALLS = 2
 #: Low bits of a Linux clock number that stand for the processor time of one thread.
 _THREAD_CLOCK = 6
 
@@ -101,10 +103,8 @@ def placed(contenders: Iterable[Callable[[], object]], cpus: tuple[int, ...], re
             _confine(thread, {cpus[0]} if thread == caller else affinity & set(cpus[1:]) or affinity)
         threads_moved()
         for contender in contenders if len(cpus) > 1 else ():
-            rest()
-            at_first = {thread: _worked(thread) for thread in _threads()}
-            contender()
-            worked = {thread: _worked(thread) - at_first.get(thread, 0.0) for thread in _threads()}
+            calls = [_work_of(contender, rest) for _ in range(CALLS)]
+            worked = {thread: min(call.get(thread, 0.0) for call in calls) for thread in calls[-1]}
             busy = [thread for thread in sorted(worked) if worked[thread] > WORKING * max(worked.values())]
             workers = [thread for thread in busy if thread != caller]
             # As many workers as processors: the caller only prepares their work, even where that takes a while.
@@ -116,6 +116,14 @@ def placed(contenders: Iterable[Callable[[], object]], cpus: tuple[int, ...], re
         for thread, affinity in before.items():
             _confine(thread, affinity)
         threads_moved()
+
+
+def _work_of(contender: Callable[[], object], rest: Callable[[], None]) -> dict[int, float]:
+    """Processor seconds of each thread of this process during one call of ``contender``, after a ``rest`` of all."""
+    rest()
+    at_first = {thread: _worked(thread) for thread in _threads()}
+    contender()
+    return {thread: _worked(thread) - at_first.get(thread, 0.0) for thread in _threads()}
 
 
 def _worked(thread: int) -> float:

@@ -22,12 +22,9 @@ from tilewright.schedule.unify import Chain, Match, Mismatch, chain_of
 Around = dict[str, tuple[tuple[Expr, Expr], ...]]
 
 
-def identity(op: str | None, dtype: DType) -> float | None:
-    """What a reduction with ``op`` starts from without effect; None where nothing is known to be that."""
-    if not dtype.is_int:
-        return None
-    lo, hi = dtype.range
-    return {"max": lo, "min": hi, "+": 0}.get(op or "")
+def _is_neutral(value: Expr, op: str | None, dtype: DType) -> bool:
+    """Whether ``value`` has no effect on a reduction of integers with ``op``; of floats (-0.0, NaN) that is not said."""
+    return op is not None and dtype.is_int and isinstance(value, Const) and value.value == dtype.neutral(op)
 
 
 def started(first: Chain | None, nest: Chain | None) -> Chain | None:
@@ -35,7 +32,7 @@ def started(first: Chain | None, nest: Chain | None) -> Chain | None:
     if first is None or nest is None or nest.store.op is None or first.store.op is not None:
         return None
     start, value = first.store, first.store.value
-    if start.buffer != nest.store.buffer or not isinstance(value, Const) or value.value != identity(nest.store.op, start.buffer.dtype):
+    if start.buffer != nest.store.buffer or not _is_neutral(value, nest.store.op, start.buffer.dtype):
         return None
     used = {v for i in nest.store.indices for v in ex.free_vars(i)}
     spatial = [f for f in nest.loops if f.name in used]
@@ -64,7 +61,7 @@ class Guarded:
 def unguarded(scope: Simplifier, nest: Chain) -> Guarded | None:
     """``nest``, a reduction of what one array holds wherever a box of its indices has elements; None when it is no such nest."""
     store, value = nest.store, nest.store.value
-    if not isinstance(value, Where) or not isinstance(value.b, Const) or value.b.value != identity(store.op, store.buffer.dtype):
+    if not isinstance(value, Where) or not _is_neutral(value.b, store.op, store.buffer.dtype):
         return None
     arrays = {ld for ld in ex.loads(value.a) if ld.buffer.rank}
     if len(arrays) != 1:

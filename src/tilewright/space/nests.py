@@ -12,7 +12,6 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
-from tilewright.schedule.primitives.rfactor import neutral
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.levels import ceil_div, wrap
 from tilewright.space.rules import pointwise, rows
@@ -114,7 +113,7 @@ def _in_partials(stage: Stage, row: tuple[str, ...], width: Expr, taken: set[str
     return wrap(
         around,
         Alloc(partial),
-        wrap([(first.name, width, LoopKind.VECTOR)], Store(partial, (first,), neutral(store.op, partial.dtype))),
+        wrap([(first.name, width, LoopKind.VECTOR)], Store(partial, (first,), ex.const(partial.dtype.neutral(store.op), partial.dtype))),
         wrap(chunk, Store(partial, (Var(loop),), value, store.op)),
         wrap([(last.name, width, LoopKind.VECTOR)], Store(store.buffer, store.indices, Load(partial, (last,)), store.op)),
     )

@@ -11,7 +11,6 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Load, Var
-from tilewright.schedule.guards import identity
 from tilewright.schedule.moves import Move
 from tilewright.schedule.nest import copied
 from tilewright.schedule.unify import chain_of
@@ -61,8 +60,7 @@ def _started(part: Part, args: Mapping[str, st.Buffer]) -> st.Stmt:
     body = chain_of(part.instruction.kernel.body)
     assert body is not None  # it matched
     target = args[body.store.buffer.name]
-    value = identity(body.store.op, target.dtype)
-    assert value is not None  # the same
+    value = target.dtype.neutral(body.store.op or "+")
     at = [Var(f"{target.name}_start{d}") for d in range(target.rank)]
     s: st.Stmt = st.Store(target, tuple(at), ex.const(value, target.dtype))
     for v, n in zip(reversed(at), reversed(target.shape), strict=True):

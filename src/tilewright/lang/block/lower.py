@@ -19,7 +19,7 @@ from tilewright.ir.linear import IndexScope
 from tilewright.ir.types import DType
 from tilewright.lang.block.elements import constant, elementwise
 from tilewright.lang.block.ir import Function, Op, Region, Value
-from tilewright.lang.block.masks import constant_lanes, identity, masked
+from tilewright.lang.block.masks import constant_lanes, masked
 from tilewright.lang.block.nests import Item, Loop, Nest, Program
 from tilewright.lang.block.settled import settled
 from tilewright.lang.block.source import BlockError
@@ -293,7 +293,7 @@ class _Lowering:
             return
         p = b.pending
         if p.base is None or p.base != Load(target, at):
-            start = identity(p.op, target.dtype) if p.base is None else p.base
+            start = ex.const(target.dtype.neutral(p.op), target.dtype) if p.base is None else p.base
             self.nest(target, at, start, b.shape)
         guard, value = masked(p.value, p.op)
         self.nest(target, at, value, b.shape, p.op, guard, p.axes)

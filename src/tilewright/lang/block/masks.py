@@ -7,18 +7,6 @@ import math
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Cast, Compare, Const, Expr, Intrinsic, Logical, Where
-from tilewright.ir.types import DType
-
-
-def identity(op: str, dtype: DType) -> Const:
-    """The value that changes nothing when it is reduced with ``op``."""
-    if op == "+":
-        return ex.const(0, dtype)
-    if op == "*":
-        return ex.const(1, dtype)
-    if dtype.is_float:
-        return ex.const(-math.inf if op == "max" else math.inf, dtype)
-    return ex.const(dtype.range[0 if op == "max" else 1], dtype)
 
 
 def masked(value: Expr, op: str) -> tuple[Expr | None, Expr]:
@@ -28,7 +16,7 @@ def masked(value: Expr, op: str) -> tuple[Expr | None, Expr]:
     taking m for a number, and ``sum(where(c, x, 0) * y)``, taking y for a number.
     """
     guard: Expr | None = None
-    neutral = identity(op, value.dtype).value
+    neutral = value.dtype.neutral(op)
     for c in _conditions(value):
         rest = folded(assumed(value, c, False))
         if isinstance(rest, Const) and rest.value == neutral:

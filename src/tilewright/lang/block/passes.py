@@ -17,7 +17,6 @@ from tilewright.ir import expr as ex
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
 from tilewright.ir.interval import Range
 from tilewright.ir.simplify import Simplifier
-from tilewright.lang.block.masks import identity
 from tilewright.lang.block.nests import Loop, Nest, Program
 
 _POINTS = 1 << 20
@@ -59,7 +58,11 @@ def counted(loop: Loop, passes: Expr) -> Loop:
     """
     body = [n for n in loop.body if isinstance(n, Nest)]
     counts = ex.compare("<", Var(loop.var), loop.trips)
-    idle = {n.target.name: identity(n.op, n.target.dtype) for n in body if n.target.name in loop.carried and n.op is not None}
+    idle = {
+        n.target.name: ex.const(n.target.dtype.neutral(n.op), n.target.dtype)
+        for n in body
+        if n.target.name in loop.carried and n.op is not None
+    }
     out: list[Nest] = []
     for n in reversed(body):
         if n.target.name in idle:
@@ -86,4 +89,4 @@ def _elsewhere(e: Expr, idle: Const, counts: Expr, body: Sequence[Nest], blocks:
 def _may_idle(name: str, idle: Const, body: Sequence[Nest]) -> bool:
     """Whether ``body`` makes a block whose elements are all ``idle`` where nothing but ``idle`` is stored or reduced."""
     writers = [n for n in body if n.target.name == name]
-    return bool(writers) and all(n.op is None or identity(n.op, idle.dtype).value == idle.value for n in writers)
+    return bool(writers) and all(n.op is None or idle.dtype.neutral(n.op) == idle.value for n in writers)

@@ -17,7 +17,6 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Const, Expr, Load, Logical, Var
 from tilewright.ir.linear import IndexScope, Linear
-from tilewright.lang.block.masks import identity
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
 from tilewright.lang.block.source import BlockError
 
@@ -205,7 +204,7 @@ def reduced_at_once(flat: list[Flat], local: set[str]) -> list[Flat]:
         if any(name in g.nest.reads() for m, g in enumerate(flat) if m != n) or not all(isinstance(i, Var) for i in load.indices):
             continue
         writers = [g for g in flat if g.nest.target.name == name]
-        start = identity(f.nest.op, load.buffer.dtype)
+        start = ex.const(load.buffer.dtype.neutral(f.nest.op), load.buffer.dtype)
         first, updates = writers[0], writers[1:]
         if first.nest.op is not None or first.nest.value != start or first.nest.guard or any(g.nest.op != f.nest.op for g in updates):
             continue

@@ -7,9 +7,8 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir.affine import reassociable
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Load
+from tilewright.ir.expr import Expr, Load
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
-from tilewright.ir.types import DType
 from tilewright.schedule.nest import copied, fresh, loop_place, names, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
@@ -54,7 +53,7 @@ def apart(kernel: Kernel, chain: list[For], store: Store, variables: set[str], s
     partial = Buffer(fresh(taken, name + "_part"), store.buffer.dtype, _extents(kept), store.buffer.memory)
     element = tuple((c.var - c.lo) // c.step for c in kept)
     update = _rebuild(chain, replace(store, buffer=partial, indices=element))
-    start = _rebuild(kept, Store(partial, element, neutral(store.op or "+", partial.dtype)))
+    start = _rebuild(kept, Store(partial, element, ex.const(partial.dtype.neutral(store.op or "+"), partial.dtype)))
     combine = _rebuild(kept, replace(store, value=Load(partial, element)))
     (init,), (final,) = copied(Block((start,)), taken).stmts, copied(Block((combine,)), taken).stmts
     out = replace_stmt(kernel, chain[0], Alloc(partial), init, update, final)
@@ -66,18 +65,6 @@ def _extents(chain: list[For]) -> tuple[Expr, ...]:
         if trip_count(f) is None:
             raise ScheduleError(f"rfactor: the extent {f.extent} of loop {f.name} is not a constant", hint="split it first", location=f.loc)
     return tuple(ex.idx(trip_count(f) or 0) for f in chain)
-
-
-def neutral(op: str, dtype: DType) -> Const:
-    """The value that leaves any other unchanged under the reduction ``op``."""
-    if op in ("min", "max"):
-        if dtype.is_float:
-            return ex.const(float("inf") if op == "min" else float("-inf"), dtype)
-        lo, hi = dtype.range
-        return ex.const(hi if op == "min" else lo, dtype)
-    if op == "&":
-        return ex.const(-1 if dtype.range[0] < 0 else dtype.range[1], dtype)
-    return ex.const(1 if op == "*" else 0, dtype)
 
 
 def reduction_nest(kernel: Kernel, loop: str, subject: str) -> tuple[list[For], Store]:
