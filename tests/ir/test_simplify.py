@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import buffer
-from tilewright.ir.expr import Binary, Const, Expr, Load, Logical, Not, Var, Where, binary, compare, idx, logical
-from tilewright.ir.linear import FALSE, TRUE
+from tilewright.ir.expr import FALSE, TRUE, Binary, Const, Expr, Load, Logical, Not, Var, Where, binary, compare, idx, logical
 from tilewright.ir.simplify import bounds, simplify, simplify_expr
 from tilewright.ir.stmt import Alloc, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, Window, block, loop, loops, store, walk
 from tilewright.ir.types import boolean, f32, i32, index

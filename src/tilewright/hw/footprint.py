@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.linear import Range
+from tilewright.ir.interval import Range
 from tilewright.ir.simplify import bounds
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tilewright.ir import types as ty
+from tilewright.ir.sizes import apply, choose
 from tilewright.ir.types import DType
 from tilewright.util.errors import IRTypeError
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 ARITHMETIC = ("+", "-", "*", "/", "//", "%", "min", "max", "&", "|", "^", "<<", ">>")
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-LOGICAL = ("and", "or")
+#: Operators whose value is known now where both operands are index constants.
+_FOLDED = ("+", "-", "*", "//", "%", "min", "max")
 #: Mathematical functions: name -> number of arguments. The result has the joined float type.
 INTRINSICS: dict[str, int] = {
     **dict.fromkeys(["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "erf", "sigmoid"], 1),
@@ -223,6 +225,7 @@ class Intrinsic(Expr):
 
 
 ExprLike = Expr | int | float | bool
+TRUE, FALSE = Const(True, ty.boolean), Const(False, ty.boolean)
 
 
 # --- building -------------------------------------------------------------------------------
@@ -263,17 +266,6 @@ def _pair(a: ExprLike, b: ExprLike) -> tuple[Expr, Expr]:
     return ea, as_expr(b, ea.dtype)
 
 
-_FOLD: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "min": min,
-    "max": max,
-}
-
-
 def binary(op: str, a: ExprLike, b: ExprLike) -> Expr:
     """``a op b`` with the result type of :func:`types.arithmetic_type`.
 
@@ -288,10 +280,10 @@ def binary(op: str, a: ExprLike, b: ExprLike) -> Expr:
 
 
 def _fold_index(op: str, a: Expr, b: Expr) -> Expr | None:
-    if isinstance(a, Const) and isinstance(b, Const) and op in _FOLD:
+    if isinstance(a, Const) and isinstance(b, Const) and op in _FOLDED:
         if op in ("//", "%") and b.value == 0:
             raise IRTypeError(f"{a} {op} 0: division by zero in an index")
-        return Const(_FOLD[op](int(a.value), int(b.value)), ty.index)
+        return Const(apply(op, int(a.value), int(b.value)), ty.index)
     if isinstance(b, Const):
         if b.value == 0 and op in ("+", "-"):
             return a
@@ -461,8 +453,8 @@ def loads(e: Expr) -> list[Load]:
 def evaluate(e: Expr, env: Mapping[str, Any]) -> Any:
     """Value of an index expression (no loads) with variables bound to ints, NumPy arrays or tensors.
 
-    The one evaluator behind "one formula, many evaluators": everything is expressed with Python
-    operators, and min/max/where through the array's own functions.
+    The one evaluator behind "one formula, many evaluators": everything is expressed with the
+    operators of :mod:`tilewright.ir.sizes`.
     """
     match e:
         case Const():
@@ -472,9 +464,9 @@ def evaluate(e: Expr, env: Mapping[str, Any]) -> Any:
                 raise IRTypeError(f"size or knob {e.name!r} has no value", hint=f"bound are: {', '.join(env) or 'none'}")
             return env[e.name]
         case Binary():
-            return _apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
+            return apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
         case Compare():
-            return _apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
+            return apply(e.op, evaluate(e.a, env), evaluate(e.b, env))
         case Logical():
             a, b = evaluate(e.a, env), evaluate(e.b, env)
             return a & b if e.op == "and" else a | b
@@ -483,59 +475,7 @@ def evaluate(e: Expr, env: Mapping[str, Any]) -> Any:
             return not a if isinstance(a, bool) else ~a
         case Where():
             c, a, b = (evaluate(x, env) for x in (e.cond, e.a, e.b))
-            if isinstance(c, bool):
-                return a if c else b
-            if type(c).__module__.startswith("torch"):
-                import torch
-
-                return torch.where(c, a, b)
-            import numpy as np
-
-            return np.where(c, a, b)
+            return choose(c, a, b)
         case Cast():
             return evaluate(e.a, env)
     raise IRTypeError(f"{e} cannot be evaluated without running the program")
-
-
-def _apply(op: str, a: Any, b: Any) -> Any:
-    match op:
-        case "+":
-            return a + b
-        case "-":
-            return a - b
-        case "*":
-            return a * b
-        case "/":
-            return a / b
-        case "//":
-            return a // b
-        case "%":
-            return a % b
-        case "<":
-            return a < b
-        case "<=":
-            return a <= b
-        case ">":
-            return a > b
-        case ">=":
-            return a >= b
-        case "==":
-            return a == b
-        case "!=":
-            return a != b
-        case "min" | "max":
-            return _extremum(op, a, b)
-    raise IRTypeError(f"operator {op} is not defined on sizes")
-
-
-def _extremum(op: str, a: Any, b: Any) -> Any:
-    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        return min(a, b) if op == "min" else max(a, b)
-    if any(type(x).__module__.startswith("torch") for x in (a, b)):
-        import torch
-
-        a, b = torch.as_tensor(a), torch.as_tensor(b)
-        return torch.minimum(a, b) if op == "min" else torch.maximum(a, b)
-    import numpy as np
-
-    return np.minimum(a, b) if op == "min" else np.maximum(a, b)

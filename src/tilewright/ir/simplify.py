@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Var
+from tilewright.ir.expr import FALSE, Compare, Const, Expr, Load, Logical, Var
+from tilewright.ir.index_scope import MAX_FACTS, IndexScope
 from tilewright.ir.interval import Range
-from tilewright.ir.linear import FALSE, MAX_FACTS, IndexScope, Linear
+from tilewright.ir.linear import Linear
 from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Span, Stmt, Store, While, Window, store
 
 #: Loops whose number of iterations may become variable (lanes and unrolled bodies need a constant).
@@ -162,7 +163,7 @@ class Simplifier(IndexScope):
         if hi.terms:
             symbolic.append(Linear(hi.terms, hi.const - 1).plus(me, -1))
         if symbolic:
-            self.facts = ([f for a in symbolic for f in self._split_extrema(a) if not _reads_memory(f)] + facts)[:MAX_FACTS]
+            self.facts = ([f for a in symbolic for f in self.split_extrema(a) if not _reads_memory(f)] + facts)[:MAX_FACTS]
         try:
             yield
         finally:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Expr, Load, Var
-from tilewright.ir.linear import TRUE, Linear
+from tilewright.ir.expr import TRUE, Expr, Load, Var
+from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
     Alloc,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const, Expr, Load, Var, Where
-from tilewright.ir.linear import IndexScope
+from tilewright.ir.index_scope import IndexScope
 from tilewright.ir.stmt import Block, For, If, Kernel, Stmt, Store
 from tilewright.lang.block.source import BlockError
 from tilewright.util.errors import Location

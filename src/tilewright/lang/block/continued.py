@@ -12,9 +12,8 @@ from dataclasses import replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Binary, Const, Expr, Load, Var
+from tilewright.ir.expr import TRUE, Binary, Const, Expr, Load, Var
 from tilewright.ir.interval import Range
-from tilewright.ir.linear import TRUE
 from tilewright.ir.simplify import Simplifier
 from tilewright.lang.block.masks import folded
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, mapped, nests

@@ -15,7 +15,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Expr, Intrinsic, Load, Var, Where
-from tilewright.ir.linear import IndexScope
+from tilewright.ir.index_scope import IndexScope
 from tilewright.ir.types import DType
 from tilewright.lang.block.elements import constant, elementwise
 from tilewright.lang.block.ir import Function, Op, Region, Value

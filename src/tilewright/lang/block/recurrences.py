@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Intrinsic, Load, Var, Where
-from tilewright.ir.linear import IndexScope
+from tilewright.ir.index_scope import IndexScope
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
 from tilewright.lang.block.passes import counted, longest
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
-from tilewright.ir.expr import Binary, Compare, Const, Expr, Logical, Var, Where
-from tilewright.ir.linear import FALSE, TRUE
+from tilewright.ir.expr import FALSE, TRUE, Binary, Compare, Const, Expr, Logical, Var, Where
 
 #: Programs of a grid that are counted.
 _PROGRAMS = 1 << 16

@@ -16,7 +16,8 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Const, Expr, Load, Logical, Var
-from tilewright.ir.linear import IndexScope, Linear
+from tilewright.ir.index_scope import IndexScope
+from tilewright.ir.linear import Linear
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, nests
 from tilewright.lang.block.source import BlockError
 

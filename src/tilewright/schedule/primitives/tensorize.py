@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Var
-from tilewright.ir.linear import TRUE
+from tilewright.ir.expr import TRUE, Const, Expr, Var
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Call, Kernel, Window
 from tilewright.schedule.nest import loop_place, replace_stmt

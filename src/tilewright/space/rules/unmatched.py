@@ -15,7 +15,7 @@ from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.expr import Const, Expr, Var
-from tilewright.ir.linear import IndexScope
+from tilewright.ir.index_scope import IndexScope
 from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, Stmt, Store
 from tilewright.schedule.nest import trip_count
 from tilewright.schedule.schedule import Schedule
