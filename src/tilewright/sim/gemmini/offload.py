@@ -31,8 +31,8 @@ from tilewright.util.digest import sources
 from tilewright.util.errors import CodegenError, ScheduleError, SpaceError
 
 
-class Store(Protocol):
-    """Where programs are kept from one process to the next: ``tilewright.runtime.cache.build_cache()`` is one."""
+class ProgramCache(Protocol):
+    """Where programs are kept from one process to the next; :class:`tilewright.runtime.cache.BuildCache` is one."""
 
     def key(self, kind: str, *parts: object) -> str: ...
     def load(self, key: str) -> bytes | None: ...
@@ -63,7 +63,7 @@ class Offload:
     another alone; ``searched`` counts those that were not in the store.
     """
 
-    def __init__(self, machine: Machine, *, measured: int = 0, forms: Sequence[str] = (), store: Store | None = None):
+    def __init__(self, machine: Machine, *, measured: int = 0, forms: Sequence[str] = (), store: ProgramCache | None = None):
         self.machine, self.measured, self.forms, self.store = machine, measured, tuple(forms), store
         self.programs: dict[Work, Program] = {}
         self.refused: dict[Work, str] = {}
