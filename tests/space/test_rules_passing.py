@@ -97,6 +97,25 @@ def test_sums_on_a_machine_declared_in_a_test(rows: int, cols: int, seed: int) -
         assert held and sum(np.prod([int(e.value) for e in m.physical_shape()]) * 4 for m in held) <= 256  # type: ignore[attr-defined]
 
 
+def test_of_many_nests_each_is_cut_along_each_of_its_loops() -> None:
+    """Two structures for each of five nests: more combinations than are tried."""
+    kind, count = "f32[6, 8]", 5
+    nests = "".join(
+        f"""
+    for i{n} in range(6):
+        for j{n} in range(8):
+            y{n}[i{n}, j{n}] = max(a[i{n}, j{n}] + b[i{n}, j{n}], 0.0)"""
+        for n in range(count)
+    )
+    results = ", ".join(f"y{n}: {kind}" for n in range(count))
+    space = Space(parse(f"@kernel\ndef sums(a: {kind}, b: {kind}, {results}):{nests}\n"), toy())
+    names = [s.name for s in space.sketches]
+    assert len(set(names)) == len(names) == 16
+    for n in range(count):
+        along_rows = sum(f"blocks i{n}" in name for name in names)
+        assert 4 <= along_rows <= 12 and along_rows + sum(f"blocks j{n}" in name for name in names) == 16
+
+
 def test_the_estimate_counts_what_is_moved() -> None:
     """Three operands in, one out, once each, however the loops are cut."""
     space = Space(floats(6, 8), toy())

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, product
-from math import prod
+from itertools import product
+from math import gcd, prod
+
+import numpy as np
 
 from tilewright.hw import Machine, Memory
 from tilewright.hw.memory import SCRATCHPAD
@@ -109,8 +111,21 @@ def sketches(context: Context) -> Iterator[Sketch]:
         return  # several units share main memory: blocks would have to be divided among them
     every = [list(_passings(context, s)) if _eligible(s) else [] for s in context.stages]
     # What the host computes before or after it also finishes: the elements are in its caches.
-    for chosen in islice(product(*every), MOST) if every else ():
+    for chosen in _choices(every) if every else ():
         yield _sketch(context, chosen)
+
+
+def _choices(every: Sequence[Sequence[Passing]]) -> Iterator[Sequence[Passing]]:
+    """One of each; where there are more than :data:`MOST` ways, so many of them, in which every nest varies."""
+    sizes = [len(ways) for ways in every]
+    total = prod(sizes)
+    if total <= MOST:
+        yield from product(*every)
+        return
+    # Steps of the golden ratio spread over what varies slowly; without a common divisor they also go through all that varies fast.
+    step = next(s for s in range(round(total * 0.618), total) if gcd(s, total) == 1)
+    for at in zip(*np.unravel_index(np.arange(MOST) * step % total, sizes), strict=True):
+        yield [ways[n] for ways, n in zip(every, at, strict=True)]
 
 
 def _eligible(s: Stage) -> bool:
