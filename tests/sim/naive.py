@@ -83,8 +83,9 @@ class Naive:
                 if size == 1:
                     value = rescale(value, cfg.scale)
                 for pixel in range(max(cfg.repeats, 1)):
-                    at = row0 + row + col // self.dim * cfg.block_stride - pixel
-                    if at < 0:
+                    first = row0 + row + col // self.dim * cfg.block_stride
+                    at = first - pixel
+                    if at < 0 or (not accumulator and at < len(self.spad) // 2 <= first):
                         continue
                     to = col % self.dim + pixel * x.local.cols
                     if not accumulator:
@@ -235,7 +236,11 @@ class Naive:
         """One element at a time: what lies where in the scratchpad, each product, each result. The array is left undefined."""
         s, t, k, o, wo, bi = (self.loop[n] for n in ("shape", "tile", "kernel", "output", "wo", "bi"))
         d, half, skip = self.dim, len(self.spad) // 2, x.downsample
-        height, width = (n * s.stride + o.dilation * (m - 1) for n, m in ((o.orows, k.krows), (o.ocols, k.kcols)))
+        whole = [n * s.stride + o.dilation * (m - 1) for n, m in ((o.orows, k.krows), (o.ocols, k.kcols))]
+        apart, lanes = 1 + x.input_dilated, max(x.pixels, 1)
+        inside_rows, inside_cols = -(-(whole[0] - k.upad - k.dpad) // apart), -(-(whole[1] - k.lpad - k.rpad) // apart)
+        above, left = -(-k.upad // apart), -(-k.lpad // apart)
+        height, width = above + inside_rows - (-k.dpad // apart), left + inside_cols - (-k.rpad // apart)
         rows, cols = height >> skip, width >> skip
         outer, inner = (k.kchs, t.pochs) if x.trans_weight_0132 else (t.pochs, k.kchs)
         weight_rows = k.krows * k.kcols * inner
@@ -257,20 +262,24 @@ class Naive:
             return c0 + ((och // d * t.batches + b) * o.orows + row) * o.ocols + col
 
         for b, c, row, col in product(range(t.batches), range(k.kchs), range(0, height, 1 + skip), range(0, width, 1 + skip)):
-            y, z = row - k.upad, col - k.lpad
-            inside = 0 <= y < height - k.upad - k.dpad and 0 <= z < width - k.lpad - k.rpad
+            y, z = row - above, col - left
+            inside = 0 <= y < inside_rows and 0 <= z < inside_cols
             at = ((b * s.in_rows + y) * k.in_cols + z) * o.in_stride + c
             if x.trans_input_3120:
                 at = ((c * s.in_rows + y) * k.in_cols + z) * s.batch + b
             if bi.input:
                 place, lane = input_place(b, c, row, col)
-                self.spad[place][lane] = self.read(bi.input + at, 1) if inside else 0
+                for pixel in range(lanes):
+                    if place - pixel >= place // half * half:
+                        self.spad[place - pixel][pixel * k.kchs + lane] = self.read(bi.input + at, 1) if inside else 0
         for krow, kcol, c, och in product(range(k.krows), range(k.kcols), range(k.kchs), range(t.pochs)):
             at = ((krow * t.kernel + kcol) * s.in_channels + c) * o.weight_stride + och
             if x.trans_weight_1203:
                 at = ((c * t.kernel + krow) * t.kernel + kcol) * o.weight_stride + och
             if x.trans_weight_0132:
                 at = ((krow * t.kernel + kcol) * s.out_channels + och) * s.in_channels + c
+            if x.depthwise:
+                at = krow * t.kernel + kcol
             if wo.weights:
                 place, lane = weight_place(krow, kcol, c, och)
                 self.spad[place][lane] = self.read(wo.weights + at, 1)
@@ -279,7 +288,11 @@ class Naive:
             if bi.bias:
                 total = 0 if x.no_bias else self.read(bi.bias + 4 * och, 4)
             for krow, kcol, c in product(range(k.krows), range(k.kcols), range(k.kchs)):
-                place, lane = input_place(b, c, row * s.stride + krow * o.dilation, col * s.stride + kcol * o.dilation)
+                y, z = row * s.stride + krow * o.dilation - k.upad, col * s.stride + (kcol - kcol % lanes) * o.dilation - k.lpad
+                if y % apart or z % apart:
+                    continue  # a zero between the pixels of a dilated input
+                place, lane = input_place(b, c, y // apart + above, z // apart + left)
+                lane += kcol % lanes * k.kchs
                 turned = (k.krows - 1 - krow, k.kcols - 1 - kcol) if x.wrot180 else (krow, kcol)
                 weight, at = weight_place(*turned, c, och)
                 total += self.spad[place][lane] * self.spad[weight][at]

@@ -143,9 +143,9 @@ class Programs:
             conv, names = self.drawn()
             if _fits(conv, names):
                 break
-        r, forms = self.r, dict.fromkeys(names, 1)
+        r, forms = self.r, {**dict.fromkeys(names, 1), "pixels": conv["pixels"]}
         turned = {"a_transpose": int("trans_input_3120" in forms), "b_transpose": int("trans_weight_0132" in forms)}
-        yield isa.ConfigEx(a_stride=conv["stride"] >> ("downsample" in forms), **turned)
+        yield isa.ConfigEx(a_stride=conv["stride"] >> ("downsample" in forms), c_stride=1 + ("input_dilated" in forms), **turned)
         apart = conv["out_stride"] * (conv["batches"] if "trans_output_1203" in forms else 1)
         yield isa.ConfigSt(apart, r.randrange(2), self.scale())
         n, k, rows, cols = (conv[x] for x in ("batches", "kernel", "in_rows", "in_cols"))
@@ -178,16 +178,25 @@ class Programs:
         if "trans_weight_0132" in forms:
             forms -= {"trans_weight_1203", "trans_input_3120"}
         halved = r.random() < 0.15
+        if not halved and r.random() < 0.2:
+            forms.add("input_dilated")
         stride, dilation, kernel = (2, 1, 1) if halved else (r.randint(1, 2), r.randint(1, 2), r.randint(1, 3))
+        stride = 1 if "input_dilated" in forms else stride
         sizes: dict[str, Any] = {"stride": stride, "dilation": dilation, "kernel": kernel, "batches": r.randint(1, 3)}
         sizes |= {"orows": r.randint(1, 3), "ocols": r.randint(1, 5), "ic": r.randint(1, 6), "oc": r.randint(1, 6)}
+        if r.random() < 0.2:
+            forms, sizes["ic"], sizes["oc"] = forms | {"depthwise"}, 1, 1
+        plain = not (halved or dilation > 1 or forms - {"depthwise"})
+        sizes["pixels"] = r.randint(1, DIM // sizes["ic"]) if plain and sizes["ic"] <= DIM // 2 else r.randrange(2)
         height, width = (sizes[x] * stride + dilation * (kernel - 1) for x in ("orows", "ocols"))
         pads = (0, 0, 0, 0) if halved else tuple(r.randrange(2) for _ in range(4))
         left, right, up, down = pads
         if width <= left + right or height <= up + down:
             return self.drawn()
-        sizes |= {"pads": pads, "height": height >> halved, "width": width >> halved}
-        sizes |= {"in_rows": height - up - down + r.randrange(2), "in_cols": width - left - right + r.randrange(2)}
+        apart = 1 + ("input_dilated" in forms)
+        rows, cols = -(-(height - up - down) // apart), -(-(width - left - right) // apart)
+        sizes |= {"pads": pads, "height": rows + up + down >> halved, "width": cols + left + right >> halved}
+        sizes |= {"in_rows": rows + r.randrange(2), "in_cols": cols + r.randrange(2)}
         return {**sizes, "out_stride": sizes["oc"] + r.randrange(3)}, forms | ({"downsample"} if halved else set())
 
 

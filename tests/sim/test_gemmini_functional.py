@@ -311,7 +311,7 @@ HOME = 0x8000_0000
         ([isa.LoopBounds(3, 3, 2), *LOOP, isa.LoopWs()], "takes 48 rows of the scratchpad, of which double buffering leaves 32"),
         ([isa.LoopBounds(1, 1, 0), *LOOP, isa.LoopWs()], "each extent must be at least 1 block"),
         ([ConfigEx(), isa.LoopBounds(1, 1, 1), *LOOP, isa.LoopWs()], r"LoopWs: in its expansion, Mvin .*mvin 0 was never configured"),
-        ([isa.LoopConvWs(depthwise=1)], "the depthwise form is not modelled"),
+        ([isa.LoopConvWs(depthwise=1)], "the loop starts before any ConvShape"),
     ],
 )
 def test_illegal_programs_name_instruction_rule_and_way_out(program: list[isa.Command], message: str) -> None:

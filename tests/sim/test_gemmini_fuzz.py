@@ -33,7 +33,9 @@ def test_some_hundred_random_programs() -> None:
     assert named <= {type(c).__name__ for c in drawn} and any(c.strides_only for c in drawn if isinstance(c, isa.ConfigEx))
     loops = [c for c in drawn if isinstance(c, isa.LoopConvWs)]
     forms = ("wrot180", "trans_output_1203", "trans_weight_1203", "trans_weight_0132", "trans_input_3120", "downsample")
+    forms += ("input_dilated", "depthwise")
     assert all(any(getattr(c, form) for c in loops) for form in forms) and any(not c.no_pool for c in loops)
+    assert any(c.pixels > 1 for c in loops)
 
 
 @pytest.mark.slow

@@ -175,6 +175,7 @@ class Cycles:
         return now
 
     def _span(self, x: Mvin) -> int:
+        """Rows from a load's first to its last. Copies for the pixels before lie in rows of loads before, and keep nobody waiting."""
         setting = self._load_setting(x)
         return (-(-x.local.cols // self.configuration.dim) - 1) * setting.block_stride + x.local.rows
 
@@ -229,7 +230,7 @@ class Cycles:
             offset = (x.address + row * setting.stride) % c.max_bytes
             arrives = self.reader.read(start, requests(offset, x.local.cols * size, c.bus_bytes, c.max_bytes))
             first = first or arrives
-        written = -(-x.local.cols // c.dim) * x.local.rows
+        written = -(-x.local.cols // c.dim) * x.local.rows * max(setting.repeats, 1)
         end = self.reader.bus if x.address else start + written
         if not in_acc:
             bank = x.local.row * c.spad_banks // c.spad_rows

@@ -20,7 +20,7 @@ class Expansion:
 
     ``execute[n]`` may be issued once ``needs[n] = (a, b)`` loads of A and of B have been, and all of the bias;
     ``store[n]`` once ``after[n]`` executes have been. ``a_k`` and ``b_k`` say how far along k each load is: the one that is
-    behind goes first.
+    behind goes first. ``idle``, where it is not empty, says how many cycles the machine spends on nothing before ``execute[n]``.
     """
 
     bias: tuple[Command, ...]
@@ -32,6 +32,7 @@ class Expansion:
     after: tuple[int, ...] = ()
     a_k: tuple[int, ...] = ()
     b_k: tuple[int, ...] = ()
+    idle: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Command]:
         """An order a program could have: loads, executes, stores."""

@@ -166,16 +166,17 @@ class Functional:
             if not wide and setting.scale != isa.ONE:
                 data = scaled(data, setting.scale)
         add = in_acc and tile.address & isa.ACCUMULATE
-        for pixel in range(repeats):
-            skipped = max(pixel - tile.row, 0)
-            for n in range(blocks):
-                part = data[skipped:, n * c.dim : (n + 1) * c.dim]
-                row, col = tile.row + n * setting.block_stride + skipped - pixel, pixel * tile.cols
-                target = local[row : row + len(part), col : col + part.shape[1]]
-                if add:
-                    target += part
-                else:
-                    target[...] = part
+        for n in range(blocks):
+            part = data[:, n * c.dim : (n + 1) * c.dim]
+            row = tile.row + n * setting.block_stride
+            _put(local, slice(row, row + tile.rows), slice(0, part.shape[1]), part, add)
+        if repeats > 1:
+            # Copies for the pixels before stay in their half of the scratchpad, where a loop's operands begin.
+            rows = np.arange(tile.row, tile.row + tile.rows)
+            lowest = np.where((rows >= c.spad_rows // 2) & (not in_acc), c.spad_rows // 2, 0)
+            for pixel in range(1, repeats):
+                kept = rows - pixel >= lowest
+                _put(local, rows[kept] - pixel, slice(pixel * tile.cols, (pixel + 1) * tile.cols), data[kept], add)
 
     def _mvout(self, x: Mvout) -> None:
         c, tile = self.configuration, x.local
@@ -317,6 +318,13 @@ class Functional:
             return
         out = narrowed(result)
         self.spad[rows, : c.cols] = np.maximum(out, 0) if ex.activation == isa.RELU else out
+
+
+def _put(memory: Ints, rows: slice | Ints, cols: slice, data: Ints, add: int) -> None:
+    if add:
+        memory[rows, cols] += data
+    else:
+        memory[rows, cols] = data
 
 
 def _activation(activation: int) -> None:

@@ -314,7 +314,7 @@ class ConvAddressesBI(Command):
 
 @dataclass(frozen=True, slots=True)
 class LoopConvWs(Command):
-    """The convolution. The transposed, dilated, depthwise and rotated forms are decoded so that they can be refused by name."""
+    """The convolution. ``pixels``: columns of the kernel that one compute does (0 and 1: one)."""
 
     no_bias: int = 0
     wrot180: int = 0

@@ -95,6 +95,8 @@ class Unroller:
             if m.loop >= len(self.configured) or not self._may(name, m):
                 continue
             start = self.configured[m.loop] + self.model.timing.loop if m.at == 0 else 0
+            if name == "execute" and (idle := self.loops[m.loop].idle):
+                start = max(start, m.last.get(m.loop, 0)) + idle[m.at]
             rank = (self.model.room(unit, max(now, start)), min(priority, 3), int(name in "ab" and self._behind(name)))
             if best is None or rank < best:
                 best, chosen = rank, name
