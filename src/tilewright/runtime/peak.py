@@ -103,9 +103,15 @@ def _bandwidth(library: jit.Library, pool: ThreadPool, seconds: float) -> float:
 def kernel_text(dtype: DType, bits: int) -> str:
     """LLVM IR of ``peak_flops(pool, threads, turns, sink)`` and ``peak_read(pool, block, bytes, sink)``.
 
-    Each thread keeps CHAINS vectors in registers and multiplies and adds them in place; results
-    go to the thread's 64 bytes of ``sink``, so that nothing can be left out. Reading sums 64-bit words.
+    Results go to the thread's 64 bytes of ``sink``, so that nothing can be left out.
     """
+    return (
+        f"declare void @tw_parallel_for(ptr, ptr, ptr, i64)\n%ctx = type {{ i64, ptr, ptr }}\n{_flops_text(dtype, bits)}{_read_text(bits)}"
+    )
+
+
+def _flops_text(dtype: DType, bits: int) -> str:
+    """Each thread keeps CHAINS vectors in registers and multiplies and adds them in place."""
     element = _LLVM_TYPES[dtype.bits]
     vector = f"<{bits // dtype.bits} x {element}>"
     fma = f"@llvm.fma.v{bits // dtype.bits}f{dtype.bits}"
@@ -114,20 +120,8 @@ def kernel_text(dtype: DType, bits: int) -> str:
     # x * 0.5 + start converges: no overflow, no denormals, whatever the number of turns.
     fmas = "\n".join(f"  %b{n} = call {vector} {fma}({vector} %a{n}, {vector} splat ({element} 0.5), {vector} %start)" for n in chains)
     sums = "\n".join(f"  %s{n + 1} = fadd {vector} {'%b0' if n == 0 else f'%s{n}'}, %b{n + 1}" for n in range(CHAINS - 1))
-    words = bits // 64
-    streams = range(8)
-    word = f"<{words} x i64>"
-    read_phis = "\n".join(f"  %r{n} = phi {word} [ zeroinitializer, %0 ], [ %t{n}, %loop ]" for n in streams)
-    reads = "\n".join(
-        f"  %o{n} = add i64 %i, {n * bits // 8}\n  %p{n} = getelementptr i8, ptr %block, i64 %o{n}\n"
-        f"  %v{n} = load {word}, ptr %p{n}, align {bits // 8}\n  %t{n} = add {word} %r{n}, %v{n}"
-        for n in streams
-    )
-    totals = "\n".join(f"  %u{n + 1} = add {word} {'%t0' if n == 0 else f'%u{n}'}, %t{n + 1}" for n in range(7))
     return f"""
-declare void @tw_parallel_for(ptr, ptr, ptr, i64)
 declare {vector} {fma}({vector}, {vector}, {vector})
-%ctx = type {{ i64, ptr, ptr }}
 
 define void @peak_flops(ptr %pool, i64 %threads, i64 %turns, ptr %sink) {{
   %ctx = alloca %ctx
@@ -159,7 +153,22 @@ done:
   store volatile {vector} %s{CHAINS - 1}, ptr %mine
   ret void
 }}
+"""
 
+
+def _read_text(bits: int) -> str:
+    """Each thread sums 64-bit words of the pages that are its share."""
+    words = bits // 64
+    streams = range(8)
+    word = f"<{words} x i64>"
+    read_phis = "\n".join(f"  %r{n} = phi {word} [ zeroinitializer, %0 ], [ %t{n}, %loop ]" for n in streams)
+    reads = "\n".join(
+        f"  %o{n} = add i64 %i, {n * bits // 8}\n  %p{n} = getelementptr i8, ptr %block, i64 %o{n}\n"
+        f"  %v{n} = load {word}, ptr %p{n}, align {bits // 8}\n  %t{n} = add {word} %r{n}, %v{n}"
+        for n in streams
+    )
+    totals = "\n".join(f"  %u{n + 1} = add {word} {'%t0' if n == 0 else f'%u{n}'}, %t{n + 1}" for n in range(7))
+    return f"""
 define void @peak_read(ptr %pool, ptr %block, i64 %bytes, ptr %sink) {{
   %ctx = alloca %ctx
   store i64 %bytes, ptr %ctx

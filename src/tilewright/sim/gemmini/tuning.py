@@ -87,27 +87,13 @@ def tuned(
         search.around(search.others, measured + measured // 2, rng)
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
-    finalists = [c for some in (search.found, search.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
-    limit = CLOSE * min(c.pace for c in finalists)
-    finalists = [c for c in finalists if c.cycles is not None or c.pace <= limit]
-    programs = [(c.cycles or timed(c.program, machine, timing).cycles, c.program) for c in finalists]
-    tried = 0
-
-    def reorder(n: int, trials: int) -> None:
-        nonlocal tried
-        better = reordered(programs[n][1], machine, trials=trials, timing=timing, seed=seed) if trials >= 2 else None
-        if better is not None:
-            tried += better.tried
-            programs[n] = min(programs[n], (better.cycles, better.program), key=lambda found: found[0])
-
-    explicit = [n for n, c in enumerate(finalists) if not c.forms]
-    if explicit:
-        for n in explicit:
-            reorder(n, orders // 2 // len(explicit))
-        reorder(min(explicit, key=lambda n: programs[n][0]), orders - tried)
-    best = min(range(len(programs)), key=lambda n: programs[n][0])
+    finalists = search.finalists()
+    orderings = _Orders([(c.cycles or timed(c.program, machine, timing).cycles, c.program) for c in finalists], machine, timing, seed)
+    orderings.search([n for n, c in enumerate(finalists) if not c.forms], orders)
+    best = min(range(len(finalists)), key=lambda n: orderings.programs[n][0])
+    cycles, program = orderings.programs[best]
     by = f"; by {', '.join(finalists[best].forms)}" if finalists[best].forms else ""
-    return Measured(programs[best][1], programs[best][0], space.describe(finalists[best].point) + by, len(search.seen), tried)
+    return Measured(program, cycles, space.describe(finalists[best].point) + by, len(search.seen), orderings.tried)
 
 
 def _nearest(space: Space, starts: Sequence[Mapping[str, int]]) -> list[np.ndarray]:
@@ -160,6 +146,12 @@ class _Search:
             (self.others if explicit is not None or not self.explicit else self.found).append(formed)
         return True
 
+    def finalists(self) -> list[_Candidate]:
+        """The best explicit programs and the best by forms; long ones only where their paces are close to the best."""
+        best = [c for some in (self.found, self.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
+        limit = CLOSE * min(c.pace for c in best)
+        return [c for c in best if c.cycles is not None or c.pace <= limit]
+
     def candidate(self, point: np.ndarray, kernel: Kernel, forms: tuple[str, ...]) -> _Candidate | None:
         """The program of a schedule and its pace; None when it has none, or its tiles are not what the ``forms`` do."""
         machine = self.space.machine
@@ -173,6 +165,30 @@ class _Search:
             run = timed(program, machine, self.timing, WORDS * BEGINNING // (2 * max(1, len(run.events))))
         whole = len(run.events) < BEGINNING // 2 and not forms
         return _Candidate(point, program, run.cycles / max(1, _products(run)), run.cycles if whole else None, forms)
+
+
+@dataclass(slots=True)
+class _Orders:
+    """Puts the commands of ``programs`` (cycles and program) in better orders; ``tried`` counts the orders that were measured."""
+
+    programs: list[tuple[int, Program]]
+    machine: Machine
+    timing: Timing | None
+    seed: int
+    tried: int = 0
+
+    def search(self, places: Sequence[int], orders: int) -> None:
+        """Tries ``orders``: half of them on the programs at all ``places``, the others on what is then best."""
+        for n in places:
+            self._improve(n, orders // 2 // len(places))
+        if places:
+            self._improve(min(places, key=lambda n: self.programs[n][0]), orders - self.tried)
+
+    def _improve(self, n: int, orders: int) -> None:
+        better = reordered(self.programs[n][1], self.machine, trials=orders, timing=self.timing, seed=self.seed) if orders >= 2 else None
+        if better is not None:
+            self.tried += better.tried
+            self.programs[n] = min(self.programs[n], (better.cycles, better.program), key=lambda found: found[0])
 
 
 def _products(run: Run) -> int:
