@@ -11,7 +11,8 @@ from tilewright.util.errors import MachineError
 @dataclass(frozen=True, slots=True)
 class Control:
     """Bus and largest request in bytes, requests outstanding; entries of the controllers' queues and of their parts of the
-    reservation station. By default the generator's default configuration.
+    reservation station; sets of statistics of the normalisation unit, 0 where there is none. By default the generator's default
+    configuration.
 
     MachineError for a number below 1, a bus that is no power of two, and a largest request that is no multiple of it.
     """
@@ -25,10 +26,11 @@ class Control:
     load_entries: int = 8
     store_entries: int = 4
     execute_entries: int = 16
+    norm_stats: int = 0
 
     def __post_init__(self) -> None:
         for name, value in self.parameters().items():
-            if value < 1:
+            if value < (name != "norm_stats"):
                 raise MachineError(f"a Gemmini with {name} = {value}", hint="bytes, requests and entries are 1 or more")
         if self.dma_bytes & (self.dma_bytes - 1) or self.dma_max_bytes % self.dma_bytes:
             raise MachineError(

@@ -13,7 +13,8 @@ class Configuration:
     """One Gemmini. ``dim`` rows and columns of the array; capacities in rows of ``dim`` elements; bytes of the bus and of
     the largest request, requests outstanding; entries of the queues and of the reservation station; elements are int8 and int32.
 
-    ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16.
+    ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16. ``norm_stats``:
+    sets of statistics of the normalisation unit, 0 where there is none.
     """
 
     dim: int
@@ -33,6 +34,7 @@ class Configuration:
     input_bytes: int = 1
     acc_bytes: int = 4
     array_bits: int = 20
+    norm_stats: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.dim, self.bus_bytes, self.max_bytes)
@@ -72,6 +74,7 @@ class Configuration:
             load_entries=parameters["load_entries"],
             store_entries=parameters["store_entries"],
             execute_entries=parameters["execute_entries"],
+            norm_stats=parameters["norm_stats"],
         )
 
     def blocks(self, element_bytes: int) -> int:

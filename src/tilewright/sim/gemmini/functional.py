@@ -7,6 +7,7 @@ is refused with the number of the instruction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, Con
 from tilewright.sim.gemmini.loop_conv import convolution
 from tilewright.sim.gemmini.loop_ws import matmul
 from tilewright.sim.gemmini.memory import MainMemory
+from tilewright.sim.gemmini.normalisation import UNFINISHED, Normaliser
 from tilewright.util.errors import ExecutionError
 
 I8, I32 = np.dtype(np.int8), np.dtype(np.int32)
@@ -42,6 +44,7 @@ class Functional:
         self.st: ConfigSt | None = None
         self.ld: dict[int, ConfigLd] = {}
         self.loops = Loops(c)
+        self.norm = Normaliser(c.norm_stats) if c.norm_stats else None
         #: Products of int8 columns are exact in this type, which BLAS multiplies.
         self.real = np.dtype(np.float32 if c.dim << 14 <= 1 << 24 else np.float64)
         #: Weights (as reals) or partial sums (int32) held by the array; None while undefined.
@@ -59,7 +62,7 @@ class Functional:
             isa.Fence: lambda x: None,
             isa.LoopWs: lambda x: self._loop(matmul(self.loops, x)),
             isa.LoopConvWs: lambda x: self._loop(convolution(self.loops, x)),
-            isa.ConfigNorm: _refuse("the normalisation unit is not part of the declared machine"),
+            isa.ConfigNorm: self._config_norm,
             isa.Counter: _refuse("performance counters belong to the cycle model"),
         }
         self._do |= dict.fromkeys(isa.LOOP_REGISTERS, self.loops.configure)
@@ -106,7 +109,8 @@ class Functional:
         self.ex = x
 
     def _config_st(self, x: ConfigSt) -> None:
-        _activation(x.activation)
+        if self.norm is None:
+            _activation(x.activation)
         if x.acc_scale == isa.KEEP_SCALE:
             if self.st is None:
                 raise ExecutionError("keeps a scale that was never set", hint="issue a ConfigSt with a scale first")
@@ -118,6 +122,16 @@ class Functional:
         if x.pool_stride and min(x.pool_size, x.porows, x.pocols, x.orows, x.ocols) < 1:
             raise ExecutionError("pooling needs a window, and pooled and unpooled rows and columns", hint="pool_stride 0 turns it off")
         self.st = x
+
+    def _config_norm(self, x: isa.ConfigNorm) -> None:
+        if self.norm is None:
+            raise ExecutionError("the normalisation unit is not part of the declared machine", hint="declare it: norm_stats")
+        self.norm.configure(x)
+        if x.stats_only:
+            return
+        if self.st is None or (x.act_msb and self.st.activation & 3):
+            raise ExecutionError("softmax is set after a ConfigSt without activation", hint="issue ConfigSt(stride) first")
+        self.st = replace(self.st, activation=self.st.activation & 3 | x.act_msb << 2)
 
     # Moves
 
@@ -182,7 +196,12 @@ class Functional:
         c, tile = self.configuration, x.local
         if self.st is None:
             raise ExecutionError("mvout was never configured", hint="issue ConfigSt(stride) first")
+        if self.norm is not None and tile.address & isa.ACCUMULATOR and (command := tile.address >> isa.COMMAND & 7):
+            self._gather(tile, command, self.norm)
+            return
         if self.st.pool_stride:
+            if self.st.activation > isa.RELU:
+                raise ExecutionError("pooling does not go with normalisation", hint="clear the activation or the pooling")
             self._pool(x, self.st)
             return
         full = bool(tile.address & isa.ACCUMULATOR and tile.address & isa.FULL)
@@ -194,6 +213,20 @@ class Functional:
             cols = min(c.dim, tile.cols - n * c.dim)
             first = tile.row + n * c.dim
             out[:, n * c.dim : n * c.dim + cols] = self._outgoing(tile, slice(first, first + tile.rows), cols, self.st)
+
+    def _gather(self, tile: Tile, command: int, norm: Normaliser) -> None:
+        """A store that writes nothing but statistics, row by row, block by block."""
+        if tile.address & isa.FULL:
+            raise ExecutionError("statistics are not read in full", hint="clear the full bit")
+        dim = self.configuration.dim
+        tile = Tile(tile.address & ~(7 << isa.COMMAND), tile.cols, tile.rows)
+        self._extent(tile, dim * self.configuration.blocks(self.configuration.input_bytes))
+        last = (tile.cols - 1) // dim
+        self._local(tile, last * dim + tile.rows)
+        for row in range(tile.row, tile.row + tile.rows):
+            for n in range(last + 1):
+                block = self.acc[row + n * dim, : min(dim, tile.cols - n * dim)]
+                norm.gather(block, command if n == last else UNFINISHED.get(command, command))
 
     def _destination(self, address: int, rows: int, cols: int, stride: int, kind: np.dtype[Any]) -> Ints:
         if rows > 1 and stride < cols * kind.itemsize:
@@ -207,8 +240,12 @@ class Functional:
         if not tile.address & isa.ACCUMULATOR:
             return self.spad[rows, :cols]
         data = self.acc[rows, :cols]
+        if self.norm is not None:
+            self.norm.drop()
         if tile.address & isa.FULL:
             return data
+        if self.norm is not None and st.activation > isa.RELU:
+            return self.norm.stored(data, st)
         out = scaled(data, st.acc_scale)
         return np.maximum(out, 0) if st.activation == isa.RELU else out
 

@@ -19,7 +19,10 @@ ACCUMULATOR, ACCUMULATE, FULL = 1 << 31, 1 << 30, 1 << 29
 #: A local address of all ones: read as zeros, written nowhere.
 GARBAGE = 0xFFFF_FFFF
 WEIGHT_STATIONARY, OUTPUT_STATIONARY = 1, 0
-NO_ACTIVATION, RELU = 0, 1
+NO_ACTIVATION, RELU, LAYERNORM, IGELU, SOFTMAX = 0, 1, 2, 3, 4
+#: What a store does on a machine with a normalisation unit; in bits 26 to 28 of its local address.
+STORE, SUM, MEAN, VARIANCE, INV_STDDEV, MAX, SUM_EXP, INV_SUM_EXP = range(8)
+COMMAND = 26
 
 
 def f32_bits(value: float) -> int:
@@ -125,10 +128,19 @@ class ConfigSt(Command):
 
 @dataclass(frozen=True, slots=True)
 class ConfigNorm(Command):
-    """Constants of the normalisation unit, which a declared machine without one does not execute."""
+    """Which statistics stores use and, unless ``stats_only``, constants of the normalisation unit.
 
-    parameters: int
-    constants: int
+    ``q`` is ln 2, or with ``inverse`` its inverse; ``act_msb`` is the third bit of the activation: softmax, where the ConfigSt before
+    said none. Constants are 32 bits, signed.
+    """
+
+    stats_id: int = 0
+    act_msb: int = 0
+    stats_only: int = 0
+    inverse: int = 0
+    q: int = 0
+    qb: int = 0
+    qc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +409,7 @@ FORMATS = (
     Format(ConfigEx, _word(0, _EX, "shift@0:32 c_stride@48:16")),
     Format(ConfigLd, _word(0, _LD, "stride@0:64")),
     Format(ConfigSt, _word(0, _ST, "stride@0:32 acc_scale@32:32")),
-    Format(ConfigNorm, _word(0, "3@0:2 parameters@2:62", "constants@0:64")),
+    Format(ConfigNorm, _word(0, "3@0:2 stats_id@8:8 act_msb@16:1 stats_only@17:1 inverse@18:1 q@32:32", "qb@0:32 qc@32:32")),
     Format(Mvin, _word(2, "address@0:64", _tile("local")), (("mvin", 0),)),
     Format(Mvin, _word(1, "address@0:64", _tile("local")), (("mvin", 1),)),
     Format(Mvin, _word(14, "address@0:64", _tile("local")), (("mvin", 2),)),

@@ -20,6 +20,8 @@ def matmul(loops: Loops, run: isa.LoopWs) -> Expansion:
     )
     if min(n.i, n.j, n.k) < 1 or max(n.pad_i, n.pad_j, n.pad_k) >= dim:
         raise ExecutionError(f"{n}: each extent must be at least 1 block, each padding less than {dim}", hint="correct LoopBounds")
+    if run.activation > isa.RELU:
+        raise ExecutionError(f"{run}: the loop that gathers statistics is not modelled", hint="issue the stores with their commands")
     spad, acc = (n.i * n.k + n.k * n.j) * dim, n.i * n.j * dim
     a_start, b_end, c_start = loops.halves(run.a_half, run.b_half, spad, acc, bool(dc.c))
     b_start = b_end - n.k * n.j * dim
