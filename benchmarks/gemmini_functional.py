@@ -24,6 +24,7 @@ from tilewright.sim.gemmini import Configuration, Functional, MainMemory, isa
 from tilewright.sim.gemmini.baseline import Gemm, default_ws
 from tilewright.sim.gemmini.expansion import Loops
 from tilewright.sim.gemmini.loop_ws import matmul
+from tilewright.sim.gemmini.words import encode
 
 SECTION = "functional model"
 #: m, n, k.
@@ -42,7 +43,7 @@ def issued(form: str, c: Configuration, gemm: Gemm) -> list[Any]:
             loops.configure(x)
         else:
             out += matmul(loops, x) if isinstance(x, isa.LoopWs) else [x]
-    return [isa.encode(x) for x in out if not isinstance(x, isa.Fence)] if form == "words" else list(out)
+    return [encode(x) for x in out if not isinstance(x, isa.Fence)] if form == "words" else list(out)
 
 
 def measured(name: str, form: str, repeats: int) -> dict[str, Any]:

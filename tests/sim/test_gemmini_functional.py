@@ -13,6 +13,7 @@ from tilewright.hw.library.gemmini import gemmini
 from tilewright.sim.gemmini import Configuration, Functional, MainMemory, isa
 from tilewright.sim.gemmini.baseline import Gemm, default_os, default_tiles, default_ws, tiled_ws
 from tilewright.sim.gemmini.isa import Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
+from tilewright.sim.gemmini.words import encode
 from tilewright.util.errors import ExecutionError, MachineError
 
 SMALL = Configuration(dim=4, spad_rows=64, acc_rows=32, max_bytes=16)
@@ -331,7 +332,7 @@ def test_a_change_of_dataflow_forgets_what_the_array_holds() -> None:
 def test_words_run_like_the_commands_they_encode() -> None:
     f, memory = machine()
     address = memory.place(np.arange(4, dtype=np.int8))
-    f.run([isa.encode(x) for x in (ConfigLd(4), Mvin(address, Tile(7, 4, 1)))])
+    f.run([encode(x) for x in (ConfigLd(4), Mvin(address, Tile(7, 4, 1)))])
     assert f.spad[7].tolist() == [0, 1, 2, 3] and f.executed == 2
 
 

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright.hw import Bits, RoCC, Steps, load_machine
-from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini import isa, words
 from tilewright.util.errors import ExecutionError, MachineError
 
 MACHINE = load_machine("gemmini")
 
 
-def widths(f: isa.Format) -> dict[str, int]:
+def widths(f: words.Format) -> dict[str, int]:
     return {b.value: b.width for b in (*f.word.rs1, *f.word.rs2) if isinstance(b.value, str)}
 
 
 @st.composite
 def commands(draw: st.DrawFn) -> isa.Command:
-    f = draw(st.sampled_from(isa.FORMATS))
+    f = draw(st.sampled_from(words.FORMATS))
     bits = {n: draw(st.integers(0, 2**w - 1)) for n, w in widths(f).items()}
     values = {}
     for field in fields(f.command):
@@ -36,23 +36,23 @@ def commands(draw: st.DrawFn) -> isa.Command:
 
 @given(commands())
 def test_decode_undoes_encode(command: isa.Command) -> None:
-    assert isa.decode(*isa.encode(command)) == command
+    assert words.decode(*words.encode(command)) == command
 
 
-@given(st.sampled_from([f.word.funct7 for f in isa.FORMATS]), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+@given(st.sampled_from([f.word.funct7 for f in words.FORMATS]), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_what_decodes_encodes_to_the_same_word(funct: int, rs1: int, rs2: int) -> None:
     try:
-        command = isa.decode(funct, rs1, rs2)
+        command = words.decode(funct, rs1, rs2)
     except ExecutionError as error:
         assert "reserved bits" in str(error)
     else:
-        assert isa.encode(command) == (funct, rs1, rs2)
+        assert words.encode(command) == (funct, rs1, rs2)
 
 
 def test_no_two_formats_claim_the_same_word() -> None:
-    constants = [(f.word.funct7, tuple((b.lo, b.value) for b in f.word.rs1 if isinstance(b.value, int))) for f in isa.FORMATS]
+    constants = [(f.word.funct7, tuple((b.lo, b.value) for b in f.word.rs1 if isinstance(b.value, int))) for f in words.FORMATS]
     assert len(set(constants)) == len(constants)
-    for f in isa.FORMATS:
+    for f in words.FORMATS:
         for register in (f.word.rs1, f.word.rs2):
             covered = [i for b in register for i in range(b.lo, b.lo + b.width)]
             assert len(covered) == len(set(covered)) and max(covered, default=0) < 64
@@ -73,7 +73,7 @@ def test_no_two_formats_claim_the_same_word() -> None:
     ids=lambda x: type(x).__name__,
 )
 def test_words_by_hand(command: isa.Command, word: tuple[int, int, int]) -> None:
-    assert isa.encode(command) == word
+    assert words.encode(command) == word
 
 
 #: Distinct values that fit the widths, for the quantities of the machine's declared words.
@@ -117,22 +117,22 @@ def tile(operand: str, flags: int = 0) -> isa.Tile:
     ],
 )
 def test_the_declared_machine_emits_these_words(name: str, quantities: dict[str, int], expected: list[isa.Command]) -> None:
-    assert [isa.decode(w.funct7, *w.registers(quantities)) for w in declared(name)] == expected
+    assert [words.decode(w.funct7, *w.registers(quantities)) for w in declared(name)] == expected
 
 
 def test_what_has_no_word_is_refused() -> None:
     with pytest.raises(MachineError, match="no custom-3 word"):
-        isa.encode(isa.Fence())
+        words.encode(isa.Fence())
     with pytest.raises(MachineError, match=r"i = 65536 does not fit bits \[15:0\]"):
-        isa.encode(isa.LoopBounds(1 << 16, 1, 1))
+        words.encode(isa.LoopBounds(1 << 16, 1, 1))
     with pytest.raises(ExecutionError, match="funct 33 with rs1 0x0 is no Gemmini command"):
-        isa.decode(33, 0, 0)
+        words.decode(33, 0, 0)
     with pytest.raises(ExecutionError, match=r"LoopWs \(funct 8\) has reserved bits set: rs1 0x0, rs2 0x4"):
-        isa.decode(8, 0, 4)
+        words.decode(8, 0, 4)
 
 
 def test_commands_print_their_fields() -> None:
     mvin = isa.Mvin(0x1000, isa.Tile(isa.accumulator(32, accumulate=True), 16, 4), 1)
     assert str(mvin) == "Mvin address=0x1000 local=acc+[32] 4x16 mvin=1"
     assert str(isa.Preload(isa.Tile(isa.GARBAGE, 16, 16), isa.Tile(5, 1, 2))) == "Preload bd=none 16x16 c=spad[5] 2x1"
-    assert isinstance(isa.FORMATS[0].word.rs1[0], Bits)
+    assert isinstance(words.FORMATS[0].word.rs1[0], Bits)

@@ -22,6 +22,7 @@ from tilewright.sim.gemmini.loop_conv import convolution
 from tilewright.sim.gemmini.loop_ws import matmul
 from tilewright.sim.gemmini.memory import MainMemory
 from tilewright.sim.gemmini.normalisation import UNFINISHED, Normaliser
+from tilewright.sim.gemmini.words import decode
 from tilewright.util.errors import ExecutionError
 
 I8, I32 = np.dtype(np.int8), np.dtype(np.int32)
@@ -70,7 +71,7 @@ class Functional:
     def run(self, program: Iterable[Command | tuple[int, int, int]]) -> None:
         """Executes commands or (funct, rs1, rs2) words; ExecutionError names the instruction, the rule and the way out."""
         for item in program:
-            command = isa.decode(*item) if isinstance(item, tuple) else item
+            command = decode(*item) if isinstance(item, tuple) else item
             try:
                 self._do[type(command)](command)
             except ExecutionError as error:

@@ -22,6 +22,7 @@ from tilewright.sim.gemmini.cycles import Run, simulate
 from tilewright.sim.gemmini.functional import Functional
 from tilewright.sim.gemmini.memory import MainMemory
 from tilewright.sim.gemmini.memory_timing import Timing
+from tilewright.sim.gemmini.words import decode
 from tilewright.util.errors import ExecutionError
 
 _LINE = 64
@@ -112,4 +113,4 @@ def starts(program: Program) -> dict[str, int]:
 
 
 def _commands(words: Iterator[tuple[int, int, int] | None]) -> Iterator[isa.Command]:
-    return (isa.Fence() if w is None else isa.decode(*w) for w in words)
+    return (isa.Fence() if w is None else decode(*w) for w in words)

@@ -25,6 +25,7 @@ from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.cycles import EXECUTE, Cycles
 from tilewright.sim.gemmini.generated import starts, timed
 from tilewright.sim.gemmini.memory_timing import Timing
+from tilewright.sim.gemmini.words import decode
 
 #: Commands of a program that is written out: what the host's code grows by, and what can be tried often.
 LARGEST = 2048
@@ -366,7 +367,7 @@ class _Judge:
                 values[f"{name}.address"] = self.starts[o.base] + number(o.offset)
             else:
                 values[name] = number(o)
-        return isa.decode(encoding.funct7, *encoding.registers(values))
+        return decode(encoding.funct7, *encoding.registers(values))
 
 
 class _Places:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tilewright.codegen.c.custom import ISSUE, parameter, quantities, wrapper
-from tilewright.sim.gemmini import isa
+from tilewright.sim.gemmini import isa, words
 from tilewright.util.errors import CodegenError
 
 
@@ -32,15 +32,15 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
 
     CodegenError for an address that is in none of ``arrays``.
     """
-    used: dict[str, isa.Format] = {}
+    used: dict[str, words.Format] = {}
     lines = []
     for command in program:
         if isinstance(command, isa.Fence):
             lines.append('__asm__ volatile("fence" : : : "memory");')
             continue
-        form = isa.format_of(command)
+        form = words.format_of(command)
         used.setdefault(_name(form), form)
-        values = isa.quantities(command)
+        values = words.quantities(command)
         texts = [
             _address(values[q], arrays, command) if q in command.addresses else f"{values[q]:#x}" if values[q] > 0xFFFF else str(values[q])
             for q in quantities(form.word)
@@ -50,12 +50,12 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
     return Stream("\n\n".join([ISSUE, *functions]), "\n".join(lines))
 
 
-def _name(form: isa.Format) -> str:
-    words = re.findall("[A-Z]+[a-z]*", form.command.__name__)
-    return "_".join([*(w.lower() for w in words), *(str(int(v)) for _, v in form.fixed)])
+def _name(form: words.Format) -> str:
+    parts = re.findall("[A-Z]+[a-z]*", form.command.__name__)
+    return "_".join([*(p.lower() for p in parts), *(str(int(v)) for _, v in form.fixed)])
 
 
-def _comment(form: isa.Format) -> str:
+def _comment(form: words.Format) -> str:
     return ", ".join([f"{parameter(n)} = {int(v)}" for n, v in form.fixed])
 
 
