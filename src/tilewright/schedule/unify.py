@@ -7,7 +7,7 @@ each dimension, is the program's access at every iteration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.ir import expr as ex
@@ -225,8 +225,7 @@ class _Unifier:
         theirs = [self._split(self._theirs(e)) for e in t.indices]
         if any(x is None for x in (*mine, *theirs)):
             return None
-        extents = [self._extent(e) for e in t.indices]
-        found = self._assign([x for x in mine if x], [x for x in theirs if x], extents)
+        found = self._assign([x for x in mine if x], [x for x in theirs if x], t.indices)
         return None if found is None else Window(p.buffer, found)
 
     def _extent(self, e: Expr) -> Expr:
@@ -244,17 +243,18 @@ class _Unifier:
         return moving, Linear(rest, a.const)
 
     def _assign(
-        self, mine: list[tuple[dict[Expr, int], Linear]], theirs: list[tuple[dict[Expr, int], Linear]], extents: list[Expr]
+        self, mine: list[tuple[dict[Expr, int], Linear]], theirs: list[tuple[dict[Expr, int], Linear]], indices: Sequence[Expr]
     ) -> tuple[Expr | Span, ...] | None:
+        """Spans and places for the dimensions ``mine``; ``indices`` are those of the instruction that the dimensions ``theirs`` have."""
         if not mine:
             return () if not theirs else None
         (moving, base), rest = mine[0], mine[1:]
         if theirs and (step := _ratio(moving, theirs[0][0])) is not None:
-            below = self._assign(rest, theirs[1:], extents[1:])
+            below = self._assign(rest, theirs[1:], indices[1:])
             if below is not None:
                 lo = self.scope.render(base.plus(theirs[0][1], -step))
-                return (Span(lo, extents[0], step), *below)
-        if not moving and (below := self._assign(rest, theirs, extents)) is not None:
+                return (Span(lo, self._extent(indices[0]), step), *below)
+        if not moving and (below := self._assign(rest, theirs, indices)) is not None:
             return (self.scope.render(base), *below)
         return None
 

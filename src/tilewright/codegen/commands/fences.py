@@ -46,6 +46,8 @@ def fenced(items: tuple[Item, ...], machine: Machine, known: Mapping[str, Word])
 class _Fences:
     def __init__(self, known: Mapping[str, Word], unordered: frozenset[str]):
         self.words, self.unordered = known, unordered
+        #: Loops (by identity) that start in a state: each is asked for several times by those around it.
+        self.made: dict[tuple[int, _Way], tuple[Loop, _Way]] = {}
 
     def block(self, items: tuple[Item, ...], way: _Way) -> tuple[tuple[Item, ...], _Way]:
         out: list[Item] = []
@@ -85,11 +87,15 @@ class _Fences:
 
     def loop(self, i: Loop, way: _Way) -> tuple[Loop, _Way]:
         """An iteration starts as busy as the one before left off."""
-        after, start = self.block(i.body, way)[1], way
-        while (more := start.with_(after)) != start:
-            start = more
-            after = self.block(i.body, start)[1]
-        return Loop(i.var, i.lo, i.hi, self.block(i.body, start)[0], i.step), way.with_(after)
+        key = id(i), way
+        if key not in self.made:
+            start = way
+            body, after = self.block(i.body, start)
+            while (more := start.with_(after)) != start:
+                start = more
+                body, after = self.block(i.body, start)
+            self.made[key] = Loop(i.var, i.lo, i.hi, body, i.step), way.with_(after)
+        return self.made[key]
 
     def command(self, c: Command) -> tuple[frozenset[str], frozenset[str]]:
         """The arrays that a command reads, and those that it writes."""

@@ -7,6 +7,7 @@ issued before it, and one pass in the order of issue gives them all.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,13 +61,8 @@ def simulate(program: Iterable[Command], configuration: Configuration, timing: T
 Rows = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A place in the reservation station: rows read and written, until when."""
-
-    reads: Rows
-    writes: Rows
-    end: int
+#: A place in the reservation station: until when, rows read and written.
+Entry = tuple[int, Rows, Rows]
 
 
 def _stored(tile: Tile, transposed: int) -> int:
@@ -100,7 +96,8 @@ class Cycles:
         self.ex, self.st = ConfigEx(), ConfigSt(0)
         self.ld: dict[int, ConfigLd] = {}
         self.entries: dict[str, deque[Entry]] = {u: deque() for u in (LOAD, EXECUTE, STORE)}
-        self.limits = {LOAD: c.load_entries, EXECUTE: c.execute_entries, STORE: c.store_entries}
+        #: Ends of the latest entries, as many as there are places, in order: the first of them to end makes room.
+        self.ends = {LOAD: [0] * c.load_entries, EXECUTE: [0] * c.execute_entries, STORE: [0] * c.store_entries}
         self.last = dict.fromkeys(self.entries, 0)
         self.reader = Channel(timing, timing.request)
         self.writer = Channel(timing, timing.write)
@@ -140,11 +137,7 @@ class Cycles:
 
     def room(self, unit: str, now: int) -> int:
         """The first cycle from ``now`` on with a free entry for ``unit``."""
-        entries = self.entries[unit]
-        if len(entries) < self.limits[unit]:
-            return now
-        ends = sorted(e.end for e in entries if e.end > now)
-        return now if len(ends) < self.limits[unit] else ends[len(ends) - self.limits[unit]]
+        return max(now, self.ends[unit][0])
 
     def issue(self, command: Command, now: int) -> int:
         """Puts a command into the station as soon as there is room; returns that cycle. Configurations act at once."""
@@ -193,15 +186,16 @@ class Cycles:
         now = self.room(unit, now)
         ready, cause = now + self.timing.station, "issue"
         for other, entries in self.entries.items():
-            while entries and entries[0].end <= now:
+            while entries and entries[0][0] <= now:
                 entries.popleft()
-            if other == unit and unit != LOAD:
+            same = other == unit
+            if same and unit != LOAD:
                 continue
-            for e in entries:
-                if e.end + 2 <= ready:
+            for end, read, written in entries:
+                if end + 2 <= ready:
                     continue
-                if _touch(reads, e.writes) or _touch(writes, e.writes) or (other != unit and _touch(writes, e.reads)):
-                    ready, cause = e.end + 2, other
+                if _touch(reads, written) or _touch(writes, written) or (not same and _touch(writes, read)):
+                    ready, cause = end + 2, other
         ready = max(ready, self.last[unit] + 1)
         self.last[unit] = ready
         if isinstance(command, Mvin):
@@ -213,7 +207,10 @@ class Cycles:
         else:
             assert isinstance(command, Compute)
             start, end, cause = self._compute(command, ready, cause)
-        self.entries[unit].append(Entry(reads, writes, end))
+        self.entries[unit].append((end, reads, writes))
+        ends = self.ends[unit]
+        insort(ends, end)
+        del ends[0]
         self.events.append(Event(command, unit, now, start, end, cause))
         self.end = max(self.end, end)
         return now
