@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tilewright.codesign.divisors import Divisors
+from tilewright.codesign.divisors import factors_of
 from tilewright.codesign.exact import enumerate_layer, finer, grid_of, machines_of, optimum, proven, undominated
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
@@ -35,7 +35,7 @@ def brute_force(problem: Problem, grid: dict[str, np.ndarray]) -> np.ndarray:
         for x, r in enumerate(rows):
             usage = ev.rows(r, np.full(len(r), x))
             fits = np.all([np.ravel(need) <= machine[k] for k, need in ev.needs(usage, machine).items()], axis=0)
-            c, e = ev.roofline(usage.steps, float(problem.space.layers[x].operations), usage.words, usage.instances, machine)
+            c, e = ev.roofline(usage.steps, usage.operations, usage.words, usage.instances, machine)
             pairs = np.unique(np.stack([np.ravel(c)[fits], np.ravel(e)[fits]], axis=1), axis=0)
             costs.append(pairs * problem.space.counts[x])
         a, b = problem.powers
@@ -79,8 +79,8 @@ def test_all_mappings_are_enumerated_once() -> None:
         assert problem.space.check(points).all()
     # K and C have three places, the other dimensions two.
     places = {"K": 3, "C": 3}
-    each = [sum(1 for f in product(Divisors.of(s), repeat=places.get(d, 2)) if np.prod(f) == s) for d, s in LAYERS[0].sizes.items()]
-    assert len(np.concatenate(list(enumerate_layer(problem, 0)))) == np.prod(each) * problem.space.orders
+    each = [sum(1 for f in product(factors_of(s), repeat=places.get(d, 2)) if np.prod(f) == s) for d, s in LAYERS[0].sizes.items()]
+    assert len(np.concatenate(list(enumerate_layer(problem, 0)))) == np.prod(each) * len(problem.space.variants)
 
 
 def test_undominated_rows() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tilewright.codesign.baselines.dosa import dosa
-from tilewright.codesign.divisors import Divisors
+from tilewright.codesign.divisors import factors_of
 from tilewright.codesign.gradient import Search, Settings, ablations, gradient
 from tilewright.codesign.importance import ALPHA, BETA, Importance
 from tilewright.codesign.layer import KERNEL, Layer
@@ -31,14 +31,14 @@ def every_row(space: MapSpace, layer: int) -> np.ndarray:
     parts = []
     for k, own in enumerate(space.by_dim.values()):
         size = int(space.sizes[layer, k])
-        choices = [c for c in product(Divisors.of(size), repeat=len(own)) if np.prod(c) == size]
+        choices = [c for c in product(factors_of(size), repeat=len(own)) if np.prod(c) == size]
         parts.append([(own, c) for c in choices])
     rows = []
     for chosen in product(*parts):
         row = np.ones(space.width, dtype=np.int64)
         for own, c in chosen:
             row[list(own)] = c
-        rows += [np.array([*row[:-1], order]) for order in range(space.orders)]
+        rows += [np.array([*row[:-1], order]) for order in range(len(space.variants))]
     found = np.array(rows)
     return found[[all(c.most is None or r[n] <= c.most for n, c in enumerate(space.columns)) for r in found]]
 

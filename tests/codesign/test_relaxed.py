@@ -39,7 +39,7 @@ def start(n: int) -> tuple[np.ndarray, np.ndarray]:
     for x, layer in enumerate(LAYERS):
         for d, own in SPACE.by_dim.items():
             logs[:, x, list(own)] = np.log(layer.sizes[d]) * rng.dirichlet(np.full(len(own), 3.0), n)
-    return logs, rng.integers(0, SPACE.orders, (n, len(LAYERS)))
+    return logs, rng.integers(0, len(SPACE.variants), (n, len(LAYERS)))
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["inferred", "given"])

@@ -17,6 +17,7 @@ from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.methods import METHODS
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
+from tilewright.codesign.search import codesign
 from tilewright.codesign.study import Study, study
 from tilewright.cost.loopnest import parse_nest
 from tilewright.hw import load_machine
@@ -279,3 +280,25 @@ def test_the_report_says_whose_cycles_it_has(tmp_path: Path) -> None:
     assert wrong.exit_code == 1 and "one of roofline, rtl" in words(wrong.output)
     none = tilewright("codesign", str(layers), "--machine", "eyeriss", "--cycles", "rtl")
     assert none.exit_code == 1 and "no cycles fitted" in words(none.output)
+
+
+def test_throughput_is_of_batches(tmp_path: Path) -> None:
+    """Of a product with a vector, weights are fetched once for the batch; where both operands are computed, for each sample."""
+    fixed = {"dim": 16.0, "scratchpad_bytes": 65536.0, "accumulator_bytes": 16384.0}
+    rates = {}
+    for weights in (True, False):
+        for batch in (1, 8):
+            layer = Layer.gemm("vector", 1, 256, 256, weights=weights)
+            done = codesign([layer], family(), "throughput", batch=batch, hardware=fixed, budget=4000)
+            (rates[weights, batch],) = done.throughput
+            assert done.throughput[0] == pytest.approx(batch * 1e9 / done.score)
+            assert done.score == pytest.approx(float(done.cycles @ [x.count for x in done.layers]))
+    assert rates[True, 8] > 6 * rates[True, 1] and rates[False, 8] == pytest.approx(rates[False, 1])
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 17, "C": 7, "P": 13}]')
+    ran = tilewright(
+        "codesign", str(layers), "--objective=throughput", "--batch=8", "--padding=0.5", "--budget=2000", "--out", str(tmp_path / "out")
+    )
+    assert ran.exit_code == 0 and "For a batch of 8 samples" in words(ran.output) and "samples a second at 1 GHz" in words(ran.output)
+    assert "a batch of 8 samples" in (tmp_path / "out" / "report.html").read_text()
+    assert tilewright("codesign", str(layers), "--batch=0").exit_code == 2

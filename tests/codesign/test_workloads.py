@@ -25,7 +25,7 @@ def operations(layers: list[Layer]) -> float:
 
 
 def shapes(layers: Any) -> dict[Any, int]:
-    return {x.shape: x.count for x in unique(tuple(layers))}
+    return {x.shape[:2]: x.count for x in unique(tuple(layers))}
 
 
 @here
@@ -133,3 +133,19 @@ def test_matrix_products_of_an_onnx_model(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
     with pytest.raises(SpaceError, match="no convolution and no matrix product"):
         workload(path)
+
+
+def test_batches_share_weights_where_there_are_some() -> None:
+    network = unique(tuple(Layer(x.name, x.sizes, count=x.count, weights=x.weights).batched(4) for x in bert_base(16)))
+    assert operations(list(network)) == 4 * operations(bert_base(16))
+    assert {x.name: (x.sizes["N"], x.count) for x in network} == {
+        "projections": (4, 48), "scores": (1, 576), "values": (1, 576), "up": (4, 12), "down": (4, 12),
+    }  # fmt: skip
+    for batch in (0, -1, 1.5, True):
+        with pytest.raises(SpaceError, match=f"the batch is {batch}"):
+            Layer("x", {"K": 4}).batched(batch)  # type: ignore[arg-type]
+    assert len(unique((Layer("a", {"K": 4}), Layer("b", {"K": 4}, weights=False)))) == 2
+    (both,) = layers_of([{"K": 4, "C": 8, "weights": False}])
+    assert not both.weights
+    with pytest.raises(SpaceError, match="layer 0 of the workload has weights = 1"):
+        layers_of([{"K": 4, "C": 8, "weights": 1}])

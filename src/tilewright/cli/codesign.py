@@ -35,7 +35,7 @@ def codesign(
         ),
     ],
     machine: Annotated[str, typer.Option(help="The family of machines.")] = "gemmini",
-    objective: Annotated[str, typer.Option(help="edp, latency, energy or ed2p.")] = "edp",
+    objective: Annotated[str, typer.Option(help="edp, latency, throughput, energy or ed2p.")] = "edp",
     budget: Annotated[str, typer.Option(metavar="60s|5m|1e6", help="Time, or how many mappings of a layer to evaluate.")] = "60s",
     area: Annotated[float | None, typer.Option(metavar="MM2", help="At most this area.", show_default=False)] = None,
     power: Annotated[float | None, typer.Option(metavar="W", help="At most this power, at 1 GHz.", show_default=False)] = None,
@@ -49,6 +49,11 @@ def codesign(
         list[str], typer.Option("--against", metavar="PARAMETER=N", help="A machine to compare with in the report. All its parameters.")
     ] = [],  # noqa: B006
     cycles: Annotated[str, typer.Option(help="roofline; or rtl: fitted to measured cycles, where the family has them.")] = "roofline",
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Samples that run at once; they share weights.")] = 1,
+    padding: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="PART", help="How far a split of a loop may overshoot (0.25: a quarter); 0: factors divide."),
+    ] = 0.0,
     method: Annotated[str, typer.Option(help="gradient, dosa, genetic, two-loop, gp, tpe, random; or exact.")] = "gradient",
     compare: Annotated[str, typer.Option(metavar="METHOD,..", help="Other methods to run with as many evaluations.")] = "",
     dims: Dims = [],  # noqa: B006
@@ -92,8 +97,8 @@ def codesign(
         _make(out)
     with _Bar(spent) as bar:
         found = study(
-            networks, family, objective=objective, limits=limits, hardware=given, cycles=cycles, budget=spent, methods=methods, seed=seed,
-            watch=bar.show,
+            networks, family, objective=objective, limits=limits, hardware=given, cycles=cycles, batch=batch, padding=padding, budget=spent,
+            methods=methods, seed=seed, watch=bar.show,
         )  # fmt: skip
         reference = _mapped(found, _numbers(against, "--against"), seed) if against and not found.interrupted else None
     if found.interrupted:
@@ -171,7 +176,7 @@ def _mapped(found: Study, hardware: Mapping[str, float], seed: int) -> Run:
 
 
 def _print(console: Console, found: Study, reference: Run | None) -> None:
-    from tilewright.report.codesign import CYCLES, compared, figures
+    from tilewright.report.codesign import CYCLES, compared, figures, samples
 
     runs, own = compared(found, reference), figures(found, found.run)
     columns = ("found by", "machine", "area", "cycles", "energy", "objective", "ratio", "evaluations")
@@ -190,7 +195,7 @@ def _print(console: Console, found: Study, reference: Run | None) -> None:
     console.print(shown)
     if len(found.problem.names) > 1:
         console.print(_each(runs))
-    console.print(f"{CYCLES[found.cycles]}.", highlight=False)
+    console.print(f"For {samples(found)}. {CYCLES[found.cycles]}.", highlight=False)
 
 
 def _each(runs: Mapping[str, Run]) -> Table:

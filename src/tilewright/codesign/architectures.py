@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tilewright.codesign.layer import Layer
 
 
-def convolution_layer(
-    name: str, outputs: int, inputs: int, size: int, kernel: int = 1, stride: int = 1, count: int = 1, batch: int = 1
-) -> Layer:
+def convolution_layer(name: str, outputs: int, inputs: int, size: int, kernel: int = 1, stride: int = 1, count: int = 1) -> Layer:
     """A square convolution with ``size`` x ``size`` outputs."""
-    sizes = {"N": batch, "K": outputs, "C": inputs, "P": size, "Q": size, "R": kernel, "S": kernel}
+    sizes = {"K": outputs, "C": inputs, "P": size, "Q": size, "R": kernel, "S": kernel}
     return Layer(name, sizes, {"SH": stride, "SW": stride}, count)
 
 
-def resnet50(batch: int = 1) -> list[Layer]:
+def resnet50() -> list[Layer]:
     """ResNet-50 on 224 x 224 images, strides in the 3 x 3 convolutions, with its classifier."""
-
-    def conv(name: str, outputs: int, inputs: int, size: int, kernel: int = 1, stride: int = 1, count: int = 1) -> Layer:
-        return convolution_layer(name, outputs, inputs, size, kernel, stride, count, batch)
-
+    conv = convolution_layer
     layers, inputs, size = [conv("stem", 64, 3, 112, 7, 2)], 64, 56
     for stage, (width, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=2):
         stride = 1 if stage == 2 else 2
@@ -33,7 +29,7 @@ def resnet50(batch: int = 1) -> list[Layer]:
             conv(f"stage{stage}.3x3", width, width, size, 3, count=blocks - 1),
         ]
         inputs, size = 4 * width, size // 2
-    return [*layers, Layer.gemm("classifier", batch, 1000, inputs)]
+    return [*layers, Layer.gemm("classifier", 1, 1000, inputs)]
 
 
 def unet() -> list[Layer]:
@@ -73,48 +69,48 @@ def retinanet(depth: int = 1) -> list[Layer]:
 
 
 def transformer(
-    width: int, depth: int, heads: int, hidden: int, tokens: int, context: int | None = None, batch: int = 1, gated: bool = False
+    width: int, depth: int, heads: int, hidden: int, tokens: int, context: int | None = None, gated: bool = False
 ) -> list[Layer]:
-    """``depth`` blocks of attention and feed-forward on ``tokens`` new tokens of ``batch`` sequences (1: products with vectors).
+    """``depth`` blocks of attention and feed-forward on ``tokens`` new tokens (1: products with vectors).
 
     ``context`` is how many tokens are attended to (default: the new ones). With ``gated`` the feed-forward part has a third matrix.
     """
-    seen, head, rows = context or tokens, width // heads, batch * tokens
+    seen, head = context or tokens, width // heads
     return [
-        Layer.gemm("projections", rows, width, width, count=4 * depth),
-        Layer.gemm("scores", tokens, seen, head, count=batch * heads * depth),
-        Layer.gemm("values", tokens, head, seen, count=batch * heads * depth),
-        Layer.gemm("up", rows, hidden, width, count=(2 if gated else 1) * depth),
-        Layer.gemm("down", rows, width, hidden, count=depth),
+        Layer.gemm("projections", tokens, width, width, count=4 * depth),
+        Layer.gemm("scores", tokens, seen, head, count=heads * depth, weights=False),
+        Layer.gemm("values", tokens, head, seen, count=heads * depth, weights=False),
+        Layer.gemm("up", tokens, hidden, width, count=(2 if gated else 1) * depth),
+        Layer.gemm("down", tokens, width, hidden, count=depth),
     ]
 
 
-def bert_base(tokens: int = 128, batch: int = 1) -> list[Layer]:
+def bert_base(tokens: int = 128) -> list[Layer]:
     """All products of BERT-base."""
-    return transformer(768, 12, 12, 3072, tokens, batch=batch)
+    return transformer(768, 12, 12, 3072, tokens)
 
 
 def bert_layer(tokens: int = 128) -> list[Layer]:
     """One block of BERT-base, of which one head and two projections: the workload that co-design papers publish."""
     (projections, scores, values, up, down), head = transformer(768, 1, 12, 3072, tokens), 1
     parts = ((projections, 2), (scores, head), (values, head), (up, 1), (down, 1))
-    return [Layer(x.name, x.sizes, x.parameters, count) for x, count in parts]
+    return [replace(x, count=count) for x, count in parts]
 
 
-def gpt2(tokens: int = 128, context: int | None = None, batch: int = 1) -> list[Layer]:
+def gpt2(tokens: int = 128, context: int | None = None) -> list[Layer]:
     """GPT-2 (124 M) with its output layer for the last token."""
-    return [*transformer(768, 12, 12, 3072, tokens, context, batch), Layer.gemm("vocabulary", batch, 50257, 768)]
+    return [*transformer(768, 12, 12, 3072, tokens, context), Layer.gemm("vocabulary", 1, 50257, 768)]
 
 
-def llama2_7b(tokens: int = 128, context: int | None = None, batch: int = 1) -> list[Layer]:
+def llama2_7b(tokens: int = 128, context: int | None = None) -> list[Layer]:
     """Llama 2 (7 B) with its output layer for the last token."""
-    return [*transformer(4096, 32, 32, 11008, tokens, context, batch, gated=True), Layer.gemm("vocabulary", batch, 32000, 4096)]
+    return [*transformer(4096, 32, 32, 11008, tokens, context, gated=True), Layer.gemm("vocabulary", 1, 32000, 4096)]
 
 
-def vit_b16(batch: int = 1) -> list[Layer]:
+def vit_b16() -> list[Layer]:
     """ViT-B/16 on 224 x 224 images: 196 patches and the class token."""
-    patches = convolution_layer("patches", 768, 3, 14, 16, 16, batch=batch)
-    return [patches, *transformer(768, 12, 12, 3072, 197, batch=batch), Layer.gemm("classifier", batch, 1000, 768)]
+    patches = convolution_layer("patches", 768, 3, 14, 16, 16)
+    return [patches, *transformer(768, 12, 12, 3072, 197), Layer.gemm("classifier", 1, 1000, 768)]
 
 
 #: Networks by the name that the command line knows.

@@ -1,7 +1,7 @@
 """Costs of populations of points: words moved (whatever the machine), the smallest machine, its cycles and energy.
 
-All numbers come from one :class:`~tilewright.cost.nestcost.NestModel` for each loop order (not rounded: whole lines and cycles would
-make tile sizes jump). Layers are rows like any others: their sizes are products of factors.
+All numbers come from one :class:`~tilewright.cost.nestcost.NestModel` for each variant of the space (not rounded: whole lines and cycles
+would make tile sizes jump). Layers are rows like any others: their sizes are products of factors.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SLACK = 1e-9
 class Usage:
     """What mappings do on any machine of a family; arrays of one shape, by name of level.
 
-    ``words`` accessed, those ``held`` by one of ``instances``, ``units`` side by side below; ``steps`` one after the other. ``tile``:
-    what an array's own cycles depend on, by name of variable, where such cycles are asked for.
+    ``words`` accessed, those ``held`` by one of ``instances``, ``units`` side by side below; ``steps`` one after the other, and all
+    ``operations``, padding with them. ``tile``: what an array's own cycles depend on, by name of variable, where such cycles are asked for.
     """
 
     words: Mapping[str, np.ndarray]
@@ -38,19 +38,21 @@ class Usage:
     instances: Mapping[str, np.ndarray]
     units: Mapping[str, np.ndarray]
     steps: np.ndarray
+    operations: np.ndarray
     tile: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> Usage:
         """The same with every array changed alike: a selection, another shape."""
         groups = (self.words, self.held, self.instances, self.units, self.tile)
         words, held, instances, units, tile = ({k: change(v) for k, v in d.items()} for d in groups)
-        return Usage(words, held, instances, units, change(self.steps), tile)
+        return Usage(words, held, instances, units, change(self.steps), change(self.operations), tile)
 
     def joined(self, other: Usage) -> Usage:
         """This and then the other, along the first axis."""
         pairs = [(getattr(self, k), getattr(other, k)) for k in ("words", "held", "instances", "units", "tile")]
         words, held, instances, units, tile = ({k: np.concatenate([a[k], b[k]]) for k in a} for a, b in pairs)
-        return Usage(words, held, instances, units, np.concatenate([self.steps, other.steps]), tile)
+        steps, operations = (np.concatenate([getattr(self, k), getattr(other, k)]) for k in ("steps", "operations"))
+        return Usage(words, held, instances, units, steps, operations, tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ class Evaluator:
             )
         self.space, self.array = space, array
         self.roofline = Roofline(space.family.hierarchy)
-        self._operations = np.array([x.operations for x in space.layers], dtype=np.float64)
         self._names = [s.name for s in space.family.hierarchy.levels]
         self._knobs = [c.knob for c in space.columns]
         #: Columns that are 1 in every point stay numbers: what they multiply costs nothing.
@@ -97,7 +98,7 @@ class Evaluator:
 
     @cached_property
     def models(self) -> tuple[NestModel, ...]:
-        """A model for each loop order."""
+        """A model for each variant."""
         return tuple(NestModel(KERNEL, s, self.space.family.hierarchy, rounded=False) for s in self.space.structures)
 
     def usage(self, points: np.ndarray) -> Usage:
@@ -110,20 +111,18 @@ class Evaluator:
     def rows(self, rows: np.ndarray, layers: np.ndarray) -> Usage:
         """The same for mappings ``rows`` [m, width] of ``layers`` [m]."""
         levels = len(self._names)
-        out = np.empty((1 + 3 * levels, len(rows)))
-        order = rows[:, -1]
-        for k in range(self.space.orders):
-            own = np.flatnonzero(order == k) if self.space.orders > 1 else np.arange(len(rows))
+        out = np.empty((2 + 3 * levels, len(rows)))
+        variant = rows[:, -1]
+        for k in range(len(self.space.variants)):
+            own = np.flatnonzero(variant == k) if len(self.space.variants) > 1 else np.arange(len(rows))
             for start in range(0, len(own), BLOCK):
                 part = own[start : start + BLOCK]
-                steps, _, *rest = self.models[k].traffic(self._environment(rows[part], layers[part]))
-                out[0, part] = steps
-                for at, value in enumerate(rest):
-                    out[1 + at, part] = value
+                for at, value in enumerate(self.models[k].traffic(self._environment(rows[part], layers[part]))):
+                    out[at, part] = value
         units = {s: rows[:, c].prod(axis=1).astype(np.float64) for s, c in self._units.items()}
-        words, held, instances = (dict(zip(self._names, out[1 + k * levels : 1 + (k + 1) * levels], strict=True)) for k in range(3))
+        words, held, instances = (dict(zip(self._names, out[2 + k * levels : 2 + (k + 1) * levels], strict=True)) for k in range(3))
         tile = {k: rows[:, c].prod(axis=1).astype(np.float64) for k, c in self.tile_columns.items()}
-        return Usage(words, held, instances, units, out[0], {**tile, **self.strides(layers)} if tile else {})
+        return Usage(words, held, instances, units, out[0], out[1], {**tile, **self.strides(layers)} if tile else {})
 
     def strides(self, layers: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Strides of ``layers``, by name."""
@@ -158,11 +157,11 @@ class Evaluator:
     def cost(self, usage: Usage, hardware: Mapping[str, np.ndarray | float]) -> tuple[np.ndarray, np.ndarray]:
         """Cycles and pJ of each layer [n, layers] on ``hardware`` ([n] or one number for each parameter)."""
         at = {k: np.asarray(v, dtype=np.float64)[..., None] for k, v in hardware.items()}
-        return self.costs(usage, self._operations, at)
+        return self.costs(usage, at)
 
-    def costs(self, usage: Usage, operations: np.ndarray | float, at: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The same for arrays of any shapes that broadcast against each other; ``operations`` are the layers' own."""
-        cycles, energy = self.roofline(usage.steps, operations, usage.words, usage.instances, at)
+    def costs(self, usage: Usage, at: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same for arrays of any shapes that broadcast against each other."""
+        cycles, energy = self.roofline(usage.steps, usage.operations, usage.words, usage.instances, at)
         if self.array is not None:
             cycles = np.maximum(cycles, self.array.predict({**usage.tile, "dim": at["dim"]}))
         return cycles, energy

@@ -1,8 +1,8 @@
 """The best mappings and machine of a network, proven within a grid of machines: what searches are judged against.
 
 One enumeration of each layer's mappings serves all machines of the grid, by dominance: of two mappings that spread the same
-loops over units, one that accesses no level less and holds no less anywhere is never needed. Holdings count in classes: what fits the
-same machines of the grid is alike. What is left is a few thousand mappings of a layer.
+loops over units, one that accesses no level less, pads no less and holds no less anywhere is never needed. Holdings count in classes: what
+fits the same machines of the grid is alike. What is left is a few thousand mappings of a layer.
 
 On one machine the objective is a product of powers of sums (of energy and cycles over layers), which has its minimum at a corner of
 the convex hull of the attainable sums. A corner of a sum of sets is a sum of corners that face the same way, so following each
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.codesign.divisors import Divisors
+from tilewright.codesign.divisors import chains
 from tilewright.codesign.evaluator import SLACK, Usage
 from tilewright.codesign.layer import DIMS
 from tilewright.codesign.problem import Problem
@@ -81,7 +81,7 @@ def finer(problem: Problem, around: Mapping[str, float], reach: float = 2.0, cou
             ratio = max((high / low) ** (1 / count), 1 + 1e-9)
             ladders[p.name] = np.unique(np.append(_ladder(low, high, ratio, p.step), around[p.name]))
         else:
-            useful = {d for x in problem.space.layers for size in x.sizes.values() for d in Divisors.of(size) if low <= d <= high}
+            useful = {int(d) for table in problem.space.divisors.values() for d in table.values if low <= d <= high}
             ladders[p.name] = np.array(sorted(useful | {around[p.name]}), dtype=np.float64)
     return machines_of(ladders)
 
@@ -168,7 +168,9 @@ def _undominated_mappings(problem: Problem, machines: Mapping[str, np.ndarray], 
         group, usage, classes = group[fits], usage.map(lambda v, fits=fits: v[fits]), classes[:, fits]  # type: ignore[misc]
         if not len(group):
             continue
-        values = np.stack([*usage.words.values(), *classes], axis=1)
+        # Steps and operations are alike in a group unless some mappings pad.
+        work = [v for v in (usage.steps, usage.operations) if len(v) and np.ptp(v) > 0]
+        values = np.stack([*usage.words.values(), *work, *classes], axis=1)
         chosen = undominated(values)
         rows.append(group[chosen])
         parts.append(usage.map(lambda v, chosen=chosen: v[chosen]))  # type: ignore[misc]
@@ -192,11 +194,9 @@ def enumerate_layer(problem: Problem, x: int) -> Iterator[np.ndarray]:
         rest = [n for n in space.by_dim[d] if not space.columns[n].spatial]
         size = int(space.sizes[x, k])
         by_units = []
-        for units in _factorisations(size, len(spread)):
+        for *units, left in chains(size, len(spread), space.padding):
             if all((m := space.columns[n].most) is None or f <= m for n, f in zip(spread, units, strict=True)):
-                left = size // int(np.prod(units, dtype=np.int64))
-                inner = np.array([[*f, left // int(np.prod(f, dtype=np.int64))] for f in _factorisations(left, len(rest) - 1)])
-                by_units.append((units, inner.reshape(-1, len(rest))))
+                by_units.append((units, np.array(chains(left, len(rest) - 1, space.padding))))
         choices.append((spread, rest, by_units))
     for chosen in product(*(c[2] for c in choices)):
         lengths = [len(inner) for _, inner in chosen]
@@ -206,16 +206,9 @@ def enumerate_layer(problem: Problem, x: int) -> Iterator[np.ndarray]:
         for (spread, rest, _), (units, inner), own in zip(choices, chosen, index, strict=True):
             rows[:, spread] = units
             rows[:, rest] = inner[own]
-        out = np.repeat(rows, space.orders, axis=0)
-        out[:, -1] = np.tile(np.arange(space.orders), total)
+        out = np.repeat(rows, len(space.variants), axis=0)
+        out[:, -1] = np.tile(np.arange(len(space.variants)), total)
         yield out
-
-
-def _factorisations(size: int, places: int) -> list[tuple[int, ...]]:
-    """Factors at ``places``, their product a divisor of ``size``."""
-    if places == 0:
-        return [()]
-    return [(d, *rest) for d in Divisors.of(size) for rest in _factorisations(size // d, places - 1)]
 
 
 def _classes(problem: Problem, machines: Mapping[str, np.ndarray], usage: Usage) -> tuple[np.ndarray, np.ndarray]:
@@ -305,7 +298,7 @@ def _hulls(problem: Problem, kept: _Kept, x: int, machines: Mapping[str, np.ndar
     """For each machine the corners of what layer ``x`` can have: mappings, cycles (growing), energy (falling)."""
     ev, usage = problem.evaluator, kept.usage
     at = {k: v[:, None] for k, v in machines.items()}
-    cycles, energy = ev.costs(usage, float(problem.space.layers[x].operations), at)
+    cycles, energy = ev.costs(usage, at)
     fits = np.ones(cycles.shape, dtype=bool)
     for name, need in ev.needs(usage, machines).items():
         fits &= need <= at[name] * (1 + SLACK)

@@ -23,13 +23,13 @@ def mappings_text(layers: tuple[Layer, ...], nests: tuple[LoopNest, ...]) -> str
 
 
 def architecture_yaml(family: Family, machine: Mapping[str, float]) -> str:
-    """Levels outermost first, units side by side as containers with a mesh; each keeps the tensors of its level.
+    """Levels outermost first, units side by side as containers with a mesh; each keeps the tensors that its level always has.
 
     In Timeloop a container's units are side by side from it on, so that below a level stands after that level.
     """
     h, meshes = family.hierarchy, _meshes(family)
     out = ["architecture:", "  version: 0.4", "  nodes:", "  - !Container", f"    name: {family.name}"]
-    for storage, keeps in zip(h.levels, family.keeps, strict=True):
+    for storage, choices in zip(h.levels, family.keeps, strict=True):
         words, rate = (None if r is None else h.rate(r, machine) for r in (storage.words, storage.words_per_cycle))
         out += [
             "  - !Component",
@@ -41,7 +41,7 @@ def architecture_yaml(family: Family, machine: Mapping[str, float]) -> str:
             out.append(f"      entries: {round(words)}")
         if rate is not None:
             out.append(f"      shared_bandwidth: {rate:g}")
-        out += ["    constraints:", "      dataspace:", *_kept(keeps, "        ")]
+        out += ["    constraints:", "      dataspace:", *_kept(choices, "        ")]
         if storage.name in meshes:
             container, axis = meshes[storage.name]
             out += ["  - !Container", f"    name: {container}", "    spatial:", f"      {axis}: {family.units(storage.name, machine)}"]
@@ -55,9 +55,11 @@ def _meshes(family: Family) -> dict[str, tuple[str, str]]:
     return {name: (f"below_{name}", ("meshX", "meshY")[n % 2]) for n, name in enumerate(spread)}
 
 
-def _kept(keeps: str, indent: str) -> list[str]:
-    dropped = [name for letter, name in _SPACES.items() if letter not in keeps]
-    return [f"{indent}keep: [{', '.join(_SPACES[k] for k in keeps)}]", f"{indent}bypass: [{', '.join(dropped)}]"]
+def _kept(choices: tuple[str, ...], indent: str) -> list[str]:
+    """Tensors that every choice keeps, and those that none does; of the others mappings decide."""
+    always = [_SPACES[k] for k in choices[0] if all(k in own for own in choices)]
+    never = [name for letter, name in _SPACES.items() if not any(letter in own for own in choices)]
+    return [f"{indent}keep: [{', '.join(always)}]", f"{indent}bypass: [{', '.join(never)}]"]
 
 
 def problem_yaml(layer: Layer) -> str:
@@ -97,7 +99,7 @@ def mapping_yaml(family: Family, nest: LoopNest) -> str:
     out = ["mapping:"]
     for level in nest.levels:
         out += _loops(level.name, "temporal", level.temporal)
-        out += [f"- target: {level.name}", "  type: dataspace", *_kept(level.keeps, "  ")]
+        out += [f"- target: {level.name}", "  type: dataspace", *_kept((level.keeps,), "  ")]
         if level.name in meshes:
             container, axis = meshes[level.name]
             out += [*_loops(container, "spatial", level.spatial), f"  split: {len(DIMS) if axis == 'meshX' else 0}"]

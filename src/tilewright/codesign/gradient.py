@@ -174,14 +174,11 @@ class Search:
                 active = self.importance.choose(s.share)
 
     def _starts(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Real factors drawn evenly from all factorisations, orders at random."""
+        """Real factors drawn evenly from all factorisations, variants at random."""
         space, rng = self.space, self.run.rng
-        logs = np.zeros((n, len(space.layers), len(space.columns)))
-        for k, d in enumerate(DIMS):
-            own = list(space.by_dim[d])
-            logs[..., own] = rng.dirichlet(np.ones(len(own)), (n, len(space.layers))) * self.logs[:, k, None]
+        logs = space.relaxed(n, rng)
         everything = np.arange(len(space.layers))
-        return self._project(logs, everything), rng.integers(0, space.orders, (n, len(space.layers)))
+        return self._project(logs, everything), rng.integers(0, len(space.variants), (n, len(space.layers)))
 
     def _tangent(self, slope: np.ndarray) -> np.ndarray:
         """The gradient by the factors inside the outermost level, whose own are what those leave: one grows as the other shrinks."""
@@ -225,11 +222,12 @@ class Search:
             return order
         count = len(self.space.layers)
         rows, layers = points.reshape(-1, self.space.width), np.tile(np.arange(count), len(points))
-        every = np.repeat(rows, self.space.orders, axis=0)
-        every[:, -1] = np.tile(np.arange(self.space.orders), len(rows))
+        variants = len(self.space.variants)
+        every = np.repeat(rows, variants, axis=0)
+        every[:, -1] = np.tile(np.arange(variants), len(rows))
         if not s.reorder:
             every = rows
-        per = self.space.orders if s.reorder else 1
+        per = variants if s.reorder else 1
         if len(every) > run.left:
             return order
         run.charge(len(every) - len(rows))  # the rows in their present order are paid for
@@ -245,8 +243,7 @@ class Search:
         shaped = usage.map(lambda v: v.reshape(len(points), count, per))
         least, _ = self.problem.evaluator.infer(shaped.map(lambda v: v[:, :, 0]))
         where = {k: v[:, None, None] for k, v in (least if machine is None else machine).items()}
-        work = np.array([float(x.operations) for x in self.space.layers])[:, None]
-        cycles, energy = self.problem.evaluator.costs(shaped, work, where)
+        cycles, energy = self.problem.evaluator.costs(shaped, where)
         a, b = self.problem.powers
         return np.asarray((max(a, 1e-4) * np.log(energy) + max(b, 1e-4) * np.log(cycles)).argmin(axis=2))
 
@@ -352,7 +349,7 @@ class Search:
     def _moves(self, site: _Site, failed: int) -> tuple[np.ndarray, np.ndarray]:
         """The point itself, its neighbours, and random changes of two to four moves of the pool's best on its machine."""
         count, rng = len(self.space.layers), self.run.rng
-        near = [self.space.neighbours(row) for row in site.point]
+        near = [self.space.neighbours(row, x) for x, row in enumerate(site.point)]
         rows = np.concatenate([site.point, *near])
         layers = np.concatenate([np.arange(count), *(np.full(len(v), x) for x, v in enumerate(near))])
         far_layers = np.repeat(np.arange(count), self.settings.jumps * (1 + failed))

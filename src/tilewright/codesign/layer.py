@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.cost.loopnest import convolution
 from tilewright.ir.stmt import Kernel
@@ -19,6 +19,7 @@ DIMS, STEPS = "NKCPQRS", ("SH", "SW", "DH", "DW")
 class Layer:
     """``sizes`` by dimension (those left out are 1), strides and dilations as ``parameters``, and the ``count`` of such layers.
 
+    ``weights``: W is the same for all samples of a batch; where it is computed (a product of attention) each sample has a layer of its own.
     SpaceError for names that are unknown and for values below 1.
     """
 
@@ -26,6 +27,7 @@ class Layer:
     sizes: Mapping[str, int]
     parameters: Mapping[str, int] = field(default_factory=dict)
     count: int = 1
+    weights: bool = True
 
     def __post_init__(self) -> None:
         for what, given, known in (("dimension", self.sizes, DIMS), ("parameter", self.parameters, STEPS)):
@@ -38,9 +40,17 @@ class Layer:
         object.__setattr__(self, "parameters", {s: int(self.parameters.get(s, 1)) for s in STEPS})
 
     @staticmethod
-    def gemm(name: str, m: int, n: int, k: int, count: int = 1) -> Layer:
+    def gemm(name: str, m: int, n: int, k: int, count: int = 1, weights: bool = True) -> Layer:
         """C[m, n] = A[m, k] * B[k, n], with the weights in B."""
-        return Layer(name, {"P": m, "K": n, "C": k}, count=count)
+        return Layer(name, {"P": m, "K": n, "C": k}, count=count, weights=weights)
+
+    def batched(self, batch: int) -> Layer:
+        """The layer for ``batch`` samples at once: so many in N, or so many layers where they have no weights in common."""
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise SpaceError(f"the batch is {batch!r}", hint="give a whole number of samples from 1")
+        if not self.weights:
+            return replace(self, count=self.count * batch)
+        return replace(self, sizes={**self.sizes, "N": self.sizes["N"] * batch})
 
     @property
     def operations(self) -> int:
@@ -51,17 +61,17 @@ class Layer:
         return out
 
     @property
-    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
         """What makes two layers the same to a search."""
-        return tuple(self.sizes.values()), tuple(self.parameters.values())
+        return tuple(self.sizes.values()), tuple(self.parameters.values()), self.weights
 
 
 def unique(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """Layers of one shape as one, their counts added; SpaceError when there is none."""
     if not layers:
         raise SpaceError("there are no layers to search for", hint="give one layer or more")
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Layer] = {}
+    found: dict[tuple[tuple[int, ...], tuple[int, ...], bool], Layer] = {}
     for x in layers:
         known = found.get(x.shape)
-        found[x.shape] = x if known is None else Layer(known.name, known.sizes, known.parameters, known.count + x.count)
+        found[x.shape] = x if known is None else replace(known, count=known.count + x.count)
     return tuple(found.values())

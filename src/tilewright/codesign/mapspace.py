@@ -1,7 +1,8 @@
 """The mappings of several layers on a family of machines, as integer arrays that every search method shares.
 
 A *point* is one mapping for each layer: ``points[n, layer, column]``. A column is the factor of one dimension at one place (a
-level, in time or over units); the product over a dimension's columns is its size. The last column is the number of the loop order.
+level, in time or over units); the product over a dimension's columns is its size, or more where padding is allowed. The last column is the
+number of the variant: the loop orders, and what levels keep.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import comb
 
 import numpy as np
 
-from tilewright.codesign.divisors import Divisors, prime_factors
+from tilewright.codesign.divisors import Divisors, factors_of, prime_factors, splits
 from tilewright.codesign.layer import DIMS, STEPS, Layer
 from tilewright.cost.loopnest import Factor, Level, LoopNest, Placed
 from tilewright.hw.family import Family
@@ -36,13 +36,23 @@ class Column:
         return Placed(Factor(self.dim, 1), self.depth, self.spatial).knob
 
 
-class MapSpace:
-    """Perfect factorisations of ``layers`` over the places of ``family``, in its loop orders.
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a mapping chooses besides factors: the tensors that levels keep and the orders of their loops, the outermost level first."""
 
-    SpaceError when there is no layer, or the family's outermost level leaves out a dimension.
+    keeps: tuple[str, ...]
+    orders: tuple[str, ...]
+
+
+class MapSpace:
+    """Factorisations of ``layers`` over the places of ``family``, in its loop orders, with what its levels may keep.
+
+    With ``padding`` 0 factors divide. Otherwise each split of a loop in two may overshoot by up to that part (0.25: a quarter), where
+    sizes such as 7, 17 or 197 have too few divisors. Padding is computed and moved like everything else.
+    SpaceError when there is no layer, the family's outermost level leaves out a dimension, or padding is negative or above 1.
     """
 
-    def __init__(self, layers: Sequence[Layer], family: Family):
+    def __init__(self, layers: Sequence[Layer], family: Family, padding: float = 0.0):
         if not layers:
             raise SpaceError("there are no layers to map", hint="give one layer or more")
         if missing := sorted(set(DIMS) - set(family.orders[0][0])):
@@ -50,7 +60,9 @@ class MapSpace:
                 f"{family.name} has no loop over {missing[0]} at its outermost level",
                 hint="what other levels leave runs there: name every dimension",
             )
-        self.layers, self.family = tuple(layers), family
+        if not 0 <= padding <= 1:
+            raise SpaceError(f"padding is {padding:g}", hint="give a part from 0 (factors divide) to 1")
+        self.layers, self.family, self.padding = tuple(layers), family, padding
         self.columns = self._columns()
         #: For each dimension its columns in the order in which factors are rounded: units, then from the innermost loop out.
         #: The last one, at the outermost level, takes what the others leave.
@@ -58,8 +70,8 @@ class MapSpace:
         self.sizes = np.array([[x.sizes[d] for d in DIMS] for x in self.layers], dtype=np.int64)
         self.steps = np.array([[x.parameters[s] for s in STEPS] for x in self.layers], dtype=np.int64)
         self.counts = np.array([x.count for x in self.layers], dtype=np.int64)
-        self._orders = tuple(product(*family.orders))
-        self._divisors = {size: Divisors(size) for size in {int(s) for s in self.sizes.ravel()}}
+        self.variants = tuple(Variant(k, o) for k in product(*family.keeps) for o in product(*family.orders))
+        self.divisors = {size: Divisors(size, padding) for size in sorted({int(s) for s in self.sizes.ravel()})}
 
     def _columns(self) -> tuple[Column, ...]:
         f, out = self.family, []
@@ -74,48 +86,51 @@ class MapSpace:
 
     @property
     def width(self) -> int:
-        """Columns of a point with the order."""
+        """Columns of a point with the variant."""
         return len(self.columns) + 1
-
-    @property
-    def orders(self) -> int:
-        """Number of loop orders."""
-        return len(self._orders)
 
     @cached_property
     def structures(self) -> tuple[LoopNest, ...]:
-        """For each order the mapping with knobs for factors."""
-        return tuple(self._nest(None, n) for n in range(self.orders))
+        """For each variant the mapping with knobs for factors."""
+        return tuple(self._nest(None, n) for n in range(len(self.variants)))
 
     @cached_property
     def size(self) -> float:
         """Number of points."""
         total = 1.0
         for x in self.layers:
-            total *= self.orders
+            total *= len(self.variants)
             for d, n in x.sizes.items():
-                for _, power in prime_factors(n):
-                    places = len(self.by_dim[d])
-                    total *= comb(places + power - 1, power)
+                total *= self.divisors[n].count(len(self.by_dim[d]))
         return total
 
     # --- points ---------------------------------------------------------------------------------
 
     def check(self, points: np.ndarray) -> np.ndarray:
-        """Whether factors multiply to the sizes, units fit and the order exists: bool [n, layers]."""
-        good = (points >= 1).all(axis=2) | ((points[..., :-1] >= 1).all(axis=2) & (points[..., -1] == 0))
-        good &= points[..., -1] < self.orders
+        """Whether factors are some of the sizes, units fit and the variant exists: bool [n, layers]."""
+        known = (points[..., -1] >= 0) & (points[..., -1] < len(self.variants))
+        return np.asarray(known & self._valid(points, self.sizes))
+
+    def _valid(self, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """The same for mappings [.., width] of layers of ``sizes`` [.., dims], whatever their variant."""
+        good = (rows[..., :-1] >= 1).all(axis=-1) & (rows[..., :-1] <= self._most).all(axis=-1)
+        factors = np.maximum(rows, 1)
         for k, d in enumerate(DIMS):
-            good &= points[..., list(self.by_dim[d])].prod(axis=2) == self.sizes[:, k]
-        for n, c in enumerate(self.columns):
-            if c.most is not None:
-                good &= points[..., n] <= c.most
-        return good
+            *inner, last = self.by_dim[d]
+            left = sizes[..., k]
+            for n in inner:
+                good &= splits(left, factors[..., n], self.padding)
+                left = -(-left // factors[..., n])
+            good &= factors[..., last] == left
+        return np.asarray(good)
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random points: every prime factor at a place of its own choice, units that overflow at the outermost level."""
+        """Random points: every prime factor at a place of its own choice, units that overflow at the outermost level. With padding random
+        reals, rounded."""
+        if self.padding:
+            return self.round(np.exp(self.relaxed(n, rng)), rng.integers(0, len(self.variants), (n, len(self.layers))))
         points = np.ones((n, len(self.layers), self.width), dtype=np.int64)
-        points[..., -1] = rng.integers(0, self.orders, points.shape[:2])
+        points[..., -1] = rng.integers(0, len(self.variants), points.shape[:2])
         for x in range(len(self.layers)):
             for k, d in enumerate(DIMS):
                 places = np.array(self.by_dim[d])
@@ -123,6 +138,14 @@ class MapSpace:
                     for _ in range(power):
                         points[np.arange(n), x, rng.choice(places, n)] *= prime
         return self._within_fanout(points)
+
+    def relaxed(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Logarithms [n, layers, columns] of real factors whose products are the sizes, drawn evenly from all such."""
+        logs = np.zeros((n, len(self.layers), len(self.columns)))
+        for k, d in enumerate(DIMS):
+            own = list(self.by_dim[d])
+            logs[..., own] = rng.dirichlet(np.ones(len(own)), (n, len(self.layers))) * np.log(self.sizes[:, k, None])
+        return logs
 
     def _within_fanout(self, points: np.ndarray) -> np.ndarray:
         for n, c in enumerate(self.columns):
@@ -133,7 +156,7 @@ class MapSpace:
         return points
 
     def mutate(self, points: np.ndarray, rng: np.random.Generator, moves: int = 1) -> np.ndarray:
-        """Copies with ``moves`` random changes each: a prime factor goes elsewhere, or a layer gets another order."""
+        """Copies with ``moves`` random changes each (:meth:`moved`), of any layers."""
         out = points.copy()
         rows = np.arange(len(out))
         for _ in range(moves):
@@ -142,7 +165,30 @@ class MapSpace:
         return out
 
     def moved(self, rows: np.ndarray, layers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Mappings [m, width] of ``layers`` [m], each with one random change. One in eight gets another order."""
+        """Mappings [m, width] of ``layers`` [m], each with one random change: a prime factor goes elsewhere, or, with padding, two places
+        share anew what they cover. One in eight gets another variant."""
+        out = self._shared_anew(rows, layers, rng) if self.padding else self._prime_moved(rows, layers, rng)
+        same = (out == rows).all(axis=1)
+        fresh = (out[:, -1] + rng.integers(1, max(len(self.variants), 2), len(out))) % len(self.variants)
+        out[:, -1] = np.where(same, fresh, out[:, -1])
+        return out
+
+    def _shared_anew(self, rows: np.ndarray, layers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        out, m, sizes = rows.copy(), np.arange(len(rows)), self.sizes[layers]
+        source = _any_of(self._shared & (sizes[:, self._dim_of] > 1), rng)
+        target = _any_of(self._siblings[source], rng)
+        size = sizes[m, self._dim_of[source]]
+        others = np.where(self._dim_of == self._dim_of[source][:, None], rows[:, :-1], 1).prod(axis=1) // (
+            rows[m, source] * rows[m, target]
+        )
+        covered = -(-size // others)
+        factor = np.rint(covered ** rng.random(len(rows))).astype(np.int64)
+        out[m, target] = -(-covered // factor)
+        out[m, source] = -(-covered // out[m, target])
+        good = (source >= 0) & (target >= 0) & self._valid(out, sizes) & (rng.random(len(out)) >= 1 / (1 + len(DIMS)))
+        return np.where(good[:, None], out, rows)
+
+    def _prime_moved(self, rows: np.ndarray, layers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         out, m = rows.copy(), np.arange(len(rows))
         primes = self._primes[layers[:, None], self._dim_of]
         source = _any_of((out[:, :-1, None] % primes == 0) & (primes > 1) & self._shared[:, None], rng)
@@ -153,8 +199,6 @@ class MapSpace:
         prime = np.where((target < 0) | (out[m, target] * prime > self._most[target]), 1, prime)
         out[m, column] //= prime
         out[m, target] *= prime
-        fresh = (out[:, -1] + rng.integers(1, max(self.orders, 2), len(out))) % self.orders
-        out[:, -1] = np.where(prime == 1, fresh, out[:, -1])
         return out
 
     @cached_property
@@ -181,40 +225,42 @@ class MapSpace:
     def _most(self) -> np.ndarray:
         return np.array([np.iinfo(np.int64).max if c.most is None else c.most for c in self.columns])
 
-    def neighbours(self, row: np.ndarray) -> np.ndarray:
-        """All mappings of one layer one move away from ``row`` [width]: a divisor of a factor goes elsewhere, or another order."""
+    def neighbours(self, row: np.ndarray, x: int) -> np.ndarray:
+        """All mappings of layer ``x`` one move away from its ``row`` [width]: a factor shrinks and another grows, as far as it divides or
+        padding allows, or another variant."""
         out = []
-        for own in self.by_dim.values():
+        for k, own in enumerate(self.by_dim.values()):
             for source, target in product(own, own):
-                if source != target:
-                    for d in Divisors.of(int(row[source]))[1:]:
-                        most = self.columns[target].most
-                        if most is None or row[target] * d <= most:
+                if source != target and row[source] > 1:
+                    others = int(row[list(own)].prod() // (row[source] * row[target]))
+                    covered = -(-int(self.sizes[x, k]) // others)
+                    for factor in reversed(factors_of(covered if self.padding else int(row[source]), self.padding)):
+                        if factor < row[source]:
                             moved = row.copy()
-                            moved[source] //= d
-                            moved[target] *= d
+                            moved[source], moved[target] = factor, -(-covered // factor)
                             out.append(moved)
-        for n in range(self.orders):
+        for n in range(len(self.variants)):
             if n != row[-1]:
                 other = row.copy()
                 other[-1] = n
                 out.append(other)
-        return np.array(out, dtype=np.int64).reshape(-1, self.width)
+        found = np.array(out, dtype=np.int64).reshape(-1, self.width)
+        return found[self._valid(found, self.sizes[x])]
 
-    def round(self, factors: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Points near real ``factors`` [n, layers, columns]: each in turn the divisor of what is left that is nearest in ratio.
+    def round(self, factors: np.ndarray, variant: np.ndarray) -> np.ndarray:
+        """Points near real ``factors`` [n, layers, columns]: each in turn the factor of what is left that is nearest in ratio.
 
         Units first, then loops from the innermost level out; the outermost level takes the rest.
         """
         points = np.ones((*factors.shape[:2], self.width), dtype=np.int64)
-        points[..., -1] = order
+        points[..., -1] = variant
         for x in range(len(self.layers)):
             for k, d in enumerate(DIMS):
                 size = int(self.sizes[x, k])
                 *inner, last = self.by_dim[d]
                 if size == 1:
                     continue
-                table = self._divisors[size]
+                table = self.divisors[size]
                 left = np.full(len(factors), table.last)
                 for n in inner:
                     nearest = table.nearest(factors[:, x, n], left, self.columns[n].most)
@@ -229,14 +275,14 @@ class MapSpace:
         """The mappings of one point [layers, width]."""
         return tuple(self._nest(row, int(row[-1])) for row in point)
 
-    def _nest(self, row: np.ndarray | None, order: int) -> LoopNest:
+    def _nest(self, row: np.ndarray | None, number: int) -> LoopNest:
         """Loops of one iteration are left out of a mapping; a structure has them all."""
         at = {(c.depth, c.dim, c.spatial): n for n, c in enumerate(self.columns)}
         levels = []
         depths = reversed(range(len(self.family.orders)))
-        chosen = self._orders[order]
+        chosen = self.variants[number]
         for depth, storage, keeps, loops, spatial in zip(
-            depths, self.family.hierarchy.levels, self.family.keeps, chosen, self.family.spatial, strict=True
+            depths, self.family.hierarchy.levels, chosen.keeps, chosen.orders, self.family.spatial, strict=True
         ):
             kinds = []
             for dims, side in ((loops, False), (spatial, True)):
@@ -261,12 +307,12 @@ class MapSpace:
                         f"{self.family.name} has no place for loop {p.factor} of {nest}", hint="see its orders and spatial dimensions"
                     )
                 point[x, where] = int(p.factor.trips)
-            orders = (n for n in range(self.orders) if self._nest(np.array([*point[x, :-1], n]), n) == nest)
-            point[x, -1] = next(orders, -1)
+            variants = (n for n in range(len(self.variants)) if self._nest(np.array([*point[x, :-1], n]), n) == nest)
+            point[x, -1] = next(variants, -1)
         if len(nests) != len(self.layers) or not self.check(point[None]).all():
             raise SpaceError(
                 f"the mappings are no point of {self.family.name}",
-                hint="one for each layer, with factors of its sizes and an order of the family",
+                hint="one for each layer, with factors of its sizes, an order and kept tensors of the family",
             )
         return point
 

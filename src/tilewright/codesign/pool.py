@@ -67,7 +67,7 @@ class Pool:
         assert usage is not None
         needs = self.evaluator.needs(usage, machines)
         at = {k: v[:, None] for k, v in machines.items()}
-        cycles, energy = self.evaluator.costs(usage, float(self.space.layers[x].operations), at)
+        cycles, energy = self.evaluator.costs(usage, at)
         weights, (a, b) = self.problem.networks[:, x], self.problem.powers
         by_energy, by_cycles = (a * weights / total).sum(axis=-1), (b * weights / latency).sum(axis=-1)
         fits = np.ones(cycles.shape, dtype=bool)

@@ -18,7 +18,7 @@ from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
 
 #: Powers of a network's energy and latency in what is minimised.
-OBJECTIVES = {"edp": (1.0, 1.0), "latency": (0.0, 1.0), "energy": (1.0, 0.0), "ed2p": (1.0, 2.0)}
+OBJECTIVES = {"edp": (1.0, 1.0), "latency": (0.0, 1.0), "throughput": (0.0, 1.0), "energy": (1.0, 0.0), "ed2p": (1.0, 2.0)}
 
 #: Evaluations that no budget of time ever reaches.
 _ENDLESS = 1 << 60
@@ -40,10 +40,11 @@ class Limits:
 class Problem:
     """A map space, an objective and limits.
 
-    ``objective``: ``edp``, ``latency``, ``energy``, ``ed2p``, or the powers of energy and latency. A network's energy is the sum of its
-    layers' by their counts, its latency likewise. ``networks`` are counts of the layers for several networks, in order or by name: the
-    objective is then the geometric mean of theirs. ``hardware`` fixes the machine: only mappings are searched. ``array``: cycles fitted to
-    measured ones (:func:`array_time`) count where they are more than the roofline's.
+    ``objective``: ``edp``, ``latency``, ``throughput``, ``energy``, ``ed2p``, or the powers of energy and latency. A network's energy is
+    the sum of its layers' by their counts, its latency likewise; they are those of ``batch`` samples (throughput is most where latency
+    is least). ``networks`` are counts of the layers for several networks, in order or by name: the objective is then the geometric mean
+    of theirs. ``hardware`` fixes the machine: only mappings are searched. ``array``: cycles fitted to measured ones (:func:`array_time`)
+    count where they are more than the roofline's.
 
     SpaceError for an unknown objective, limits that are not positive or contradict the family or the fixed machine, and an area limit
     without a model.
@@ -57,12 +58,13 @@ class Problem:
         hardware: Mapping[str, float] | None = None,
         networks: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None = None,
         array: ArrayTime | None = None,
+        batch: int = 1,
     ):
         if isinstance(objective, str) and objective not in OBJECTIVES:
             raise SpaceError(
                 f"there is no objective {objective!r}", hint=f"one of {', '.join(OBJECTIVES)}, or powers of energy and latency"
             )
-        self.space, self.evaluator = space, Evaluator(space, array)
+        self.space, self.evaluator, self.batch = space, Evaluator(space, array), batch
         self.powers = OBJECTIVES[objective] if isinstance(objective, str) else objective
         self.limits = limits or Limits()
         self.hardware = dict(hardware) if hardware is not None else None
@@ -82,11 +84,15 @@ class Problem:
         limits: Limits | None = None,
         hardware: Mapping[str, float] | None = None,
         array: ArrayTime | None = None,
+        batch: int = 1,
+        padding: float = 0.0,
     ) -> Problem:
-        """The problem of one network's layers, or of several networks' by name. Layers of one shape are one."""
-        networks = layers if isinstance(layers, Mapping) else {"network": layers}
+        """The problem of one network's layers, or of several networks' by name, for ``batch`` samples of what they say. Layers of one shape
+        are one. ``padding``: as of :class:`~tilewright.codesign.mapspace.MapSpace`."""
+        given = layers if isinstance(layers, Mapping) else {"network": layers}
+        networks = {name: [x.batched(batch) for x in own] for name, own in given.items()}
         shared = unique(tuple(x for own in networks.values() for x in own))
-        return cls(MapSpace(shared, family), objective, limits, hardware, _counts(networks, shared), array)
+        return cls(MapSpace(shared, family, padding), objective, limits, hardware, _counts(networks, shared), array, batch)
 
     def _check(self) -> None:
         known = [p.name for p in self.space.family.parameters]
@@ -142,6 +148,10 @@ class Problem:
         """Latency (cycles) and energy (pJ) of each network, [n, networks], from those of its layers [n, layers]."""
         return cycles @ self.networks.T, energy @ self.networks.T
 
+    def throughput(self, latency: float) -> float:
+        """Samples a second where a batch takes ``latency`` cycles, at the clock of the limits."""
+        return self.batch * self.limits.clock_hz / latency
+
     def values(self, cycles: np.ndarray, energy: np.ndarray) -> np.ndarray:
         """The logarithm of each network's objective [n, networks], from layers' costs [n, layers]."""
         latency, total = self.totals(cycles, energy)
@@ -172,7 +182,7 @@ class Problem:
     def on(self, hardware: Mapping[str, float]) -> Problem:
         """The same networks and objective on a machine that is given, without limits."""
         networks = dict(zip(self.names, self.networks.astype(int).tolist(), strict=True))
-        return Problem(self.space, self.powers, hardware=hardware, networks=networks, array=self.evaluator.array)
+        return Problem(self.space, self.powers, hardware=hardware, networks=networks, array=self.evaluator.array, batch=self.batch)
 
     def evaluate(self, points: np.ndarray) -> Evaluation:
         """Costs of ``points`` on the fixed machine, or on the smallest of each."""

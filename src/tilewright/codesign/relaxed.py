@@ -246,9 +246,9 @@ class Relaxation:
             largest = np.max([v.max(axis=1) for _, _, v in needs[p.name]], axis=0)
             for tape, slots, need in needs[p.name]:
                 if given:
-                    over = need > hardware[p.name][:, None]
-                    value = value + BEYOND * np.where(over, np.log(need / hardware[p.name][:, None]), 0) @ self._weights
-                    seed = np.where(over, BEYOND * self._weights / need, 0.0)
+                    reached = np.maximum(need, hardware[p.name][:, None])
+                    value = value + BEYOND * np.log(reached / hardware[p.name][:, None]) @ self._weights
+                    seed = np.where(need > hardware[p.name][:, None], BEYOND * self._weights / reached, 0.0)
                 else:
                     first = np.zeros(need.shape)
                     where = need.argmax(axis=1)

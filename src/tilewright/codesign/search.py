@@ -34,8 +34,8 @@ class Result:
     """The best design of a search.
 
     ``layers`` (those of one shape are one) with their ``mappings``; ``cycles`` and ``energy`` (pJ) of one run of each.
-    ``score`` is the objective, ``history`` how it fell. ``front``: the designs that no other one beats in latency, energy and
-    area (without an area model: in the machine's parameters), by latency.
+    ``score`` is the objective, ``history`` how it fell; ``throughput`` samples a second of each network at the clock. ``front``: designs
+    that no other one beats in latency, energy and area (without an area model: in the machine's parameters), by latency.
     """
 
     layers: tuple[Layer, ...]
@@ -44,6 +44,7 @@ class Result:
     cycles: np.ndarray
     energy: np.ndarray
     score: float
+    throughput: tuple[float, ...]
     evaluations: int
     seconds: float
     history: tuple[Progress, ...]
@@ -62,6 +63,8 @@ def codesign(
     clock_hz: float = 1e9,
     hardware: Mapping[str, float] | None = None,
     cycles: str = "roofline",
+    batch: int = 1,
+    padding: float = 0.0,
     budget: Budget | int = EVALUATIONS,
     seed: int = 0,
     author: str | Callable[[Run], None] = "gradient",
@@ -70,15 +73,15 @@ def codesign(
 
     ``layers`` of one network, or of several by name: then the geometric mean of their objectives counts. ``area`` (mm2, by
     ``area_model``), ``power`` (W at ``clock_hz``) and ``most`` (of parameters) are limits; ``hardware`` fixes the machine.
-    ``cycles``: those of the ``roofline``, or ``rtl``: fitted to measured ones, where the family has them.
+    ``cycles``: those of the ``roofline``, or ``rtl``: fitted to measured ones, where the family has them. ``batch``: of so many samples at
+    once. ``padding``: by what part a split of a loop may overshoot (0: factors divide).
     ``budget``: evaluations of one mapping of one layer, or a :class:`Budget`. ``author``: a name of ``methods.METHODS``, or a
     function of a :class:`Run`. A ``seed`` gives the same result again where the budget is one of evaluations.
 
     SpaceError for bad layers, contradictory limits, an unknown author, and limits that nothing found keeps.
     """
-    problem = Problem.of(
-        layers, family, objective, Limits(area, power, dict(most or {}), area_model, clock_hz), hardware, array_time(family, cycles)
-    )
+    limits = Limits(area, power, dict(most or {}), area_model, clock_hz)
+    problem = Problem.of(layers, family, objective, limits, hardware, array_time(family, cycles), batch, padding)
     run = Run(problem, Budget(evaluations=budget) if isinstance(budget, int) else budget, seed, pareto=True)
     _author(author)(run)
     if run.point is None:
@@ -93,6 +96,7 @@ def codesign(
         e.cycles[0],
         e.energy[0],
         run.best,
+        tuple(problem.throughput(float(v)) for v in problem.totals(e.cycles, e.energy)[0][0]),
         run.evaluations,
         run.seconds,
         tuple(run.history),

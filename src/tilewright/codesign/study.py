@@ -82,13 +82,16 @@ def study(
     limits: Limits | None = None,
     hardware: Mapping[str, float] | None = None,
     cycles: str = "roofline",
+    batch: int = 1,
+    padding: float = 0.0,
     budget: Budget,
     methods: Sequence[str] = ("gradient",),
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Study:
     """Search a machine of ``family`` and mappings of ``layers``, those of one network or of several by name: then the geometric mean of
-    their objectives counts. ``cycles`` are the ``roofline``'s or ``rtl``: fitted to measured ones.
+    their objectives counts. ``cycles`` are the ``roofline``'s or ``rtl``: fitted to measured ones. ``batch`` and ``padding`` are those of
+    :func:`tilewright.codesign.search.codesign`.
 
     Other methods than the first get as many evaluations as it took.
     A KeyboardInterrupt ends the study with what was found, and is passed on where nothing was. SpaceError for a method that is
@@ -96,7 +99,7 @@ def study(
     """
     if unknown := [m for m in methods if m not in METHODS]:
         raise SpaceError(f"there is no search method {unknown[0]!r}", hint=f"methods: {', '.join(METHODS)}")
-    problem = Problem.of(layers, family, objective, limits, hardware, array_time(family, cycles))
+    problem = Problem.of(layers, family, objective, limits, hardware, array_time(family, cycles), batch, padding)
     runs: dict[str, Run] = {}
     for name in methods:
         first = next(iter(runs.values()), None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Fields of a layer in a file that are pairs (down, across), and the parameters they give.
 _PAIRS = {"stride": ("SH", "SW"), "dilation": ("DH", "DW")}
-_FIELDS = (*DIMS, *_PAIRS, "count", "name")
+_FIELDS = (*DIMS, *_PAIRS, "count", "name", "weights")
 _EXAMPLE = '{"K": 64, "C": 32, "P": 56, "Q": 56, "R": 3, "S": 3, "stride": [1, 1], "count": 2}'
 
 
@@ -55,7 +55,8 @@ def _from_json(path: Path, member: str) -> tuple[Layer, ...]:
 
 
 def layers_of(content: Any, where: str = "the workload") -> list[Layer]:
-    """Layers from JSON data: a list of objects with the sizes N K C P Q R S (those left out are 1), stride, dilation, count, name.
+    """Layers from JSON data: a list of objects with the sizes N K C P Q R S (those left out are 1), stride, dilation, count, name,
+    and ``weights`` (false: both operands are computed).
 
     SpaceError names the layer and the field that is wrong.
     """
@@ -82,7 +83,9 @@ def _layer(fields: Any, where: str, number: int) -> Layer:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
             hint = "sizes, strides, dilations and counts are whole numbers from 1 to 2147483647"
             raise SpaceError(f"{where} has {name} = {value!r}", hint=hint)
-    return Layer(str(fields.get("name", f"layer{number}")), sizes, parameters, fields.get("count", 1))
+    if not isinstance(weights := fields.get("weights", True), bool):
+        raise SpaceError(f"{where} has weights = {weights!r}", hint="true, or false where both operands are computed")
+    return Layer(str(fields.get("name", f"layer{number}")), sizes, parameters, fields.get("count", 1), weights)
 
 
 def onnx_layers(source: str | Path | ModelProto, dims: Mapping[str, int] | None = None) -> list[Layer]:
@@ -152,4 +155,4 @@ def _node_layer(node: NodeProto, number: int, shapes: Mapping[str, tuple[int, ..
         batches *= extent
     if node.input[1] in known and len(b) <= 2:
         return Layer.gemm(name, batches * rows, columns, a[-1])
-    return Layer.gemm(name, rows, columns, a[-1], count=batches)
+    return Layer.gemm(name, rows, columns, a[-1], count=batches, weights=False)

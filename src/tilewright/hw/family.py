@@ -52,17 +52,18 @@ class Parameter:
 class Family:
     """Machines with one ``hierarchy``. Tuples have one entry for each level, the outermost first.
 
-    ``keeps``: the tensors a level holds. ``orders``: the orders (outermost loop first) its loops in time may have, all of the same
-    dimensions. ``spatial``: the dimensions spread over units below the level, ``fanout``: at most how many units.
-    ``area`` gives square millimetres of a machine from its parameters, in plain operators; ``files``, by name, the text of files
-    for its tools, from a name and the parameters; ``array_rates`` what a square array's parts take, fitted to measured cycles
-    (:class:`tilewright.cost.residual.Rates`).
-    MachineError when an entry is missing, orders of a level differ in their dimensions, or a parameter is declared twice or not at all.
+    ``keeps``: the tensors a level holds, or several choices of them (a mapping takes one; what a level does not hold passes it by).
+    ``orders``: the orders (outermost loop first) its loops in time may have, all of the same dimensions. ``spatial``: the dimensions
+    spread over units below the level, ``fanout``: at most how many units. ``area`` gives square millimetres of a machine from its
+    parameters, in plain operators; ``files``, by name, the text of files for its tools, from a name and the parameters; ``array_rates``
+    what a square array's parts take, fitted to measured cycles (:class:`tilewright.cost.residual.Rates`).
+    MachineError when an entry is missing, a level has no choice of tensors, the outermost one does not hold all that others do, orders of
+    a level differ in their dimensions, or a parameter is declared twice or not at all.
     """
 
     name: str
     hierarchy: Hierarchy
-    keeps: tuple[str, ...]
+    keeps: tuple[tuple[str, ...], ...]
     orders: tuple[tuple[str, ...], ...]
     spatial: tuple[str, ...]
     fanout: tuple[int, ...]
@@ -85,11 +86,27 @@ class Family:
                     f"orders of level {storage.name} of {self.name} are {', '.join(orders) or 'none'}",
                     hint="one order or more, each of all its dimensions once ('' where it has no loops)",
                 )
+        self._check_keeps()
         declared = [p.name for p in self.parameters]
         if sorted(declared) != sorted(self.hierarchy.parameters):
             raise MachineError(
                 f"family {self.name} infers {', '.join(declared) or 'nothing'}, its hierarchy has {', '.join(self.hierarchy.parameters)}",
                 hint="declare each parameter of the hierarchy once",
+            )
+
+    def _check_keeps(self) -> None:
+        every = {t for choices in self.keeps for own in choices for t in own}
+        for storage, choices in zip(self.hierarchy.levels, self.keeps, strict=True):
+            if not choices or isinstance(choices, str) or any(len(set(own)) < len(own) for own in choices):
+                raise MachineError(
+                    f"level {storage.name} of {self.name} keeps {choices!r}",
+                    hint="give a tuple of choices, each the letters of its tensors once, as ('WI',) or ('WI', 'W')",
+                )
+        if any(set(own) != every for own in self.keeps[0]):
+            outer, held = self.hierarchy.levels[0].name, " or ".join(self.keeps[0])
+            raise MachineError(
+                f"level {outer} of {self.name} keeps {held}, others have {''.join(sorted(every))}",
+                hint="the outermost level holds every tensor",
             )
 
     def units(self, level: str, machine: Mapping[str, float]) -> int:

@@ -35,13 +35,15 @@ CYCLES = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a machine with its mappings comes to: cycles and pJ of the whole workload, the objective, square millimetres if known."""
+    """What a machine with its mappings comes to: cycles and pJ of the whole workload, the objective, square millimetres if known,
+    samples a second of one network."""
 
     hardware: Mapping[str, float]
     cycles: float
     energy: float
     score: float
     area: float | None
+    throughput: float | None
 
 
 def figures(study: Study, run: Run) -> Figures | None:
@@ -53,7 +55,8 @@ def figures(study: Study, run: Run) -> Figures | None:
     hardware = {k: float(v[0]) for k, v in e.hardware.items()}
     model = study.problem.space.family.area
     area = None if model is None else float(model(hardware))
-    return Figures(hardware, float(latency.sum()), float(energy.sum()), run.best, area)
+    samples = run.problem.throughput(float(latency[0, 0])) if len(run.problem.names) == 1 else None
+    return Figures(hardware, float(latency.sum()), float(energy.sum()), run.best, area, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,17 @@ def _machine(study: Study, reference: Run | None) -> Markup:
         worth = count_text(f.cycles), f"{f.energy * 1e-9:.3g} mJ", f"{f.score:.4g}", ratio(f.score / own.score)
         spent = f"{run.history[-1].seconds:.1f}" if run.history else None
         rows.append([name, *sizes, area, *worth, f"{run.evaluations:,}", spent])
-    note = (
-        f"Cycles and energy are the analytical model's, for the whole workload. {CYCLES[study.cycles]}. Seconds: until the best was found."
-    )
+    note = f"Cycles and energy are the analytical model's, for {samples(study)}. {CYCLES[study.cycles]}. Seconds: until the best was found."
     return section("Machine", "machine", table("What was found", columns, rows, columns[1:]), tag("p", note, class_="note"))
+
+
+def samples(study: Study) -> str:
+    """What cycles and energy are of, and of one network how many samples a second that is."""
+    problem, own = study.problem, figures(study, study.run)
+    what = "the whole workload" if problem.batch == 1 else f"a batch of {problem.batch} samples"
+    if own is None or own.throughput is None:
+        return what
+    return f"{what} ({count_text(own.throughput)} samples a second at {problem.limits.clock_hz / 1e9:g} GHz)"
 
 
 def compared(study: Study, reference: Run | None) -> dict[str, Run]:

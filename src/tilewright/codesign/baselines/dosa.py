@@ -64,10 +64,10 @@ class _Descent:
         self.run, self.space, self.settings = run, run.space, settings
         self.relaxed = Relaxation(run.problem)
         self.sizes = np.log(self.space.sizes)
-        #: Loop orders with different dimensions inside: who stays in the memory below.
+        #: Loop orders with different dimensions inside main memory: who stays in the memory below.
         kinds: dict[frozenset[str], int] = {}
-        for n, order in enumerate(self.space.family.orders[0]):
-            kinds.setdefault(frozenset(order[-3:]), n)
+        for n, variant in enumerate(self.space.variants):
+            kinds.setdefault(frozenset(variant.orders[0][-3:]), n)
         self.orders = list(kinds.values())
         self.inner = {d: list(self.space.by_dim[d][:-1]) for d in DIMS}
         self.last = {d: self.space.by_dim[d][-1] for d in DIMS}

@@ -34,7 +34,7 @@ def family(name: str = "eyeriss") -> Family:
     return Family(
         name,
         hierarchy,
-        keeps=("WIO", "IO", "I", "W", "O"),
+        keeps=(("WIO",), ("IO",), ("I",), ("W",), ("O",)),
         orders=(("KCRSNQP", "CRSNPQK", "KNPQCSR"), ("KCNQP",), ("",), ("CS",), ("K",)),
         spatial=("", "RPKC", "", "", ""),
         fanout=(1, 168, 1, 1, 1),

@@ -435,7 +435,7 @@ def family(name: str = "gemmini", dim: int = 128) -> Family:
     return Family(
         name,
         hierarchy(name),
-        keeps=("WIO", "WI", "O", "W"),
+        keeps=(("WIO",), ("WI",), ("O",), ("W",)),
         orders=(ORDERS, ("",), ("KCRSNQP",), ("",)),
         spatial=("", "K", "C", ""),
         fanout=(1, dim, dim, 1),

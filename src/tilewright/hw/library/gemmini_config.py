@@ -39,8 +39,8 @@ def machine_file(name: str, machine: Mapping[str, float]) -> str:
     return f'"""{name}: found by co-design."""\n\n{declared}'
 
 
-def scala(name: str, machine: Mapping[str, float]) -> str:
-    """A configuration for the generator: the default one with other sizes."""
+def scala(name: str, machine: Mapping[str, float], dataflow: str = "WS") -> str:
+    """A configuration for the generator: the default one with other sizes, weights (WS) or outputs (OS) stationary."""
     m = buildable(machine)
     name = "".join(part.capitalize() for part in re.split(r"\W+|_", name))
     return f"""package gemmini
@@ -60,7 +60,7 @@ object {name}Configs {{
     acc_capacity = CapacityInKilobytes({m["accumulator_bytes"] // 1024}),
     sp_banks = {SPAD_BANKS},
     acc_banks = {ACC_BANKS},
-    dataflow = Dataflow.WS
+    dataflow = Dataflow.{dataflow}
   )
 }}
 

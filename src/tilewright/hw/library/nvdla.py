@@ -43,7 +43,7 @@ def family(name: str = "nvdla") -> Family:
     return Family(
         name,
         hierarchy,
-        keeps=("WIO", "WI", "O", "W"),
+        keeps=(("WIO",), ("WI",), ("O",), ("W",)),
         orders=(("KCRSNQP", "CRSNPQK", "KNPQCSR"), ("",), ("KCRSNQP",), ("",)),
         spatial=("", "K", "C", ""),
         fanout=(1, 64, 128, 1),
