@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from tilewright.hw import Bits, RoCC, Steps, load_machine
 from tilewright.hw.library.gemmini import ONE, gemmini
 from tilewright.hw.library.gemmini_control import Control
+from tilewright.hw.library.gemmini_types import BF16, FP16, FP32, INT16, Types
+from tilewright.ir import types as ty
 from tilewright.ir.interpreter import interpret
 from tilewright.sim.gemmini import Configuration
 from tilewright.util.errors import MachineError
@@ -113,3 +116,42 @@ def test_mvout_saturates() -> None:
     dst = np.zeros((16, 64), np.int8)
     interpret(i.kernel, {"dst": dst, "src": src})
     np.testing.assert_array_equal(dst, np.clip(src, -128, 127))
+
+
+@pytest.mark.parametrize(("types", "lines"), [(INT16, (32, 64)), (FP32, (64, 64)), (BF16, (32, 64)), (FP16, (32, 64))], ids=str)
+def test_types_are_parameters(types: Types, lines: tuple[int, int]) -> None:
+    """Lines are as long as their elements; a move takes as many columns as a request has bytes."""
+    m = gemmini("gemmini.typed", types=types)
+    assert (m.memory("spad").line, m.memory("acc").line) == lines
+    operands = {o.name: o.dtype for o in m.instruction("matmul").operands}
+    assert operands == {"c": types.sums, "a": types.inputs, "b": types.inputs}
+    assert m.transfer("mvin").instruction.extents["j"] == max(16, 64 // types.inputs.nbytes)
+    names = {t.name for t in m.transfers}
+    assert ("mvout_full" in names, "mvin_acc_shrunk" in names, "mvin_acc_shrunk_scaled" in names) == (
+        types.mixed,
+        types.mixed,
+        types == INT16,
+    )
+    c = Configuration.of(m)
+    assert (c.inputs, c.sums, c.spad_rows, c.acc_rows) == (types.inputs, types.sums, (256 << 10) // lines[0], (64 << 10) // lines[1])
+
+
+def test_floats_leave_rounded_and_are_not_limited() -> None:
+    i = gemmini("gemmini.bf16", types=BF16).instruction("mvout_scaled_relu")
+    src = np.linspace(-3e5, 3e5, 16 * 32, dtype=np.float32).reshape(16, 32)
+    dst = np.zeros((16, 32), np.uint16)
+    interpret(i.kernel, {"dst": dst, "src": src, "scale": np.array(0.5, np.float32)})
+    np.testing.assert_array_equal(dst, np.maximum(src * np.float32(0.5), 0).astype(ml_dtypes.bfloat16).view(np.uint16))
+
+
+def test_types_without_arithmetic_are_refused() -> None:
+    with pytest.raises(MachineError, match="multiplies f16 into i32") as caught:
+        Types(ty.f16, ty.i32)
+    assert "bf16 into f32" in str(caught.value.hint)
+    with pytest.raises(MachineError, match="sums of bf16 that are f16 on their way down a column"):
+        Types(ty.bf16, ty.f32, ty.f16)
+    with pytest.raises(MachineError, match="that are i32 on their way"):
+        Types(column=ty.i32)
+    with pytest.raises(MachineError, match="normalisation unit of a Gemmini for f32"):
+        Configuration.of(gemmini("gemmini.norm", types=FP32, control=Control(norm_stats=2)))
+    assert Types(ty.bf16, ty.f32, ty.f32).column_bits(16) == 32

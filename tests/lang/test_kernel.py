@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tilewright import lang
+from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import For, LoopKind, Store, find_loop, loops, walk
@@ -237,3 +238,20 @@ def test_expressions_beyond_pythons_nesting_are_refused_not_crashed() -> None:
     assert a == 80
     with pytest.raises(IRTypeError, match="nested too deeply"):
         interpret(parse(sum_of(250)), [a])
+
+
+def limited(x, least):  # type: ignore[no-untyped-def]
+    return ex.binary("min", ex.binary("max", x, least), 7)
+
+
+def test_python_functions_make_expressions() -> None:
+    text = "@kernel\ndef f(a: i32[4], b: i32[4]):\n    for i in range(4):\n        b[i] = limited(a[i], -2) + 1\n"
+    k = parse(text, limited=limited)
+    assert "b[i] = min(max(a[i], -2), 7) + 1" in str(k) and parse(str(k)) == k
+    b = np.zeros(4, np.int32)
+    interpret(k, {"a": np.array([-9, 0, 5, 90], np.int32), "b": b})
+    assert b.tolist() == [-1, 1, 6, 8]
+    with pytest.raises(LanguageError, match="missing 1 required positional argument"):
+        parse(text.replace(", -2", ""), limited=limited)
+    with pytest.raises(LanguageError, match="returns NoneType, which is no expression"):
+        parse(text, limited=lambda x, least: None)

@@ -10,6 +10,7 @@ import ast
 import operator
 from collections.abc import Callable
 from functools import reduce
+from types import FunctionType, MethodType
 from typing import Any
 
 from tilewright.ir import expr as ex
@@ -285,15 +286,28 @@ class ExpressionReader:
             return _PARAMETRIC[name](*(self.constant_int(a) for a in node.args))
         if name in ex.INTRINSICS:
             return self.intrinsic(node, name)
-        dtype = ty.NAMED[name] if name in ty.NAMED else self.value(node.func)
-        if isinstance(dtype, DType):
+        callee = ty.NAMED[name] if name in ty.NAMED else self.value(node.func)
+        if isinstance(callee, DType):
             self.arity(node, 1)
-            return self.cast(node.args[0], dtype)
+            return self.cast(node.args[0], callee)
+        if isinstance(callee, (FunctionType, MethodType)):
+            return self.written(node, callee)
         raise self.source.error(
             node,
             f"`{ast.unparse(node.func)}` is not a function on values",
             hint=f"known: min, max, where, cast, bitcast, meta, types, {', '.join(ex.INTRINSICS)}; kernels are called as statements",
         )
+
+    def written(self, node: ast.Call, function: Callable[..., Any]) -> ExprLike:
+        """What a Python function makes of expressions: it runs now, and what it returns takes the place of the call."""
+        try:
+            made = plain(function(*(self.number_or_expr(a) for a in node.args)))
+        except TypeError as error:
+            raise self.source.error(node, f"`{ast.unparse(node)}`: {error}", hint="functions take and return expressions") from error
+        if not isinstance(made, (Expr, bool, int, float)):
+            hint = "return an expression of the arguments; a kernel is called as a statement"
+            raise self.source.error(node, f"`{ast.unparse(node.func)}` returns {type(made).__name__}, which is no expression", hint=hint)
+        return made
 
     def arity(self, node: ast.Call, n: int) -> None:
         if len(node.args) != n:

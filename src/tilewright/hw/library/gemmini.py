@@ -1,11 +1,12 @@
 """Gemmini: a systolic array with a scratchpad and an accumulator behind RISC-V custom instructions.
 
-The encoding follows the generator's public documentation. One array of ``dim`` x ``dim`` int8
+The encoding follows the generator's public documentation. One array of ``dim`` x ``dim``
 multipliers, weights stationary: ``preload`` loads the weights, ``compute`` streams the rows of A.
+What is multiplied is int8, unless other :class:`~tilewright.hw.library.gemmini_types.Types` are asked for.
 """
 
 # The annotations of instructions are declarations, not Python types.
-# mypy: disable-error-code="valid-type,no-untyped-def"
+# mypy: disable-error-code="valid-type,no-untyped-def,name-defined"
 from __future__ import annotations
 
 from typing import Any
@@ -21,13 +22,13 @@ from tilewright.hw.library.gemmini_control import CONTROL, Control
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.library.gemmini_pooling import pooled_stores
+from tilewright.hw.library.gemmini_types import INT8, Types
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
 from tilewright.hw.transfer import Transfer, transfer
 from tilewright.hw.unit import Unit
-from tilewright.ir.types import UInt, f32, i8, i32, u8, u16, u32, u64
-from tilewright.lang import cast
+from tilewright.ir.types import UInt, f32, u8, u16, u32, u64
 
 DRAM, SPAD, ACC = "dram", "spad", "acc"
 #: 1.0 as the bits of an f32: no scaling.
@@ -90,7 +91,7 @@ def tile(operand: str, address_bits: int = 32) -> tuple[Bits, ...]:
     return Bits(0, address_bits, f"{operand}.address"), Bits(32, 16, f"{operand}.cols"), Bits(48, 16, f"{operand}.rows")
 
 
-#: Local address bits: accumulator, accumulate on write, read the full int32; all ones means zero.
+#: Local address bits: accumulator, accumulate on write, read sums as they are; all ones means zero.
 IN_ACCUMULATOR, ACCUMULATE, FULL = Bits(31, 1, 1), Bits(30, 1, "accumulate"), Bits(29, 1, 1)
 ADDING = Bits(30, 1, 1)
 
@@ -130,7 +131,7 @@ def setters() -> list[Instruction]:
     return [config_ex, *(load_setter(s, n) for n, s in enumerate(LD)), config_st]
 
 
-def matmul_instruction(dim: int) -> Instruction:
+def matmul_instruction(dim: int, types: Types) -> Instruction:
     """C += A B: preload of the weights B, then a compute that streams the rows of A and adds nothing else."""
     c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
     steps = Steps(
@@ -138,20 +139,21 @@ def matmul_instruction(dim: int) -> Instruction:
         (RoCC(6, nothing("b"), c, name="preload_nothing"), RoCC(5, tile("a"), nothing("c"), name="compute_accumulated")),
         held="b",
     )
+    element, total = types.inputs, types.sums
     plain = needs(EX, dataflow=1, activation=0, a_transpose=0, b_transpose=0, a_stride="a.stride", c_stride="c.stride")
 
     @instruction(needs=plain, latency=5 * dim, per_cycle=1 / dim, emit=steps)
-    def matmul(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
+    def matmul(c: total[dim, dim] @ ACC, a: element[dim, dim] @ SPAD, b: element[dim, dim] @ SPAD):
         i, j, k = axes(upto(dim), upto(dim), upto(dim))
         require(stride(a, 1) == 1)
         require(stride(b, 1) == 1)
         require(stride(c, 1) == 1)
-        c[i, j] += a[i, k] * b[k, j]
+        c[i, j] += types.product(a[i, k], b[k, j])
 
     return matmul
 
 
-def matmul_by_rows(dim: int) -> Instruction:
+def matmul_by_rows(dim: int, types: Types) -> Instruction:
     """C += A B^T: the array transposes the weights on their way in, so that B lies in rows of k."""
     c = (*tile("c", 30), ACCUMULATE, IN_ACCUMULATOR)
     turned = Bits(0, 32, "b.address"), Bits(32, 16, "b.rows"), Bits(48, 16, "b.cols")  # extents as the array sees them
@@ -163,122 +165,131 @@ def matmul_by_rows(dim: int) -> Instruction:
         ),
         held="b",
     )
+    element, total = types.inputs, types.sums
     plain = needs(EX, dataflow=1, activation=0, a_transpose=0, b_transpose=1, a_stride="a.stride", c_stride="c.stride")
 
     @instruction(needs=plain, latency=5 * dim, per_cycle=1 / dim, emit=steps)
-    def matmul_bt(c: i32[dim, dim] @ ACC, a: i8[dim, dim] @ SPAD, b: i8[dim, dim] @ SPAD):
+    def matmul_bt(c: total[dim, dim] @ ACC, a: element[dim, dim] @ SPAD, b: element[dim, dim] @ SPAD):
         i, j, k = axes(upto(dim), upto(dim), upto(dim))
         require(stride(a, 1) == 1)
         require(stride(b, 1) == 1)
         require(stride(c, 1) == 1)
-        c[i, j] += a[i, k] * b[j, k]
+        c[i, j] += types.product(a[i, k], b[j, k])
 
     return matmul_bt
 
 
-def moves(dim: int, lines: int, control: Control) -> list[Transfer]:
+def moves(dim: int, lines: int, control: Control, types: Types) -> list[Transfer]:
     """DMA moves of up to dim x dim tiles, from main memory several side by side; the accumulator has so many lines."""
     # A pooled store names its first pixel: how many there are is state.
     first = RoCC(3, rs1=(Bits(0, 64, "dst.address"),), rs2=(*tile("src", 29)[:2], IN_ACCUMULATOR, Bits(48, 16, 1)))
-    pooled = pooled_stores(dim, lines, ST, first, {"granularity": dim, **control.dma})
-    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control)), *stores(dim, control), *pooled]
+    pooled = pooled_stores(dim, lines, ST, first, {"granularity": dim * types.inputs.nbytes, **control.dma}, types)
+    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control, types)), *stores(dim, control, types), *pooled]
 
 
-def loads(dim: int, state: State, funct7: int, control: Control) -> list[Transfer]:
+def loads(dim: int, state: State, funct7: int, control: Control, types: Types) -> list[Transfer]:
     """What one of mvin, mvin2 and mvin3 does: copies, broadcasts a row, adds to the accumulator. For scale 1."""
     name = "mvin" + state.name.removeprefix("ld")
-    plain = needs(state, scale=ONE, shrunk=0, repeats=1, stride="src.stride", block_stride="dst.block_stride")
-    same_row = needs(state, scale=ONE, shrunk=0, repeats=1, stride=0, block_stride="dst.block_stride")
-    narrow, wide = (control.row(dim, size) for size in (4, 1))
+    plain = needs(state, scale=types.unscaled, shrunk=0, repeats=1, stride="src.stride", block_stride="dst.block_stride")
+    same_row = needs(state, scale=types.unscaled, shrunk=0, repeats=1, stride=0, block_stride="dst.block_stride")
+    element, total = types.inputs, types.sums
+    size, wider = dim * element.nbytes, dim * total.nbytes
+    narrow, wide = control.row(dim, total.nbytes), control.row(dim, element.nbytes)
 
     @transfer(
         name=name,
-        granularity=dim,
-        most=dim * wide,
+        granularity=size,
+        most=size * wide,
         **control.dma,
         needs=plain,
         emit=moved(funct7, "src", "dst"),
     )
-    def mvin(dst: i8[dim, wide] @ SPAD, src: i8[dim, wide] @ DRAM):
+    def mvin(dst: element[dim, wide] @ SPAD, src: element[dim, wide] @ DRAM):
         i, j = axes(upto(dim), upto(wide))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
-    into_acc: dict[str, Any] = {"granularity": 4 * dim, "most": 4 * dim * narrow, **control.dma}
+    into_acc: dict[str, Any] = {"granularity": wider, "most": wider * narrow, **control.dma}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
     @transfer(name=f"{name}_acc", **into_acc, needs=plain, emit=in_acc)
-    def mvin_acc(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
+    def mvin_acc(dst: total[dim, narrow] @ ACC, src: total[dim, narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
     @transfer(name=f"{name}_acc_row", **into_acc, needs=same_row, emit=in_acc)
-    def mvin_acc_row(dst: i32[dim, narrow] @ ACC, src: i32[narrow] @ DRAM):
+    def mvin_acc_row(dst: total[dim, narrow] @ ACC, src: total[narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 0) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] = src[j]
 
     @transfer(name=f"{name}_acc_add", **into_acc, needs=plain, emit=adding)
-    def mvin_acc_add(dst: i32[dim, narrow] @ ACC, src: i32[dim, narrow] @ DRAM):
+    def mvin_acc_add(dst: total[dim, narrow] @ ACC, src: total[dim, narrow] @ DRAM):
         i, j = axes(upto(dim), upto(narrow))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
-    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk_loads(dim, state, funct7, name, control)]
+    shrunk = shrunk_loads(dim, state, funct7, name, control, types) if types.mixed else []
+    return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk]
 
 
-def shrunk_loads(dim: int, state: State, funct7: int, name: str, control: Control) -> list[Transfer]:
-    """What mvin does from int8 into the accumulator, to be there or to be added: widens as it is, or scaled."""
-    plain = needs(state, scale=ONE, shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
+def shrunk_loads(dim: int, state: State, funct7: int, name: str, control: Control, types: Types) -> list[Transfer]:
+    """What mvin does from inputs into the accumulator, to be there or to be added: widens as it is, or (integers) scaled."""
+    plain = needs(state, scale=types.unscaled, shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     scaled = needs(state, scale="scale.bits", shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
-    row = control.row(dim, 1)
-    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **control.dma}
+    element, total = types.inputs, types.sums
+    row, size = control.row(dim, element.nbytes), dim * element.nbytes
+    cost: dict[str, Any] = {"granularity": size, "most": size * row, **control.dma}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
     @transfer(name=f"{name}_acc_shrunk", **cost, needs=plain, emit=in_acc)
-    def mvin_acc_shrunk(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM):
+    def mvin_acc_shrunk(dst: total[dim, row] @ ACC, src: element[dim, row] @ DRAM):
         i, j = axes(upto(dim), upto(row))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] = src[i, j]
 
     @transfer(name=f"{name}_acc_shrunk_add", **cost, needs=plain, emit=adding)
-    def mvin_acc_shrunk_add(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM):
+    def mvin_acc_shrunk_add(dst: total[dim, row] @ ACC, src: element[dim, row] @ DRAM):
         i, j = axes(upto(dim), upto(row))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
+    if types.real:  # a scale of floats would be rounded to the type of inputs before it is used
+        return [mvin_acc_shrunk, mvin_acc_shrunk_add]
+
     @transfer(name=f"{name}_acc_shrunk_scaled", **cost, needs=scaled, emit=in_acc)
-    def mvin_acc_shrunk_scaled(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM, scale: f32 @ DRAM):
-        """Scales in f32, rounds to nearest even, saturates to int8."""
+    def mvin_acc_shrunk_scaled(dst: total[dim, row] @ ACC, src: element[dim, row] @ DRAM, scale: f32 @ DRAM):
+        """Scales in f32, rounds to nearest even, saturates to what inputs hold."""
         i, j = axes(upto(dim), upto(row))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
-        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+        dst[i, j] = types.scaled(src[i, j], scale)
 
     @transfer(name=f"{name}_acc_shrunk_scaled_add", **cost, needs=scaled, emit=adding)
-    def mvin_acc_shrunk_scaled_add(dst: i32[dim, row] @ ACC, src: i8[dim, row] @ DRAM, scale: f32 @ DRAM):
+    def mvin_acc_shrunk_scaled_add(dst: total[dim, row] @ ACC, src: element[dim, row] @ DRAM, scale: f32 @ DRAM):
         """As above, and adds it."""
         i, j = axes(upto(dim), upto(row))
         require(stride(src, 1) == 1)
         require(stride(dst, 0) == dim)
-        dst[i, j] += cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+        dst[i, j] += types.scaled(src[i, j], scale)
 
     return [mvin_acc_shrunk, mvin_acc_shrunk_add, mvin_acc_shrunk_scaled, mvin_acc_shrunk_scaled_add]
 
 
-def zeros(dim: int) -> list[Instruction]:
+def zeros(dim: int, types: Types) -> list[Instruction]:
     """mvin from address 0, which reads as zeros: what is around an image."""
-    plain = needs(LD[0], scale=ONE, shrunk=0, repeats=1)
+    element = types.inputs
+    plain = needs(LD[0], scale=types.unscaled, shrunk=0, repeats=1)
 
     @instruction(needs=plain, latency=60, emit=RoCC(2, rs1=(Bits(0, 64, 0),), rs2=tile("dst", 29)))
-    def mvin_zero(dst: i8[dim, dim] @ SPAD):
+    def mvin_zero(dst: element[dim, dim] @ SPAD):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 0) == dim)
         require(stride(dst, 1) == 1)
@@ -287,66 +298,70 @@ def zeros(dim: int) -> list[Instruction]:
     return [mvin_zero]
 
 
-def stores(dim: int, control: Control) -> list[Transfer]:
-    """What mvout does: up to a request's bytes of int8 a row, from blocks of the accumulator that follow each other."""
+def stores(dim: int, control: Control, types: Types) -> list[Transfer]:
+    """What mvout does: up to a request's bytes of inputs a row, from blocks of the accumulator that follow each other."""
     plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="dst.stride")
     rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
     scaled = needs(ST, acc_scale="scale.bits", activation=0, pool_stride=0, pool_size=0, stride="dst.stride")
     both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
-    row = control.row(dim, 1)
-    cost: dict[str, Any] = {"granularity": dim, "most": dim * row, **control.dma}
+    element, total = types.inputs, types.sums
+    row, size = control.row(dim, element.nbytes), dim * element.nbytes
+    cost: dict[str, Any] = {"granularity": size, "most": size * row, **control.dma}
 
     @transfer(**cost, needs=plain, emit=narrowed)
-    def mvout(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
-        """Saturates to int8."""
+    def mvout(dst: element[dim, row] @ DRAM, src: total[dim, row] @ ACC):
+        """Saturates to what inputs hold; floats are rounded."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         require(stride(src, 0) == dim)
-        dst[i, j] = cast(min(max(src[i, j], -128), 127), i8)
+        dst[i, j] = types.stored(src[i, j])
 
     @transfer(**cost, needs=rectified, emit=narrowed)
-    def mvout_relu(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC):
-        """Saturates to 0..127."""
+    def mvout_relu(dst: element[dim, row] @ DRAM, src: total[dim, row] @ ACC):
+        """The same from 0 on."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         require(stride(src, 0) == dim)
-        dst[i, j] = cast(min(max(src[i, j], 0), 127), i8)
+        dst[i, j] = types.stored(src[i, j], 1)
 
     @transfer(**cost, needs=scaled, emit=narrowed)
-    def mvout_scaled(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC, scale: f32 @ DRAM):
-        """Scales in f32, rounds to nearest even, saturates to int8."""
+    def mvout_scaled(dst: element[dim, row] @ DRAM, src: total[dim, row] @ ACC, scale: f32 @ DRAM):
+        """Scales in f32, rounds (integers to nearest even) and saturates (integers)."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         require(stride(src, 0) == dim)
-        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), -128), 127), i8)
+        dst[i, j] = types.scaled(src[i, j], scale)
 
     @transfer(**cost, needs=both, emit=narrowed)
-    def mvout_scaled_relu(dst: i8[dim, row] @ DRAM, src: i32[dim, row] @ ACC, scale: f32 @ DRAM):
-        """Scales in f32, rounds to nearest even, saturates to 0..127."""
+    def mvout_scaled_relu(dst: element[dim, row] @ DRAM, src: total[dim, row] @ ACC, scale: f32 @ DRAM):
+        """The same from 0 on."""
         i, j = axes(upto(dim), upto(row))
         require(stride(dst, 1) == 1)
         require(stride(src, 0) == dim)
-        dst[i, j] = cast(min(max(round(cast(src[i, j], f32) * scale), 0), 127), i8)
-
-    full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
-    full_cost = {**cost, "granularity": 4 * dim, "most": 4 * dim * dim}
-
-    @transfer(**full_cost, needs=plain, emit=full)
-    def mvout_full(dst: i32[dim, dim] @ DRAM, src: i32[dim, dim] @ ACC):
-        i, j = axes(upto(dim), upto(dim))
-        require(stride(dst, 1) == 1)
-        require(stride(src, 0) == dim)
-        dst[i, j] = src[i, j]
+        dst[i, j] = types.scaled(src[i, j], scale, 1)
 
     @transfer(**cost, needs=plain, emit=moved(3, "dst", "src"))
-    def mvout_spad(dst: i8[dim, dim] @ DRAM, src: i8[dim, dim] @ SPAD):
+    def mvout_spad(dst: element[dim, dim] @ DRAM, src: element[dim, dim] @ SPAD):
         i, j = axes(upto(dim), upto(dim))
         require(stride(dst, 1) == 1)
         require(stride(src, 0) == dim)
         dst[i, j] = src[i, j]
 
-    return [mvout, mvout_relu, mvout_scaled, mvout_scaled_relu, mvout_full, mvout_spad]
+    out = [mvout, mvout_relu, mvout_scaled, mvout_scaled_relu, mvout_spad]
+    if not types.mixed:
+        return out  # what mvout reads is all there is
+    full = moved(3, "dst", "src", (IN_ACCUMULATOR, FULL))
+    full_cost = {**cost, "granularity": dim * total.nbytes, "most": dim * dim * total.nbytes}
+
+    @transfer(**full_cost, needs=plain, emit=full)
+    def mvout_full(dst: total[dim, dim] @ DRAM, src: total[dim, dim] @ ACC):
+        i, j = axes(upto(dim), upto(dim))
+        require(stride(dst, 1) == 1)
+        require(stride(src, 0) == dim)
+        dst[i, j] = src[i, j]
+
+    return [*out[:-1], mvout_full, mvout_spad]
 
 
 def gemmini(
@@ -355,38 +370,47 @@ def gemmini(
     scratchpad_bytes: int = 256 << 10,
     accumulator_bytes: int = 64 << 10,
     control: Control = CONTROL,
+    types: Types = INT8,
 ) -> Machine:
-    """A Gemmini with a ``dim`` x ``dim`` array, bus and queues as ``control`` says (default: the generator's default configuration).
+    """A Gemmini with a ``dim`` x ``dim`` array of units for ``types``, bus and queues as ``control`` says (default: the generator's
+    default configuration).
 
     Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes).
     """
     spad_kb, acc_kb = scratchpad_bytes / 1024, accumulator_bytes / 1024
+    row, sums = dim * types.inputs.nbytes, dim * types.sums.nbytes
     return Machine(
         name,
         memories=[
             Memory(DRAM, "main", None, level=2, bandwidth=control.dma_bytes, latency=60, line=64, energy=100),
-            Memory(SPAD, "scratchpad", scratchpad_bytes, 1, DRAM, 4 * dim, line=dim, energy=0.49 + 0.02513 * spad_kb, banks=4, buffers=2),
+            Memory(SPAD, "scratchpad", scratchpad_bytes, 1, DRAM, 4 * row, line=row, energy=0.49 + 0.02513 * spad_kb, banks=4, buffers=2),
             Memory(
                 ACC,
                 "scratchpad",
                 accumulator_bytes,
                 1,
                 DRAM,
-                8 * dim,
-                line=4 * dim,
+                2 * sums,
+                line=sums,
                 energy=(1.94 + 0.1005 * acc_kb / dim) / 4,
                 banks=2,
                 buffers=2,
             ),
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
-        instructions=[*setters(), matmul_instruction(dim), matmul_by_rows(dim), *zeros(dim)],
-        transfers=moves(dim, accumulator_bytes // (4 * dim), control),
+        instructions=[*setters(), matmul_instruction(dim, types), matmul_by_rows(dim, types), *zeros(dim, types)],
+        transfers=moves(dim, accumulator_bytes // sums, control, types),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,
-        parameters={"dim": dim, "scratchpad_bytes": scratchpad_bytes, "accumulator_bytes": accumulator_bytes, **control.parameters()},
-        forms=[loop_ws(dim, EX, LD, ST), loop_conv_ws(dim, EX, LD, ST)],
+        parameters={
+            "dim": dim,
+            "scratchpad_bytes": scratchpad_bytes,
+            "accumulator_bytes": accumulator_bytes,
+            "column_bits": types.column_bits(dim),
+            **control.parameters(),
+        },
+        forms=[loop_ws(dim, EX, LD, ST, types), loop_conv_ws(dim, EX, LD, ST, types)],
     )
 
 

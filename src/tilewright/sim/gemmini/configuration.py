@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.hw import Machine
+from tilewright.ir.types import DType, f16, i8, i32
 from tilewright.util.errors import MachineError
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """One Gemmini. ``dim`` rows and columns of the array; capacities in rows of ``dim`` elements; bytes of the bus and of
-    the largest request, requests outstanding; entries of the queues and of the reservation station; elements are int8 and int32.
+    the largest request, requests outstanding; entries of the queues and of the reservation station; types of elements in the
+    scratchpad (``inputs``) and in the accumulator (``sums``).
 
-    ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16. ``norm_stats``:
-    sets of statistics of the normalisation unit, 0 where there is none.
+    ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16. Of floats: that of
+    their inputs or of their sums, which is the type of what goes down a column. ``norm_stats``: sets of statistics of the normalisation
+    unit, which knows int8 only, 0 where there is none.
     """
 
     dim: int
@@ -31,8 +34,8 @@ class Configuration:
     load_entries: int = 8
     store_entries: int = 4
     execute_entries: int = 16
-    input_bytes: int = 1
-    acc_bytes: int = 4
+    inputs: DType = i8
+    sums: DType = i32
     array_bits: int = 20
     norm_stats: int = 0
 
@@ -44,9 +47,12 @@ class Configuration:
                 hint="the bus is a power of two, the largest request a multiple of it",
             )
 
+        if self.norm_stats and self.inputs != i8:
+            raise MachineError(f"a normalisation unit of a Gemmini for {self.inputs}: it is for i8", hint="leave norm_stats at 0")
+
     @staticmethod
     def of(machine: Machine) -> Configuration:
-        """The configuration of a declared Gemmini; MachineError if ``machine`` is not one or its types are not simulated."""
+        """The configuration of a declared Gemmini; MachineError if ``machine`` is not one."""
         parameters = machine.parameters
         if "dim" not in parameters or not {"spad", "acc"} <= {m.name for m in machine.memories}:
             raise MachineError(
@@ -54,20 +60,20 @@ class Configuration:
             )
         dim = parameters["dim"]
         operands = {o.name: o.dtype for o in machine.instruction("matmul").operands}
-        types = str(operands["a"]), str(operands["c"])
-        if types != ("i8", "i32"):
-            raise MachineError(f"{machine.name} multiplies {types[0]} into {types[1]}; the simulators do i8 into i32")
+        inputs, sums = operands["a"], operands["c"]
         spad, acc = machine.memory("spad"), machine.memory("acc")
         return Configuration(
             dim=dim,
-            spad_rows=(spad.bytes or 0) // dim,
-            acc_rows=(acc.bytes or 0) // (4 * dim),
+            spad_rows=(spad.bytes or 0) // spad.line,
+            acc_rows=(acc.bytes or 0) // acc.line,
             spad_banks=spad.banks,
             acc_banks=acc.banks,
             bus_bytes=parameters["dma_bytes"],
             max_bytes=parameters["dma_max_bytes"],
             requests=parameters["dma_requests"],
-            array_bits=max(20, 16 + (dim - 1).bit_length()),
+            inputs=inputs,
+            sums=sums,
+            array_bits=parameters["column_bits"],
             load_queue=parameters["load_queue"],
             store_queue=parameters["store_queue"],
             execute_queue=parameters["execute_queue"],
@@ -76,6 +82,26 @@ class Configuration:
             execute_entries=parameters["execute_entries"],
             norm_stats=parameters["norm_stats"],
         )
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of an element in the scratchpad."""
+        return self.inputs.nbytes
+
+    @property
+    def acc_bytes(self) -> int:
+        """Bytes of an element in the accumulator."""
+        return self.sums.nbytes
+
+    @property
+    def column(self) -> DType:
+        """Of floats: the type of sums on their way down a column."""
+        return self.inputs if self.inputs.bits == self.array_bits else self.sums
+
+    @property
+    def unscaled(self) -> int:
+        """1.0 as the bits of a scale of loads: an f32, but for f16 inputs, whose scales are f16."""
+        return 0x3C00 if self.inputs == f16 else 0x3F800000
 
     def blocks(self, element_bytes: int) -> int:
         """Matrices of ``dim`` columns that one move of elements of this size may span."""

@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tilewright.sim.gemmini import isa
-from tilewright.sim.gemmini.arithmetic import narrowed, scaled, shifted
+from tilewright.sim.gemmini.arithmetic import Array, arithmetic
 from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.expansion import Loops
 from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
@@ -25,32 +24,29 @@ from tilewright.sim.gemmini.normalisation import UNFINISHED, Normaliser
 from tilewright.sim.gemmini.words import decode
 from tilewright.util.errors import ExecutionError
 
-I8, I32 = np.dtype(np.int8), np.dtype(np.int32)
-Ints = NDArray[Any]
-
 
 class Functional:
     """The architectural state of one Gemmini and its main memory.
 
-    ``spad`` [rows, dim] int8 and ``acc`` [rows, dim] int32 are open to inspection. ``executed`` counts the instructions run.
+    ``spad`` [rows, dim] and ``acc`` [rows, dim], of the configuration's types (bf16 by its bits), are open to inspection. ``executed``
+    counts the instructions run.
     """
 
     def __init__(self, configuration: Configuration, memory: MainMemory):
         c = configuration
         self.configuration, self.memory = c, memory
-        self.spad = np.zeros((c.spad_rows, c.dim), I8)
-        self.acc = np.zeros((c.acc_rows, c.dim), I32)
+        self.numbers = arithmetic(c)
+        self.spad = np.zeros((c.spad_rows, c.dim), self.numbers.inputs)
+        self.acc = np.zeros((c.acc_rows, c.dim), self.numbers.sums)
         self.executed = 0
         self.ex: ConfigEx | None = None
         self.st: ConfigSt | None = None
         self.ld: dict[int, ConfigLd] = {}
         self.loops = Loops(c)
         self.norm = Normaliser(c.norm_stats) if c.norm_stats else None
-        #: Products of int8 columns are exact in this type, which BLAS multiplies.
-        self.real = np.dtype(np.float32 if c.dim << 14 <= 1 << 24 else np.float64)
-        #: Weights (as reals) or partial sums (int32) held by the array; None while undefined.
-        self.held: Ints | None = None
-        self.pending: tuple[Ints, Tile] | None = None
+        #: Weights (as factors) or partial sums held by the array; None while undefined.
+        self.held: Array | None = None
+        self.pending: tuple[Array, Tile] | None = None
         self._do: dict[type, Callable[[Any], None]] = {
             ConfigEx: self._config_ex,
             ConfigLd: lambda x: self.ld.__setitem__(x.mvin, x),
@@ -136,7 +132,7 @@ class Functional:
 
     # Moves
 
-    def _local(self, tile: Tile, rows: int) -> Ints:
+    def _local(self, tile: Tile, rows: int) -> Array:
         """The memory of a tile, after checking that ``rows`` rows from its address on exist."""
         in_acc = tile.address & isa.ACCUMULATOR
         memory = self.acc if in_acc else self.spad
@@ -174,24 +170,28 @@ class Functional:
                 f"blocks of {tile.rows} rows overlap at a block stride of {setting.block_stride}", hint="set block_stride in ConfigLd"
             )
         local = self._local(tile, (blocks - 1) * setting.block_stride + tile.rows)
+        data: Array
         if x.address == 0:
-            data: Ints = np.zeros((tile.rows, tile.cols), I32 if wide else I8)
+            data = np.zeros((tile.rows, tile.cols), local.dtype)
         else:
-            data = self.memory.rows(x.address, tile.rows, tile.cols, setting.stride, I32 if wide else I8)
-            if not wide and setting.scale != isa.ONE:
-                data = scaled(data, setting.scale)
+            kind = self.numbers.sums if wide else self.numbers.inputs
+            data = self.memory.rows(x.address, tile.rows, tile.cols, setting.stride, kind)
+            data = self.numbers.loaded(data, setting.scale, wide, in_acc)
         add = in_acc and tile.address & isa.ACCUMULATE
         for n in range(blocks):
             part = data[:, n * c.dim : (n + 1) * c.dim]
             row = tile.row + n * setting.block_stride
-            _put(local, slice(row, row + tile.rows), slice(0, part.shape[1]), part, add)
+            self._put(local, slice(row, row + tile.rows), slice(0, part.shape[1]), part, add)
         if repeats > 1:
             # Copies for the pixels before stay in their half of the scratchpad, where a loop's operands begin.
             rows = np.arange(tile.row, tile.row + tile.rows)
             lowest = np.where((rows >= c.spad_rows // 2) & (not in_acc), c.spad_rows // 2, 0)
             for pixel in range(1, repeats):
                 kept = rows - pixel >= lowest
-                _put(local, rows[kept] - pixel, slice(pixel * tile.cols, (pixel + 1) * tile.cols), data[kept], add)
+                self._put(local, rows[kept] - pixel, slice(pixel * tile.cols, (pixel + 1) * tile.cols), data[kept], add)
+
+    def _put(self, memory: Array, rows: slice | Array, cols: slice, data: Array, add: int) -> None:
+        memory[rows, cols] = self.numbers.added(memory[rows, cols], data) if add else data
 
     def _mvout(self, x: Mvout) -> None:
         c, tile = self.configuration, x.local
@@ -209,7 +209,7 @@ class Functional:
         self._extent(tile, c.dim * c.blocks(c.acc_bytes if full else c.input_bytes))
         blocks = -(-tile.cols // c.dim)
         self._local(tile, (blocks - 1) * c.dim + tile.rows)
-        out = self._destination(x.address, tile.rows, tile.cols, self.st.stride, I32 if full else I8)
+        out = self._destination(x.address, tile.rows, tile.cols, self.st.stride, self.numbers.sums if full else self.numbers.inputs)
         for n in range(blocks):
             cols = min(c.dim, tile.cols - n * c.dim)
             first = tile.row + n * c.dim
@@ -229,15 +229,15 @@ class Functional:
                 block = self.acc[row + n * dim, : min(dim, tile.cols - n * dim)]
                 norm.gather(block, command if n == last else UNFINISHED.get(command, command))
 
-    def _destination(self, address: int, rows: int, cols: int, stride: int, kind: np.dtype[Any]) -> Ints:
+    def _destination(self, address: int, rows: int, cols: int, stride: int, kind: np.dtype[Any]) -> Array:
         if rows > 1 and stride < cols * kind.itemsize:
             raise ExecutionError(
                 f"rows of {cols * kind.itemsize} bytes at a stride of {stride} overlap in main memory", hint="widen the stride of ConfigSt"
             )
         return self.memory.rows(address, rows, cols, stride, kind)
 
-    def _outgoing(self, tile: Tile, rows: slice, cols: int, st: ConfigSt) -> Ints:
-        """What leaves for main memory: scaled, saturated and activated unless it is of the scratchpad or read in full."""
+    def _outgoing(self, tile: Tile, rows: slice, cols: int, st: ConfigSt) -> Array:
+        """What leaves for main memory: scaled, narrowed and activated unless it is of the scratchpad or read in full."""
         if not tile.address & isa.ACCUMULATOR:
             return self.spad[rows, :cols]
         data = self.acc[rows, :cols]
@@ -247,35 +247,42 @@ class Functional:
             return data
         if self.norm is not None and st.activation > isa.RELU:
             return self.norm.stored(data, st)
-        out = scaled(data, st.acc_scale)
-        return np.maximum(out, 0) if st.activation == isa.RELU else out
+        out = self.numbers.leaving(data, st.acc_scale)
+        return self._activated(out, st.activation)
+
+    def _activated(self, data: Array, activation: int) -> Array:
+        """Inputs as they are, or 0 where they are negative."""
+        return np.where(self.numbers.values(data) < 0, data.dtype.type(0), data) if activation == isa.RELU else data
 
     def _pool(self, x: Mvout, st: ConfigSt) -> None:
         """Max-pooling of orows x ocols pixels, a row each; outside them is zero."""
         tile = x.local
         if tile.address & isa.ACCUMULATOR and tile.address & isa.FULL:
-            raise ExecutionError("pooling works on int8, not on a full read", hint="clear the full bit or the pooling")
+            raise ExecutionError("pooling works on inputs, not on a full read", hint="clear the full bit or the pooling")
         self._extent(Tile(tile.address, tile.cols, 1), self.configuration.dim)
         self._local(tile, st.orows * st.ocols)
-        pixels = self._outgoing(tile, slice(tile.row, tile.row + st.orows * st.ocols), tile.cols, st)
+        pixels = self.numbers.values(self._outgoing(tile, slice(tile.row, tile.row + st.orows * st.ocols), tile.cols, st))
         height = max((st.porows - 1) * st.pool_stride + st.pool_size, st.upad + st.orows)
         width = max((st.pocols - 1) * st.pool_stride + st.pool_size, st.lpad + st.ocols)
-        padded = np.zeros((height, width, tile.cols), I8)
+        padded = np.zeros((height, width, tile.cols), pixels.dtype)
         padded[st.upad : st.upad + st.orows, st.lpad : st.lpad + st.ocols] = pixels.reshape(st.orows, st.ocols, tile.cols)
         windows = np.lib.stride_tricks.sliding_window_view(padded, (st.pool_size, st.pool_size), (0, 1))
-        pooled = windows[:: st.pool_stride, :: st.pool_stride].max((-2, -1))[: st.porows, : st.pocols]
+        windows = windows[:: st.pool_stride, :: st.pool_stride][: st.porows, : st.pocols].reshape(st.porows, st.pocols, tile.cols, -1)
+        pooled = windows[..., 0]
+        for n in range(1, windows.shape[-1]):  # one after the other: what is no number is greater than nothing
+            pooled = np.where(windows[..., n] > pooled, windows[..., n], pooled)
         for row in range(st.porows):
             address = x.address + row * st.pool_out_cols * st.stride
-            self._destination(address, st.pocols, tile.cols, st.stride, I8)[...] = pooled[row]
+            self._destination(address, st.pocols, tile.cols, st.stride, self.numbers.inputs)[...] = self.numbers.elements(pooled[row])
 
     # The array
 
-    def _operand(self, tile: Tile, stride: int, transpose: int, kind: np.dtype[Any]) -> Ints:
-        """A matrix of the scratchpad in ``kind``, as ``tile.rows`` x ``tile.cols`` after the transposition."""
+    def _operand(self, tile: Tile, stride: int, transpose: int) -> Array:
+        """A matrix of the scratchpad, as ``tile.rows`` x ``tile.cols`` after the transposition."""
         if tile.rows > self.configuration.dim or tile.cols > self.configuration.dim:
             raise ExecutionError(f"operand {tile} is larger than the array of {self.configuration.dim}", hint="split it into blocks")
         if tile.garbage:
-            return np.zeros((tile.rows, tile.cols), kind)
+            return np.zeros((tile.rows, tile.cols), self.numbers.inputs)
         if tile.address & isa.ACCUMULATOR:
             raise ExecutionError(f"operand {tile} lies in the accumulator", hint="move it to the scratchpad: the array reads only there")
         rows, cols = (tile.cols, tile.rows) if transpose else (tile.rows, tile.cols)
@@ -283,7 +290,7 @@ class Functional:
         if end > self.configuration.spad_rows:
             self._local(tile, end - tile.row)
         data = self.spad[tile.row : end : stride, :cols]
-        return (data.T if transpose else data).astype(kind)
+        return data.T if transpose else data
 
     def _preload(self, x: Preload) -> None:
         ex = self._configured()
@@ -291,7 +298,8 @@ class Functional:
             raise ExecutionError("replaces a preload that no compute has used", hint="alternate preload and compute")
         dim = self.configuration.dim
         weights = ex.dataflow == isa.WEIGHT_STATIONARY
-        operand = self._operand(x.bd, 1, weights and ex.b_transpose, self.real if weights else I32)
+        operand = self._operand(x.bd, 1, weights and ex.b_transpose)
+        operand = self.numbers.factor(operand) if weights else self.numbers.addend(operand)
         if operand.shape != (dim, dim):
             whole = np.zeros((dim, dim), operand.dtype)
             whole[: operand.shape[0], : operand.shape[1]] = operand
@@ -313,56 +321,40 @@ class Functional:
             raise ExecutionError("no preload came before it", hint="each compute follows a preload, which names its result")
         operand, c = self.pending
         if x.preloaded:
-            held: Ints | None = operand
+            held: Array | None = operand
         else:
             held = self.held
         if held is None:
             raise ExecutionError("continues with what the array holds, which is nothing", hint="start with a preloaded compute")
-        a = self._operand(x.a, ex.a_stride, ex.a_transpose, self.real)
+        a = self.numbers.factor(self._operand(x.a, ex.a_stride, ex.a_transpose))
         if ex.dataflow == isa.WEIGHT_STATIONARY:
             self.held = held
-            result = self._result(a @ held[: a.shape[1]], x.bd, c)
+            result = self._columns(a, held, x.bd, c)
         else:
-            b = self._operand(x.bd, 1, ex.b_transpose, self.real)
-            k = min(a.shape[1], b.shape[0])
-            result = held.copy()
-            result[: a.shape[0], : b.shape[1]] += (a[:, :k] @ b[:k]).astype(I32)
-            self.held = result
+            b = self.numbers.factor(self._operand(x.bd, 1, ex.b_transpose))
+            result = self.held = self.numbers.stationary(held, a, b)
         self.pending = None
         if not c.garbage:
             self._write(result[: c.rows, : c.cols], c, ex)
 
-    def _result(self, product: Ints, d: Tile, c: Tile) -> Ints:
+    def _columns(self, a: Array, held: Array, d: Tile, c: Tile) -> Array:
         """Weight stationary: A B + D, with the rows that A lacks taken as zeros."""
-        out = product.astype(I32)
-        if d.garbage and len(out) >= c.rows:
-            return out
-        whole = np.zeros((self.configuration.dim, self.configuration.dim), I32)
-        whole[: len(out)] = out
-        addend = self._operand(d, 1, 0, I32)
-        whole[: addend.shape[0], : addend.shape[1]] += addend
-        return whole
+        if d.garbage and len(a) >= c.rows:
+            return self.numbers.columns(a, held, None)
+        dim = self.configuration.dim
+        operand = self.numbers.addend(self._operand(d, 1, 0))
+        addend, whole = np.zeros((dim, dim), operand.dtype), np.zeros((dim, a.shape[1]), a.dtype)
+        addend[: operand.shape[0], : operand.shape[1]], whole[: len(a)] = operand, a
+        return self.numbers.columns(whole, held, addend)
 
-    def _write(self, result: Ints, c: Tile, ex: ConfigEx) -> None:
+    def _write(self, result: Array, c: Tile, ex: ConfigEx) -> None:
         rows = slice(c.row, c.row + (c.rows - 1) * ex.c_stride + 1, ex.c_stride) if c.rows else slice(0, 0)
         if ex.dataflow == isa.OUTPUT_STATIONARY:
-            result = shifted(result, ex.shift, self.configuration.array_bits)
+            result = self.numbers.shifted(result, ex.shift)
         if c.address & isa.ACCUMULATOR:
-            target = self.acc[rows, : c.cols]
-            if c.address & isa.ACCUMULATE:
-                target += result
-            else:
-                target[...] = result
+            self._put(self.acc, rows, slice(0, c.cols), result, c.address & isa.ACCUMULATE)
             return
-        out = narrowed(result)
-        self.spad[rows, : c.cols] = np.maximum(out, 0) if ex.activation == isa.RELU else out
-
-
-def _put(memory: Ints, rows: slice | Ints, cols: slice, data: Ints, add: int) -> None:
-    if add:
-        memory[rows, cols] += data
-    else:
-        memory[rows, cols] = data
+        self.spad[rows, : c.cols] = self._activated(self.numbers.narrowed(result), ex.activation)
 
 
 def _activation(activation: int) -> None:
