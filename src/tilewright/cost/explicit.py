@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.clocked import Clocked
+from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.issue import issued
 from tilewright.hw import Machine, Transfer
 from tilewright.hw.memory import CACHE, MAIN, SCRATCHPAD
@@ -40,19 +38,12 @@ def applies(program: Kernel, machine: Machine) -> bool:
     return SCRATCHPAD in kinds and kinds <= {SCRATCHPAD, MAIN} and plain and not any(m.kind == CACHE for m in machine.memories)
 
 
-class ExplicitEstimator:
+class ExplicitEstimator(Clocked):
     """Seconds that one symbolic program takes; call it with the values of its knobs: numbers, int arrays or tensors."""
 
     def __init__(self, program: Kernel, machine: Machine, graph: Graph | None = None, ranges: Mapping[str, tuple[int, int]] | None = None):
         self.counts = counted(program, machine, graph, ranges)
-        self._tape = Tape([self.counts.cycles])
-        self._clock = machine.clock_hz
-
-    def __call__(self, env: Mapping[str, Any]) -> Any:
-        """Seconds of one call."""
-        seconds = self._tape(env)[0] / self._clock
-        arrays = [v for v in env.values() if isinstance(v, np.ndarray)]
-        return np.broadcast_to(seconds, arrays[0].shape) if arrays else seconds
+        super().__init__(self.counts.cycles, machine.clock_hz)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +243,8 @@ def _tile(transfer: Transfer | None, rank: int) -> list[int]:
 def _transfer(machine: Machine, local: str, inwards: bool, itemsize: int) -> Transfer | None:
     """The transfer between main memory and ``local`` that moves elements of ``itemsize`` bytes; the way out may have a stop."""
     main = machine.main_memory.name
-    ends = [t for t in machine.transfers if (t.src == main and t.dst == local if inwards else t.dst == main and t.src == local)]
-    ends = ends or [t for t in machine.transfers if (t.src == main if inwards else t.dst == main)]
+    ends = machine.transfers_between(main, local) if inwards else machine.transfers_between(local, main)
+    ends = ends or tuple(t for t in machine.transfers if (t.src == main if inwards else t.dst == main))
 
     def fits(t: Transfer) -> bool:
         return t.instruction is not None and all(o.dtype.nbytes == itemsize for o in t.instruction.operands if o.memory == main)

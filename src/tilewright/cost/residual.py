@@ -26,7 +26,6 @@ from tilewright.util.errors import MappingError
 
 #: Dimensions of a convolution layer (:func:`tilewright.cost.loopnest.convolution`).
 _DIMS = "NKCPQRS"
-_STRIDES = ("SH", "SW")
 _STEPS, _SMALLEST = 60, 1e-6
 
 

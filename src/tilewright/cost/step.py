@@ -16,8 +16,8 @@ import numpy as np
 
 from tilewright.cost.core import VectorCore
 
-#: Typical geometry of an innermost cache.
-CACHE_WAYS, CACHE_LINE = 8, 64
+#: Ways of a typical innermost cache.
+CACHE_WAYS = 8
 #: Part of a memory's declared bandwidth that loops reach.
 SUSTAINED = 0.65
 #: Part of a stream's time that arithmetic does not hide, and of a wait for lines that no prefetcher foresees.

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.clocked import Clocked
+from tilewright.cost.formula import Formula, Graph
 from tilewright.hw import Instruction, Machine, Memory, Unit
 from tilewright.hw.memory import CACHE, CHIP, MAIN
 from tilewright.ir import expr as ex
@@ -33,20 +31,14 @@ def applies(program: Kernel) -> bool:
     return any(f.kind is LoopKind.BIND for f in st.loops(program))
 
 
-class UnitsEstimator:
+class UnitsEstimator(Clocked):
     """Seconds that one symbolic program takes; call it with the values of its knobs: numbers, int arrays or tensors."""
 
     def __init__(self, program: Kernel, machine: Machine, graph: Graph | None = None, ranges: Mapping[str, tuple[int, int]] | None = None):
         g = graph or Graph()
         knobs = {v.name: g.var(v.name, *(ranges or {}).get(v.name, ())) for v in program.sizes}
-        self._tape = Tape([g.sum(_nest(g, machine, knobs, s) for s in program.body.stmts if not isinstance(s, Alloc))])
-        self._clock = machine.clock_hz
-
-    def __call__(self, env: Mapping[str, Any]) -> Any:
-        """Seconds of one call."""
-        seconds = self._tape(env)[0] / self._clock
-        arrays = [v for v in env.values() if isinstance(v, np.ndarray)]
-        return np.broadcast_to(seconds, arrays[0].shape) if arrays else seconds
+        nests = (_nest(g, machine, knobs, s) for s in program.body.stmts if not isinstance(s, Alloc))
+        super().__init__(g.sum(nests), machine.clock_hz)
 
 
 def _nest(g: Graph, machine: Machine, knobs: Mapping[str, Formula], s: Stmt) -> Formula:
@@ -176,7 +168,7 @@ class _Walker:
             else:
                 rate = self.machine.bandwidth(m.name)
                 self.work.setdefault(m.name, []).append(nbytes * at.times * at.inside / rate if rate else self.g.const(0))
-        found = [t.latency for t in self.machine.transfers if (t.src, t.dst) == (source.name, target.name)]
+        found = [t.latency for t in self.machine.transfers_between(source.name, target.name)]
         return self.g.const(min(found, default=max(source.latency, target.latency)))
 
     def _way(self, a: Memory, b: Memory) -> list[Memory]:

@@ -172,7 +172,7 @@ def _upper_sets(problem: Problem, state: int) -> Iterator[int]:
         near = 0
         for i in bits(group):
             near |= problem.predecessors[i]
-        for i in bits((near | _side_by_side(problem, group, ends, state)) & state & ~group):
+        for i in bits((near | _side_by_side(problem, group, ends)) & state & ~group):
             inside = problem.successors[i] & state
             if inside & ~group or inside & ~problem.joined[i]:
                 continue
@@ -180,8 +180,8 @@ def _upper_sets(problem: Problem, state: int) -> Iterator[int]:
                 pending.append(group | 1 << i)
 
 
-def _side_by_side(problem: Problem, group: int, ends: Sequence[int], state: int) -> int:
-    """Ends of the state that could become connected with ``group`` through common producers."""
+def _side_by_side(problem: Problem, group: int, ends: Sequence[int]) -> int:
+    """Those of ``ends`` that could become connected with ``group`` through common producers."""
     mates = 0
     for i in bits(group):
         mates |= problem.mates[i]

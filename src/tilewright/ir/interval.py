@@ -18,6 +18,11 @@ def extremum_range(op: str, a: Range, b: Range) -> Range:
     return both[0], both[1]
 
 
+def quotient_range(a: Range, divisor: int) -> Range:
+    """The interval of ``x // divisor`` for x in ``a`` and a positive divisor."""
+    return None if a[0] is None else a[0] // divisor, None if a[1] is None else a[1] // divisor
+
+
 def product_range(a: Range, b: Range) -> Range:
     """The interval of products of values in ``a`` and ``b``."""
     if a[0] is not None and b[0] is not None and a[0] >= 0 and b[0] >= 0:

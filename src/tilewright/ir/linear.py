@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
-from tilewright.ir.interval import UNBOUNDED, Range, extremum_range, product_range
+from tilewright.ir.interval import UNBOUNDED, Range, extremum_range, product_range, quotient_range
 
 #: How many facts one proof may combine: bounds the work per query.
 _PROOF_DEPTH = 2
@@ -72,8 +72,7 @@ class Known:
     def _compound_range(self, e: Expr) -> Range:
         match e:
             case Binary(op="//", b=Const(value=m)) if m > 0:
-                lo, hi = self.bounds(read(e.a))
-                return None if lo is None else lo // int(m), None if hi is None else hi // int(m)
+                return quotient_range(self.bounds(read(e.a)), int(m))
             case Binary(op="%", b=Const(value=m)) if m > 0:
                 return 0, int(m) - 1
             case Binary(op="min" | "max"):

@@ -21,8 +21,6 @@ from tilewright.runtime.target import Target, of_machine
 from tilewright.util.errors import RuntimeFailure
 
 _FLOATS = {16: "uint16_t", 32: "float", 64: "double"}
-#: Symbols of the pool that an exported object keeps to itself, so that several can be linked together.
-_POOL_SYMBOLS = ("tw_pool_create", "tw_pool_destroy", "tw_pool_reset", "tw_parallel_for")
 
 _SERIAL = """
 define internal void @tw_parallel_for(ptr %pool, ptr %body, ptr %ctx, i64 %count) {

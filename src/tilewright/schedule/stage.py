@@ -127,7 +127,7 @@ def _nest(scope: Simplifier, buffer: Buffer, root: Stmt, subject: str) -> Nest:
             raise ScheduleError(f"{subject}: its stores use different indices in one nest", hint="separate the statements by fission")
         spatial = found
     _check_own_element(root, buffer.name, first, subject)
-    _check_private(root, spatial, private, subject)
+    _check_private(root, spatial, subject)
     plain, around, conditional = stores[0]
     depth = max((n + 1 for n, f in enumerate(around) if f.name in spatial), default=0)
     certain = not conditional and all((trip_count(f) or 0) > 0 for f in around if f.name not in spatial)
@@ -200,7 +200,7 @@ def _check_own_element(root: Stmt, name: str, own: tuple[Expr, ...], subject: st
                     )
 
 
-def _check_private(root: Stmt, spatial: dict[str, Spatial], private: set[str], subject: str) -> None:
+def _check_private(root: Stmt, spatial: dict[str, Spatial], subject: str) -> None:
     """A temporary declared outside a spatial loop could carry values from one element to the next."""
 
     def visit(s: Stmt, missing: frozenset[str]) -> None:

@@ -284,10 +284,9 @@ def _unaligned(
 def _in_rows(machine: Machine, memory: Memory, out: bool) -> bool:
     """Whether every declared transfer between main memory and ``memory`` demands neighbours in main memory along its last dimension."""
     main = machine.main_memory.name
-    ends = [
-        t for t in machine.transfers if t.instruction and ((t.dst if out else t.src) == main) and ((t.src if out else t.dst) == memory.name)
-    ]
-    return bool(ends) and all(_demands_neighbours(t.instruction, main) for t in ends if t.instruction)
+    between = machine.transfers_between(memory.name, main) if out else machine.transfers_between(main, memory.name)
+    ends = [t.instruction for t in between if t.instruction]
+    return bool(ends) and all(_demands_neighbours(i, main) for i in ends)
 
 
 def _demands_neighbours(i: Instruction, main: str) -> bool:

@@ -7,8 +7,7 @@ outcomes an author proposes the same points.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -118,8 +117,3 @@ def draw(space: SearchSpace, history: History, n: int, rng: np.random.Generator)
         rest = history.new(space.enumerate(ENUMERABLE))
         found = rest[rng.permutation(len(rest))]
     return found[:n]
-
-
-#: Makes an author for a space from a seed; further options are the author's own.
-AuthorFactory = Callable[..., Author]
-Options = dict[str, Any]

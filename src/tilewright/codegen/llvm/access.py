@@ -7,9 +7,10 @@ from math import gcd
 from tilewright.codegen.llvm.conversion import from_memory, to_memory
 from tilewright.codegen.llvm.division import floor_division
 from tilewright.codegen.llvm.frame import Frame, Storage
-from tilewright.codegen.llvm.index import Atom, Poly, floordiv_range
+from tilewright.codegen.llvm.index import Atom, Poly
 from tilewright.codegen.llvm.values import Value, memory_type, suffix, value_type
 from tilewright.ir import types as ty
+from tilewright.ir.interval import quotient_range
 from tilewright.ir.types import DType
 
 #: Widest constant stride for which whole vectors are loaded and shuffled instead of gathered.
@@ -48,7 +49,7 @@ def _divide(f: Frame, p: Poly, c: int) -> tuple[Poly, Poly]:
     x = w.index_value(rest, lanes)
     divisor = f"splat (i64 {c})" if lanes else str(c)
     number = f.module.number
-    above = Atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), number(), *floordiv_range((lo, hi), c), lanes)
+    above = Atom(floor_division(w, "//", x, divisor, 64, not nonneg, lanes, known=True), number(), *quotient_range((lo, hi), c), lanes)
     below = Atom(floor_division(w, "%", x, divisor, 64, not nonneg, lanes, known=True), number(), 0, c - 1, lanes)
     above.quotient_of = below.remainder_of = rest, c
     return whole + Poly.of(above), Poly.of(below)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 
+from tilewright.ir.interval import Range, product_range
+
 
 class Atom:
     """An i64 with an SSA name, compared by identity.
@@ -29,7 +31,6 @@ class Atom:
 
 
 Monomial = tuple[Atom, ...]
-Range = tuple["int | None", "int | None"]
 
 
 class Poly:
@@ -92,7 +93,7 @@ class Poly:
         lo: int | None = self.const
         hi: int | None = self.const
         for m, c in self.terms.items():
-            mlo, mhi = reduce(_times, ((a.lo, a.hi) for a in m))
+            mlo, mhi = reduce(product_range, ((a.lo, a.hi) for a in m))
             if c < 0:
                 mlo, mhi = mhi, mlo
             lo = None if lo is None or mlo is None else lo + c * mlo
@@ -149,20 +150,3 @@ def _at_once(x: Poly, c: int) -> tuple[object, int]:
     (m, k), *more = [*x.terms.items()] or [((), 0)]
     of = m[0].quotient_of if len(m) == 1 and k == 1 and not more and not x.const else None
     return _at_once(of[0], of[1] * c) if of else (x.key, c)
-
-
-def _times(a: Range, b: Range) -> Range:
-    if None in a or None in b:
-        nonneg = a[0] is not None and a[0] >= 0 and b[0] is not None and b[0] >= 0
-        return (a[0] * b[0] if nonneg else None), None  # type: ignore[operator]
-    products = [x * y for x in a for y in b]  # type: ignore[operator]
-    return min(products), max(products)
-
-
-def add_ranges(a: Range, b: Range) -> Range:
-    return (None if a[0] is None or b[0] is None else a[0] + b[0]), (None if a[1] is None or b[1] is None else a[1] + b[1])
-
-
-def floordiv_range(r: Range, c: int) -> Range:
-    """Range of ``x // c`` for c > 0."""
-    return (None if r[0] is None else r[0] // c), (None if r[1] is None else r[1] // c)

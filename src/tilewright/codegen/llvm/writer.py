@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from tilewright.codegen.llvm.index import Atom, Poly
 from tilewright.codegen.llvm.values import Value, splat_text, suffix, value_type
-from tilewright.ir import types as ty
 from tilewright.ir.types import DType
-
-I64 = ty.index
 
 
 class Writer:

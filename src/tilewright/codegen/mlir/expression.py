@@ -82,19 +82,19 @@ class Expressions:
             frac = max(ta.frac, tb.frac)
             if op == "/":
                 wide = DType(ty.INT, max(ta.bits + tb.frac, tb.bits, result.bits) + 2)
-                return self._integer("//", self._scaled(a, ta, tb.frac, wide), self.resized(b, tb, wide), wide, wide, wide, result)
+                return self._integer("//", self._scaled(a, ta, tb.frac, wide), self.resized(b, tb, wide), wide, result)
             places = (0, 0) if op == "*" else (frac - ta.frac, frac - tb.frac)
             work = DType(ty.INT if result.signed else ty.UINT, max(result.bits, ta.bits + places[0], tb.bits + places[1]))
-            return self._integer(op, self._scaled(a, ta, places[0], work), self._scaled(b, tb, places[1], work), work, work, work, result)
+            return self._integer(op, self._scaled(a, ta, places[0], work), self._scaled(b, tb, places[1], work), work, result)
         work = result
         if op in ("//", "%") and result.kind != ty.INDEX:
             signed = ta.signed or tb.signed
             work = DType(ty.INT if signed else ty.UINT, max(result.bits, ta.bits + 1, tb.bits + 1) + 1)
         if op in ("<<", ">>"):
             return self._shift(op, a, b, ta, tb)
-        return self._integer(op, self.resized(a, ta, work), self.resized(b, tb, work), ta, tb, work, result)
+        return self._integer(op, self.resized(a, ta, work), self.resized(b, tb, work), work, result)
 
-    def _integer(self, op: str, a: Value, b: Value, ta: DType, tb: DType, work: DType, result: DType) -> Value:
+    def _integer(self, op: str, a: Value, b: Value, work: DType, result: DType) -> Value:
         o, kind = self.builder, value_type(work)
         sign = "s" if work.signed else "u"
         if op in ("min", "max"):

@@ -25,7 +25,7 @@ def generic(nest: For, builder: Builder) -> bool:
     inputs = list(dict.fromkeys(reads(store.value)))
     accesses = [*inputs, target]
     order = {f.name: n for n, f in enumerate(loops)}
-    if any(a.buffer.layout is not None for a in accesses) or not _is_whole(accesses, loops) or not _is_plain(target, order):
+    if any(a.buffer.layout is not None for a in accesses) or not _is_whole(accesses, loops) or not _is_plain(target):
         return False
     if (
         any(v.name in order for v in _variables(store.value))
@@ -80,7 +80,7 @@ def _affine(e: Expr, loops: set[str]) -> bool:
     return False
 
 
-def _is_plain(target: Load, order: dict[str, int]) -> bool:
+def _is_plain(target: Load) -> bool:
     names = [i.name for i in target.indices if isinstance(i, Var)]
     return len(names) == len(target.indices) == len(set(names))
 

@@ -35,11 +35,6 @@ def clamp(x: Expr, lo: ExprLike, hi: ExprLike) -> Expr:
     return binary("min", binary("max", x, lo), hi)
 
 
-def half_away(x: Expr) -> Expr:
-    """``x`` rounded to the nearest integer, halves away from zero."""
-    return intrinsic("copysign", intrinsic("floor", intrinsic("abs", x) + 0.5), x)
-
-
 def quotient(a: Expr, b: Expr) -> Expr:
     """Division as ONNX defines it: exact for floats, towards zero for integers."""
     if a.dtype.is_float:

@@ -57,10 +57,10 @@ def compute_at(kernel: Kernel, stage: str, loop: str | Sequence[str], shrink: bo
         producer = stage_in(scope, buffer, roots, "compute_at")
     _check_inputs(producer, home, roots, consumers, subject)
     placed = [_Target(t, _needed(kernel, t, buffer, subject)) for t in targets]
-    _check_uses(home, consumers, placed, name, subject)
+    _check_uses(consumers, placed, name, subject)
     local = _is_private(home, consumers, roots, name)
     _check_coverage(producer, placed, home, consumers, local, local and shrink, subject)
-    return _rewrite(kernel, producer, placed, home, local and shrink)
+    return _rewrite(kernel, producer, placed, local and shrink)
 
 
 def _home(target: Place, name: str, subject: str) -> tuple[Block, tuple[Stmt, ...]]:
@@ -141,7 +141,7 @@ def _needed(kernel: Kernel, target: Place, buffer: Buffer, subject: str) -> Box:
         return clipped(scope, box, buffer.shape)
 
 
-def _check_uses(home: Block, consumers: list[Stmt], placed: list[_Target], name: str, subject: str) -> None:
+def _check_uses(consumers: list[Stmt], placed: list[_Target], name: str, subject: str) -> None:
     """Inside the consumers, the buffer may be used in the bodies of the loops only."""
     bodies = {id(t.loop.body) for t in placed}
 
@@ -199,7 +199,7 @@ def _loops_of(s: Stmt) -> list[For]:
     return [t for t in walk(s) if isinstance(t, For)]
 
 
-def _rewrite(kernel: Kernel, stage: Stage, placed: list[_Target], home: Block, shrunk: bool) -> tuple[Kernel, tuple[str, ...]]:
+def _rewrite(kernel: Kernel, stage: Stage, placed: list[_Target], shrunk: bool) -> tuple[Kernel, tuple[str, ...]]:
     taken = names(kernel)
     out = kernel
     results: list[str] = []

@@ -177,7 +177,7 @@ def _cuts(context: Context, s: Stage, value: Expr, memory: Memory, dtype: DType)
 
 def _tile(machine: Machine, memory: Memory, rank: int) -> list[int]:
     """Elements along each loop that one transfer to main memory moves."""
-    ends = [t.instruction for t in machine.transfers if t.instruction and (t.src, t.dst) == (memory.name, machine.main_memory.name)]
+    ends = [t.instruction for t in machine.transfers_between(memory.name, machine.main_memory.name) if t.instruction]
     whole = [i for i in ends if not any(a.is_reduction for a in i.axes)]
     largest = max(([a.extent for a in i.axes] for i in whole), key=prod, default=[])
     return [1] * max(rank - len(largest), 0) + largest[max(len(largest) - rank, 0) :]
