@@ -262,6 +262,20 @@ def test_a_limit_of_area_that_random_points_miss_is_met_and_used() -> None:
     assert 0.8 < area(machine) <= 1.1
 
 
+def test_a_machine_that_random_mappings_do_not_fit_is_mapped() -> None:
+    """Of a hundred random points none fits memories so small: layers share nothing, so mappings are found for each."""
+    machine = {"dim": 40, "scratchpad_bytes": 20 << 10, "accumulator_bytes": 6 << 10}
+    problem = Problem(MapSpace(workload("retinanet"), family()), hardware=machine)
+    ev, points = problem.evaluator, problem.space.sample(100, np.random.default_rng(0))
+    given = {k: np.full(100, float(v)) for k, v in machine.items()}
+    fits = np.all([need <= given[k][:, None] for k, need in ev.needs(ev.usage(points), given).items()], axis=0)
+    assert not fits.all(axis=1).any()
+    run = Run(problem, Budget(evaluations=400 * len(problem.space.layers)), 0)
+    gradient(run)
+    everything_outside = problem.score(problem.evaluate(problem.space.outermost[None]))[0]
+    assert run.best < everything_outside / 100
+
+
 def test_machines_beyond_a_limit_of_area_shrink_to_it() -> None:
     problem = Problem(MapSpace(workload("bert"), family()), "edp", Limits(area=1.1, area_model=area))
     search = Search(Run(problem, Budget(evaluations=10), 0))

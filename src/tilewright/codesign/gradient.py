@@ -24,7 +24,7 @@ from tilewright.codesign.evaluator import SLACK
 from tilewright.codesign.exact import grid_of
 from tilewright.codesign.importance import Importance
 from tilewright.codesign.layer import DIMS
-from tilewright.codesign.pool import Pool
+from tilewright.codesign.pool import Pool, Site
 from tilewright.codesign.problem import Run
 from tilewright.codesign.relaxed import Relaxation, Traffic
 
@@ -81,17 +81,6 @@ def gradient(run: Run, settings: Settings | None = None) -> None:
         anchored = search.settings.combine and np.isfinite(run.best)
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """A point with its score, machine, and the latency and energy of the networks."""
-
-    score: float
-    point: np.ndarray
-    machine: dict[str, float]
-    latency: np.ndarray
-    total: np.ndarray
-
-
 class Search:
     """The parts of the search, for one run. Another descent may :meth:`gather` points for the same combination and refinement."""
 
@@ -105,15 +94,17 @@ class Search:
         work = (self.problem.networks * np.array([float(x.operations) for x in self.space.layers])).sum(axis=0)
         self.importance = Importance(work, kinds)
         self.logs = np.log(self.space.sizes)
-        self.best: _Site | None = None
-        #: Machines around which moves found nothing more.
-        self.refined: list[dict[str, float]] = []
+        self.best: Site | None = None
+        #: Points whose moves found nothing more on their machines.
+        self.refined: list[Site] = []
 
     def draw(self) -> None:
         """Random mappings, from which the first machine is combined."""
         run = self.run
         points = self.space.sample(int(min(self.settings.drawn, run.points_left // 4)), run.rng)
         if len(points):
+            if self.problem.limited:  # of these layers' mappings one fits each machine
+                points[0] = self.space.outermost
             run.evaluate(points)
             self._note()
             rows, layers = points.reshape(-1, self.space.width), np.tile(np.arange(len(self.space.layers)), len(points))
@@ -125,9 +116,10 @@ class Search:
 
     def _begin(self, points: np.ndarray) -> None:
         """Where no point is within the limits: what the pool has for machines that are. ``points`` say what layers may cost."""
-        if self.best is not None or self.problem.hardware is not None or self.problem.limits.area is None:
+        if self.best is not None or not self.problem.limited:
             return
-        grid = grid_of(self.problem)
+        given = self._fixed(1)
+        grid = grid_of(self.problem) if given is None else given
         allowed = self.run.rng.permutation(np.flatnonzero(self.problem.oversize(grid) <= 0))[: 4 * self.settings.machines]
         if not len(allowed):
             return
@@ -253,12 +245,12 @@ class Search:
         if self.run.point is not None and (self.best is None or self.run.best < self.best.score):
             self.best = self._site(self.run.best, self.run.point)
 
-    def _site(self, score: float, point: np.ndarray) -> _Site:
+    def _site(self, score: float, point: np.ndarray) -> Site:
         e = self.problem.evaluate(point[None])
         latency, total = self.problem.totals(e.cycles, e.energy)
-        return _Site(score, point, {k: float(v[0]) for k, v in e.hardware.items()}, latency[0], total[0])
+        return Site(score, point, {k: float(v[0]) for k, v in e.hardware.items()}, latency[0], total[0])
 
-    def _around(self, site: _Site, n: int, spread: float) -> dict[str, np.ndarray]:
+    def _around(self, site: Site, n: int, spread: float) -> dict[str, np.ndarray]:
         """The machine of ``site`` and others around it, each with some other parameters, up to exp(``spread``) times as large or small."""
         if (fixed := self._fixed(n)) is not None:
             return fixed
@@ -292,17 +284,18 @@ class Search:
             v[over] = part[name]
         return machines
 
-    def _combine(self, site: _Site | None, away: float | None = None, reach: float = CLOSE) -> _Site | None:
+    def _combine(self, site: Site | None, away: float | None = None, reach: float = CLOSE) -> Site | None:
         """The best of the pool on machines around ``site``, if better; ``away``: on one that far away and not refined, better or not."""
         if site is None:
             return None
         run = self.run
         machines = self._around(site, self.settings.machines, reach if away is None else 1.0)
-        self.pool.prune(machines, site.latency, site.total)
+        # Where the machine is limited, mappings are good for few machines.
+        self.pool.prune(machines, site.latency, site.total, self.refined if self.problem.limited else ())
         value, picked = self.pool.select(machines, site.latency, site.total)
         if away is not None:
             offered = np.stack([machines[k] for k in site.machine], axis=1)
-            known = np.array([list(m.values()) for m in self.refined])
+            known = np.array([list(s.machine.values()) for s in self.refined])
             far = np.abs(np.log(offered[:, None] / known)).max(axis=2).min(axis=1)
             moved = np.abs(np.log(offered / np.array(list(site.machine.values())))).max(axis=1)
             value = np.where((far < NEAR) | (moved < away), np.inf, value)
@@ -328,11 +321,11 @@ class Search:
             if site is None:
                 continue
             site = self._climb(site, patience=2)
-            self.refined.append(site.machine)
+            self.refined.append(site)
             if self.best is None or site.score < self.best.score:
                 self.best = site
 
-    def _climb(self, site: _Site, patience: int) -> _Site:
+    def _climb(self, site: Site, patience: int) -> Site:
         """Sweeps of moves until ``patience`` of them in a row find nothing."""
         run, failed = self.run, 0
         while failed < patience and not run.done:
@@ -346,7 +339,7 @@ class Search:
             site, failed = (site, failed + 1) if better is None else (better, 0)
         return site
 
-    def _moves(self, site: _Site, failed: int) -> tuple[np.ndarray, np.ndarray]:
+    def _moves(self, site: Site, failed: int) -> tuple[np.ndarray, np.ndarray]:
         """The point itself, its neighbours, and random changes of two to four moves of the pool's best on its machine."""
         count, rng = len(self.space.layers), self.run.rng
         near = [self.space.neighbours(row, x) for x, row in enumerate(site.point)]

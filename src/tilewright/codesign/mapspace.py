@@ -104,6 +104,15 @@ class MapSpace:
                 total *= self.divisors[n].count(len(self.by_dim[d]))
         return total
 
+    @cached_property
+    def outermost(self) -> np.ndarray:
+        """The point [layers, width] whose loops all run at the outermost level, in the first variant: it needs the least of a machine."""
+        point = np.ones((len(self.layers), self.width), dtype=np.int64)
+        for k, own in enumerate(self.by_dim.values()):
+            point[:, own[-1]] = self.sizes[:, k]
+        point[:, -1] = 0
+        return point
+
     # --- points ---------------------------------------------------------------------------------
 
     def check(self, points: np.ndarray) -> np.ndarray:

@@ -7,16 +7,31 @@ starts found for different layers are combined, and the machine is searched over
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tilewright.codesign.evaluator import SLACK, Usage
 from tilewright.codesign.problem import Problem
 
+#: Mappings of a layer that are kept for a site.
+_FEW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A point with its score, machine, and the latency and energy of the networks."""
+
+    score: float
+    point: np.ndarray
+    machine: dict[str, float]
+    latency: np.ndarray
+    total: np.ndarray
+
 
 class Pool:
-    """Mappings of each layer with what they use. ``capacity``: about how many of a layer are kept."""
+    """Mappings of each layer with what they use. ``capacity``: about how many of a layer are kept, beside those of sites."""
 
     def __init__(self, problem: Problem, capacity: int = 600):
         self.problem, self.capacity = problem, capacity
@@ -45,8 +60,10 @@ class Pool:
             self.rows[x] = np.concatenate([self.rows[x], rows[own]])
             self.usage[x] = part if known is None else known.joined(part)
 
-    def prune(self, machines: Mapping[str, np.ndarray], latency: np.ndarray, total: np.ndarray) -> None:
-        """Where a layer has half as many again as the capacity, keep the best on ``machines`` and others, and the newest."""
+    def prune(self, machines: Mapping[str, np.ndarray], latency: np.ndarray, total: np.ndarray, sites: Sequence[Site] = ()) -> None:
+        """Where a layer has half as many again as the capacity, keep the best on ``machines`` and others, the newest, and the best few for
+        each of ``sites``: what is forgotten there would have to be found anew."""
+        at = {k: np.array([s.machine[k] for s in sites]) for k in machines}
         for x, rows in enumerate(self.rows):
             usage = self.usage[x]
             if usage is None or len(rows) <= self.capacity * 1.5:
@@ -56,7 +73,10 @@ class Pool:
             scores = self._scores(x, several, np.broadcast_to(latency, (n, len(latency))), np.broadcast_to(total, (n, len(total))))[0]
             each = max(1, self.capacity // 2 // n)
             best = np.argpartition(scores, each - 1, axis=1)[:, :each].ravel()
-            kept = np.unique(np.concatenate([best, np.arange(len(rows) - self.capacity // 2, len(rows))]))
+            kept = np.union1d(best, np.arange(len(rows) - self.capacity // 2, len(rows)))
+            if sites:
+                own = self._scores(x, at, np.array([s.latency for s in sites]), np.array([s.total for s in sites]))[0]
+                kept = np.union1d(kept, np.argpartition(own, _FEW - 1, axis=1)[:, :_FEW])
             self.rows[x], self.usage[x] = rows[kept], usage.map(lambda v, kept=kept: v[kept])  # type: ignore[misc]
 
     def _scores(

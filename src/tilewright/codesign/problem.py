@@ -129,11 +129,7 @@ class Problem:
         space, limits = self.space, self.limits
         if limits.area is None and not limits.most:
             return
-        least = np.ones((1, len(space.layers), space.width), dtype=np.int64)
-        for k, own in enumerate(space.by_dim.values()):
-            least[0, :, own[-1]] = space.sizes[:, k]
-        least[..., -1] = 0
-        machine = self.evaluator.evaluate(least).hardware
+        machine = self.evaluator.evaluate(space.outermost[None]).hardware
         if limits.area is not None and limits.area_model is not None and (area := float(limits.area_model(machine)[0])) > limits.area:
             raise SpaceError(
                 f"the smallest {space.family.name} has {area:.3g} mm2, the limit is {limits.area:g}", hint="raise the area limit"
@@ -143,6 +139,12 @@ class Problem:
                 raise SpaceError(
                     f"mappings need {name} = {value[0]:g} or more, the limit is {limits.most[name]:g}", hint=f"raise the limit of {name}"
                 )
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything but the layers limits the machine."""
+        x = self.limits
+        return self.hardware is not None or x.area is not None or x.power is not None or bool(x.most)
 
     def totals(self, cycles: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latency (cycles) and energy (pJ) of each network, [n, networks], from those of its layers [n, layers]."""
