@@ -9,45 +9,10 @@ Names load on first use, so that importing the package costs nothing:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tilewright.util.lazy import exports
 from tilewright.util.version import __version__ as __version__
-
-if TYPE_CHECKING:
-    from tilewright.graph import Network as Network
-    from tilewright.graph import compile as compile
-    from tilewright.hw import Machine as Machine
-    from tilewright.hw import instruction as instruction
-    from tilewright.hw import load_machine as load_machine
-    from tilewright.ir.interpreter import interpret as interpret
-    from tilewright.ir.reference import reference as reference
-    from tilewright.ir.stmt import Kernel as Kernel
-    from tilewright.lang import compute as compute
-    from tilewright.lang import einsum as einsum
-    from tilewright.lang import kernel as kernel
-    from tilewright.lang import parse as parse
-    from tilewright.lang import reduce_axis as reduce_axis
-    from tilewright.lang import tensor as tensor
-    from tilewright.mapping import find_mappings as find_mappings
-    from tilewright.runtime import Module as Module
-    from tilewright.runtime import build as build
-    from tilewright.runtime import check as check
-    from tilewright.runtime import export as export
-    from tilewright.runtime import measure as measure
-    from tilewright.runtime import measure_peak as measure_peak
-    from tilewright.runtime import pack as pack
-    from tilewright.runtime import unpack as unpack
-    from tilewright.runtime.configurations import Config as Config
-    from tilewright.runtime.configurations import autotune as autotune
-    from tilewright.runtime.launch import cdiv as cdiv
-    from tilewright.runtime.launch import jit as jit
-    from tilewright.runtime.launch import next_power_of_2 as next_power_of_2
-    from tilewright.runtime.pointers import pointers as pointers
-    from tilewright.schedule.replay import replay as replay
-    from tilewright.schedule.schedule import Schedule as Schedule
-    from tilewright.space.default import default_schedule as default_schedule
-    from tilewright.util.errors import TilewrightError as TilewrightError
-
 
 #: Public name -> the module below this package that it lives in.
 _HOME = {
@@ -88,14 +53,39 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tilewright' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"tilewright.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+if TYPE_CHECKING:
+    from tilewright.graph import Network as Network
+    from tilewright.graph import compile as compile
+    from tilewright.hw import Machine as Machine
+    from tilewright.hw import instruction as instruction
+    from tilewright.hw import load_machine as load_machine
+    from tilewright.ir.interpreter import interpret as interpret
+    from tilewright.ir.reference import reference as reference
+    from tilewright.ir.stmt import Kernel as Kernel
+    from tilewright.lang import compute as compute
+    from tilewright.lang import einsum as einsum
+    from tilewright.lang import kernel as kernel
+    from tilewright.lang import parse as parse
+    from tilewright.lang import reduce_axis as reduce_axis
+    from tilewright.lang import tensor as tensor
+    from tilewright.mapping import find_mappings as find_mappings
+    from tilewright.runtime import Module as Module
+    from tilewright.runtime import build as build
+    from tilewright.runtime import check as check
+    from tilewright.runtime import export as export
+    from tilewright.runtime import measure as measure
+    from tilewright.runtime import measure_peak as measure_peak
+    from tilewright.runtime import pack as pack
+    from tilewright.runtime import unpack as unpack
+    from tilewright.runtime.configurations import Config as Config
+    from tilewright.runtime.configurations import autotune as autotune
+    from tilewright.runtime.launch import cdiv as cdiv
+    from tilewright.runtime.launch import jit as jit
+    from tilewright.runtime.launch import next_power_of_2 as next_power_of_2
+    from tilewright.runtime.pointers import pointers as pointers
+    from tilewright.schedule.replay import replay as replay
+    from tilewright.schedule.schedule import Schedule as Schedule
+    from tilewright.space.default import default_schedule as default_schedule
+    from tilewright.util.errors import TilewrightError as TilewrightError
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)

@@ -1,1 +1,1 @@
-"""codegen."""
+"""Backends, one package each: LLVM, C, MLIR, and instruction words of declared machines."""

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tilewright.runtime.arguments import Packed
-    from tilewright.runtime.cache import BuildCache, build_cache
-    from tilewright.runtime.exporter import export
-    from tilewright.runtime.measurement import Measurement, measure
-    from tilewright.runtime.module import BoundCall, Module, build
-    from tilewright.runtime.packing import pack, unpack
-    from tilewright.runtime.peak import Peak, measure_peak
-    from tilewright.runtime.pool import ThreadPool, default_threads
-    from tilewright.runtime.sequence import Sequence, Step
-    from tilewright.runtime.verify import CheckReport, check
+from tilewright.util.lazy import exports
 
 _HOME = {
     "BoundCall": "module",
@@ -61,12 +50,16 @@ __all__ = [
     "unpack",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+if TYPE_CHECKING:
+    from tilewright.runtime.arguments import Packed
+    from tilewright.runtime.cache import BuildCache, build_cache
+    from tilewright.runtime.exporter import export
+    from tilewright.runtime.measurement import Measurement, measure
+    from tilewright.runtime.module import BoundCall, Module, build
+    from tilewright.runtime.packing import pack, unpack
+    from tilewright.runtime.peak import Peak, measure_peak
+    from tilewright.runtime.pool import ThreadPool, default_threads
+    from tilewright.runtime.sequence import Sequence, Step
+    from tilewright.runtime.verify import CheckReport, check
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)

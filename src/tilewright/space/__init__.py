@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tilewright.util.lazy import exports
+
+_HOME = {"Context": "context", "Knob": "knob", "Plan": "plan", "Sketch": "sketch", "Space": "space", "discover": "rule"}
+__all__ = ["Context", "Knob", "Plan", "Sketch", "Space", "discover"]
 
 if TYPE_CHECKING:
     from tilewright.space.context import Context as Context
@@ -12,13 +16,5 @@ if TYPE_CHECKING:
     from tilewright.space.rule import discover as discover
     from tilewright.space.sketch import Sketch as Sketch
     from tilewright.space.space import Space as Space
-
-_HOME = {"Context": "context", "Knob": "knob", "Plan": "plan", "Sketch": "sketch", "Space": "space", "discover": "rule"}
-__all__ = ["Context", "Knob", "Plan", "Sketch", "Space", "discover"]
-
-
-def __getattr__(name: str) -> Any:
-    # Lazily, as everywhere: importing the package must stay cheap.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)

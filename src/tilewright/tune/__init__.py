@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tilewright.tune.author import Author, History
-    from tilewright.tune.authors import AUTHORS, make_author
-    from tilewright.tune.search import Search, Trial
-    from tilewright.tune.session import Progress, TuneResult, tune
+from tilewright.util.lazy import exports
 
 _HOME = {
     "AUTHORS": "authors",
@@ -25,12 +20,10 @@ _HOME = {
 
 __all__ = ["AUTHORS", "Author", "History", "Progress", "Search", "Trial", "TuneResult", "make_author", "tune"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+if TYPE_CHECKING:
+    from tilewright.tune.author import Author, History
+    from tilewright.tune.authors import AUTHORS, make_author
+    from tilewright.tune.search import Search, Trial
+    from tilewright.tune.session import Progress, TuneResult, tune
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)

@@ -1,1 +1,1 @@
-"""Errors, small data helpers and progress display. Imports nothing from the rest of the package."""
+"""Errors, quantities as text, digests of sources, names that load on first use. Imports nothing from the rest of the package."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from tilewright.util.lazy import exports
 
 _HOME = {"emit_c": "function", "prototype": "function", "emit_commands": "commands"}
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+if TYPE_CHECKING:
+    from tilewright.codegen.c.commands import emit_commands as emit_commands
+    from tilewright.codegen.c.function import emit_c as emit_c
+    from tilewright.codegen.c.function import prototype as prototype
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from tilewright.util.lazy import exports
 
 _HOME = {
     "emit_mlir": "function",
@@ -13,10 +15,11 @@ _HOME = {
 }
 __all__ = sorted(_HOME)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+if TYPE_CHECKING:
+    from tilewright.codegen.mlir.blocks import emit_block_irdl as emit_block_irdl
+    from tilewright.codegen.mlir.blocks import emit_block_mlir as emit_block_mlir
+    from tilewright.codegen.mlir.commands import emit_command_mlir as emit_command_mlir
+    from tilewright.codegen.mlir.dialect import emit_irdl as emit_irdl
+    from tilewright.codegen.mlir.function import emit_mlir as emit_mlir
+else:
+    __getattr__, __dir__ = exports(__name__, _HOME)
