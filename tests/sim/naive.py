@@ -5,50 +5,38 @@ It trusts its programs (no checks) and shares nothing with the simulator but the
 
 from __future__ import annotations
 
-import struct
 from itertools import product
 from typing import Any
+
+from tests.sim.naive_numbers import Floats, Integers
 
 from tilewright.sim.gemmini import isa
 
 
-def to_f32(x: float) -> float:
-    try:
-        return struct.unpack("f", struct.pack("f", x))[0]
-    except OverflowError:
-        return float("inf") if x > 0 else float("-inf")
-
-
-def wrap(x: int) -> int:
-    return (x + 2**31) % 2**32 - 2**31
-
-
-def clamp(x: float, bits: int) -> int:
-    lo, hi = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return lo if x < lo else hi if x > hi else round(x)  # round(): to nearest, ties to even
-
-
-def rescale(x: int, bits: int) -> int:
-    return clamp(to_f32(to_f32(float(x)) * struct.unpack("f", struct.pack("I", bits))[0]), 8)
-
-
 class Naive:
-    def __init__(self, dim: int, spad_rows: int, acc_rows: int, memory: bytearray, base: int, array_bits: int = 20):
-        self.dim, self.memory, self.base, self.array_bits = dim, memory, base, array_bits
-        self.spad = [[0] * dim for _ in range(spad_rows)]
-        self.acc = [[0] * dim for _ in range(acc_rows)]
+    def __init__(self, dim: int, spad_rows: int, acc_rows: int, memory: bytearray, base: int, numbers: Integers | Floats):
+        self.dim, self.memory, self.base, self.numbers = dim, memory, base, numbers
+        self.unit, self.zero = numbers.input_bytes, numbers.zero
+        self.spad = [[self.zero] * dim for _ in range(spad_rows)]
+        self.acc = [[self.zero] * dim for _ in range(acc_rows)]
         self.ld: dict[int, isa.ConfigLd] = {}
         self.loop: dict[str, Any] = {}
-        self.pe = [[0] * dim for _ in range(dim)]
+        self.pe = [[self.zero] * dim for _ in range(dim)]
         self.half = self.acc_half = 0
 
-    def read(self, address: int, size: int) -> int:
+    def read(self, address: int, size: int) -> Any:
         at = address - self.base
-        return int.from_bytes(self.memory[at : at + size], "little", signed=True)
+        return self.numbers.decoded(self.memory[at : at + size])
 
-    def write(self, address: int, size: int, value: int) -> None:
+    def write(self, address: int, size: int, value: Any) -> None:
         at = address - self.base
-        self.memory[at : at + size] = value.to_bytes(size, "little", signed=True)
+        self.memory[at : at + size] = self.numbers.encoded(value, size)
+
+    def column(self, total: Any, pairs: list[tuple[Any, Any]]) -> Any:
+        """What leaves the bottom of a column: ``total`` and the products of its rows in turn, zeros where there is no operand."""
+        for a, b in pairs + [(self.zero, self.zero)] * (self.dim - len(pairs)):
+            total = self.numbers.mac(total, a, b)
+        return total
 
     def run(self, program: list[isa.Command]) -> None:
         for command in program:
@@ -76,12 +64,11 @@ class Naive:
     def mvin(self, x: isa.Mvin) -> None:
         cfg = self.ld[x.mvin]
         accumulator, add, row0 = x.local.address >> 31 & 1, x.local.address >> 30 & 1, x.local.address & 0x1FFFFFFF
-        size = 4 if accumulator and not cfg.shrunk else 1
+        wide = accumulator and not cfg.shrunk
+        size, scaled = (4, self.numbers.loaded_sum) if wide else (self.unit, self.numbers.loaded)
         for row in range(x.local.rows):
             for col in range(x.local.cols):
-                value = self.read(x.address + row * cfg.stride + col * size, size) if x.address else 0
-                if size == 1:
-                    value = rescale(value, cfg.scale)
+                value = scaled(self.read(x.address + row * cfg.stride + col * size, size), cfg.scale) if x.address else self.zero
                 for pixel in range(max(cfg.repeats, 1)):
                     first = row0 + row + col // self.dim * cfg.block_stride
                     at = first - pixel
@@ -91,30 +78,31 @@ class Naive:
                     if not accumulator:
                         self.spad[at][to] = value
                     else:
-                        self.acc[at][to] = wrap(value + (self.acc[at][to] if add else 0))
+                        self.acc[at][to] = self.numbers.add(self.acc[at][to], value) if add else value
 
-    def outgoing(self, address: int, row: int, col: int) -> int:
+    def outgoing(self, address: int, row: int, col: int) -> Any:
         if not address >> 31 & 1:
             return self.spad[row][col]
-        value = rescale(self.acc[row][col], self.scale)
-        return max(value, 0) if self.st.activation == 1 else value
+        value = self.numbers.leaving(self.acc[row][col], self.scale)
+        return self.zero if self.st.activation == 1 and value < 0 else value
 
     def pooled(self, address: int, row0: int, ch: int, local: int = 1 << 31) -> None:
         """The largest of each window of one channel, whose pixels are rows from ``row0`` on."""
         st = self.st
         for prow, pcol in product(range(st.porows), range(st.pocols)):
-            best = -128
+            best = None
             for wrow, wcol in product(range(st.pool_size), range(st.pool_size)):
                 r, c = prow * st.pool_stride + wrow - st.upad, pcol * st.pool_stride + wcol - st.lpad
                 inside = 0 <= r < st.orows and 0 <= c < st.ocols
-                best = max(best, self.outgoing(local, row0 + r * st.ocols + c, ch) if inside else 0)
-            self.write(address + (prow * st.pool_out_cols + pcol) * st.stride, 1, best)
+                value = self.outgoing(local, row0 + r * st.ocols + c, ch) if inside else self.zero
+                best = value if best is None or value > best else best
+            self.write(address + (prow * st.pool_out_cols + pcol) * st.stride, self.unit, best)
 
     def mvout(self, x: isa.Mvout) -> None:
         st, row0 = self.st, x.local.address & 0x1FFFFFFF
         if st.pool_stride:
             for ch in range(x.local.cols):
-                self.pooled(x.address + ch, row0, ch, x.local.address)
+                self.pooled(x.address + ch * self.unit, row0, ch, x.local.address)
             return
         full = x.local.address >> 31 & 1 and x.local.address >> 29 & 1
         for row in range(x.local.rows):
@@ -123,11 +111,12 @@ class Naive:
                 if full:
                     self.write(x.address + row * st.stride + 4 * col, 4, self.acc[at][col % self.dim])
                 else:
-                    self.write(x.address + row * st.stride + col, 1, self.outgoing(x.local.address, at, col % self.dim))
+                    value = self.outgoing(x.local.address, at, col % self.dim)
+                    self.write(x.address + row * st.stride + col * self.unit, self.unit, value)
 
-    def element(self, t: isa.Tile, i: int, j: int, stride: int = 1, transpose: int = 0) -> int:
+    def element(self, t: isa.Tile, i: int, j: int, stride: int = 1, transpose: int = 0) -> Any:
         if i >= t.rows or j >= t.cols or t.address == 0xFFFFFFFF:
-            return 0
+            return self.zero
         r, c = (j, i) if transpose else (i, j)
         return self.spad[t.address + stride * r][c]
 
@@ -142,11 +131,13 @@ class Naive:
             self.pe = self.staged
         a = [[self.element(x.a, i, k, self.a_stride, self.at) for k in n] for i in n]
         if self.ws:
-            out = [[wrap(self.element(x.bd, i, j) + sum(a[i][k] * self.pe[k][j] for k in n)) for j in n] for i in n]
+            out = [[self.column(self.element(x.bd, i, j), [(a[i][k], self.pe[k][j]) for k in n]) for j in n] for i in n]
         else:
             b = [[self.element(x.bd, k, j, 1, self.bt) for j in n] for k in n]
-            self.pe = [[wrap(self.pe[i][j] + sum(a[i][k] * b[k][j] for k in n)) for j in n] for i in n]
-            out = [[clamp(v / 2**self.shift, self.array_bits) for v in row] for row in self.pe]
+            self.pe = [list(row) for row in self.pe]
+            for i, j, k in product(n, n, n):
+                self.pe[i][j] = self.numbers.mac_held(self.pe[i][j], a[i][k], b[k][j])
+            out = [[self.numbers.shifted(v, self.shift) for v in row] for row in self.pe]
         c = self.result
         if c.address == 0xFFFFFFFF:
             return
@@ -154,10 +145,10 @@ class Naive:
             row = (c.address & 0x1FFFFFFF) + i * self.c_stride
             for j in range(c.cols):
                 if c.address >> 31:
-                    self.acc[row][j] = wrap(out[i][j] + (self.acc[row][j] if c.address >> 30 & 1 else 0))
+                    self.acc[row][j] = self.numbers.add(self.acc[row][j], out[i][j]) if c.address >> 30 & 1 else out[i][j]
                 else:
-                    value = clamp(out[i][j], 8)
-                    self.spad[row][j] = max(value, 0) if self.relu else value
+                    value = self.numbers.narrowed(out[i][j])
+                    self.spad[row][j] = self.zero if self.relu and value < 0 else value
 
     def loopbounds(self, x: isa.LoopBounds) -> None:
         self.loop["n"] = x
@@ -193,25 +184,25 @@ class Naive:
                     rows, cols, depth = size(i, n.i, n.pad_i), size(j, n.j, n.pad_j), size(k, n.k, n.pad_k)
                     c = c0 + (i * n.j + j) * d
                     if dc.d and k == 0:
-                        at = dc.d + (i * sdc.d + j) * d * (1 if x.low_d else 4)
+                        at = dc.d + (i * sdc.d + j) * d * (self.unit if x.low_d else 4)
                         self.mvin(isa.Mvin(at, isa.Tile(1 << 31 | c, cols, rows), 2))
                     if x.a_transpose:
                         a, at, extent = a0 + (k * n.i + i) * d, (k * sab.a + i) * d, (rows, depth)
                     else:
                         a, at, extent = a0 + (i * n.k + k) * d, (i * sab.a + k) * d, (depth, rows)
                     if ab.a and j == 0:
-                        self.mvin(isa.Mvin(ab.a + at, isa.Tile(a, *extent), 0))
+                        self.mvin(isa.Mvin(ab.a + at * self.unit, isa.Tile(a, *extent), 0))
                     if x.b_transpose:
                         b, at, extent = b0 + (j * n.k + k) * d, (j * sab.b + k) * d, (depth, cols)
                     else:
                         b, at, extent = b0 + (k * n.j + j) * d, (k * sab.b + j) * d, (cols, depth)
                     if ab.b and i == 0:
-                        self.mvin(isa.Mvin(ab.b + at, isa.Tile(b, *extent), 1))
+                        self.mvin(isa.Mvin(ab.b + at * self.unit, isa.Tile(b, *extent), 1))
                     flags = 1 << 31 | (1 << 30 if x.accumulate or k else 0)
                     self.preload(isa.Preload(isa.Tile(b if i == 0 else 0xFFFFFFFF, cols, depth), isa.Tile(flags | c, cols, rows)))
                     self.compute(isa.Compute(isa.Tile(a, depth, rows), isa.Tile(0xFFFFFFFF, d, d), i == 0))
                     if dc.c and k == n.k - 1:
-                        at = dc.c + (i * sdc.c + j) * d * (4 if x.full_c else 1)
+                        at = dc.c + (i * sdc.c + j) * d * (4 if x.full_c else self.unit)
                         self.mvout(isa.Mvout(at, isa.Tile(1 << 31 | (x.full_c << 29) | c, cols, rows)))
 
     def convshape(self, x: isa.ConvShape) -> None:
@@ -271,7 +262,9 @@ class Naive:
                 place, lane = input_place(b, c, row, col)
                 for pixel in range(lanes):
                     if place - pixel >= place // half * half:
-                        self.spad[place - pixel][pixel * k.kchs + lane] = self.read(bi.input + at, 1) if inside else 0
+                        self.spad[place - pixel][pixel * k.kchs + lane] = (
+                            self.read(bi.input + at * self.unit, self.unit) if inside else self.zero
+                        )
         for krow, kcol, c, och in product(range(k.krows), range(k.kcols), range(k.kchs), range(t.pochs)):
             at = ((krow * t.kernel + kcol) * s.in_channels + c) * o.weight_stride + och
             if x.trans_weight_1203:
@@ -282,31 +275,34 @@ class Naive:
                 at = krow * t.kernel + kcol
             if wo.weights:
                 place, lane = weight_place(krow, kcol, c, och)
-                self.spad[place][lane] = self.read(wo.weights + at, 1)
+                self.spad[place][lane] = self.read(wo.weights + at * self.unit, self.unit)
         for b, row, col, och in product(range(t.batches), range(o.orows), range(o.ocols), range(t.pochs)):
             total = self.acc[result_row(b, row, col, och)][och % d]
             if bi.bias:
-                total = 0 if x.no_bias else self.read(bi.bias + 4 * och, 4)
-            for krow, kcol, c in product(range(k.krows), range(k.kcols), range(k.kchs)):
-                y, z = row * s.stride + krow * o.dilation - k.upad, col * s.stride + (kcol - kcol % lanes) * o.dilation - k.lpad
+                total = self.zero if x.no_bias else self.read(bi.bias + 4 * och, 4)
+            for krow, first, block in product(range(k.krows), range(0, k.kcols, lanes), range(0, k.kchs, d)):
+                y, z = row * s.stride + krow * o.dilation - k.upad, col * s.stride + first * o.dilation - k.lpad
                 if y % apart or z % apart:
                     continue  # a zero between the pixels of a dilated input
-                place, lane = input_place(b, c, y // apart + above, z // apart + left)
-                lane += kcol % lanes * k.kchs
-                turned = (k.krows - 1 - krow, k.kcols - 1 - kcol) if x.wrot180 else (krow, kcol)
-                weight, at = weight_place(*turned, c, och)
-                total += self.spad[place][lane] * self.spad[weight][at]
-            self.acc[result_row(b, row, col, och)][och % d] = wrap(total)
+                pairs = []
+                for pixel, c in product(range(min(lanes, k.kcols - first)), range(block, min(block + d, k.kchs))):
+                    place, lane = input_place(b, c, y // apart + above, z // apart + left)
+                    turned = (k.krows - 1 - krow, k.kcols - 1 - first) if x.wrot180 else (krow, first + pixel)
+                    weight, at = weight_place(*turned, c, och)
+                    pairs.append((self.spad[place][lane + pixel * k.kchs], self.spad[weight][at]))
+                total = self.numbers.add(total, self.column(self.zero, pairs))
+            self.acc[result_row(b, row, col, och)][och % d] = total
         if not wo.output:
             return
         if x.no_pool:
             for b, row, col, och in product(range(t.batches), range(o.orows), range(o.ocols), range(t.pochs)):
                 pixel = (row * s.out_cols + col) * s.batch + b if x.trans_output_1203 else (b * s.out_rows + row) * s.out_cols + col
-                self.write(wo.output + pixel * o.out_stride + och, 1, self.outgoing(1 << 31, result_row(b, row, col, och), och % d))
+                at = wo.output + (pixel * o.out_stride + och) * self.unit
+                self.write(at, self.unit, self.outgoing(1 << 31, result_row(b, row, col, och), och % d))
             return
         pool = (t.pool_stride, t.pool_size, o.pupad, k.plpad, t.pool_out_cols, t.porows, t.pocols, o.orows, o.ocols)
-        self.st = isa.ConfigSt(o.out_stride, x.activation, 0, *pool)  # a scale of all ones keeps what was set
+        self.st = isa.ConfigSt(o.out_stride * self.unit, x.activation, 0, *pool)  # a scale of all ones keeps what was set
         for b, och in product(range(t.batches), range(t.pochs)):
-            at = wo.output + b * s.pool_out_rows * t.pool_out_cols * o.out_stride + och
+            at = wo.output + (b * s.pool_out_rows * t.pool_out_cols * o.out_stride + och) * self.unit
             self.pooled(at, result_row(b, 0, 0, och), och % d)
-        self.st = isa.ConfigSt(o.out_stride, x.activation)
+        self.st = isa.ConfigSt(o.out_stride * self.unit, x.activation)

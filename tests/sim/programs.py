@@ -17,21 +17,27 @@ BASE, SIZE = 0x1000, 4096
 class Programs:
     """Draws one program: each command from what the state set so far allows."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, configuration: Configuration = CONFIGURATION):
         self.r = random.Random(seed)
+        self.c, self.unit = configuration, configuration.input_bytes
+        self.size = SIZE * self.unit
         self.ld: dict[int, isa.ConfigLd] = {}
         self.st: isa.ConfigSt | None = None
 
     def scale(self) -> int:
         return isa.f32_bits(self.r.choice([1.0, 1.0, 0.5, 0.25, 1.5, -0.75, 0.013, 3.0, 1e-9, 1e9]))
 
+    def load_scale(self) -> int:
+        """The same, as the f16 that it is for f16 inputs."""
+        return self.scale() if self.c.unscaled == isa.ONE else self.r.choice([0x3C00, 0x3C00, 0x3800, 0xBA00, 0x22A6, 0x0003, 0x7000])
+
     def program(self, length: int = 12) -> list[isa.Command]:
         r = self.r
         out: list[isa.Command] = [self.config_ex(), *(self.config_ld(m) for m in range(3)), self.config_st()]
         for at in range(0, 64, 16):  # something in the local memories to start from
-            out.append(isa.ConfigLd(4, 0, DIM))
+            out.append(isa.ConfigLd(4, 0, DIM, self.c.unscaled))
             self.ld[0] = out[-1]  # type: ignore[assignment]
-            out.append(isa.Mvin(BASE + 4 * r.randrange(SIZE // 8), isa.Tile(at, 8, 4), 0))
+            out.append(isa.Mvin(BASE + 4 * r.randrange(self.size // 8), isa.Tile(at, DIM * self.c.blocks(self.unit), 4), 0))
         kinds = [self.config_ex, lambda: self.config_ld(r.randrange(3)), self.config_st, self.mvin, self.mvin, self.mvout, self.mvout]
         kinds += [self.strides, lambda: isa.Flush(r.randrange(2)), isa.Fence]
         while len(out) < 13 + length:
@@ -63,7 +69,7 @@ class Programs:
     def config_ld(self, mvin: int) -> isa.ConfigLd:
         r = self.r
         self.ld[mvin] = isa.ConfigLd(
-            4 * r.randrange(8), mvin, r.randint(DIM, 9), self.scale(), r.randrange(2), r.choice([0, 1, 1, 1, 2, 3])
+            4 * r.randrange(8), mvin, r.randint(DIM, 9), self.load_scale(), r.randrange(2), r.choice([0, 1, 1, 1, 2, 3])
         )
         return self.ld[mvin]
 
@@ -87,22 +93,22 @@ class Programs:
         mvin, accumulator = r.randrange(3), r.random() < 0.5
         cfg = self.ld[mvin]
         wide = accumulator and not cfg.shrunk
-        most = DIM // max(cfg.repeats, 1) if cfg.repeats > 1 else DIM * CONFIGURATION.blocks(4 if wide else 1)
+        most = DIM // max(cfg.repeats, 1) if cfg.repeats > 1 else DIM * self.c.blocks(4 if wide else self.unit)
         cols, rows = r.randint(1, most), r.randint(1, DIM)
         span = (-(-cols // DIM) - 1) * cfg.block_stride + rows
-        address = 0 if r.random() < 0.1 else BASE + 4 * r.randrange(SIZE // 8)
+        address = 0 if r.random() < 0.1 else BASE + 4 * r.randrange(self.size // 8)
         return isa.Mvin(address, isa.Tile(self.local(span, accumulator=accumulator, flag=isa.ACCUMULATE), cols, rows), mvin)
 
     def mvout(self) -> isa.Mvout:
         r, st = self.r, self.st
         assert st is not None
         accumulator = r.random() < 0.6
-        address = BASE + 4 * r.randrange(SIZE // 8)
+        address = BASE + 4 * r.randrange(self.size // 8)
         if st.pool_stride:
             return isa.Mvout(address, isa.Tile(self.local(st.orows * st.ocols, accumulator=accumulator), r.randint(1, DIM), 1))
         rows = r.randint(1, DIM)
         local = self.local(rows + DIM, accumulator=accumulator, flag=isa.FULL)
-        cols = r.randint(1, DIM * CONFIGURATION.blocks(4 if local & isa.FULL and accumulator else 1))
+        cols = r.randint(1, DIM * self.c.blocks(4 if local & isa.FULL and accumulator else self.unit))
         return isa.Mvout(address, isa.Tile(local, cols, rows))
 
     def operand(self, stride: int = 1) -> isa.Tile:
@@ -125,14 +131,14 @@ class Programs:
         self.ex = isa.ConfigEx(1, 0, 0, at, bt)
         yield self.ex
         stride = 16
-        for mvin, size in ((0, 1), (1, 1), (2, 1 if low else 4)):
-            self.ld[mvin] = isa.ConfigLd(stride * size, mvin, DIM, self.scale(), low if mvin == 2 else 0, 1)
+        for mvin, size in ((0, self.unit), (1, self.unit), (2, self.unit if low else 4)):
+            self.ld[mvin] = isa.ConfigLd(stride * size, mvin, DIM, self.load_scale(), low if mvin == 2 else 0, 1)
             yield self.ld[mvin]
-        self.st = isa.ConfigSt(stride * (4 if full else 1), r.randrange(2), self.scale())
+        self.st = isa.ConfigSt(stride * (4 if full else self.unit), r.randrange(2), self.scale())
         yield self.st
         yield isa.LoopBounds(i, j, k, *(r.randrange(DIM) for _ in range(3)))
         yield isa.LoopAddressesAB(BASE + 4 * r.randrange(64), BASE + 4 * r.randrange(64))
-        yield isa.LoopAddressesDC(r.choice([0, BASE + 4 * r.randrange(64)]), r.choice([0, BASE + 2048 + 4 * r.randrange(64)]))
+        yield isa.LoopAddressesDC(r.choice([0, BASE + 4 * r.randrange(64)]), r.choice([0, BASE + self.size // 2 + 4 * r.randrange(64)]))
         yield isa.LoopStridesAB(stride, stride)
         yield isa.LoopStridesDC(stride, stride)
         yield isa.LoopWs(r.randrange(2), full, low, 0, r.randrange(3), r.randrange(3), at, bt)
@@ -147,7 +153,7 @@ class Programs:
         turned = {"a_transpose": int("trans_input_3120" in forms), "b_transpose": int("trans_weight_0132" in forms)}
         yield isa.ConfigEx(a_stride=conv["stride"] >> ("downsample" in forms), c_stride=1 + ("input_dilated" in forms), **turned)
         apart = conv["out_stride"] * (conv["batches"] if "trans_output_1203" in forms else 1)
-        yield isa.ConfigSt(apart, r.randrange(2), self.scale())
+        yield isa.ConfigSt(apart * self.unit, r.randrange(2), self.scale())
         n, k, rows, cols = (conv[x] for x in ("batches", "kernel", "in_rows", "in_cols"))
         pooled = r.random() < 0.3 and "trans_output_1203" not in forms
         pool = (r.randint(1, 3), r.randint(1, 3), r.randint(1, 3), r.randint(1, 3)) if pooled else (0, 0, 1, 1)
@@ -160,7 +166,7 @@ class Programs:
         yield isa.ConvOutput(out["orows"], 0, upad, 0, conv["dilation"], conv["ic"], conv["oc"], conv["out_stride"], out["ocols"])
         inputs, weights, bias = (BASE + 4 * r.randrange(64) for _ in range(3))
         here = r.random() < 0.1  # operands that are in the scratchpad already
-        yield isa.ConvAddressesWO(0 if here else weights, 0 if r.random() < 0.1 else BASE + 2048 + 4 * r.randrange(64))
+        yield isa.ConvAddressesWO(0 if here else weights, 0 if r.random() < 0.1 else BASE + self.size // 2 + 4 * r.randrange(64))
         yield isa.ConvAddressesBI(0 if r.random() < 0.3 else bias, 0 if here else inputs)
         yield isa.LoopConvWs(no_bias=r.randrange(2), a_half=r.randrange(3), b_half=r.randrange(3), no_pool=int(not pooled),
                              activation=r.randrange(2) if pooled else 0, **forms)  # fmt: skip

@@ -136,11 +136,11 @@ def _chain(start: Array, a: Array, b: Array, kind: Format) -> Array:
     Products of two elements are exact in f64. A sum of one and an element may not be, but rounding it first to f64 and then
     to ``kind`` is wrong only where the first rounding ends half way between two elements, or among subnormal ones.
     """
-    products = a.T[:, :, None] * b[:, None, :]
-    sums = np.empty((len(products) + 1, *start.shape), kind.working)
-    exact = np.empty(products.shape)
-    sums[0] = start
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        products = a.T[:, :, None] * b[:, None, :]
+        sums = np.empty((len(products) + 1, *start.shape), kind.working)
+        exact = np.empty(products.shape)
+        sums[0] = start
         for k, product in enumerate(products):
             np.add(sums[k], product, out=exact[k])
             sums[k + 1] = kind.rounded(exact[k])

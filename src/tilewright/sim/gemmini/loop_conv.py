@@ -209,7 +209,7 @@ def _check(
 
 def _bias(v: Conv, address: int) -> Iterator[Command]:
     """One row of biases for every output position: stride 0 in main memory; zeros where the layer has none."""
-    yield ConfigLd(0, 2, v.output_stride)
+    yield ConfigLd(0, 2, v.output_stride, v.c.unscaled)
     for b, orow, ocol, cols in v.pixels():
         for och, chs in v.steps(v.tile.pochs, v.c.blocks(v.c.acc_bytes)):
             source = 0 if v.run.no_bias else address + och * v.c.acc_bytes
@@ -219,7 +219,7 @@ def _bias(v: Conv, address: int) -> Iterator[Command]:
 def _inputs(v: Conv, address: int) -> Iterator[Command]:
     swapped, skip = v.run.trans_input_3120, 1 << v.run.downsample
     pixel = (v.shape.batch if swapped else v.output.in_stride) * v.c.input_bytes
-    yield ConfigLd(pixel * skip, 0, v.input_stride, repeats=v.pixels_a_row)
+    yield ConfigLd(pixel * skip, 0, v.input_stride, v.c.unscaled, repeats=v.pixels_a_row)
     if not address:
         return
     rows, cols = v.inner_rows, v.inner_cols
@@ -244,7 +244,7 @@ def _inputs(v: Conv, address: int) -> Iterator[Command]:
 def _weights(v: Conv, address: int) -> Iterator[Command]:
     side, width = v.tile.kernel, v.output.weight_stride
     apart = side * side * width if v.run.trans_weight_1203 else v.shape.in_channels if v.run.trans_weight_0132 else width
-    yield ConfigLd((1 if v.run.depthwise else apart) * v.c.input_bytes, 1, v.weight_stride)
+    yield ConfigLd((1 if v.run.depthwise else apart) * v.c.input_bytes, 1, v.weight_stride, v.c.unscaled)
     if not address:
         return
     wide = v.c.blocks(v.c.input_bytes)
