@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -132,27 +133,27 @@ def mapped(layer: Layer, kind: str, hardware: Mapping[str, float], seed: int, bu
     return _best(run)
 
 
-def operator_rows(name: str, layers: Sequence[Layer], budget: int) -> Iterator[tuple[tuple[str, str], Callable[[], list[dict[str, Any]]]]]:
-    """Case and machine, and what makes its rows."""
+def operator_rows(
+    name: str, layers: Sequence[Layer], seeds: Sequence[int], budget: int
+) -> Iterator[tuple[tuple[str, str, int], Callable[[], list[dict[str, Any]]]]]:
+    """Case, machine and seed, and what makes its rows. Machines that are given are mapped once, with seed 0."""
 
-    def made(own: Sequence[Layer], what: str, find: Callable[[], np.ndarray]) -> list[dict[str, Any]]:
+    def made(own: Sequence[Layer], what: str, seed: int, find: Callable[[], np.ndarray]) -> list[dict[str, Any]]:
         costs = find()
-        row = {"table": name, "what": what, "seed": 0}
+        row = {"table": name, "what": what, "seed": seed}
         return [{**row, "case": x.name, "cycles": float(c), "energy": float(e)} for x, (c, e) in zip(own, costs, strict=True)]
 
     given = {MAPPED: ("gemmini", DEFAULT), **GIVEN}
     for layer in layers:
-        yield (layer.name, LIBRARY), partial(made, [layer], LIBRARY, lambda layer=layer: np.array([library(layer)]))  # type: ignore[misc]
+        yield (layer.name, LIBRARY, 0), partial(made, [layer], LIBRARY, 0, lambda layer=layer: np.array([library(layer)]))  # type: ignore[misc]
         for what, (kind, hardware) in given.items():
-            yield (layer.name, what), partial(made, [layer], what, partial(mapped, layer, kind, hardware, 0, budget))
-        for what, method in SEARCHES.items():
-            for capped in (False, True):
-                full = _named(what, capped, False)
-                yield (layer.name, full), partial(made, [layer], full, partial(searched, [layer], method, 0, budget, capped))
-    for what, method in SEARCHES.items():
-        for capped in (False, True):
-            full = _named(what, capped, True)
-            yield (layers[0].name, full), partial(made, layers, full, partial(searched, layers, method, 0, budget, capped))
+            yield (layer.name, what, 0), partial(made, [layer], what, 0, partial(mapped, layer, kind, hardware, 0, budget))
+    for (what, method), capped, seed in product(SEARCHES.items(), (False, True), seeds):
+        full = _named(what, capped, False)
+        for layer in layers:
+            yield (layer.name, full, seed), partial(made, [layer], full, seed, partial(searched, [layer], method, seed, budget, capped))
+        full = _named(what, capped, True)
+        yield (layers[0].name, full, seed), partial(made, layers, full, seed, partial(searched, layers, method, seed, budget, capped))
 
 
 def _named(what: str, capped: bool, one: bool) -> str:
@@ -189,11 +190,11 @@ def collect(rows: Rows, cases: int, seeds: Sequence[int], budget: int) -> None:
                     rows.put(part_row(part, capped, seed, budget))
                     print(f"parts: {part}{', capped' if capped else ''}, seed {seed}", file=sys.stderr, flush=True)
     for name, layers in operators(cases).items():
-        for (case, what), make in operator_rows(name, layers, budget):
-            if rows.find(name, case, what, 0) is None:
+        for (case, what, seed), make in operator_rows(name, layers, seeds, budget):
+            if rows.find(name, case, what, seed) is None:
                 for row in make():
                     rows.put(row)
-                print(f"{name}: {case}, {what}", file=sys.stderr, flush=True)
+                print(f"{name}: {case}, {what}, seed {seed}", file=sys.stderr, flush=True)
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -205,32 +206,42 @@ def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 def _operator_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     cases = list(dict.fromkeys(r["case"] for r in rows))
+    costs: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+    for r in rows:
+        if np.isfinite(r["cycles"]):
+            costs.setdefault((r["what"], r["seed"]), {})[r["case"]] = np.array([r["cycles"], r["energy"]])
 
-    def costs(what: str) -> dict[str, np.ndarray]:
-        return {r["case"]: np.array([r["cycles"], r["energy"]]) for r in rows if r["what"] == what and np.isfinite(r["cycles"])}
+    seeds = sorted({seed for _, seed in costs})
 
-    def over(what: str, ours: str) -> str:
-        mine, best = costs(what), costs(ours)
-        both = [c for c in cases if c in mine and c in best]
-        if not both:
+    def over(what: str, suffix: str) -> str:
+        """Geometric means over operators, of all seeds and least and most of one. A machine that is given has one seed for all of ours."""
+        ratios = []
+        for seed in seeds:
+            mine = costs.get((what + suffix, seed) if what in SEARCHES else (what, 0), {})
+            best = costs.get(("ours" + suffix, seed), {})
+            ratios.append([float(mine[c].prod() / best[c].prod()) for c in cases if c in mine and c in best])
+        every = [x for own in ratios for x in own]
+        if not every:
             return "none found"
-        ratio = geometric_mean([float(mine[c].prod() / best[c].prod()) for c in both])
-        return f"{ratio:.2f}x" + (f" ({len(both)} of {len(cases)})" if len(both) < len(cases) else "")
+        means = sorted((f"{geometric_mean(own):.2f}" for own in ratios if own), key=float)
+        spread = f", {means[0]} to {means[-1]}" if means[0] != means[-1] else ""
+        found = f" ({len(every)} of {len(cases) * len(seeds)})" if len(every) < len(cases) * len(seeds) else ""
+        return f"{geometric_mean(every):.2f}x{spread}{found}"
 
     lines = []
     for what in MACHINES:
-        cycles, energy = (geometric_mean([float(c[n]) for c in costs(what).values()]) for n in (0, 1))
+        found = [c for (name, _), own in costs.items() if name == what for c in own.values()]
+        cycles, energy = (geometric_mean([float(c[n]) for c in found]) for n in (0, 1))
         cells = [f"{cycles:,.0f}", f"{energy / 1e6:,.1f}"]
-        for one in (False, True):
-            for capped in (False, True):
-                cells.append(over(_named(what, capped, one) if what in SEARCHES else what, _named("ours", capped, one)))
+        cells += [over(what, _named("", capped, one)) for one, capped in product((False, True), repeat=2)]
         published = PUBLISHED[name].get(what, 1.0 if what == "ours" else None)
         lines.append((what, *cells, "" if published is None else f"{published:.2f}x"))
     columns = ("machine", "cycles", "uJ", "EDP over ours", "area limited", "one machine", "one, area limited", "thesis")
     notes = (
-        f"Geometric means of {len(cases)} operators. Cycles and energy without a limit and with a machine for each operator. "
+        f"Geometric means of {len(cases)} operators and seeds {', '.join(map(str, seeds))}; after it the least and most of one seed, where "
+        "they differ. Cycles and energy without a limit and with a machine for each operator. "
         f"Area limited: to {area(DEFAULT):.2f} mm2, that of Gemmini's default machine. One machine: for all of them. "
-        "(n of m), none found: no mappings within the limit were.",
+        "(n of m), none found: no mappings within the limit were, of operators and seeds.",
     )
     return Table(f"{name}: energy-delay product over ours", columns, tuple(lines), notes)
 
@@ -260,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = parser(__doc__, SECTION)
     p.add_argument("--resume", action="store_true", help="take over the rows of --json")
     p.add_argument("--cases", type=int, default=12, help="operators of each class (default: %(default)s)")
-    p.add_argument("--seeds", type=int, nargs="+", default=range(3), help="of the parts of the search (default: 0 1 2)")
+    p.add_argument("--seeds", type=int, nargs="+", default=range(3), help="of all searches (default: 0 1 2)")
     p.add_argument("--budget", type=int, default=5_000, help="evaluations for each layer shape (default: %(default)s)")
     options = p.parse_args(arguments)
     rows = Rows(options.json, KEY, conditions(), resume=options.resume)

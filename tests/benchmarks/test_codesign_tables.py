@@ -58,6 +58,11 @@ def test_tables_divide_geometric_means() -> None:
     assert script.tables(lost)[0].rows[-2][4] == "6.00x (1 of 2)"
     lost = [{**r, "cycles": float("inf")} if "DOSA, capped" in r["what"] else r for r in rows]
     assert script.tables(lost)[0].rows[-2][4] == "none found"
+    again = [
+        {**r, "seed": 1, "cycles": r["cycles"] * (4 if r["what"] == "DOSA" else 1)} for r in rows if r["what"].startswith(("ours", "DOSA"))
+    ]
+    seeds = script.tables(rows + again)[0]
+    assert seeds.rows[-2][3:5] == ("12.00x, 6.00 to 24.00", "6.00x") and seeds.rows[0][3] == "6.00x"
     assert gains.rows[-1][1:] == ("4.00x", "4.00 to 8.00", "not used", "", "")
 
 
