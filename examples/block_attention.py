@@ -16,7 +16,8 @@ def attention(
     q_ptr, k_ptr, v_ptr, out_ptr, scale, stride_batch, stride_head, stride_row, stride_col, heads, n,
     CAUSAL: tl.constexpr, WIDTH: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """BM queries of one head against all keys, BN at a time; the running maximum and sums are rescaled as it grows."""
+    """BM queries of one head against all keys (CAUSAL: up to the last query), BN at a time; the running maximum and sums are
+    rescaled as it grows."""
     first, head = tl.program_id(0) * BM, tl.program_id(1)
     base = head // heads * stride_batch + head % heads * stride_head
     q_at = tl.make_block_ptr(q_ptr + base, (n, WIDTH), (stride_row, stride_col), (first, 0), (BM, WIDTH), (1, 0))
@@ -28,7 +29,7 @@ def attention(
     acc = tl.zeros([BM, WIDTH], dtype=tl.float32)
     to_base_2 = scale * 1.4426950408889634
     q = tl.load(q_at, boundary_check=(0,))
-    for start in range(0, n, BN):
+    for start in range(0, tl.minimum(first + BM, n) if CAUSAL else n, BN):
         scores = tl.dot(q, tl.load(k_at, boundary_check=(1,))) * to_base_2
         if CAUSAL:
             scores += tl.where(query[:, None] >= (start + key)[None, :], 0.0, -1.0e6)

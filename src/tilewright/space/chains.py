@@ -40,6 +40,7 @@ class Chain:
 
     ``batch`` are the other loops they share. ``members`` are positions of stages in program order, ``links`` those of
     contractions among them; ``local`` are the buffers that only pass values inside, in the order they are written.
+    ``beside`` are members right before the last one that store another result (what a softmax keeps of each row).
     """
 
     members: tuple[int, ...]
@@ -47,6 +48,7 @@ class Chain:
     batch: tuple[Shared, ...]
     row: Shared
     local: tuple[str, ...]
+    beside: tuple[int, ...] = ()
 
     @property
     def shared(self) -> tuple[Shared, ...]:
@@ -74,14 +76,15 @@ def chain_of(every: Sequence[Stage], private: Set[str]) -> Chain | None:
         return None
     found = [s for loop in every[-1].spatial if (s := _shared(every, private, loop)) is not None]
     for row in reversed(found):
-        links = tuple(n for n in sorted(row.own) if every[n].factors() is not None and every[n].is_reduction)
+        links = tuple(n for n in sorted(row.own) if every[n].factors(masked=True) is not None and every[n].is_reduction)
         reused = any(not a.moved_by(row.own[n]) for n in links for a in every[n].reads())
         complete = all(n in row.own for n, s in enumerate(every) if s.is_reduction)
         if complete and reused and _connected(every, links):
             members = tuple(sorted(row.own))
             batch = tuple(s for s in found if s is not row and set(s.own) == set(members))
             local = tuple(dict.fromkeys(every[n].output.name for n in members if every[n].output.name in private))
-            return Chain(members, links, batch, row, local)
+            beside = tuple(n for n in members[:-1] if every[n].output.name not in private)
+            return Chain(members, links, batch, row, local, beside)
     return None
 
 
@@ -91,7 +94,7 @@ def _shared(every: Sequence[Stage], private: Set[str], loop: str) -> Shared | No
     dims: dict[str, int] = {}
     whole: set[str] = set()  # read by other rows too: complete before the chain starts
     pending = [(len(every) - 1, loop)]
-    while pending:
+    while pending or (pending := _beside(every, private, own, dims)):
         n, name = pending.pop()
         s = every[n]
         if s.store is None or name not in s.spatial or s.loops[name] != every[-1].loops[loop] or own.setdefault(n, name) != name:
@@ -113,6 +116,21 @@ def _shared(every: Sequence[Stage], private: Set[str], loop: str) -> Shared | No
     written = {b for n in own for b in st.written_buffers(every[n].root)}
     outside = {b for n, s in enumerate(every) if n not in own for b in st.read_buffers(s.root)}
     return None if whole & written or outside & written else Shared(loop, own, dims)
+
+
+def _beside(every: Sequence[Stage], private: Set[str], own: Mapping[int, str], dims: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Stages right before the last that store a result of their own made of rows of the chain, and their loops over them."""
+    first = next((n + 1 for n in reversed(range(len(every) - 1)) if every[n].is_reduction or every[n].output.name in private), 0)
+    out = []
+    for n in range(first, len(every) - 1):
+        s = every[n]
+        assert s.store is not None  # opaque stages are refused before
+        made = [ld for ld in ex.loads(s.store.value) if any(ld.buffer.name == every[k].output.name for k in own)]
+        loops = {ld.indices[dims[ld.buffer.name]] for ld in made if ld.buffer.name in dims}
+        walked = loops.pop() if len(loops) == 1 else None
+        if n not in own and isinstance(walked, Var) and s.store.op is None and any(i == walked for i in s.store.indices):
+            out.append((n, walked.name))
+    return out
 
 
 def _walked(s: Stage, loop: str, private: Set[str]) -> dict[str, int | None]:

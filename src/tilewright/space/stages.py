@@ -13,7 +13,7 @@ from math import prod
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Binary, Cast, Const, Expr, Load
+from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Where
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.space.strides import Access, access
 
@@ -71,14 +71,17 @@ class Stage:
         """Sets a buffer to one value."""
         return self.store is not None and self.store.op is None and isinstance(self.store.value, Const)
 
-    def factors(self) -> tuple[Load, Load] | None:
-        """The two loads a contraction multiplies, or None when the stage is not a sum of products."""
+    def factors(self, masked: bool = False) -> tuple[Load, Load] | None:
+        """The two loads a contraction multiplies, or None when the stage is not a sum of products.
+
+        With ``masked`` a factor may also be zero where a condition on indices says so.
+        """
         if self.store is None or self.store.op != "+":
             return None
         value = _uncast(self.store.value)
         if not isinstance(value, Binary) or value.op != "*":
             return None
-        a, b = _uncast(value.a), _uncast(value.b)
+        a, b = (_uncast(unmasked(x) if masked else x) for x in (value.a, value.b))
         return (a, b) if isinstance(a, Load) and isinstance(b, Load) else None
 
     def target(self) -> Access:
@@ -123,6 +126,13 @@ def stage_of(s: Stmt) -> Stage:
     used = set().union(*(ex.free_vars(i) for i in inner.indices)) if inner.indices else set()
     reduction = tuple(n for n in loops if n not in used) if inner.op else ()
     return Stage(s, inner, loops, reduction)
+
+
+def unmasked(e: Expr) -> Expr:
+    """``x`` of ``where(condition on indices, x, 0)``."""
+    inner = _uncast(e)
+    zero = isinstance(inner, Where) and isinstance(inner.b, Const) and inner.b.value == 0
+    return inner.a if isinstance(inner, Where) and zero and not ex.loads(inner.cond) else e
 
 
 def _uncast(e: Expr) -> Expr:

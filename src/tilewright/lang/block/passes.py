@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
+from tilewright.ir.expr import TRUE, Binary, Cast, Const, Expr, Load, Var, Where
 from tilewright.ir.interval import Range
+from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.lang.block.nests import Loop, Nest, Program
 
@@ -41,14 +42,22 @@ def _reads_inside(n: Nest, var: str, ends: set[str], p: Program, scope: Simplifi
     """Whether more passes of the loop over ``var`` read nothing outside the arrays: what some program reads, or surely in them."""
     conditions = [e.cond for x in n.exprs() for e in ex.walk(x) if isinstance(e, Where)] + ([] if n.guard is None else [n.guard])
     alike = not any(ex.free_vars(c) & ends or ex.loads(c) for c in conditions)  # what one program reads, all may read
-    for ld in (ld for e in n.exprs() for ld in ex.loads(e) if ld.buffer.name not in p.locals):
-        for i, extent in zip(ld.indices, ld.buffer.static_shape, strict=True):
-            at = scope.expr(i)
-            lo, hi = scope.bounds(scope.linear(at))
-            varies = var in ex.free_vars(at) and not (alike and not ex.free_vars(at) & ends)
-            if varies and (lo is None or hi is None or lo < 0 or hi >= extent):
-                return False
-    return True
+
+    def inside(e: Expr) -> bool:
+        if isinstance(e, Where):
+            with scope.assuming(scope.expr(e.cond)):
+                chosen = inside(e.a)
+            return chosen and inside(e.cond) and inside(e.b)
+        if isinstance(e, Load) and e.buffer.name not in p.locals:
+            for i, extent in zip(e.indices, e.buffer.static_shape, strict=True):
+                at = scope.linear(scope.expr(i))
+                varies = var in ex.free_vars(i) and not (alike and not ex.free_vars(i) & ends)
+                if varies and not (scope.nonneg(at) and scope.nonneg(Linear({}, extent - 1).plus(at, -1))):
+                    return False
+        return all(map(inside, ex.children(e)))
+
+    with scope.assuming(TRUE if n.guard is None else scope.expr(n.guard)):
+        return all(map(inside, n.exprs()))
 
 
 def counted(loop: Loop, passes: Expr) -> Loop:

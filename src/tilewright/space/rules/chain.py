@@ -23,6 +23,7 @@ from tilewright.ir.expr import Expr, compare
 from tilewright.schedule.schedule import Schedule
 from tilewright.space.chains import FEWEST_ROWS, SHARE, Chain, chain_of
 from tilewright.space.context import Context
+from tilewright.space.idle import masked, priced
 from tilewright.space.knob import Knob
 from tilewright.space.levels import ceil_div
 from tilewright.space.likely import MOST_TILES, NEARLY_BEST
@@ -37,6 +38,8 @@ from tilewright.util.errors import ScheduleError
 
 #: Combinations of copied operands that become sketches, at most.
 MOST_COPIES = 4
+#: Blocks of rows at least where each block reads what its rows see only: half of a triangle and half a block are computed.
+FEWEST_BLOCKS = 8
 #: Vectors of a row that a softmax sees at a time, where it does not see all.
 KEY_VECTORS = (16, 32)
 
@@ -81,7 +84,7 @@ def _without_row_factors(start: Schedule, every: tuple[Stage, ...]) -> tuple[Sch
 
     The terms are then ready before the weights are, and each row is weighed once for each result.
     """
-    sums = [s for s in every if s.is_reduction and s.factors() is not None]
+    sums = [s for s in every if s.is_reduction and s.factors(masked=True) is not None]
     weighed = {s.output.name for s in every if s.store is not None and s.store.op is None and _is_product(s.store.value)}
     local = {b.name for b in st.allocated(start.kernel)}
     if len(sums) < 2:
@@ -171,7 +174,8 @@ def _blocks(
     if keys is not None:
         (peak,) = (every[n] for n in _maxima(every, chain))
         row_bytes = max(row_bytes * keys // peak.loops[peak.reduction[-1]], 1)
-    most = min(-(-extent // 2), core.l2_bytes // row_bytes)
+    fewest = FEWEST_BLOCKS if masked(every) else 2
+    most = min(-(-extent // fewest), core.l2_bytes // row_bytes)
     if most < FEWEST_ROWS:
         return None
     tile = max(int(x.likely[x.rows.name][0]) for x in links)
@@ -207,7 +211,7 @@ def _sketch(blocks: Blocks) -> Sketch:
         "; ".join(parts),
         knobs,
         tuple(constraints),
-        partial(chain_program.program, blocks, knobs),
+        partial(priced, every, partial(chain_program.program, blocks, knobs)),
         partial(_schedule, blocks),
         partial(_plan, blocks),
         likely=partial(_likely, blocks),
@@ -228,7 +232,7 @@ def _maxima(every: Sequence[Stage], chain: Chain) -> list[int]:
 
 
 def _along_memory(s: Stage) -> bool:
-    return s.is_reduction and s.factors() is None
+    return s.is_reduction and s.factors(masked=True) is None
 
 
 def _lead(context: Context, last: Stage, chain: Chain, block: int) -> str | None:

@@ -17,6 +17,7 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.chains import Chain, computed_along
 from tilewright.space.context import Context
+from tilewright.space.idle import skip
 from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, ceil_div, cut
 from tilewright.space.rules import tile
@@ -123,6 +124,7 @@ def applied(blocks: Blocks, values: Mapping[str, int]) -> Application:
         whole.sch.parallel(root)
     whole.run()
     _pad_rows(whole)
+    skip(whole, blocks.every)
     return whole
 
 
@@ -137,11 +139,42 @@ def _pad_rows(whole: Application) -> None:
 def in_blocks(sch: Schedule, blocks: Blocks, block: int) -> list[str]:
     """Run the stages block by block; returns the loops over full blocks and over the rows that are left."""
     last, order = blocks.every[-1], blocks.order
+    walked = dict(zip(order, _together(sch, blocks), strict=True))
     levels = [(n, block if n == blocks.chain.row.loop else 1) for n in order]
-    around = cut(sch, {n: n for n in order}, levels, [n for n in last.loops if n not in order], frozenset(range(len(levels)))).around
+    around = cut(sch, walked, levels, [n for n in last.loops if n not in order], frozenset(range(len(levels)))).around
+    for loop in around if blocks.chain.beside else []:
+        _apart(sch, loop)
     for buffer in reversed(blocks.chain.local):
         sch.compute_at(buffer, around)
     return around
+
+
+def _together(sch: Schedule, blocks: Blocks) -> list[str]:
+    """Put the nests of the last stages in one around their rows; the loops it shares, outermost first."""
+    if not blocks.chain.beside:
+        return blocks.order
+    names: list[list[str]] = []
+    for n in (*blocks.chain.beside, len(blocks.every) - 1):
+        shared = {s.loop: s.own[n] for s in blocks.chain.shared}
+        own = [shared[loop] for loop in blocks.order]
+        inside = [loop for loop in blocks.every[n].loops if loop not in own]
+        if [*own, *inside] != list(blocks.every[n].loops):
+            sch.reorder(*own, *inside)
+        names.append(own)
+    for mine in reversed(names[:-1]):
+        for theirs, loop in zip(names[-1], mine, strict=True):
+            sch.merge(loop, theirs)
+        names[-1] = mine
+    return names[-1]
+
+
+def _apart(sch: Schedule, block: str) -> None:
+    """The statements of the rows of ``block`` in a loop for each."""
+    (rows,) = st.find_loop(sch.kernel, block).body.stmts
+    assert isinstance(rows, For)  # cut() made it
+    left = rows.name
+    for _ in rows.body.stmts[1:]:
+        _, left = sch.apply("fission", left)
 
 
 def in_key_blocks(sch: Schedule, blocks: Blocks, loop: str) -> list[str]:
@@ -165,7 +198,7 @@ def _choices(blocks: Blocks, inside: list[Stage], values: Mapping[str, int], par
     choices: dict[str, Choice] = {}
     links = iter(blocks.links)
     for s in (s for s in inside if s.is_reduction):
-        if s.factors() is None:
+        if s.factors(masked=True) is None:
             choices[s.name] = ByRows(partials)
             continue
         x = next(links)

@@ -27,6 +27,7 @@ from tilewright.space import nests
 from tilewright.space.apply import Application, ByRows, Choice, Tiled
 from tilewright.space.context import Context
 from tilewright.space.dot import Dot, dots, grouped, widened
+from tilewright.space.idle import priced, skip
 from tilewright.space.knob import Knob
 from tilewright.space.likely import likely
 from tilewright.space.parts import Form, forms
@@ -303,7 +304,7 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     constraints = tuple(c for t in tiled for c in t.constraints)
     applied = partial(_applied, context, options, untiled)
     plan = partial(_plan, context, options, applied)
-    program = partial(_program, context, options, untiled, tuple(knobs))
+    program = partial(priced, context.stages, partial(_program, context, options, untiled, tuple(knobs)))
     return Sketch(
         name,
         tuple(knobs),
@@ -375,6 +376,7 @@ def _applied(context: Context, options: tuple[Option, ...], untiled: Untiled, va
         abreast=number(untiled.abreast),
     )
     application.run()
+    skip(application, context.stages)
     return application
 
 

@@ -1,0 +1,147 @@
+"""trim and partition: the same results from fewer iterations, whatever stands behind; and what must not be left out is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from tilewright.ir import expr as ex
+from tilewright.ir import stmt as st
+from tilewright.ir.interpreter import interpret
+from tilewright.ir.stmt import Kernel
+from tilewright.ir.verify import verify
+from tilewright.lang import parse
+from tilewright.schedule import Schedule, replay
+from tilewright.util.errors import ScheduleError
+
+
+def in_blocks(blocks: int, block: int, keys: int, seen: str, values: str = "where({seen}, v[k_3], 0.0)") -> Kernel:
+    """Rows in blocks: a maximum and a weighted sum of the keys that each row sees. ``seen`` is a condition on row ``i`` and key ``j``."""
+
+    def where(i: str, j: str) -> str:
+        return seen.replace("i", f"(b * {block} + {i})").replace("j", j)
+
+    return parse(f"""
+@kernel
+def attend(x: f64[{blocks * block}, {keys}], v: f64[{keys}], y: f64[{blocks * block}], top: f64[{blocks * block}]):
+    for b in range({blocks}):
+        s = alloc(f64[{block}, {keys}])
+        for r_0 in range({block}):
+            for k_0 in range({keys}):
+                s[r_0, k_0] = x[b * {block} + r_0, k_0] * 2.0
+        p = alloc(f64[{block}, {keys}])
+        for r_1 in range({block}):
+            m = alloc(f64[1])
+            m[0] = -inf
+            for k_1 in range({keys}):
+                m[0] = max(m[0], where({where("r_1", "k_1")}, s[r_1, k_1], -inf))
+            for k_2 in range({keys}):
+                p[r_1, k_2] = where({where("r_1", "k_2")}, s[r_1, k_2] - m[0] + 1.0, 0.0)
+            top[b * {block} + r_1] = m[0]
+        for r_3 in range({block}):
+            y[b * {block} + r_3] = 0.0
+            for k_3 in range({keys}):
+                y[b * {block} + r_3] += p[r_3, k_3] * {values.format(seen=where("r_3", "k_3"))}
+""")
+
+
+def results(kernel: Kernel, poisoned: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What it computes from random numbers; the last key is NaN if ``poisoned``."""
+    rng = np.random.default_rng(0)
+    (rows, keys), n = kernel.arg("x").static_shape, kernel.arg("v").static_shape[0]
+    x, v, y, top = rng.standard_normal((rows, keys)), rng.standard_normal(n), np.zeros(rows), np.zeros(rows)
+    if poisoned:
+        x[:, -1] = v[-1] = np.nan
+    with np.errstate(invalid="ignore"):
+        interpret(kernel, {"x": x, "v": v, "y": y, "top": top})
+    return y, top
+
+
+def iterations(s: st.Stmt, env: dict[str, int] | None = None) -> int:
+    """How many stores are executed."""
+    env = env or {}
+    if isinstance(s, st.For):
+        lo, hi = (int(ex.evaluate(e, env)) for e in (s.lo, s.hi))
+        return sum(iterations(s.body, {**env, s.name: i}) for i in range(lo, hi))
+    return isinstance(s, st.Store) + sum(iterations(t, env) for t in st.substmts(s))
+
+
+SEEN = ("j <= i", "j < i + 3", "j // 4 < i // 4 + 1", "j // 3 < i // 6 * 2 + 2", "j * 2 < i + 5", "i >= j", "j <= i and j < 9")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    some.integers(1, 3), some.integers(1, 5), some.integers(1, 14), some.sampled_from(SEEN), some.booleans(), some.sampled_from([0, 3, 4])
+)
+def test_what_changes_nothing_is_left_out(blocks: int, block: int, keys: int, seen: str, poisoned: bool, split: int) -> None:
+    kernel = in_blocks(blocks, block, keys, seen)
+    sch = Schedule(kernel)
+    if split and keys > split:
+        for loop in ("k_0", "k_1", "k_2", "k_3"):
+            sch.split(loop, split, "peel")
+    before = sch.kernel
+    shorter = sch.apply("trim")
+    verify(sch.kernel)
+    want, got = results(before, poisoned), results(sch.kernel, poisoned)
+    for a, b in zip(want, got, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert iterations(sch.kernel.body) < iterations(before.body) if shorter else sch.kernel == before
+    for f in [f.name for f in st.loops(sch.kernel) if f.name.startswith(("k_1", "k_2", "k_3"))]:
+        try:
+            sch.partition(f)
+        except ScheduleError:
+            continue
+    verify(sch.kernel)
+    for a, b in zip(want, results(sch.kernel, poisoned), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert replay(kernel, sch.trace).kernel == sch.kernel
+
+
+def test_half_of_a_triangle() -> None:
+    kernel = in_blocks(8, 2, 16, "j <= i")
+    sch = Schedule(kernel)
+    assert set(sch.apply("trim")) == {"k_0", "k_1", "k_2", "k_3"}
+    assert iterations(sch.kernel.body) / iterations(kernel.body) < 0.6
+    assert sch.apply("trim") == (), "nothing is left to be found"
+
+
+def test_zero_times_what_is_behind_stays() -> None:
+    """Without a mask of its own a factor may be NaN, and zero times NaN is NaN."""
+    kernel = in_blocks(2, 4, 8, "j <= i", values="v[k_3]")
+    sch = Schedule(kernel)
+    assert "k_3" not in sch.apply("trim")
+    y, top = results(sch.kernel, poisoned=True)
+    assert np.isnan(y).all() and not np.isnan(top[:7]).any()
+
+
+def test_what_is_read_elsewhere_is_computed() -> None:
+    kernel = parse("""
+@kernel
+def kept(x: f32[8, 8], y: f32[8], z: f32[8, 8]):
+    for b in range(8):
+        p = alloc(f32[8])
+        for k in range(8):
+            p[k] = where(k <= b, x[b, k], 0.0)
+        y[b] = 0.0
+        for k_1 in range(8):
+            y[b] += p[k_1]
+        for k_2 in range(8):
+            z[b, k_2] = p[k_2]
+""")
+    sch = Schedule(kernel)
+    assert sch.apply("trim") == ("k_1",)
+
+
+def test_the_first_part_asks_nothing() -> None:
+    kernel = in_blocks(4, 4, 16, "j <= i")
+    sch = Schedule(kernel)
+    first, rest = sch.partition("k_2")
+    assert "where" not in str(st.find_loop(sch.kernel, first)) and "where" in str(st.find_loop(sch.kernel, rest))
+
+
+@pytest.mark.parametrize("loop", ["k_0", "b", "r_1"])
+def test_a_loop_without_such_a_condition_is_refused(loop: str) -> None:
+    with pytest.raises(ScheduleError, match=f"partition {loop}: no condition in it is known to hold up to some iteration"):
+        Schedule(in_blocks(4, 4, 16, "j <= i")).partition(loop)
