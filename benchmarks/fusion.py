@@ -127,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {', '.join(f'{r.way} {r.kernels}' for r in rows)}", file=sys.stderr)
     columns = ("network", "fusion", "kernels", "distinct", "ms", "gain", "division s", "states")
     title = f"Fusion, untuned, {options.threads} thread{'s' if options.threads > 1 else ''}"
-    notes = ("Gain: time without fusion over the time, median over the rounds.",)
+    cut = (f"Transformers have {options.layers} layers.",) if options.layers else ()
+    notes = (*cut, "Gain: time without fusion over the time, median over the rounds.")
     tables = [
         Table(title, columns, tuple(lines), notes),
         Table("Calls of distinct kernels", ("network", "fusion", "weights"), tuple(shares)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,26 @@ def test_no_machine_is_programmed_into_what_serves_all(package: str) -> None:
     root = ROOT / "src" / "tilewright" / package
     named = [p.name for p in root.rglob("*.py") if "gemmini" in p.name.lower() or "gemmini" in p.read_text().lower()]
     assert not named
+
+
+def test_every_dependency_is_pinned_and_has_a_reason() -> None:
+    """docs/dependencies.md has the packages of pyproject.toml, extra by extra, and no others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {"": project["dependencies"], **project["optional-dependencies"]}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", package) for packages in wanted.values() for package in packages)
+    always, extras = (ROOT / "docs" / "dependencies.md").read_text().split("\nExtras:\n")
+    found = {"": {package for named, _, _ in _rows(always) for package in named}}
+    extra = ""
+    for named, packages, _ in _rows(extras):
+        extra = named[0] if named else extra
+        found.setdefault(extra, set()).update(packages)
+    assert found == {name: {p.split("==")[0] for p in packages} for name, packages in wanted.items()}
+
+
+def _rows(table: str) -> list[list[list[str]]]:
+    """What stands in `marks`, in each cell of each row."""
+    lines = [line.split("|")[1:-1] for line in table.splitlines() if re.match(r"\| (`|\|)", line)]
+    return [[re.findall(r"`([\w.-]+)`", cell) for cell in cells] for cells in lines]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
