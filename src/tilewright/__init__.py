@@ -22,6 +22,7 @@ _HOME = {
     "Module": "runtime",
     "Network": "graph",
     "Schedule": "schedule.schedule",
+    "TensorDescriptor": "runtime.descriptors",
     "TilewrightError": "util.errors",
     "autotune": "runtime.configurations",
     "build": "runtime",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from tilewright.runtime import unpack as unpack
     from tilewright.runtime.configurations import Config as Config
     from tilewright.runtime.configurations import autotune as autotune
+    from tilewright.runtime.descriptors import TensorDescriptor as TensorDescriptor
     from tilewright.runtime.launch import cdiv as cdiv
     from tilewright.runtime.launch import jit as jit
     from tilewright.runtime.launch import next_power_of_2 as next_power_of_2

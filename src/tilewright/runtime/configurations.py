@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from tilewright.codegen.commands import has_words
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
+from tilewright.runtime.descriptors import TensorDescriptor
+from tilewright.runtime.dlpack import as_numpy
 from tilewright.runtime.launch import OPTIONS, JitFunction, is_array
 from tilewright.runtime.pointers import Pointers
 from tilewright.util.errors import LanguageError
@@ -76,7 +78,7 @@ class Autotuner:
         """The configuration used for these arguments. Configurations that become the same kernel are measured once."""
         machine, keywords = self.function.placed(keywords)
         partial = self.function.signature.bind_partial(*arguments, **{k: v for k, v in keywords.items() if k not in OPTIONS}).arguments
-        types = tuple(str(x.dtype) for v in partial.values() for x in (v.arrays if isinstance(v, Pointers) else (v,)) if is_array(x))
+        types = tuple(str(x.dtype) for v in partial.values() for x in _arrays(v) if is_array(x))
         key = (tuple(partial.get(k) for k in self.key), types, *([machine] if machine else []))
         if key not in self.best:
             configs = self._candidates(arguments, keywords)
@@ -96,7 +98,7 @@ class Autotuner:
     ) -> Config:
         distinct: dict[tuple[Kernel, int], tuple[Config, dict[str, Any]]] = {}
         for config in configs:
-            named = self.function.bound(arguments, {**keywords, **config.kwargs})
+            named = _described(config, self.function.bound(arguments, {**keywords, **config.kwargs}))
             launch, _ = self.function.specialized(grid, named, build=False)
             distinct.setdefault((launch.kernel, id(config.pre_hook)), (config, named))
         found = list(distinct.values())
@@ -125,6 +127,22 @@ class Autotuner:
                 call()
                 times.append(time.perf_counter() - start)
         return min(times[1:])  # the first one warms up
+
+
+def _arrays(x: Any) -> tuple[Any, ...]:
+    """The arrays an argument stands for."""
+    return x.arrays if isinstance(x, Pointers) else (x.base,) if isinstance(x, TensorDescriptor) else (x,)
+
+
+def _described(config: Config, named: dict[str, Any]) -> dict[str, Any]:
+    """``named`` with the host's tensor descriptors as the hook of ``config`` sets them; nothing else stays changed."""
+    made = {k: replace(v) for k, v in named.items() if isinstance(v, TensorDescriptor)}
+    if config.pre_hook is None or not made:
+        return named
+    arrays = [as_numpy(v.base if isinstance(v, TensorDescriptor) else v, k) for k, v in named.items() if is_array(v) or k in made]
+    with _kept(arrays):
+        config.pre_hook({**named, **made})
+    return {**named, **made}
 
 
 @contextmanager

@@ -23,9 +23,11 @@ from tilewright.lang.block.expressions import Program, program_of
 from tilewright.lang.block.ir import BlockType, Function, Value
 from tilewright.lang.block.kernels import Array, kernel_of
 from tilewright.lang.block.marks import Constexpr
+from tilewright.lang.block.memory import Descriptor
 from tilewright.lang.block.reader import read
 from tilewright.lang.block.tables import Known, Table
 from tilewright.lang.block.uses import stored_arguments
+from tilewright.runtime.descriptors import TensorDescriptor
 from tilewright.runtime.dlpack import as_numpy
 from tilewright.runtime.pointers import Pointers
 from tilewright.util.errors import LanguageError, RuntimeFailure
@@ -60,6 +62,16 @@ class Addresses:
     """An array of the addresses of arrays."""
 
     arrays: tuple[Array | Same, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A tensor descriptor made by the host: the array behind it, and what the program sees."""
+
+    base: Array | Same
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    block: tuple[int, ...]
 
 
 #: Elements of the largest array of integers whose contents a launch with addresses is compiled for.
@@ -194,6 +206,10 @@ class JitFunction:
             return x
         if isinstance(x, Pointers):
             return Addresses(tuple(self.spec(f"{name}[{n}]", y, values) for n, y in enumerate(x.arrays)))
+        if isinstance(x, TensorDescriptor):
+            x.check()
+            parts = (tuple(map(int, p)) for p in (x.shape, x.strides, x.block_shape))
+            return Described(self.spec(name, x.base, values), *parts)
         if isinstance(x, (tuple, list)):
             return tuple(self.spec(f"{name}[{n}]", y, values) for n, y in enumerate(x))
         if isinstance(x, (bool, int, np.integer, np.bool_)):
@@ -203,6 +219,9 @@ class JitFunction:
             return Scalar()
         if x is None or isinstance(x, (str, ty.DType, JitFunction)):
             return x
+        if not is_array(x) and hasattr(x, "block_shape"):
+            hint = "tilewright.TensorDescriptor.from_tensor(x, block_shape)"
+            raise RuntimeFailure(f"launch of {self.program.name}: {name} is a {type(x).__module__}.{type(x).__name__}", hint=hint)
         array = as_numpy(x, f"{name} of {self.program.name}")
         if any(s < 0 or s % array.itemsize for s in array.strides):
             raise RuntimeFailure(
@@ -227,6 +246,8 @@ class JitFunction:
             if isinstance(s, (tuple, Addresses)) and name not in self.constexprs:
                 for n, part in enumerate(s.arrays if isinstance(s, Addresses) else s):
                     declare(f"{name}_{n}", part)
+            elif isinstance(s, Described):
+                declare(name, s.base)
             elif isinstance(s, (Array, Same, Scalar)):
                 parameters.append((name, BlockType(s.dtype) if isinstance(s, Scalar) else pointer_type(s.dtype)))
                 arrays.append(s.number if isinstance(s, Same) else s if isinstance(s, Array) else None)
@@ -239,6 +260,8 @@ class JitFunction:
         def value(name: str, s: Spec) -> Any:
             if isinstance(s, tuple) and name not in self.constexprs:
                 return tuple(value(name, part) for part in s)
+            if isinstance(s, Described):
+                return Descriptor(next(left), tuple(map(Specialized, s.shape)), tuple(map(Specialized, s.strides)), s.block)
             if isinstance(s, Addresses):
                 return Table(tuple(value(name, part) for part in s.arrays))
             if isinstance(s, Array) and s.contents is not None:

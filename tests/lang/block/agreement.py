@@ -11,6 +11,7 @@ from tests.lang.block import shim
 import tilewright as tw
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Kernel
+from tilewright.runtime.descriptors import TensorDescriptor
 from tilewright.runtime.pointers import Pointers
 
 
@@ -35,6 +36,8 @@ def agree(program: Any, grid: tuple[int, ...], named: dict[str, Any], outputs: l
 
 
 def _listed(x: Any) -> list[np.ndarray]:
+    if isinstance(x, TensorDescriptor):
+        return [x.base]
     return list(x.arrays if isinstance(x, Pointers) else x) if isinstance(x, (tuple, Pointers)) else [x]
 
 
@@ -42,6 +45,8 @@ def _copied(x: Any) -> Any:
     """``x`` with arrays copied, strides and all."""
     if isinstance(x, Pointers):
         return replace(x, arrays=_copied(x.arrays))
+    if isinstance(x, TensorDescriptor):
+        return replace(x, base=_copied(x.base))
     if not isinstance(x, np.ndarray):
         return tuple(map(_copied, x)) if isinstance(x, tuple) else x
     span = 1 + sum((n - 1) * s // x.itemsize for n, s in zip(x.shape, x.strides, strict=True))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.runtime.descriptors import TensorDescriptor
 from tilewright.runtime.pointers import Pointers
 
 
@@ -191,6 +192,8 @@ def _argument(v: Any) -> Any:
         return Pointer(np.lib.stride_tricks.as_strided(v, (span,), (v.itemsize,)))
     if isinstance(v, Pointers):
         return Addresses(v.arrays)
+    if isinstance(v, TensorDescriptor):
+        return Descriptor(_argument(v.base), v.shape, v.strides, v.block_shape)
     if isinstance(v, tuple):
         return tuple(_argument(x) for x in v)
     return np.float32(v) if isinstance(v, float) else v

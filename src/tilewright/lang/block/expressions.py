@@ -241,6 +241,9 @@ class ExpressionReader(ABC):
                     return WORDS["trans"](self.builder, x)
             if e.attr in METHODS:
                 return _Method(e.attr, METHODS[e.attr], x)
+            if e.attr in DESCRIPTOR_METHODS:
+                hint = f"tl.{e.attr}(pointer), or pass tilewright.TensorDescriptor.from_tensor(x, block_shape)"
+                raise self.error(e, f"{x.type} is no tensor descriptor and has no {e.attr}", hint)
             raise self.error(e, f"blocks have no attribute {e.attr!r}", hint=f"they have dtype, shape, T, {', '.join(sorted(METHODS))}")
         if isinstance(x, Known) and not hasattr(x, e.attr):
             return self.attribute(e, x.pointer)

@@ -1,0 +1,1 @@
+"""Where programs written for Triton look for what their hosts use."""
