@@ -325,7 +325,7 @@ def where(cond: Expr, a: ExprLike, b: ExprLike) -> Expr:
 
 
 def cast(a: ExprLike, dtype: DType) -> Expr:
-    """``a`` converted to ``dtype`` (nothing if it already is; literals are converted now)."""
+    """``a`` converted to ``dtype``: itself where it already is; literals now, but for floats to integers and fixed point."""
     e = as_expr(a, dtype if dtype.is_float else None)
     if e.dtype == dtype:
         return e

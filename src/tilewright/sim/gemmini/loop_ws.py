@@ -26,58 +26,73 @@ def matmul(loops: Loops, run: isa.LoopWs) -> Expansion:
     a_start, b_end, c_start = loops.halves(run.a_half, run.b_half, spad, acc, bool(dc.c))
     b_start = b_end - n.k * n.j * dim
 
-    def length(at: int, extent: tuple[int, int], count: int = 1) -> int:
-        return count * dim - (extent[1] if at + count >= extent[0] else 0)
-
-    def loads(address: int, stride: int, start: int, outer: tuple[int, int], inner: tuple[int, int], mvin: int) -> list[list[Mvin]]:
-        """Mvins of a matrix of ``outer`` x ``inner`` (blocks, padding), by group of inner blocks, then by outer block."""
-        span = c.blocks(c.input_bytes)
-        groups = []
-        for col in range(0, inner[0], span):
-            count = min(span, inner[0] - col)
-            group = []
-            for row in range(outer[0]):
-                local = Tile(start + (row * inner[0] + col) * dim, length(col, inner, count), length(row, outer))
-                group.append(Mvin(address + (row * stride + col) * dim * c.input_bytes, local, mvin))
-            groups.append(group)
-        return groups
-
     i, j, k = (n.i, n.pad_i), (n.j, n.pad_j), (n.k, n.pad_k)
-    a_groups = loads(ab.a, strides_ab.a, a_start, *((k, i) if run.a_transpose else (i, k)), 0)
-    b_groups = loads(ab.b, strides_ab.b, b_start, *((j, k) if run.b_transpose else (k, j)), 1)
+    a_groups = _loads(c, ab.a, strides_ab.a, a_start, *((k, i) if run.a_transpose else (i, k)), 0)
+    b_groups = _loads(c, ab.b, strides_ab.b, b_start, *((j, k) if run.b_transpose else (k, j)), 1)
     span = c.blocks(c.input_bytes)
     a, a_k = _in_order(a_groups, bool(run.a_transpose), span) if ab.a else ((), ())
     b, b_k = _in_order(b_groups, not run.b_transpose, span) if ab.b else ((), ())
+    execute = _products(c, run, n, a_start, b_start, c_start)
+    needs = _needs(run, n, bool(ab.a), bool(ab.b), span)
+    store, after = _stores(c, run, n, dc.c, strides_dc.c, c_start)
+    bias = _bias(c, run, n, dc.d, strides_dc.d, c_start)
+    return Expansion(bias, a, b, execute, store, needs, after, a_k, b_k)
 
-    def loads_of_a(kk: int, ii: int) -> int:
-        if run.a_transpose:
-            return kk * -(-n.i // span) + ii // span + 1
-        return kk // span * n.i + ii + 1
 
-    def loads_of_b(kk: int, jj: int) -> int:
-        if run.b_transpose:
-            return kk // span * n.j + jj + 1
-        return kk * -(-n.j // span) + jj // span + 1
+def _length(dim: int, at: int, extent: tuple[int, int], count: int = 1) -> int:
+    """Elements in ``count`` blocks from block ``at`` on, of an ``extent`` of so many blocks of which the last lacks some."""
+    return count * dim - (extent[1] if at + count >= extent[0] else 0)
 
+
+def _loads(
+    c: Configuration, address: int, stride: int, start: int, outer: tuple[int, int], inner: tuple[int, int], mvin: int
+) -> list[list[Mvin]]:
+    """Mvins of a matrix of ``outer`` x ``inner`` (blocks, padding), by group of inner blocks, then by outer block."""
+    dim, span = c.dim, c.blocks(c.input_bytes)
+    groups = []
+    for col in range(0, inner[0], span):
+        count = min(span, inner[0] - col)
+        group = []
+        for row in range(outer[0]):
+            local = Tile(start + (row * inner[0] + col) * dim, _length(dim, col, inner, count), _length(dim, row, outer))
+            group.append(Mvin(address + (row * stride + col) * dim * c.input_bytes, local, mvin))
+        groups.append(group)
+    return groups
+
+
+def _products(c: Configuration, run: isa.LoopWs, n: isa.LoopBounds, a_start: int, b_start: int, c_start: int) -> tuple[Command, ...]:
+    """A preload and a compute for each block of A, k outermost, then j, then i."""
+    dim, garbage = c.dim, Tile(isa.GARBAGE, c.dim, c.dim)
     execute: list[Command] = []
-    needs = []
-    garbage = Tile(isa.GARBAGE, dim, dim)
     for kk in range(n.k):
-        ks = length(kk, k)
+        ks = _length(dim, kk, (n.k, n.pad_k))
         for jj in range(n.j):
-            js = length(jj, j)
+            js = _length(dim, jj, (n.j, n.pad_j))
             weights = b_start + (jj * n.k + kk if run.b_transpose else kk * n.j + jj) * dim
             for ii in range(n.i):
-                rows = length(ii, i)
+                rows = _length(dim, ii, (n.i, n.pad_i))
                 result = isa.accumulator(c_start + (ii * n.j + jj) * dim, accumulate=bool(run.accumulate or kk))
                 left = a_start + (kk * n.i + ii if run.a_transpose else ii * n.k + kk) * dim
                 execute.append(Preload(Tile(weights if ii == 0 else isa.GARBAGE, js, ks), Tile(result, js, rows)))
                 execute.append(Compute(Tile(left, ks, rows), garbage, ii == 0))
-                needs += [(loads_of_a(kk, ii) if ab.a else 0, loads_of_b(kk, jj) if ab.b else 0)] * 2
+    return tuple(execute)
 
-    store, after = _stores(c, run, n, dc.c, strides_dc.c, c_start)
-    bias = _bias(c, run, n, dc.d, strides_dc.d, c_start)
-    return Expansion(bias, a, b, tuple(execute), store, tuple(needs), after, a_k, b_k)
+
+def _needs(run: isa.LoopWs, n: isa.LoopBounds, of_a: bool, of_b: bool, span: int) -> tuple[tuple[int, int], ...]:
+    """Loads of A and of B that each command of :func:`_products` waits for."""
+    needs: list[tuple[int, int]] = []
+    for kk in range(n.k):
+        for jj in range(n.j):
+            b = _place(kk, jj, n.j, not run.b_transpose, span) + 1 if of_b else 0
+            for ii in range(n.i):
+                a = _place(kk, ii, n.i, bool(run.a_transpose), span) + 1 if of_a else 0
+                needs += [(a, b)] * 2
+    return tuple(needs)
+
+
+def _place(k: int, other: int, others: int, outer_is_k: bool, span: int) -> int:
+    """The number of the load that brings block (k, other), in the order of :func:`_in_order`."""
+    return k * -(-others // span) + other // span if outer_is_k else k // span * others + other
 
 
 def _in_order(groups: list[list[Mvin]], outer_is_k: bool, span: int) -> tuple[tuple[Command, ...], tuple[int, ...]]:
