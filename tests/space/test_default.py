@@ -16,13 +16,14 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.interpreter import interpret
-from tilewright.ir.stmt import Alloc, Call, For, Kernel, LoopKind, Store, all_buffers, walk, written_buffers
+from tilewright.ir.stmt import Alloc, Call, For, Kernel, LoopKind, Store, all_buffers, allocated, walk, written_buffers
 from tilewright.ir.verify import verify
-from tilewright.lang import Tensor, build, compute, einsum, reduce_axis, tensor
+from tilewright.lang import Tensor, build, compute, einsum, parse, reduce_axis, tensor
 from tilewright.lang import max as largest
 from tilewright.lang import sum as total
 from tilewright.schedule import replay
 from tilewright.space.default import default_schedule, plan
+from tilewright.space.prepare import prepared
 from tilewright.util.errors import IRTypeError
 
 TOY = Path(__file__).parents[2] / "examples" / "toy_accelerator.py"
@@ -325,3 +326,33 @@ def test_a_users_accelerator_multiplies() -> None:
     interpret(kernel, expected)
     interpret(found.schedule.kernel, got)
     np.testing.assert_array_equal(got["c"], expected["c"])
+
+
+GROUPS = """
+@kernel
+def grouped(x: buffer(f32[2, 8, 5], "dram", layout="{layout}"), w: f32[3], y: buffer(f32[2, 8, 5], "dram", layout="{layout}")):
+    t = alloc(f32[2, 4, 2, 5])
+    for n in range(2):
+        for g in range(4):
+            for m in range(2):
+                for p in range(5):
+                    t[n, g, m, p] = 0.0
+    for a in range(2):
+        for b in range(4):
+            for c in range(2):
+                for d in range(5):
+                    for r in range(3):
+                        t[a, b, c, d] += x[a, b * 2 + c, d] * w[r]
+    for i in range(2):
+        for k in range(8):
+            for q in range(5):
+                y[i, k, q] = t[i, k // 2, k % 2, q]
+"""
+
+
+@pytest.mark.parametrize(("layout", "want"), [("0 2 1", "0 3 1 2"), ("0 1 2", "0 1 2 3"), ("2 1 0", "3 1 2 0")])
+def test_local_buffers_of_other_ranks_lie_as_what_is_made_of_them(layout: str, want: str) -> None:
+    """Channels that a local buffer has in groups walk memory as those of the result do."""
+    kernel = prepared(parse(GROUPS.format(layout=layout)), load_machine("gemmini")).sch.kernel
+    (local,) = allocated(kernel)
+    assert str(local.layout) == want

@@ -7,20 +7,22 @@ the arguments beside them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
 
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Binary, Const, Var
+from tilewright.ir.buffer import Buffer, Layout
+from tilewright.ir.expr import Binary, Const, Expr, Var
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import normal
 from tilewright.space.attempts import Attempts
 from tilewright.space.rules import unmatched
 from tilewright.space.stages import Stage, stages
+from tilewright.space.strides import Access, access
 
 
 def prepared(kernel: Kernel, machine: Machine) -> Attempts:
@@ -58,16 +60,16 @@ def split_divided(sch: Schedule) -> None:
 
 def spread_layouts(sch: Schedule) -> None:
     """Local buffers take the layout of the arguments they are computed from or into."""
-    layouts = {b.name: b for b in sch.kernel.args if b.layout is not None}
+    layouts = {b.name: b.layout for b in sch.kernel.args if b.layout is not None}
     todo = [b for b in st.allocated(sch.kernel) if b.layout is None and b.rank > 1]
     every = stages(sch.kernel)
     while True:
-        found = next(((b, n) for b in todo for s in every for n in _beside(s, b) if n in layouts), None)
+        found = next(((b, layout) for b in todo for s in every if (layout := _beside(s, b, layouts)) is not None), None)
         if found is None:
             return
-        b, neighbour = found
-        sch.layout(b.name, str(layouts[neighbour].layout))
-        layouts[b.name] = layouts[neighbour]
+        b, layout = found
+        sch.layout(b.name, str(layout))
+        layouts[b.name] = layout
         todo.remove(b)
 
 
@@ -96,9 +98,26 @@ def _divisors(s: Stage) -> dict[str, int]:
     return out
 
 
-def _beside(s: Stage, b: Buffer) -> list[str]:
-    """Other buffers of the same rank that the stage uses together with ``b``."""
-    if s.opaque:
-        return []
-    used = [s.output, *(a.buffer for a in s.reads())]
-    return [u.name for u in used if u.rank == b.rank and u.name != b.name] if any(u.name == b.name for u in used) else []
+def _beside(s: Stage, b: Buffer, layouts: Mapping[str, Layout]) -> Layout | None:
+    """How ``b`` lies as the first of the buffers with layouts that the stage uses together with it."""
+    if s.opaque or s.store is None:
+        return None
+    used = [(s.output, s.store.indices), *((ld.buffer, ld.indices) for ld in ex.loads(s.store.value))]
+    mine = next((indices for u, indices in used if u.name == b.name), None)
+    if mine is None:
+        return None
+    others = ((u.with_(layout=layouts[u.name]), indices) for u, indices in used if u.name != b.name and u.name in layouts)
+    found = (u.layout if u.rank == b.rank else _walked(mine, access(u, indices, s.loops)) for u, indices in others)
+    return next((layout for layout in found if layout is not None), None)
+
+
+def _walked(mine: Sequence[Expr], other: Access) -> Layout | None:
+    """The order of dimensions in which ``mine``, one loop each, walks memory as ``other`` does: several loops may walk one dimension
+    of that. None where the two use different loops.
+    """
+    loops = {e.name: d for d, e in enumerate(mine) if isinstance(e, Var)}
+    fixed = [d for d, e in enumerate(mine) if isinstance(e, Const)]
+    strides = {n: abs(step) for n, step in other.strides.items() if step}
+    if len(loops) + len(fixed) != len(mine) or loops.keys() != strides.keys():
+        return None
+    return Layout(tuple((d, 1) for d in (*fixed, *(loops[n] for n in sorted(loops, key=lambda n: -strides[n])))))
