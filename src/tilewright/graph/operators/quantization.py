@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 
 from tilewright.graph.elements import ONNX_TYPES, onnx_dtype
-from tilewright.graph.exact_sums import common_factor
+from tilewright.graph.exact_sums import Term, integer_sum
 from tilewright.graph.lowering import Lowering, broadcast, operator
 from tilewright.graph.model import Tensor
 from tilewright.graph.operators.contraction import matmul
@@ -189,21 +192,23 @@ def qlinear_add(
     op: Lowering, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor, y_scale: Tensor, y_zero: Tensor
 ) -> Tensor:
     """``round(a * (sa / sy) + (b * (sb / sy) + shift))``, each product and sum rounded to f32 once: what ONNX Runtime does where the
-    processor multiplies and adds at once. ``round((a + b) * f)`` where that is the same for all integers.
+    processor multiplies and adds at once. A sum of integers, scaled once, where that is the same for all of them.
     """
     of_a, of_b, of_y = (_known_number(op, s, "scale") for s in (a_scale, b_scale, y_scale))
     zeros = [_known_number(op, z, "zero point") for z in (a_zero, b_zero, y_zero)]
     left, right = of_a / of_y, of_b / of_y
     shift = zeros[2] - (left * zeros[0] + right * zeros[1])
-    common = common_factor(left, right, a.dtype, y_zero.dtype) if a.dtype == b.dtype and not any(zeros) else None
+    whole = integer_sum(left, right, a.dtype, y_zero.dtype) if a.dtype == b.dtype and not any(zeros) else None
+
+    def term(value: Expr, t: Term) -> list[Expr]:
+        return [value if t.scale == 1 else saturated(cast(value, ty.f32) * t.scale, None, a.dtype)] * t.times
 
     def element(*i: Expr) -> Expr:
-        if common is not None:
-            total = a.at(i, shape) + b.at(i, shape)
-            lo, hi = y_zero.dtype.range
-            if common == 1:
-                return cast(clamp(total, lo, hi), y_zero.dtype)
-            return saturated(cast(total, ty.f32) * float(common), None, y_zero.dtype)
+        if whole is not None:
+            total = reduce(add, [*term(a.at(i, shape), whole.left), *term(b.at(i, shape), whole.right)])
+            if whole.factor == 1:
+                return cast(clamp(total, *y_zero.dtype.range), y_zero.dtype)
+            return saturated(cast(total, ty.f32) * whole.factor, None, y_zero.dtype)
         second = intrinsic("fma", cast(b.at(i, shape), ty.f32), float(right), const(float(shift), ty.f32))
         return saturated(intrinsic("fma", cast(a.at(i, shape), ty.f32), float(left), second), None, y_zero.dtype)
 
