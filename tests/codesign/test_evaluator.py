@@ -143,6 +143,12 @@ def test_undominated_points_by_definition() -> None:
             {"hardware": {"dim": 16, "scratchpad_bytes": 2048, "accumulator_bytes": 1024}, "limits": Limits(most={"dim": 8})},
             "dim = 16, the limit is 8",
         ),
+        ({"hardware": {"dim": 200, "scratchpad_bytes": 2048, "accumulator_bytes": 1024}}, "the machine has dim = 200"),
+        ({"hardware": {"dim": 16.5, "scratchpad_bytes": 2048, "accumulator_bytes": 1024}}, r"the machine has dim = 16\.5"),
+        (
+            {"hardware": {"dim": float("nan"), "scratchpad_bytes": 2048, "accumulator_bytes": 1024}},
+            "the machine has dim = nan, gemmini needs 1",
+        ),
         ({"networks": [[1, 2]]}, "networks count 2 layers, the space has 3"),
     ],
 )

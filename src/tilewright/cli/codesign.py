@@ -34,7 +34,7 @@ def codesign(
             metavar="NETWORK|FILE.json[:NAME]|MODEL.onnx..", help="resnet50, bert ..; layers in a file; an ONNX model. One or several."
         ),
     ],
-    machine: Annotated[str, typer.Option(help="The family of machines.")] = "gemmini",
+    machine: Annotated[str, typer.Option(metavar="NAME|FILE.py", help="The family of machines.")] = "gemmini",
     objective: Annotated[str, typer.Option(help="edp, latency, throughput, energy or ed2p.")] = "edp",
     budget: Annotated[str, typer.Option(metavar="60s|5m|1e6", help="Time, or how many mappings of a layer to evaluate.")] = "60s",
     area: Annotated[float | None, typer.Option(metavar="MM2", help="At most this area.", show_default=False)] = None,

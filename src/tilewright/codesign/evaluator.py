@@ -164,6 +164,7 @@ class Evaluator:
         cycles, energy = self.roofline(usage.steps, usage.operations, usage.words, usage.instances, at)
         if self.array is not None:
             cycles = np.maximum(cycles, self.array.predict({**usage.tile, "dim": at["dim"]}))
+        cycles, energy, _ = np.broadcast_arrays(cycles, energy, next(iter(at.values())))  # a machine's rates may be plain numbers
         return cycles, energy
 
     def evaluate(self, points: np.ndarray, hardware: Mapping[str, float] | None = None) -> Evaluation:

@@ -13,6 +13,8 @@ from tilewright.util.errors import SpaceError
 KERNEL: Kernel = convolution(("SH", "SW"), ("DH", "DW"))
 #: Dimensions of the nest, and sizes of the layer that are no loops.
 DIMS, STEPS = "NKCPQRS", ("SH", "SW", "DH", "DW")
+#: Its tensors: weights, inputs, outputs.
+TENSORS = "WIO"
 
 
 @dataclass(frozen=True, slots=True)

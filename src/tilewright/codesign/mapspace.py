@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 
 from tilewright.codesign.divisors import Divisors, factors_of, prime_factors, splits
-from tilewright.codesign.layer import DIMS, STEPS, Layer
+from tilewright.codesign.layer import DIMS, STEPS, TENSORS, Layer
 from tilewright.cost.loopnest import Factor, Level, LoopNest, Placed
 from tilewright.hw.family import Family
 from tilewright.util.errors import SpaceError
@@ -59,6 +59,13 @@ class MapSpace:
             raise SpaceError(
                 f"{family.name} has no loop over {missing[0]} at its outermost level",
                 hint="what other levels leave runs there: name every dimension",
+            )
+        if unknown := sorted({d for dims in (*(o for own in family.orders for o in own), *family.spatial) for d in dims} - set(DIMS)):
+            raise SpaceError(f"{family.name} has loops over {unknown[0]!r}", hint=f"dimensions of layers are {', '.join(DIMS)}")
+        if (kept := set(family.keeps[0][0])) != set(TENSORS):
+            raise SpaceError(
+                f"{family.name} keeps {', '.join(sorted(kept)) or 'nothing'} at its outermost level",
+                hint=f"tensors of layers are {', '.join(TENSORS)}",
             )
         if not 0 <= padding <= 1:
             raise SpaceError(f"padding is {padding:g}", hint="give a part from 0 (factors divide) to 1")

@@ -110,9 +110,14 @@ class Problem:
             raise SpaceError("an area limit needs an area model", hint="area_model: machine parameters to square millimetres")
         for p in self.space.family.parameters:
             for what, value in (("limit", x.most.get(p.name)), ("machine", (self.hardware or {}).get(p.name))):
-                if value is not None and value < p.least:
+                if value is not None and not value >= p.least:
                     raise SpaceError(
                         f"the {what} has {p.name} = {value:g}, {self.space.family.name} needs {p.least} or more", hint=f"raise {p.name}"
+                    )
+                if what == "machine" and value is not None and (value > p.most or value != round(value)):
+                    raise SpaceError(
+                        f"the machine has {p.name} = {value:g}",
+                        hint=f"give a whole number from {p.least}" + (f" to {p.most:g}" if p.most < np.inf else ""),
                     )
             if self.hardware is not None and self.hardware[p.name] > x.most.get(p.name, np.inf):
                 raise SpaceError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tilewright.hw.hierarchy import Hierarchy
@@ -58,7 +59,8 @@ class Family:
     parameters, in plain operators; ``files``, by name, the text of files for its tools, from a name and the parameters; ``array_rates``
     what a square array's parts take, fitted to measured cycles (:class:`tilewright.cost.residual.Rates`).
     MachineError when an entry is missing, a level has no choice of tensors, the outermost one does not hold all that others do, orders of
-    a level differ in their dimensions, or a parameter is declared twice or not at all.
+    a level differ in their dimensions, a fan-out is less than 1, a parameter is declared twice or not at all, or a rate, need or the area
+    asks for what there is not, or is no number that makes sense for the smallest machine.
     """
 
     name: str
@@ -87,12 +89,35 @@ class Family:
                     hint="one order or more, each of all its dimensions once ('' where it has no loops)",
                 )
         self._check_keeps()
+        if wrong := [n for n in self.fanout if n < 1]:
+            raise MachineError(f"family {self.name} has a fan-out of {wrong[0]}", hint="1 where nothing is spread over units")
+        if not self.parameters:
+            raise MachineError(f"family {self.name} has no parameters", hint="declare what its machines differ in, at least one size")
         declared = [p.name for p in self.parameters]
         if sorted(declared) != sorted(self.hierarchy.parameters):
             raise MachineError(
                 f"family {self.name} infers {', '.join(declared) or 'nothing'}, its hierarchy has {', '.join(self.hierarchy.parameters)}",
                 hint="declare each parameter of the hierarchy once",
             )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Needs, rates and the area for the smallest machine, each level of which holds a word: numbers that make sense."""
+        levels, least = [s.name for s in self.hierarchy.levels], {p.name: p.least for p in self.parameters}
+        use, before = Use(dict.fromkeys(levels, 1), dict.fromkeys(levels, 1)), dict[str, int]()
+        for p in self.parameters:
+            for need in p.needs:
+                _check(f"a need of parameter {p.name} of {self.name}", partial(need, use, before))
+            before[p.name] = p.least
+        h = self.hierarchy
+        _check(f"arithmetic of {self.name}", partial(h.rate, h.arithmetic, least), zero=True)
+        for s in h.levels:
+            rates = {"energy": s.energy, "words_per_cycle": s.words_per_cycle, "words": s.words, "line": s.line}
+            for what, rate in rates.items():
+                if rate is not None:
+                    _check(f"{what} of level {s.name} of {self.name}", partial(h.rate, rate, least), zero=what == "energy")
+        if self.area is not None:
+            _check(f"the area of {self.name}", partial(self.area, least))
 
     def _check_keeps(self) -> None:
         every = {t for choices in self.keeps for own in choices for t in own}
@@ -123,3 +148,16 @@ class Family:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if fits(middle) else (low, middle - 1)
         return low
+
+
+def _check(what: str, value: Callable[[], Any], zero: bool = False) -> None:
+    """MachineError unless ``value()`` is a number above 0, or 0 where that is allowed."""
+    try:
+        found = value()
+    except KeyError as error:
+        raise MachineError(
+            f"{what} asks for {error.args[0]!r}",
+            hint="levels are those of the hierarchy; a need sees the parameters declared before its own, a rate all of them",
+        ) from error
+    if isinstance(found, bool) or not isinstance(found, int | float) or not (found > 0 or (zero and found == 0)):
+        raise MachineError(f"{what} is {found!r} for the smallest machine", hint=f"give a number {'from' if zero else 'above'} 0")

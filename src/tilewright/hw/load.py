@@ -10,7 +10,7 @@ from types import ModuleType
 from tilewright.hw import library
 from tilewright.hw.family import Family
 from tilewright.hw.machine import Machine
-from tilewright.util.errors import MachineError
+from tilewright.util.errors import MachineError, TilewrightError
 from tilewright.util.source_file import import_file
 
 
@@ -45,14 +45,32 @@ def load_machine(name_or_path: str | Path) -> Machine:
 
 
 def load_family(name: str) -> Family:
-    """Machines of one kind and any size: ``family()`` of a file of the library, as ``gemmini``. MachineError lists what there is."""
+    """Machines of one kind and any size: ``family()`` of a file of the library, as ``gemmini``, or of a Python file (``"mine.py"``), where
+    it may also be a :class:`Family`. MachineError lists what there is."""
+    if name.endswith(".py"):
+        return _family_from_file(Path(name))
     modules = {m.rpartition(".")[2]: m for m in library_modules()}
     found = getattr(importlib.import_module(modules[name]), "family", None) if name in modules else None
     if found is None:
         known = [n for n, m in modules.items() if hasattr(importlib.import_module(m), "family")]
-        raise MachineError(f"there is no family of machines {name!r}", hint=f"known: {', '.join(known)}")
+        raise MachineError(f"there is no family of machines {name!r}", hint=f"known: {', '.join(known)}, or a path ending in .py")
     family: Family = found()
     return family
+
+
+def _family_from_file(path: Path) -> Family:
+    module = import_file(path, MachineError, "give the path of a Python file that declares a Family")
+    found = getattr(module, "family", None)
+    try:
+        made = found() if callable(found) else found
+    except TilewrightError:
+        raise
+    except Exception as e:  # whatever the user's file raises
+        raise MachineError(f"family() of {path} fails: {type(e).__name__}: {e}", hint="--debug shows where") from e
+    if not isinstance(made, Family):
+        what = "no family" if found is None else f"a family that is {made!r}"
+        raise MachineError(f"{path} declares {what}", hint="write family = Family(...), or a function family() that makes one")
+    return made
 
 
 def library_modules() -> list[str]:
