@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import numpy as np
 from benchmarks.models import MODELS, bert_base, detr_transformer, random_inputs, vit_base
-from benchmarks.report import Table, conditions, parser, publish
+from benchmarks.report import Table, conditions, parser, publish, threads_text
 from onnx import ModelProto
 
 from tilewright.graph import Network, load
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(_json(rows, measured))
         print(f"{name}: {', '.join(f'{r.way} {r.kernels}' for r in rows)}", file=sys.stderr)
     columns = ("network", "fusion", "kernels", "distinct", "ms", "gain", "division s", "states")
-    title = f"Fusion, untuned, {options.threads} thread{'s' if options.threads > 1 else ''}"
+    title = f"Fusion, untuned, {threads_text(options.threads)}"
     cut = (f"Transformers have {options.layers} layers.",) if options.layers else ()
     notes = (*cut, "Gain: time without fusion over the time, median over the rounds.")
     tables = [
@@ -147,7 +147,7 @@ def counts(every: Sequence[Sequence[Row]], threads: int) -> Table:
     ]  # fmt: skip
     ways = tuple(r.way for r in every[0])
     notes = ("Kernel calls of a run, distinct kernels in parentheses. Prices, and so plans of dp, depend on the threads.",)
-    return Table(f"Kernels, {threads} thread{'s' if threads > 1 else ''}", ("network", *ways, "states of dp"), tuple(lines), notes)
+    return Table(f"Kernels, {threads_text(threads)}", ("network", *ways, "states of dp"), tuple(lines), notes)
 
 
 def _json(rows: Sequence[Row], measured: Measurement) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from benchmarks.fusion import agree
 from benchmarks.models import MODELS, random_inputs
-from benchmarks.report import Table, conditions, parser, publish
+from benchmarks.report import Table, conditions, parser, publish, threads_text
 
 from tilewright.graph import load
 from tilewright.graph.compiler import prepare
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append({"ways": [asdict(r) for r in rows], **asdict(measured)})
         print(f"{name}: {', '.join(f'{r.way} {measured[r.way].median * 1e3:.3g} ms' for r in rows)}", file=sys.stderr)
     columns = ("network", "layouts", "values", "estimate ms", "ms", "gain", "seconds")
-    title = f"Layouts, untuned, {options.threads} thread{'s' if options.threads > 1 else ''}"
+    title = f"Layouts, untuned, {threads_text(options.threads)}"
     notes = ("Gain: time with plain layouts over the time, median over the rounds.",)
     publish(options, SECTION, [Table(title, columns, tuple(lines), notes)], conditions(), results)
     return 0
