@@ -6,10 +6,11 @@ The budget counts evaluations of one mapping of one layer, for each layer shape 
 takes. All methods of a network get the same. The optimum is proven on about 1,000 machines, then on a finer grid around the best of them.
 Gemmini's default machine (16 x 16, 256 + 64 KB) has the vendor library's tiles, and the proven best mappings: what is gained over
 the latter is the machine's part alone. Eyeriss and NVDLA have their own families, costed on the same basis and mapped by search.
-``--cap`` adds runs with no more area than that machine has. Times are processor time of a search on one thread, which other processes
-change little; wall clock is in the JSON. A method such as ``"dosa x10"`` is one with ten times the budget: the published descent may
-not come within 1 % of the best known in less. ``--ablation`` adds the search without each of its parts (``without descent`` ..);
-``dosa+`` is the published descent with our other parts. ``--networks`` also takes operators: gemm, gemv, conv1d, conv2d.
+``--cap`` adds runs with no more area than that machine has; they are compared by evaluations. Other times are processor time of a search
+on one thread, which other processes change little; wall clock is in the JSON. A method such as ``"dosa x10"`` is one with ten times the
+budget: the published descent may not come within 1 % of the best known in less. ``--ablation`` adds the search without each of its parts
+(``without descent`` ..); ``dosa+`` is the published descent with our other parts. ``--networks`` also takes operators: gemm, gemv, conv1d,
+conv2d.
 """
 
 from __future__ import annotations
@@ -187,6 +188,15 @@ def collect(
             )
 
 
+#: What a search spends.
+_UNITS = {"evaluations": "evaluations", "processor": "processor time"}
+
+
+def _unit(capped: bool) -> str:
+    """In what searches are compared: within a limit in evaluations, which depend on nothing else that runs."""
+    return "evaluations" if capped else "processor"
+
+
 def tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     """One table for each network with and without the limit of area, and one over all."""
     out = [_overview(results)]
@@ -204,8 +214,8 @@ def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> T
     """Methods of one network: objective over the best known, evaluations and processor time until within 1 % of it."""
     own = [r for r in rows if r["capped"] == capped]
     best = _best_known(own, capped)
-    lines = []
-    ours = [a[1] for r in own if r["what"] == "gradient" and (a := arrival(r["history"], best)) is not None]
+    lines, unit = [], _unit(capped)
+    ours = [a[unit] for r in own if r["what"] == "gradient" and (a := arrival(r["history"], best)) is not None]
     for method in dict.fromkeys(r["what"] for r in own if "history" in r):
         runs = [r for r in own if r["what"] == method]
         over = sorted(r["best"] / best for r in runs)
@@ -213,21 +223,21 @@ def _network(network: str, capped: bool, rows: Sequence[Mapping[str, Any]]) -> T
         times = [a for a in arrived if a is not None]
         lines.append((method, *(f"{x:.3f}" for x in (over[0], float(np.median(over)), over[-1])), f"{len(times)} of {len(runs)}"))
         often = len(times) > len(runs) / 2
-        evaluations = f"{np.median([a[0] for a in times]):,.0f}" if often else "never"
-        spent = [a[1] for a in times] if often else [r["processor"] for r in runs]
+        evaluations = f"{np.median([a['evaluations'] for a in times]):,.0f}" if often else "never"
+        spent = [a[unit] for a in times] if often else [r[unit] for r in runs]
         lines[-1] += (evaluations, f"{'' if often else 'over '}{np.median(spent) / np.median(ours):.1f}x" if ours else "")
     for what in ("optimum", "default machine", LIBRARY, *GIVEN):
         for r in rows:
             if r["what"] == what and (r["capped"] == capped or what != "optimum"):
                 lines.append((what, *[f"{r['best'] / best:.3f}"] * 3, "", "", ""))
-    columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", "processor time, over ours")
+    columns = ("over the best known", "least", "median", "most", "within 1 %", "evaluations until then", f"{_UNITS[unit]}, over ours")
     limit = f", area at most {area(DEFAULT):.2f} mm2" if capped else ""
     return Table(f"{network}{limit}: energy-delay product", columns, tuple(lines))
 
 
-def arrival(history: Sequence[Sequence[float]], best: float) -> tuple[float, float] | None:
+def arrival(history: Sequence[Sequence[float]], best: float) -> dict[str, float] | None:
     """Evaluations and processor seconds when a search first was within 1 % of ``best``; None when it never was."""
-    return next(((p[0], p[1]) for p in history if p[2] <= NEAR * best), None)
+    return next(({"evaluations": p[0], "processor": p[1]} for p in history if p[2] <= NEAR * best), None)
 
 
 def _overview(results: Sequence[Mapping[str, Any]]) -> Table:
@@ -250,7 +260,8 @@ def _overview(results: Sequence[Mapping[str, Any]]) -> Table:
     )
     notes = (
         "Medians over seeds; the machine is that of the median seed: side, KB of scratchpad and accumulator. Faster to 1 %: processor time "
-        "until within 1 % of the best known, DOSA's over ours; 'over' where most of DOSA's runs never were, for all the time they had. "
+        "(within a limit of area evaluations) until within 1 % of the best known, DOSA's over ours; 'over' where most of DOSA's runs never "
+        "were, for all they had. "
         "Default over ours: Gemmini's default machine with its library's tiles; best mapped: with the proven best mappings.",
     )
     return Table("Co-design", columns, tuple(lines), notes)
@@ -271,11 +282,12 @@ def _line(rows: Sequence[Mapping[str, Any]], capped: bool) -> tuple[str, ...]:
     patient = [r for r in rows if r["capped"] == capped and times_of(r["what"])[0] == "dosa"]
     most = max((times_of(r["what"])[1] for r in patient), default=1)
     patient = [r for r in patient if times_of(r["what"])[1] == most]
-    ours = [a[1] for r in own.values() if (a := arrival(r["history"], best)) is not None]
-    theirs = [a[1] for r in patient if (a := arrival(r["history"], best)) is not None]
+    unit = _unit(capped)
+    ours = [a[unit] for r in own.values() if (a := arrival(r["history"], best)) is not None]
+    theirs = [a[unit] for r in patient if (a := arrival(r["history"], best)) is not None]
     faster = ""
     if patient and len(ours) > len(own) / 2:
-        spent = float(np.median([r["processor"] for r in patient]))
+        spent = float(np.median([r[unit] for r in patient]))
         faster = f"{np.median(theirs) / np.median(ours):.0f}x" if len(theirs) > len(patient) / 2 else f"over {spent / np.median(ours):.0f}x"
     middle = sorted(own.values(), key=lambda r: r["best"])[len(own) // 2]["hardware"]
     machine = "/".join(f"{v / 1024:.0f}" if k.endswith("bytes") else f"{v:g}" for k, v in middle.items())

@@ -39,6 +39,9 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
     assert longer[0].rows[0][5] == "over 80x"
     longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 100.5]])])
     assert longer[0].rows[0][3:6] == ("1.73x", "1.50x", "40x")
+    limited = codesign.tables([{**r, "capped": "history" in r or r["what"] == "optimum"} for r in rows])
+    assert limited[0].rows[0][5] == "over 7x" and limited[1].columns[-1] == "evaluations, over ours"
+    assert limited[1].rows[1][-1] == "over 6.7x"
     assert network.rows[2][:4] == ("optimum", "1.000", "1.000", "1.000") and network.rows[3][1] == "4.000"
 
 
