@@ -59,6 +59,48 @@ def test_errors_are_messages_with_hints_and_no_traceback(tmp_path) -> None:
     assert not result.stdout
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (MemoryError("16 PiB wanted"), "error: memory does not suffice: 16 PiB wanted hint: smaller sizes"),
+        (MemoryError(), "error: memory does not suffice hint: smaller sizes"),
+        (OSError(28, "No space left on device"), "error: the system refused: No space left on device hint: --debug"),
+        (OSError(5, "Input/output error", "f.db"), "error: the system refused: Input/output error (f.db) hint: --debug"),
+    ],
+)
+def test_what_the_system_refuses_is_said_without_a_traceback(raised: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise raised
+
+    monkeypatch.setattr("tilewright.cli.doctor.doctor", refuse)
+    result = tilewright("doctor")
+    assert result.exit_code == 1 and said in words(result.output) and "Traceback" not in result.output
+    assert tilewright("--debug", "doctor").exception is raised
+
+
+def test_output_that_finds_no_room_is_an_error() -> None:
+    command = f"{sys.executable} -m tilewright.cli map matmul --shape i=16,j=16,k=16 > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "No space left on device" in words(done.stderr) and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"{sys.executable} -m tilewright.cli opt conv2d --emit llvm | head -c 20"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert not done.stderr and len(done.stdout) == 20
+
+
+@pytest.mark.parametrize("args", [("tune", "matmul", "--seed", "-1"), ("run", "model.onnx", "--seed", "-1")])
+def test_seeds_are_not_negative(args: tuple[str, ...]) -> None:
+    result = tilewright(*args)
+    assert result.exit_code == 2 and "Invalid value for '--seed'" in words(result.output)
+
+
+def test_extents_beyond_all_memory_are_refused() -> None:
+    result = tilewright("tune", "matmul", "--shape", "i=8,j=99999999999,k=99999999999", "--trials", "1")
+    assert result.exit_code == 1 and "operand w of MatMul has 9999999999800000000001 elements" in words(result.output)
+
+
 @pytest.mark.parametrize("position", [0, 1, 3])
 def test_debug_anywhere_shows_where(position: int, tmp_path) -> None:
     args = ["run", str(tmp_path / "missing.onnx"), "--threads", "1"]

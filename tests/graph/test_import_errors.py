@@ -84,7 +84,22 @@ def test_external_data_missing(tmp_path: Path) -> None:
     (tmp_path / "m.data").unlink()
     with pytest.raises(ImportFailure, match=r"external data|cannot be read") as error:
         load(path)
-    assert "'w'" in str(error.value)
+    assert "'w'" in str(error.value) and "put the whole data file beside the model" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [-1, 2.5, "4", float("nan"), None, 1 << 41])
+def test_sizes_that_are_none_are_refused_by_name(size: object) -> None:
+    with pytest.raises(ImportFailure, match="dimension 0 of input 'x' is ") as error:
+        load(relu(["batch", 3]), dims={"batch": size})  # type: ignore[dict-item]
+    assert "integers from 0 to" in str(error.value)
+    with pytest.raises(ImportFailure, match="dimension 0 of input 'x' is "):
+        load(relu(["batch", 3]), shapes={"x": (size, 3)})  # type: ignore[dict-item]
+    assert load(relu(["batch", 3]), dims={"batch": np.int64(4)}).inputs[0].buffer.static_shape == (4, 3)  # type: ignore[dict-item]
+
+
+def test_arrays_beyond_all_memory_are_refused() -> None:
+    with pytest.raises(ImportFailure, match="has 1152921504606846976 elements"):
+        load(relu([1 << 30, 1 << 30]))
 
 
 def test_dynamic_dimensions_are_named_with_the_flag() -> None:

@@ -11,6 +11,7 @@ from tests.graph.oracle import onnxruntime_outputs
 
 from tilewright.graph import compile, compile_graph, load
 from tilewright.ir.buffer import Layout
+from tilewright.util.errors import RuntimeFailure
 
 RNG = np.random.default_rng(3)
 
@@ -64,10 +65,18 @@ def test_ends_and_reshaped_values_keep_their_layout() -> None:
 def test_calls_by_name_by_order_and_with_one_array(threads: int) -> None:
     network = compile(MODEL, threads=threads)
     x = image(1)
-    results = [network({"x": x}), network([x]), network(x), network(np.asfortranarray(x))]
+    reversed_copy = np.repeat(x, 2, axis=3)[..., ::-2][..., ::-1]
+    results = [network({"x": x}), network([x]), network(x), network(np.asfortranarray(x)), network(x.astype(">f4")), network(reversed_copy)]
     for r in results:
         np.testing.assert_allclose(r["y"], expected(x), rtol=1e-4, atol=1e-4)
     assert len({r["y"].ctypes.data for r in results}) == len(results), "every call returns arrays of its own"
+
+
+@pytest.mark.parametrize("value", [None, "abc", {}])
+def test_inputs_that_hold_no_numbers_are_refused_by_name(value: object) -> None:
+    with pytest.raises(RuntimeFailure, match="input 'x' is no array of numbers: ") as error:
+        compile(MODEL)([value])  # type: ignore[list-item]
+    assert "expected f32[1, 3, 9, 9]" in (error.value.hint or "")
 
 
 def test_concurrent_calls_do_not_mix() -> None:

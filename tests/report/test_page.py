@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,6 +156,19 @@ def test_no_roof_is_drawn_for_records_of_another_computer(tmp_path: Path) -> Non
         write(store, tmp_path / "r.html")
     part = read(tmp_path / "r.html").one("section", id="roofline")
     assert not part.one("figure").all("polyline") and "another computer" in part.text and "No measured limits" in part.text
+
+
+def test_a_report_goes_through_links_and_into_pipes(store: RecordStore, tmp_path: Path) -> None:
+    page, link, pipe = tmp_path / "page.html", tmp_path / "link.html", tmp_path / "pipe"
+    link.symlink_to(page)
+    write(store, link, peaks=PEAKS)
+    assert link.is_symlink() and page.read_text().startswith("<!DOCTYPE html>")
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        received = reader.submit(pipe.read_text)
+        write(store, pipe, peaks=PEAKS)
+        assert received.result(timeout=60).endswith("</html>\n")
+    assert pipe.is_fifo(), "what is no file is written to, not replaced"
 
 
 def test_conditions_notes_and_failures_are_told(document: Element, store: RecordStore) -> None:

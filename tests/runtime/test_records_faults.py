@@ -18,7 +18,7 @@ from tests.runtime.trials import full_record, task
 
 from tilewright.runtime.records import Record, RecordStore, Session
 from tilewright.runtime.records import schema as schema_module
-from tilewright.runtime.records.exchange import import_lines
+from tilewright.runtime.records.exchange import export_lines, import_lines
 from tilewright.runtime.records.salvage import salvage_lines
 from tilewright.runtime.records.store import RECORD_COLUMNS
 from tilewright.util.errors import RuntimeFailure
@@ -272,6 +272,78 @@ def test_truncated_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:30_000])
     with pytest.raises(RuntimeFailure, match="damaged"):
         RecordStore(path)
+
+
+def test_damage_in_what_sqlite_quotes_itself(tmp_path: Path) -> None:
+    """Its message about a damaged table names what stands there, which need not be text."""
+    path = tmp_path / "records.db"
+    RecordStore(path).close()
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"CREATE TABLE records", b"CREATE TABLE \x90\xff\xa5\xcb\xe2rd", 1))
+    for readonly in (False, True):
+        with pytest.raises(RuntimeFailure, match=r"the file is damaged[\s\S]*export --salvage"):
+            RecordStore(path, readonly=readonly)
+    with pytest.raises(RuntimeFailure, match="can be read: "):
+        list(salvage_lines(path))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "samples = '[0.001,'",
+        "point = x'ff00'",
+        "versions = '[]'",
+        "winner = 1",
+        "message = x'41'",
+        "seed = 'x'",
+        "samples = '[]'",
+        "task = 'x'",
+    ],
+)
+def test_a_row_that_makes_no_sense_is_damage(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "records.db"
+    with RecordStore(path) as store:
+        store.add(full_record(), full_record())
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA foreign_keys = OFF")
+            connection.execute(f"UPDATE records SET {damage} WHERE id = 1")
+        with pytest.raises(RuntimeFailure, match=r"the file is damaged[\s\S]*export --salvage"):
+            store.records()
+    with RecordStore(tmp_path / "new.db") as store:
+        report = import_lines(store, salvage_lines(path))
+        assert (report.added, report.refused) == (1, [])
+
+
+@pytest.mark.parametrize("changes", [1, 4, 40])
+def test_random_damage_never_ends_in_another_error(tmp_path: Path, changes: int) -> None:
+    whole, path = tmp_path / "whole.db", tmp_path / "records.db"
+    with RecordStore(whole) as store:
+        store.add(*(full_record() for _ in range(3)), full_record(role="final", against="x", winner=True, gain=1.5))
+        store.save(Session("matmul", {task().key: 1.0}))
+    raw, verdicts = whole.read_bytes(), []
+    for seed in range(25):
+        rng, bits = random.Random(seed), bytearray(raw)
+        for _ in range(changes):
+            bits[rng.randrange(len(bits))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bits)
+        for use in (lambda: _all_of(path), lambda: list(salvage_lines(path))):
+            try:
+                use()
+                verdicts.append("fine")
+            except RuntimeFailure as error:
+                verdicts.append("refused")
+                assert str(path) in error.message
+    assert "fine" in verdicts and (changes < 4 or "refused" in verdicts)
+
+
+def _all_of(path: Path) -> None:
+    """Everything a reader may ask of a file."""
+    with RecordStore(path, readonly=True) as store:
+        for summary in store.tasks():
+            list(store.ranked(summary.task))
+            store.similar(summary.task)
+        store.sessions()
+        list(export_lines(store))
 
 
 # --- versions of the schema -----------------------------------------------------------------

@@ -255,3 +255,16 @@ def test_numpy_s_large_arrays_begin_where_trials_of_operators_have_them() -> Non
     script = "import numpy as np; print([np.empty(n << 20, np.float32).ctypes.data % int(input()) for n in (9, 16, 33)])"
     printed = subprocess.run([sys.executable, "-c", script], input=f"{ALIGNMENT}\n" * 3, capture_output=True, text=True, check=True).stdout
     assert printed == f"{[NUMPY_OFFSET] * 3}\n"
+
+
+@pytest.mark.parametrize(("beyond", "kept"), [(1 << 30, False), (1 << 40, True)])
+def test_a_limit_that_the_user_set_stays_the_most(beyond: int, kept: bool) -> None:
+    """A shell or batch system that allows so much address space must not keep workers from starting."""
+    code = (
+        "import resource\nfrom tilewright.runtime.serve import limit_memory\nresource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 37))\n"
+        f"limit_memory({beyond})\nprint(*resource.getrlimit(resource.RLIMIT_AS))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    soft, hard = map(int, done.stdout.split())
+    assert hard == 1 << 37 and (soft == hard if kept else beyond < soft < 1 << 36)

@@ -73,6 +73,12 @@ def test_no_budget_at_all_is_refused(space: GemmSpace, budget: dict) -> None:
         tune(space, executor=Simulated(), **budget)
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan")])
+def test_a_time_that_never_ends_is_refused(space: GemmSpace, seconds: float) -> None:
+    with pytest.raises(TuneError, match=f"a budget of {seconds} s is no time"):
+        tune(space, executor=Simulated(), seconds=seconds)
+
+
 def test_a_budget_spent_before_the_first_trial_is_an_error_that_says_what_is_needed(space: GemmSpace) -> None:
     with pytest.raises(TuneError, match=r"0.3 s is too small to measure anything: 0\.\d s went by") as e:
         tune(space, seconds=0.3, executor=Simulated(before=lambda n: time.sleep(0.4)))

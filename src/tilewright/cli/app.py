@@ -101,11 +101,20 @@ class Commands(TyperGroup):
             with warnings.catch_warnings():
                 warnings.showwarning = print_warning
                 return super().invoke(ctx)
-        except TilewrightError as error:
-            if ctx.params["debug"]:
+        except (TilewrightError, MemoryError, OSError) as error:
+            if ctx.params["debug"] or isinstance(error, BrokenPipeError):  # a reader that had enough: no failure
                 raise
-            print_error(error)
+            print_error(error if isinstance(error, TilewrightError) else _refusal(error))
             raise typer.Exit(FAILED) from error
+
+
+def _refusal(error: MemoryError | OSError) -> TilewrightError:
+    """What the system refused and no command met by itself: memory, or room for what is printed."""
+    if isinstance(error, MemoryError):
+        said = f"memory does not suffice: {error}" if str(error) else "memory does not suffice"
+        return TilewrightError(said, hint="smaller sizes, or a computer with more memory; --debug shows what asked for it")
+    where = f" ({error.filename})" if error.filename else ""
+    return TilewrightError(f"the system refused: {error.strerror or error}{where}", hint="--debug shows what was tried")
 
 
 def load(entry: Entry) -> Any:

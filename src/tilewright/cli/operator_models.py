@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilewright.graph.loading import LARGEST_TENSOR
 from tilewright.mapping.operators import ALIASES
 from tilewright.util.errors import MappingError
 
@@ -26,7 +28,12 @@ class OneNode:
     attributes: Mapping[str, Any]
 
     def operands(self, seed: int = 0) -> dict[str, np.ndarray]:
-        """Random operands by name."""
+        """Random operands by name; MappingError for extents that no memory holds."""
+        for name, shape in (("x", self.x), ("w", self.w)):
+            if prod(shape) > LARGEST_TENSOR:
+                raise MappingError(
+                    f"operand {name} of {self.kind} has {prod(shape)} elements: {list(shape)}", hint="give smaller extents (--shape)"
+                )
         rng = np.random.default_rng(seed)
         return {n: rng.uniform(-1, 1, shape).astype(np.float32) for n, shape in (("x", self.x), ("w", self.w))}
 

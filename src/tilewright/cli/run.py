@@ -47,7 +47,7 @@ def run(
     fusion: FusionName = "greedy",
     layouts: LayoutsName = "channels-last",
     records: UseRecords = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs: floats in [-1, 1), integers 0 or 1.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random inputs: floats in [-1, 1), integers 0 or 1.")] = 0,
     against: Annotated[bool, typer.Option("--compare", help="Compare every output with ONNX Runtime; exit code 3 if one differs.")] = False,
 ) -> None:
     """Run an ONNX network on random or given inputs.

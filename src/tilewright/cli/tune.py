@@ -62,7 +62,7 @@ def tune(
     fusion: FusionName = "greedy",
     layouts: LayoutsName = "channels-last",
     author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     goal: Annotated[
         list[float],
         typer.Option(

@@ -198,7 +198,7 @@ def _warn_of_stale(record: Record, error: TilewrightError) -> None:
 def _opened(records: Recorded | str | PathLike[str] | None, stack: ExitStack) -> Recorded | None:
     from tilewright.runtime.records import RecordStore
 
-    return stack.enter_context(RecordStore(Path(records))) if isinstance(records, (str, PathLike)) else records
+    return stack.enter_context(RecordStore(Path(records), readonly=True)) if isinstance(records, (str, PathLike)) else records
 
 
 def _replayed(kernel: Kernel, trace: str, machine: Machine) -> Schedule:

@@ -63,7 +63,8 @@ def storage_array(array: np.ndarray) -> tuple[np.ndarray, DType]:
         dtype = _EXTENSION_TYPES[name]
         stored = array.view(np.uint16) if dtype == ty.bf16 else array.astype(dtype.to_numpy())
         return np.ascontiguousarray(stored).reshape(array.shape), dtype
-    return np.ascontiguousarray(array).reshape(array.shape), ty.from_numpy(array.dtype)
+    native = array.dtype.newbyteorder("=")  # arrays of another byte order have the same elements
+    return np.ascontiguousarray(array, native).reshape(array.shape), ty.from_numpy(native)
 
 
 def user_array(stored: np.ndarray, dtype: DType) -> np.ndarray:
@@ -89,10 +90,9 @@ def tensor_array(tensor: TensorProto, base_dir: str) -> np.ndarray:
     onnx_dtype(tensor.data_type, f"tensor {tensor.name!r}")
     try:
         return numpy_helper.to_array(tensor, base_dir)
-    except FileNotFoundError as error:
+    except Exception as error:  # onnx raises many types for damaged tensors, and for data files that are not there
+        outside = tensor.data_location == tensor.EXTERNAL
         raise ImportFailure(
-            f"external data of tensor {tensor.name!r} is missing: {error}",
-            hint="put the data file beside the model, where it was when the model was saved",
+            f"{'external data of ' if outside else ''}tensor {tensor.name!r} (shape {list(tensor.dims)}) cannot be read: {error}",
+            hint="put the whole data file beside the model, where it was when the model was saved" if outside else "export the model again",
         ) from error
-    except Exception as error:  # onnx raises many types for damaged tensors
-        raise ImportFailure(f"tensor {tensor.name!r} (shape {list(tensor.dims)}) cannot be read: {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, SupportsIndex, Union
 
 from tilewright.graph.elements import onnx_dtype
 from tilewright.ir.types import DType
@@ -19,7 +21,7 @@ ModelSource = Union[str, "os.PathLike[str]", bytes, "ModelProto"]
 #: Protocol buffers cannot exceed 2 GiB; larger models keep their weights in external files.
 _LARGEST_FILE = (1 << 31) - 1
 #: Largest tensor a model may ask for (elements): beyond it the shape is taken to be damaged.
-_LARGEST_TENSOR = 1 << 40
+LARGEST_TENSOR = 1 << 40
 
 
 def read_model(source: ModelSource) -> tuple[ModelProto, str]:
@@ -130,8 +132,7 @@ def _refuse_unknown_dims(inputs: Sequence[ValueInfoProto], dims: Mapping[str, in
     for name, value in dims.items():
         if name not in names:
             raise ImportFailure(f"no input has a dimension {name!r}", hint=f"dimensions: {', '.join(sorted(names)) or 'none'}")
-        if not isinstance(value, int) or value < 0:
-            raise ImportFailure(f"dimension {name}={value!r} must be an integer >= 0")
+        _size(value, f"dimension {name}")
 
 
 def _element_type(value: ValueInfoProto) -> DType:
@@ -148,7 +149,7 @@ def _shape(value: ValueInfoProto, dims: Mapping[str, int], given: Sequence[int] 
     if not tensor.HasField("shape"):
         if given is None:
             raise ImportFailure(f"input {value.name!r} declares no shape", hint=f"give it: shapes={{{value.name!r}: (...)}}")
-        return tuple(int(s) for s in given)
+        return tuple(_size(s, f"dimension {k} of input {value.name!r}") for k, s in enumerate(given))
     if given is not None and len(given) != len(tensor.shape.dim):
         raise ImportFailure(f"input {value.name!r} has {len(tensor.shape.dim)} dimensions, but shape {list(given)} was given")
     out = []
@@ -159,13 +160,24 @@ def _shape(value: ValueInfoProto, dims: Mapping[str, int], given: Sequence[int] 
             if given is not None and given[k] != bound:
                 raise ImportFailure(f"dimension {k} of input {value.name!r} is {bound} in the model, not {given[k]}")
         elif given is not None:
-            bound = int(given[k])
+            bound = given[k]
         elif (name := position if position in dims else d.dim_param) in dims:
-            bound = int(dims[name])
+            bound = dims[name]
         else:
             unbound.append(d.dim_param or position)
             continue
-        if not 0 <= bound <= _LARGEST_TENSOR:
-            raise ImportFailure(f"dimension {k} of input {value.name!r} is {bound}")
-        out.append(bound)
+        out.append(_size(bound, f"dimension {k} of input {value.name!r}"))
+    if not unbound and prod(out) > LARGEST_TENSOR:
+        raise ImportFailure(f"input {value.name!r} has {prod(out)} elements: {out}", hint=f"arrays have at most {LARGEST_TENSOR}")
     return tuple(out)
+
+
+def _size(given: SupportsIndex, what: str) -> int:
+    """``given`` as an extent; ImportFailure names ``what`` when it is none."""
+    try:
+        size = operator.index(given)
+    except TypeError:
+        size = -1
+    if not 0 <= size <= LARGEST_TENSOR:
+        raise ImportFailure(f"{what} is {given!r}", hint=f"sizes are integers from 0 to {LARGEST_TENSOR}")
+    return size

@@ -17,7 +17,7 @@ from tilewright.graph.model import Graph, Value
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.memory import aligned_empty
-from tilewright.util.errors import RuntimeFailure
+from tilewright.util.errors import IRTypeError, RuntimeFailure
 
 if TYPE_CHECKING:
     from tilewright.runtime.module import Module
@@ -244,7 +244,13 @@ def _described(v: Value) -> str:
 
 
 def _checked(name: str, array: np.ndarray, b: Buffer) -> np.ndarray:
-    stored, dtype = storage_array(np.asarray(array))
+    given = np.asarray(array)
+    try:
+        stored, dtype = storage_array(given)
+    except IRTypeError as error:
+        raise RuntimeFailure(
+            f"input {name!r} is no array of numbers: {error.message}", hint=f"expected {b.dtype}{list(b.static_shape)}"
+        ) from error
     if dtype != b.dtype:
         raise RuntimeFailure(
             f"input {name!r} has element type {dtype}, expected {b.dtype}", hint=f"convert it: x.astype({b.dtype.to_numpy()!s})"

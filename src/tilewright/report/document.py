@@ -33,8 +33,15 @@ def document(title: str, summary: Content, parts: Sequence[Markup], names: Mappi
 
 
 def replace(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, all of it or nothing. RuntimeFailure when that is not possible."""
+    """Write ``text`` to ``path``, all of it or nothing; into what is no file (a pipe, a device) as far as it takes it.
+
+    A link stays one: what it points to is replaced. RuntimeFailure when that is not possible.
+    """
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        path = path.resolve()
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -203,7 +203,9 @@ def with_timer(seconds: float) -> None:
 def limit_memory(beyond: int) -> None:
     """Let this process's address space grow by ``beyond`` bytes and no more; no core files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (pages(0) + beyond, resource.RLIM_INFINITY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)  # what the user's shell or batch system allows stays the most
+    allowed = pages(0) + beyond
+    resource.setrlimit(resource.RLIMIT_AS, (allowed if most == resource.RLIM_INFINITY else min(allowed, most), most))
 
 
 def resident_bytes() -> int:

@@ -56,7 +56,7 @@ class Trace:
                 for s in data["steps"]
             )
             return Trace(steps, str(data["version"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ScheduleError(f"not a schedule trace: {e!r}", hint="pass the text that Trace.to_json() returned") from e
 
     def diff(self, other: Trace) -> str:

@@ -19,6 +19,15 @@ BATCH = 10
 IMPROVEMENT = 0.995
 
 
+def check_budget(trials: int | None, seconds: float | None) -> None:
+    """TuneError unless each of both that is given allows something and is a number that ends."""
+    if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
+        given = f"{trials} trials" if seconds is None else f"{seconds:g} s"
+        raise TuneError(f"a budget of {given} is too small to measure anything", hint="give at least one trial, or a few seconds")
+    if seconds is not None and not isfinite(seconds):
+        raise TuneError(f"a budget of {seconds} s is no time", hint="give seconds that end, or trials alone")
+
+
 @dataclass(slots=True)
 class Budget:
     """``trials`` and ``seconds`` (None: no limit), and ``patience``: trials without improvement until it is given up."""

@@ -22,6 +22,7 @@ from tilewright.runtime.pool import default_threads
 from tilewright.runtime.records import RecordStore
 from tilewright.runtime.workers import Workers
 from tilewright.space.rule import Rule
+from tilewright.tune.budget import check_budget
 from tilewright.tune.claim import warn_of_load
 from tilewright.tune.results import NetworkProgress, NetworkTuning
 from tilewright.tune.scheduler import PATIENCE, SCHEDULERS
@@ -112,8 +113,7 @@ def tune_networks(
         raise TuneError("there is no network to tune", hint="give one model or more")
     if scheduler not in SCHEDULERS:
         raise TuneError(f"there is no scheduler {scheduler!r}", hint=f"there are: {', '.join(SCHEDULERS)}")
-    if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
-        raise TuneError("a budget without a trial or a second cannot measure anything", hint="give trials >= 1 or seconds > 0")
+    check_budget(trials, seconds)
     clock = Stopwatch()
     machine = machine or Machine.host()
     threads = threads or default_threads()

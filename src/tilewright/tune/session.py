@@ -18,12 +18,11 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.tune.author import Author
 from tilewright.tune.authors import make_author
-from tilewright.tune.budget import Budget
+from tilewright.tune.budget import Budget, check_budget
 from tilewright.tune.claim import warn_of_load
 from tilewright.tune.decision import Standing, unconfirmed
 from tilewright.tune.ledger import Ledger
 from tilewright.tune.search import Search, Trial, TunableSpace
-from tilewright.util.errors import TuneError
 
 #: The budget when none is given.
 TRIALS = 200
@@ -106,9 +105,7 @@ def tune(
     Raises TuneError for an unknown author, for a budget in which nothing can be measured, and when
     no candidate works, and while another process does the same with the same records.
     """
-    if (trials is not None and trials < 1) or (seconds is not None and seconds <= 0):
-        given = f"{trials} trials" if seconds is None else f"{seconds:g} s"
-        raise TuneError(f"a budget of {given} is too small to measure anything", hint="give at least one trial, or a few seconds")
+    check_budget(trials, seconds)
     budget = Budget(TRIALS if trials is None and seconds is None else trials, seconds, patience)
     space = _space(program, machine, threads, tuple(constants))
     name = author if isinstance(author, str) else type(author).__name__

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any
 
+from tilewright.runtime.records.fields import checked
 from tilewright.runtime.records.record import Record
 from tilewright.runtime.records.session import Session
 from tilewright.runtime.records.store import RecordStore
@@ -133,14 +134,14 @@ def _parse(raw: str | bytes, tasks: Mapping[str, Task], store: RecordStore) -> T
 
 
 def _task(data: Mapping[str, Any]) -> Task:
-    task = Task(**_checked(Task, data))
+    task = Task(**checked(Task, data))
     if data.get("key") not in (None, task.key):
         raise RuntimeFailure("the task's key does not fit its program: the line was altered")
     return task
 
 
 def _session(data: Mapping[str, Any], tasks: Mapping[str, Task], store: RecordStore) -> Session:
-    session = Session(**_checked(Session, data))
+    session = Session(**checked(Session, data))
     for key in session.tasks:
         if key not in tasks and not store.has_task(key):
             raise RuntimeFailure(f"a session with task {key[:40]!r}, which no line before it declares")
@@ -154,65 +155,7 @@ def _record(data: Mapping[str, Any], text: str, tasks: Mapping[str, Task], store
         task = store.task(key)
     if task is None:
         raise RuntimeFailure(f"a record of task {str(key)[:40]!r}, which no line before it declares")
-    values = _checked(Record, {k: v for k, v in data.items() if k != "task"})
+    values = checked(Record, {k: v for k, v in data.items() if k != "task"})
     # A line written by hand may leave the identity out: the same line is the same record.
     values.setdefault("uid", hashlib.sha256(text.strip().encode()).hexdigest()[:32])
     return Record(task, **values)
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or _is_int(value)
-
-
-def _is_map(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(of, value.values()))
-
-
-def _is_list(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(of, value))
-
-
-def _or_none(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or of(value)
-
-
-_ANYTHING = _is_map(lambda value: True)
-_FORMS: dict[type, dict[str, Callable[[Any], bool]]] = {
-    Task: {"threads": _is_int, "constants": _is_list(_is_text), "unaligned": _is_list(_is_text)},
-    Session: {
-        "tasks": _is_map(_is_number), "options": _ANYTHING, "seed": _is_int, "trials": _or_none(_is_int), "seconds": _or_none(_is_number),
-        "sittings": _is_list(_ANYTHING),
-    },
-    Record: {
-        "samples": _is_list(_is_number), "point": _or_none(_ANYTHING), "estimate": _or_none(_is_number), "seed": _is_int,
-        "versions": _is_map(_is_text), "winner": _is_flag, "gain": _or_none(_is_number),
-    },
-}  # fmt: skip
-
-
-def _checked(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ``kind`` in ``data``, each of its type; RuntimeFailure names the one that is not, or is missing."""
-    known = {f.name: f for f in fields(kind) if f.init}
-    required = {name for name, f in known.items() if f.default is f.default_factory is MISSING} - {"task"}
-    if absent := sorted(required - data.keys()):
-        raise RuntimeFailure(f"the {kind.__name__.lower()} lacks {', '.join(absent)}")
-    values = {name: data[name] for name in known if name in data}
-    for name, value in values.items():
-        if not _FORMS[kind].get(name, _is_text)(value):
-            raise RuntimeFailure(f"{name} of the {kind.__name__.lower()} is {json.dumps(value)[:40]}")
-    return values

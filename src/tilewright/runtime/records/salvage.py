@@ -29,7 +29,7 @@ def salvage_lines(path: Path) -> Iterator[str]:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the message itself quotes what is damaged
             raise RuntimeFailure(f"nothing in {path} can be read: {error}", hint="restore it from a copy or an export") from error
         tasks: dict[str, Task] = {}
         for task in _rows(connection, path, "tasks", task_columns(connection), task_of):

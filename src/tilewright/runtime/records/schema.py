@@ -87,6 +87,13 @@ def translated(path: Path, action: str) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         raise _failure(path, action, code, str(error)) from error
+    except UnicodeDecodeError as error:  # of SQLite's own message, which quotes what is damaged
+        raise damaged(path, action) from error
+
+
+def damaged(path: Path, action: str = "read") -> RuntimeFailure:
+    """The error for a file whose contents make no sense."""
+    return _failure(path, action, sqlite3.SQLITE_CORRUPT)
 
 
 _NOTHING = "`tilewright tune` makes them; --records names another file"

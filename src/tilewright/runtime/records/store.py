@@ -6,20 +6,23 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from tilewright.runtime.records.fields import checked
 from tilewright.runtime.records.record import Record, now
-from tilewright.runtime.records.schema import connect, translated, version_of
+from tilewright.runtime.records.schema import connect, damaged, translated, version_of
 from tilewright.runtime.records.session import STATES, Session
 from tilewright.runtime.records.task import Task
 from tilewright.runtime.records.winner import best_of, ranking, schedule_key
-from tilewright.util.errors import RuntimeFailure
+from tilewright.util.errors import RuntimeFailure, TilewrightError
+
+_T = TypeVar("_T")
 
 RECORD_COLUMNS = (
     "uid, task, session, role, status, seconds, samples, trace, point, message, estimate, author, seed, host, versions, date, "
@@ -161,7 +164,7 @@ class RecordStore:
         """The best record of each task that differs from ``task`` in its shapes only, nearest shapes first."""
         with self._reading() as connection:
             rows = connection.execute(f"SELECT {task_columns(connection)} FROM tasks WHERE structure = ?", (task.structure,)).fetchall()
-        others = sorted((t for t in map(task_of, rows) if t.key != task.key), key=task.distance)
+        others = sorted((t for t in self._decoded(task_of, rows) if t.key != task.key), key=task.distance)
         found = (self.best(other) for other in others)
         return [r for r in found if r is not None][:limit]
 
@@ -174,7 +177,7 @@ class RecordStore:
             raise RuntimeFailure(
                 f"{len(rows) or 'no'} tasks begin with {key!r} in {self.path}", hint="`tilewright records list` shows them"
             )
-        return task_of(rows[0])
+        return self._decoded(task_of, rows)[0]
 
     def has_task(self, key: str) -> bool:
         """Whether the task of exactly this key is known."""
@@ -189,8 +192,8 @@ class RecordStore:
                 "FROM tasks LEFT JOIN records r ON r.task = tasks.key GROUP BY tasks.key ORDER BY latest DESC, tasks.key"
             ).fetchall()
         out = []
-        for *columns, records, timed, latest in rows:
-            task = task_of(tuple(columns))
+        tasks = self._decoded(lambda row: task_of(row[:-3]), rows)
+        for task, (*_, records, timed, latest) in zip(tasks, rows, strict=True):
             best = self.best(task) if timed else None
             out.append(TaskSummary(task, records, timed, best.seconds if best is not None else None, latest))
         return out
@@ -282,15 +285,24 @@ class RecordStore:
             rows = connection.execute(f"SELECT {record_columns(connection)} FROM records {rest}", values).fetchall()
             keys = {row[1] for row in rows}
             one = f"SELECT {task_columns(connection)} FROM tasks WHERE key = ?"
-            tasks = {key: task_of(connection.execute(one, (key,)).fetchone()) for key in keys}
-        return [record_of(row, tasks[row[1]]) for row in rows]
+            found = [connection.execute(one, (key,)).fetchone() for key in keys]
+        tasks = dict(zip(keys, self._decoded(task_of, found), strict=True))
+        return self._decoded(lambda row: record_of(row, tasks[row[1]]), rows)
 
     def _sessions(self, rest: str, values: tuple[Any, ...]) -> list[Session]:
         with self._reading() as connection:
             if version_of(connection) < 2:  # a file of an older version, opened for reading only
                 return []
             query = f"SELECT {session_columns(connection)} FROM sessions {rest}"
-            return [session_of(row) for row in connection.execute(query, values)]
+            rows = connection.execute(query, values).fetchall()
+        return self._decoded(session_of, rows)
+
+    def _decoded(self, make: Callable[[tuple[Any, ...]], _T], rows: Sequence[tuple[Any, ...]]) -> list[_T]:
+        """What ``rows`` mean. SQLite does not notice damage inside of what it stores: values that make no sense show it."""
+        try:
+            return [make(row) for row in rows]
+        except (TilewrightError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged(self.path) from error
 
 
 def records_path() -> Path:
@@ -325,7 +337,11 @@ def _insert_task(connection: sqlite3.Connection, t: Task) -> None:
 def task_of(row: tuple[Any, ...]) -> Task:
     """The task of a row of TASK_COLUMNS."""
     program, machine, fingerprint, threads, constants, unaligned = row
-    return Task(program, machine, fingerprint, threads, tuple(json.loads(constants)), tuple(json.loads(unaligned)))
+    found = {
+        "program": program, "machine": machine, "fingerprint": fingerprint, "threads": threads,
+        "constants": json.loads(constants), "unaligned": json.loads(unaligned),
+    }  # fmt: skip
+    return Task(**checked(Task, found))
 
 
 def _record_row(r: Record) -> tuple[Any, ...]:
@@ -340,10 +356,12 @@ def record_of(row: tuple[Any, ...], task: Task) -> Record:
     """The record of a row of RECORD_COLUMNS."""
     uid, _, session, role, status, _, samples, trace, point, message, estimate, author, seed, host, versions, date, *compared = row
     against, winner, gain = compared
-    return Record(
-        task, status, tuple(json.loads(samples)), trace, json.loads(point), message, estimate, role, author, seed,
-        session, against, bool(winner), gain, host, json.loads(versions), date, uid,
-    )  # fmt: skip
+    found = {
+        "status": status, "samples": json.loads(samples), "trace": trace, "point": json.loads(point), "message": message,
+        "estimate": estimate, "role": role, "author": author, "seed": seed, "session": session, "against": against,
+        "winner": bool(winner), "gain": gain, "host": host, "versions": json.loads(versions), "date": date, "uid": uid,
+    }  # fmt: skip
+    return Record(task, **checked(Record, found))
 
 
 def _session_row(s: Session) -> tuple[Any, ...]:
@@ -356,5 +374,9 @@ def _session_row(s: Session) -> tuple[Any, ...]:
 def session_of(row: tuple[Any, ...]) -> Session:
     """The session of a row of SESSION_COLUMNS."""
     id_, subject, tasks, author, seed, trials, seconds, options, state, host, created, updated, sittings = row
-    tasks, options = json.loads(tasks), json.loads(options)
-    return Session(subject, tasks, author, seed, trials, seconds, options, state, id_, host, created, updated, json.loads(sittings))
+    found = {
+        "subject": subject, "tasks": json.loads(tasks), "author": author, "seed": seed, "trials": trials, "seconds": seconds,
+        "options": json.loads(options), "state": state, "id": id_, "host": host, "created": created, "updated": updated,
+        "sittings": json.loads(sittings),
+    }  # fmt: skip
+    return Session(**checked(Session, found))
