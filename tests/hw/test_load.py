@@ -85,6 +85,12 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         load_machine(tmp_path / "failing.py")
 
 
+def test_a_script_that_ends_itself_is_no_machine(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(MachineError, match="fails when it is imported: SystemExit: 3"):
+        load_machine(str(tmp_path / "script.py"))
+
+
 def test_example_accelerator_is_loaded_by_path_and_runs() -> None:
     path = ROOT / "examples" / "toy_accelerator.py"
     m = load_machine(path)

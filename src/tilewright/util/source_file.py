@@ -32,7 +32,7 @@ def import_file(path: Path, error: type[TilewrightError], hint: str) -> ModuleTy
         raise error(f"{path} is not valid Python: {e}") from e
     except TilewrightError:
         raise
-    except Exception as e:  # whatever the user's file raises
+    except (Exception, SystemExit) as e:  # whatever the user's file raises; a script may end itself
         raise error(f"{path} fails when it is imported: {type(e).__name__}: {e}", hint="--debug shows where") from e
     finally:
         del sys.modules[name]
