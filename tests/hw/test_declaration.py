@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tilewright.hw import (
-    Family,
     Instruction,
+    InstructionFamily,
     Memory,
     State,
     axes,
@@ -120,7 +120,7 @@ def test_family_declares_one_instruction_for_each_shape() -> None:
         i, j, l = axes(m, n, k)
         c[i, j] += a[i, l] * b[l, j]
 
-    assert isinstance(mma, Family)
+    assert isinstance(mma, InstructionFamily)
     assert [i.name for i in mma.members] == ["mma.m16n16k16", "mma.m32n8k16"]
     assert mma.members[1].operand("a").shape == (32, 16)
     assert mma.members[0].per_cycle == 1 / 16

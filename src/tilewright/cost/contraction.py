@@ -60,7 +60,7 @@ class Contraction:
 
 
 @dataclass(frozen=True, slots=True)
-class Population:
+class Tiles:
     """Candidate tilings, column-wise: indices into ``spatial`` (row -1: no row loop) and tile sizes."""
 
     vector: np.ndarray
@@ -72,13 +72,13 @@ class Population:
     def __len__(self) -> int:
         return len(self.vector)
 
-    def where(self, chosen: np.ndarray) -> Population:
+    def where(self, chosen: np.ndarray) -> Tiles:
         """The candidates for which ``chosen`` (bool [len]) holds."""
         cycles = self.cycles[chosen] if len(self.cycles) else self.cycles
-        return Population(self.vector[chosen], self.row[chosen], self.vectors[chosen], self.rows[chosen], cycles)
+        return Tiles(self.vector[chosen], self.row[chosen], self.vectors[chosen], self.rows[chosen], cycles)
 
 
-def candidates(problem: Contraction, core: VectorCore) -> Population:
+def candidates(problem: Contraction, core: VectorCore) -> Tiles:
     """Every (vector loop, row loop, vectors, rows) whose tile and operands fit the registers."""
     columns: list[tuple[int, int, int, int]] = []
     for v, name in enumerate(problem.spatial):
@@ -92,7 +92,7 @@ def candidates(problem: Contraction, core: VectorCore) -> Population:
                     if m * u + (u if m > 1 else 1) + 1 <= core.registers:
                         columns.append((v, r, u, m))
     table = np.array(columns, dtype=np.int64).reshape(-1, 4)
-    return Population(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
+    return Tiles(table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
 def least_cycles(
@@ -169,7 +169,7 @@ def least(problem: Contraction, core: VectorCore, vector: str, rows: Sequence[st
     return float(least_cycles(problem, core, vector, size, packed, latency).min())
 
 
-def best(problem: Contraction, core: VectorCore) -> Population:
+def best(problem: Contraction, core: VectorCore) -> Tiles:
     """The candidates with the least cycles each can take, cheapest first.
 
     Packed is what can be. Of nearly equal ones those that load least come first, then those whose rows lie close
@@ -187,7 +187,7 @@ def best(problem: Contraction, core: VectorCore) -> Population:
         loads[own] = load_work(problem, core, vector, size, packed) / _product(size.values())
         distance[own] = _apart(problem.output, problem.spatial[r]) if r >= 0 else 0
     order = np.lexsort((distance, loads, np.round(np.log(cycles) * 50)))
-    return Population(pop.vector[order], pop.row[order], pop.vectors[order], pop.rows[order], cycles[order])
+    return Tiles(pop.vector[order], pop.row[order], pop.vectors[order], pop.rows[order], cycles[order])
 
 
 def _apart(x: Operand, loop: str) -> int:

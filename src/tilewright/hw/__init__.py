@@ -4,9 +4,10 @@ from tilewright.hw.availability import Requires, cpu, gpu
 from tilewright.hw.axis import Axis, AxisRule, axes, step, upto, vector
 from tilewright.hw.constraint import Mantissa, Require, Tied, ValueRange, base, extent, mantissa, require, stride, tied, value_range
 from tilewright.hw.emit import LLVM, PTX, Bits, CText, Fragment, RoCC, Steps
+from tilewright.hw.family import Family, Parameter
 from tilewright.hw.form import LoopForm, Part
 from tilewright.hw.hierarchy import Hierarchy, Storage
-from tilewright.hw.instruction import Family, Instruction, Operand, instruction
+from tilewright.hw.instruction import Instruction, InstructionFamily, Operand, instruction
 from tilewright.hw.load import list_machines, load_machine
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
@@ -25,12 +26,14 @@ __all__ = [
     "Fragment",
     "Hierarchy",
     "Instruction",
+    "InstructionFamily",
     "LoopForm",
     "Machine",
     "Mantissa",
     "Memory",
     "Need",
     "Operand",
+    "Parameter",
     "Part",
     "Require",
     "Requires",

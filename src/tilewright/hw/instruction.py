@@ -167,7 +167,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class InstructionFamily:
     """The instructions of one declaration with ``shapes``; members are named ``family.m16n16k16``."""
 
     name: str
@@ -198,7 +198,7 @@ def instruction(
     annotations (by default those where the decorator is used). MachineError: the declaration cannot be read.
     """
 
-    def declare(fn: Callable[..., Any]) -> Instruction | Family:
+    def declare(fn: Callable[..., Any]) -> Instruction | InstructionFamily:
         local = sys._getframe(1).f_locals if scope is None else scope
         title = name or fn.__name__
 
@@ -230,7 +230,7 @@ def instruction(
 
         if shapes is None:
             return member({})
-        return Family(title, tuple(member(s if isinstance(s, Mapping) else dict(zip("mnk", s, strict=True))) for s in shapes))
+        return InstructionFamily(title, tuple(member(s if isinstance(s, Mapping) else dict(zip("mnk", s, strict=True))) for s in shapes))
 
     return declare
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tilewright.hw.form import LoopForm
-from tilewright.hw.instruction import Family, Instruction
+from tilewright.hw.instruction import Instruction, InstructionFamily
 from tilewright.hw.memory import MAIN, Memory
 from tilewright.hw.state import State
 from tilewright.hw.transfer import Transfer
@@ -62,7 +62,7 @@ class Machine:
         *,
         memories: Sequence[Memory],
         units: Sequence[Unit],
-        instructions: Sequence[Instruction | Family] = (),
+        instructions: Sequence[Instruction | InstructionFamily] = (),
         transfers: Sequence[Transfer] = (),
         states: Sequence[State] = (),
         target: Target | None = None,
@@ -75,7 +75,7 @@ class Machine:
     ):
         from tilewright.hw.validate import validate
 
-        flat = [m for i in instructions for m in (i.members if isinstance(i, Family) else (i,))]
+        flat = [m for i in instructions for m in (i.members if isinstance(i, InstructionFamily) else (i,))]
         values = {
             "name": name,
             "memories": tuple(memories),

@@ -17,7 +17,7 @@ from tilewright.hw.availability import gpu
 from tilewright.hw.axis import axes
 from tilewright.hw.constraint import base, mantissa, require
 from tilewright.hw.emit import PTX, Fragment
-from tilewright.hw.instruction import Family, instruction
+from tilewright.hw.instruction import InstructionFamily, instruction
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.transfer import Transfer
@@ -65,7 +65,7 @@ def warp_matrix(operation: str, shape: tuple[int, int, int], word: str, dtype: D
     return PTX(text, (registers("c", acc, m * n), a, b), since="sm_70" if (operation, word) == ("wmma", "f16") else "sm_80")
 
 
-def float_family(operation: str, word: str, shapes: list[tuple[int, int, int]], dtype: DType, acc: DType, rate: int) -> Family:
+def float_family(operation: str, word: str, shapes: list[tuple[int, int, int]], dtype: DType, acc: DType, rate: int) -> InstructionFamily:
     """c += a * b with products and sums in the accumulator's type; tf32 reads f32 rounded to 10 bits."""
 
     def emit(m: int, n: int, k: int) -> PTX:
@@ -102,7 +102,7 @@ def float_family(operation: str, word: str, shapes: list[tuple[int, int, int]], 
     return mma
 
 
-def integer_family(operation: str, word: str, shapes: list[tuple[int, int, int]], dtype: DType, rate: int) -> Family:
+def integer_family(operation: str, word: str, shapes: list[tuple[int, int, int]], dtype: DType, rate: int) -> InstructionFamily:
     """c += a * b in int32; for single bits c += popcount(a xor b)."""
 
     def emit(m: int, n: int, k: int) -> PTX:
@@ -129,7 +129,7 @@ def integer_family(operation: str, word: str, shapes: list[tuple[int, int, int]]
     return mma
 
 
-def wgmma_family(word: str, dtype: DType, rate: int) -> Family:
+def wgmma_family(word: str, dtype: DType, rate: int) -> InstructionFamily:
     """wgmma.mma_async of a warp group: 64 x n x 16, operands in shared memory behind descriptors."""
 
     def emit(m: int, n: int, k: int) -> PTX:
@@ -158,12 +158,12 @@ def wgmma_family(word: str, dtype: DType, rate: int) -> Family:
     return wgmma
 
 
-def volta(r: Rates) -> list[Family]:
+def volta(r: Rates) -> list[InstructionFamily]:
     """wmma with half inputs and half or single accumulators."""
     return [float_family("wmma", "f16", WARP_SHAPES, f16, acc, r.f16) for acc in (f16, f32)]
 
 
-def ampere(r: Rates) -> list[Family]:
+def ampere(r: Rates) -> list[InstructionFamily]:
     """All wmma types, and mma.sync in its m16n8 shapes (m8n8k4 for f64)."""
     return [
         *volta(r),
@@ -183,13 +183,13 @@ def ampere(r: Rates) -> list[Family]:
     ]
 
 
-def hopper(r: Rates) -> list[Family]:
+def hopper(r: Rates) -> list[InstructionFamily]:
     """Ampere's instructions and wgmma."""
     return [*ampere(r), wgmma_family("f16", f16, r.f16), wgmma_family("bf16", bf16, r.bf16)]
 
 
 def build(
-    name: str, families: list[Family], *, sms: int, clock_hz: float, smem: int, l2: int, dram: int, dram_rate: float, warps: int
+    name: str, families: list[InstructionFamily], *, sms: int, clock_hz: float, smem: int, l2: int, dram: int, dram_rate: float, warps: int
 ) -> Machine:
     """A GPU; ``smem`` is the shared memory one SM can give to blocks, ``dram_rate`` in bytes/s."""
     sm = name.rpartition("sm")[2]

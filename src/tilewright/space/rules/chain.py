@@ -130,7 +130,7 @@ def _link(context: Context, stage: Stage, chain: Chain, position: int) -> tuple[
     return link, [tuple(p for p in chosen if p[1] != "as it is") for chosen in product(*options)]
 
 
-def _tiles(problem: cost.Contraction, core: VectorCore, row: str, batch: set[str]) -> cost.Population | None:
+def _tiles(problem: cost.Contraction, core: VectorCore, row: str, batch: set[str]) -> cost.Tiles | None:
     """Tiles along the rows, on the lanes the loop of the one that takes the least cycles: it and those nearly as good, best first."""
     ranked = cost.best(problem, core)
     lanes = np.array([n not in batch for n in problem.spatial])
