@@ -40,7 +40,8 @@ class LoopForm:
     what every field that a part may leave out is then (0: no operand).
 
     ``lines`` tells the lines of each memory that a run takes; states in ``clobbers`` are lost when it runs. A memory declared with
-    ``buffers=2`` gives it half: the hardware takes the halves in turn, the sums' when a run with a finish ends.
+    ``buffers=2`` gives it half: the hardware takes the halves in turn, the sums' when a run with a finish ends. ``ways`` are fields that
+    say how a run works, not what it computes: numbers that follow from those of its extents that are numbers.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LoopForm:
     lines: tuple[tuple[str, Lines], ...]
     idle: tuple[tuple[str, int], ...] = ()
     chains: bool = True
+    ways: tuple[tuple[str, Lines], ...] = ()
     clobbers: tuple[str, ...] = ()
     note: str = ""
 

@@ -178,7 +178,7 @@ def _form(m: Machine, f: LoopForm) -> None:
             _fail(m, f"loop form {f.name}: operands {', '.join(outside)} of {p.instruction.name} are not in {m.main_memory.name}")
     for word in f.words:
         _word(m, f.instruction, word)
-    fields = {n for n, _ in f.idle} | {f"{n}_{what}" for n, _ in f.block for what in ("blocks", "pad")}
+    fields = {n for n, _ in (*f.idle, *f.ways)} | {f"{n}_{what}" for n, _ in f.block for what in ("blocks", "pad")}
     fields |= {f"{a.name}_extent" for p in f.parts for a in p.instruction.axes}
     for p in f.parts:
         for o in p.instruction.operands:
@@ -187,7 +187,11 @@ def _form(m: Machine, f: LoopForm) -> None:
         fields |= {f"{n}_{what}{d}" for n, d, _ in p.around for what in ("before", "after")}
     unknown = [b.value for b in f.bits if isinstance(b.value, str) and b.value not in fields]
     if unknown:
-        _fail(m, f"loop form {f.name}: nothing says what {', '.join(map(str, unknown))} is", "name it in idle, or after an operand or axis")
+        _fail(
+            m,
+            f"loop form {f.name}: nothing says what {', '.join(map(str, unknown))} is",
+            "name it in idle or ways, or after an operand or axis",
+        )
     if lost := set(f.clobbers) - {s.name for s in m.states}:
         _fail(m, f"loop form {f.name} clobbers {', '.join(sorted(lost))}, which is no state")
     if wrong := [n for n, _ in f.lines if n not in {mem.name for mem in m.memories}]:

@@ -21,6 +21,7 @@ MACHINE = gemmini(dim=4)
 FORMS = ("loop_conv_ws",)
 KERNELS = {
     "padded": convolution((5, 6), 5, 6, 3, 1, 1, True),
+    "few channels": convolution((6, 5), 2, 5, 3, 1, 1, True),
     "strides of two": convolution((7, 7), 4, 5, 3, 2, 1, True),
     "strides of three": convolution((9, 8), 3, 4, 2, 3, 0, True),
     "pointwise": convolution((3, 4), 6, 5, 1, 1, 0, True),
@@ -72,6 +73,14 @@ def test_check_refuses(program: Program, old: str, new: str, rule: str) -> None:
     assert old in text
     with pytest.raises(CodegenError, match=rule):
         check(parse_program(text.replace(old, new)), MACHINE)
+
+
+def test_few_channels_leave_room_for_neighbours() -> None:
+    """Two of four lanes: two columns of the window in one compute, and no more."""
+    text = str(generate(scheduled(KERNELS["few channels"], 0), MACHINE, forms=FORMS))
+    assert "pixels=2" in text and "pixels=1" in str(generate(scheduled(KERNELS["padded"], 0), MACHINE, forms=FORMS))
+    with pytest.raises(CodegenError, match="its pixels is 3, its extents allow 2"):
+        check(parse_program(text.replace("pixels=2", "pixels=3")), MACHINE)
 
 
 def test_images_that_are_zero_elsewhere_are_not_taken_for_copies() -> None:

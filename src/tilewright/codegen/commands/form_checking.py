@@ -58,6 +58,7 @@ class FormChecker:
         """What the run reads and writes in main memory, after checking all else; the next run starts anew."""
         extents = self.extents(c)
         self.lines(c, extents)
+        self.ways(c, extents)
         start, update, finish = (self.part(c, parts, extents, state) for parts in (self.form.starts, self.form.updates, self.form.finishes))
         sums = {a.name: extents[a.name] for a in self.form.starts[0].instruction.axes}
         if update is None:
@@ -92,6 +93,12 @@ class FormChecker:
             taken, room = lines({**dict(self.form.idle), **self.values, **extents}), room_of(self.machine, name)
             if taken > room:
                 raise self.error(c, f"it takes {taken} lines of {name}, a run may take {room}", "make its tile smaller and loop around it")
+
+    def ways(self, c: Command, extents: Mapping[str, int]) -> None:
+        """CodegenError where a run would work in a way that is more than its extents allow."""
+        for name, way in self.form.ways:
+            if self.values[name] > (most := way(extents)):
+                raise self.error(c, f"its {name} is {self.values[name]}, its extents allow {most}", "set what they allow")
 
     def part(
         self, c: Command, parts: tuple[Part, ...], extents: Mapping[str, int], state: Mapping[str, Mapping[str, int]]

@@ -57,6 +57,8 @@ class _Run:
         self.always: dict[str, Operand] = {n: ex.idx(v) for n, v in self.form.idle}
         extents = {axis: sizes.get(f"{axis}_n", e) for axis, e in use.update[1].extents.items()}
         self.always |= {f"{axis}_extent": e for axis, e in extents.items()}
+        known = {axis: int(e.value) for axis, e in extents.items() if isinstance(e, ex.Const)}
+        self.always |= {name: ex.idx(way(known)) for name, way in self.form.ways}
         for axis, size in self.form.block:
             blocks = (extents[axis] + (size - 1)) // size
             self.always |= {f"{axis}_blocks": blocks, f"{axis}_pad": blocks * size - extents[axis]}

@@ -173,7 +173,7 @@ def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State, types: T
         ((Bits(0, 10, 1), *beyond, Bits(48, 16, "p_extent")), _four("q_extent", "out_pitch", "w_pitch", "x_pitch")),
         ((Bits(0, 64, "w.address"),), (Bits(0, 64, "out.address"),)),
         ((Bits(0, 64, "d.address"),), (Bits(0, 64, "x.address"),)),
-        ((Bits(0, 1, "no_bias"),), (Bits(0, 1, "no_pool"), Bits(3, 2, "activation"))),
+        ((Bits(0, 1, "no_bias"), Bits(8, 8, "pixels")), (Bits(0, 1, "no_pool"), Bits(3, 2, "activation"))),
     )
     words = tuple(RoCC(funct, *r, name=name) for (name, funct), r in zip(fixed, registers, strict=True))
     return LoopForm(
@@ -191,6 +191,8 @@ def loop_conv_ws(dim: int, ex: State, ld: tuple[State, ...], st: State, types: T
             ("pool_stride", 0),
             *((n, 0) for n in ("no_bias", "d", "out", "out_pitch", "out_size1", "out_size2", "activation")),
         ),
+        # A row of the scratchpad has the channels of as many neighbours as fit.
+        ways=(("pixels", lambda n: max(1, min(dim // n.get("c", dim), n.get("s", 1)))),),
         clobbers=tuple(s.name for s in ld),
     )
 

@@ -61,13 +61,13 @@ def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int) -> It
     yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
     for at in product(*(range(0, whole[d], tile[d]) for d in whole)):
         start = dict(zip(whole, at, strict=True))
-        yield from _tile(v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
+        yield from _tile(c.dim, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
 
 
 def _tile(
-    v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
+    dim: int, v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
 ) -> Iterator[Command]:
-    """One tile: ``start`` and ``size`` by dimension."""
+    """One tile: ``start`` and ``size`` by dimension. Few channels leave room for those of neighbours in a row of ``dim``."""
     row, col = start["P"] * v.stride + start["R"] - v.padding, start["Q"] * v.stride + start["S"] - v.padding
     rows, cols = size["P"] * v.stride + size["R"] - 1, size["Q"] * v.stride + size["S"] - 1
     up, left = max(0, -row), max(0, -col)
@@ -85,4 +85,4 @@ def _tile(
     yield isa.ConvOutput(size["P"], 0, 0, 0, 1, v.channels, v.kernels, v.kernels, size["Q"])
     yield isa.ConvAddressesWO(f, y if last else 0)
     yield isa.ConvAddressesBI(_ZEROS if first else 0, x)
-    yield isa.LoopConvWs(no_bias=1, no_pool=1)
+    yield isa.LoopConvWs(no_bias=1, no_pool=1, pixels=max(1, min(dim // size["C"], size["S"])))
