@@ -15,13 +15,13 @@ from tilewright.util.errors import ExecutionError, MachineError
 MACHINE = load_machine("gemmini")
 
 
-def widths(f: words.Format) -> dict[str, int]:
+def widths(f: words.Encoding) -> dict[str, int]:
     return {b.value: b.width for b in (*f.word.rs1, *f.word.rs2) if isinstance(b.value, str)}
 
 
 @st.composite
 def commands(draw: st.DrawFn) -> isa.Command:
-    f = draw(st.sampled_from(words.FORMATS))
+    f = draw(st.sampled_from(words.ENCODINGS))
     bits = {n: draw(st.integers(0, 2**w - 1)) for n, w in widths(f).items()}
     values = {}
     for field in fields(f.command):
@@ -39,7 +39,7 @@ def test_decode_undoes_encode(command: isa.Command) -> None:
     assert words.decode(*words.encode(command)) == command
 
 
-@given(st.sampled_from([f.word.funct7 for f in words.FORMATS]), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+@given(st.sampled_from([f.word.funct7 for f in words.ENCODINGS]), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_what_decodes_encodes_to_the_same_word(funct: int, rs1: int, rs2: int) -> None:
     try:
         command = words.decode(funct, rs1, rs2)
@@ -49,10 +49,10 @@ def test_what_decodes_encodes_to_the_same_word(funct: int, rs1: int, rs2: int) -
         assert words.encode(command) == (funct, rs1, rs2)
 
 
-def test_no_two_formats_claim_the_same_word() -> None:
-    constants = [(f.word.funct7, tuple((b.lo, b.value) for b in f.word.rs1 if isinstance(b.value, int))) for f in words.FORMATS]
+def test_no_two_encodings_claim_the_same_word() -> None:
+    constants = [(f.word.funct7, tuple((b.lo, b.value) for b in f.word.rs1 if isinstance(b.value, int))) for f in words.ENCODINGS]
     assert len(set(constants)) == len(constants)
-    for f in words.FORMATS:
+    for f in words.ENCODINGS:
         for register in (f.word.rs1, f.word.rs2):
             covered = [i for b in register for i in range(b.lo, b.lo + b.width)]
             assert len(covered) == len(set(covered)) and max(covered, default=0) < 64
@@ -135,4 +135,4 @@ def test_commands_print_their_fields() -> None:
     mvin = isa.Mvin(0x1000, isa.Tile(isa.accumulator(32, accumulate=True), 16, 4), 1)
     assert str(mvin) == "Mvin address=0x1000 local=acc+[32] 4x16 mvin=1"
     assert str(isa.Preload(isa.Tile(isa.GARBAGE, 16, 16), isa.Tile(5, 1, 2))) == "Preload bd=none 16x16 c=spad[5] 2x1"
-    assert isinstance(words.FORMATS[0].word.rs1[0], Bits)
+    assert isinstance(words.ENCODINGS[0].word.rs1[0], Bits)

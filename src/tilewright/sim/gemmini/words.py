@@ -1,6 +1,6 @@
 """Gemmini's custom-3 words: ``encode`` and ``decode`` between commands and (funct, rs1, rs2).
 
-The bit fields are those of the generator's public documentation. Each format is a :class:`tilewright.hw.RoCC`, the same
+The bit fields are those of the generator's public documentation. Each encoding is a :class:`tilewright.hw.RoCC`, the same
 declaration the machine's own instructions are made of; a dotted field name is an attribute of an operand.
 """
 
@@ -42,7 +42,7 @@ from tilewright.util.errors import ExecutionError, MachineError
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class Encoding:
     """One encoding: the class it stands for, the attributes the opcode fixes, the layout of the registers."""
 
     command: type[Any]
@@ -74,33 +74,33 @@ _POOL = "upad@8:2 lpad@10:2 pool_out_cols@24:8 porows@32:8 pocols@40:8 orows@48:
 _ST = f"2@0:2 activation@2:2 pool_stride@4:2 pool_size@6:2 {_POOL}"
 _CONV = "no_bias@0:1 wrot180@1:1 trans_output_1203@2:1 trans_weight_1203@3:1 trans_weight_0132@4:1 trans_input_3120@5:1 depthwise@6:1"
 
-FORMATS = (
-    Format(ConfigEx, _word(0, _EX, "shift@0:32 c_stride@48:16")),
-    Format(ConfigLd, _word(0, _LD, "stride@0:64")),
-    Format(ConfigSt, _word(0, _ST, "stride@0:32 acc_scale@32:32")),
-    Format(ConfigNorm, _word(0, "3@0:2 stats_id@8:8 act_msb@16:1 stats_only@17:1 inverse@18:1 q@32:32", "qb@0:32 qc@32:32")),
-    Format(Mvin, _word(2, "address@0:64", _tile("local")), (("mvin", 0),)),
-    Format(Mvin, _word(1, "address@0:64", _tile("local")), (("mvin", 1),)),
-    Format(Mvin, _word(14, "address@0:64", _tile("local")), (("mvin", 2),)),
-    Format(Mvout, _word(3, "address@0:64", _tile("local"))),
-    Format(Compute, _word(4, _tile("a"), _tile("bd")), (("preloaded", True),)),
-    Format(Compute, _word(5, _tile("a"), _tile("bd")), (("preloaded", False),)),
-    Format(Preload, _word(6, _tile("bd"), _tile("c"))),
-    Format(Flush, _word(7, "skip@0:64")),
-    Format(
+ENCODINGS = (
+    Encoding(ConfigEx, _word(0, _EX, "shift@0:32 c_stride@48:16")),
+    Encoding(ConfigLd, _word(0, _LD, "stride@0:64")),
+    Encoding(ConfigSt, _word(0, _ST, "stride@0:32 acc_scale@32:32")),
+    Encoding(ConfigNorm, _word(0, "3@0:2 stats_id@8:8 act_msb@16:1 stats_only@17:1 inverse@18:1 q@32:32", "qb@0:32 qc@32:32")),
+    Encoding(Mvin, _word(2, "address@0:64", _tile("local")), (("mvin", 0),)),
+    Encoding(Mvin, _word(1, "address@0:64", _tile("local")), (("mvin", 1),)),
+    Encoding(Mvin, _word(14, "address@0:64", _tile("local")), (("mvin", 2),)),
+    Encoding(Mvout, _word(3, "address@0:64", _tile("local"))),
+    Encoding(Compute, _word(4, _tile("a"), _tile("bd")), (("preloaded", True),)),
+    Encoding(Compute, _word(5, _tile("a"), _tile("bd")), (("preloaded", False),)),
+    Encoding(Preload, _word(6, _tile("bd"), _tile("c"))),
+    Encoding(Flush, _word(7, "skip@0:64")),
+    Encoding(
         LoopWs,
         _word(8, "accumulate@0:1 full_c@1:1 low_d@2:1 activation@8:3 b_half@16:2 a_half@18:2", "a_transpose@0:1 b_transpose@1:1"),
     ),
-    Format(LoopBounds, _word(9, "pad_i@0:16 pad_j@16:16 pad_k@32:16", "i@0:16 j@16:16 k@32:16")),
-    Format(LoopAddressesAB, _word(10, "a@0:64", "b@0:64")),
-    Format(LoopAddressesDC, _word(11, "d@0:64", "c@0:64")),
-    Format(LoopStridesAB, _word(12, "a@0:64", "b@0:64")),
-    Format(LoopStridesDC, _word(13, "d@0:64", "c@0:64")),
-    Format(
+    Encoding(LoopBounds, _word(9, "pad_i@0:16 pad_j@16:16 pad_k@32:16", "i@0:16 j@16:16 k@32:16")),
+    Encoding(LoopAddressesAB, _word(10, "a@0:64", "b@0:64")),
+    Encoding(LoopAddressesDC, _word(11, "d@0:64", "c@0:64")),
+    Encoding(LoopStridesAB, _word(12, "a@0:64", "b@0:64")),
+    Encoding(LoopStridesDC, _word(13, "d@0:64", "c@0:64")),
+    Encoding(
         LoopConvWs,
         _word(15, f"{_CONV} pixels@8:8 b_half@16:2 a_half@18:2", "no_pool@0:1 downsample@1:1 input_dilated@2:1 activation@3:2"),
     ),
-    Format(
+    Encoding(
         ConvShape,
         _word(
             16,
@@ -108,7 +108,7 @@ FORMATS = (
             "out_rows@0:16 pool_out_rows@16:16 out_cols@32:16 stride@48:8 padding@56:8",
         ),
     ),
-    Format(
+    Encoding(
         ConvTile,
         _word(
             17,
@@ -116,11 +116,11 @@ FORMATS = (
             "pochs@0:16 pocols@16:16 porows@32:16 batches@48:16",
         ),
     ),
-    Format(
+    Encoding(
         ConvKernel,
         _word(18, "lpad@0:16 kchs@16:16 kcols@32:16 krows@48:16", "in_cols@0:16 plpad@16:8 dpad@24:8 upad@32:16 rpad@48:16"),
     ),
-    Format(
+    Encoding(
         ConvOutput,
         _word(
             19,
@@ -128,28 +128,28 @@ FORMATS = (
             "ocols@0:16 out_stride@16:16 weight_stride@32:16 in_stride@48:16",
         ),
     ),
-    Format(ConvAddressesWO, _word(20, "weights@0:64", "output@0:64")),
-    Format(ConvAddressesBI, _word(21, "bias@0:64", "input@0:64")),
-    Format(Counter, _word(126, "operation@0:64")),
+    Encoding(ConvAddressesWO, _word(20, "weights@0:64", "output@0:64")),
+    Encoding(ConvAddressesBI, _word(21, "bias@0:64", "input@0:64")),
+    Encoding(Counter, _word(126, "operation@0:64")),
 )
 
 
 def encode(command: Command) -> tuple[int, int, int]:
     """``(funct, rs1, rs2)`` of a command; MachineError if a field does not fit, or for ``Fence``, which has no word."""
-    word = format_of(command).word
+    word = encoding_of(command).word
     return word.funct7, *word.registers(quantities(command))
 
 
-def format_of(command: Command) -> Format:
-    """The format that encodes ``command``; MachineError for ``Fence``, which has none."""
-    for f in FORMATS:
+def encoding_of(command: Command) -> Encoding:
+    """The encoding of ``command``; MachineError for ``Fence``, which has none."""
+    for f in ENCODINGS:
         if type(command) is f.command and all(getattr(command, n) == v for n, v in f.fixed):
             return f
     raise MachineError(f"{command} has no custom-3 word", hint="a fence is the RISC-V instruction `fence`; mvins are 0, 1 and 2")
 
 
 def quantities(command: Command) -> dict[str, int]:
-    """What the fields of the command's registers hold, by the names that its format uses (``"local.rows"``)."""
+    """What the fields of the command's registers hold, by the names that its encoding uses (``"local.rows"``)."""
     out: dict[str, int] = {}
     for field in fields(command):  # type: ignore[arg-type]
         value = getattr(command, field.name)
@@ -161,8 +161,8 @@ def quantities(command: Command) -> dict[str, int]:
 
 
 def decode(funct: int, rs1: int, rs2: int) -> Command:
-    """The command of a custom-3 word; ExecutionError if no format has these opcode and constants, or a reserved bit is set."""
-    for f in FORMATS:
+    """The command of a custom-3 word; ExecutionError if no encoding has these opcode and constants, or a reserved bit is set."""
+    for f in ENCODINGS:
         if f.word.funct7 != funct:
             continue
         values, spare1 = _extract(f.word.rs1, rs1)

@@ -1,4 +1,4 @@
-"""A stream of Gemmini commands as C: one call for each, of functions derived from the commands' own formats."""
+"""A stream of Gemmini commands as C: one call for each, of functions derived from the commands' own encodings."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
 
     CodegenError for an address that is in none of ``arrays``.
     """
-    used: dict[str, words.Format] = {}
+    used: dict[str, words.Encoding] = {}
     lines = []
     for command in program:
         if isinstance(command, isa.Fence):
             lines.append('__asm__ volatile("fence" : : : "memory");')
             continue
-        form = words.format_of(command)
+        form = words.encoding_of(command)
         used.setdefault(_name(form), form)
         values = words.quantities(command)
         texts = [
@@ -50,12 +50,12 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
     return Stream("\n\n".join([ISSUE, *functions]), "\n".join(lines))
 
 
-def _name(form: words.Format) -> str:
+def _name(form: words.Encoding) -> str:
     parts = re.findall("[A-Z]+[a-z]*", form.command.__name__)
     return "_".join([*(p.lower() for p in parts), *(str(int(v)) for _, v in form.fixed)])
 
 
-def _comment(form: words.Format) -> str:
+def _comment(form: words.Encoding) -> str:
     return ", ".join([f"{parameter(n)} = {int(v)}" for n, v in form.fixed])
 
 
