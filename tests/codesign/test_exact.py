@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from tilewright.codesign.exact import enumerate_layer, finer, grid_of, machines_
 from tilewright.codesign.layer import Layer
 from tilewright.codesign.mapspace import MapSpace
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
+from tilewright.hw.family import Parameter
 from tilewright.hw.library.gemmini import family
 from tilewright.hw.library.gemmini_costs import area
 from tilewright.util.errors import SpaceError
@@ -53,6 +55,23 @@ def test_the_optimum_is_that_of_brute_force(objective: str) -> None:
     e = problem.evaluator.evaluate(found.point[None], found.hardware)
     assert e.fits.all() and problem.score(e)[0] == pytest.approx(found.score)
     assert np.allclose(e.cycles[0], found.cycles) and np.allclose(e.energy[0], found.energy)
+
+
+def test_one_memory_for_what_two_levels_hold() -> None:
+    """What fits each level alone need not fit both: a unified buffer for inputs, weights and sums."""
+    f = family()
+    words = lambda u, m: u.held["L2"] + 4 * u.held["L1"] * m["dim"]  # noqa: E731
+    levels = tuple(replace(s, words=None, energy=1.0 + n) if s.name in ("L1", "L2") else s for n, s in enumerate(f.hierarchy.levels))
+    unified = replace(
+        f,
+        hierarchy=replace(f.hierarchy, levels=levels, parameters=("dim", "bytes")),
+        parameters=(f.parameters[0], Parameter("bytes", (words,), step=16, least=16)),
+        area=None,
+    )
+    problem = Problem(MapSpace(LAYERS, unified))
+    grid = machines_of({"dim": np.array([2.0, 4.0]), "bytes": np.array([32.0, 64.0, 96.0, 160.0])})
+    found = optimum(problem, grid)
+    assert np.allclose(found.scores, brute_force(problem, grid), rtol=1e-9) and len(set(found.scores)) > 4
 
 
 def test_limits_rule_machines_out() -> None:

@@ -2,7 +2,7 @@
 
 One enumeration of each layer's mappings serves all machines of the grid, by dominance: of two mappings that spread the same
 loops over units, one that accesses no level less, pads no less and holds no less anywhere is never needed. Holdings count in classes: what
-fits the same machines of the grid is alike. What is left is a few thousand mappings of a layer.
+fits the same machines of the grid is alike (unless one memory serves several levels). What is left is a few thousand mappings of a layer.
 
 On one machine the objective is a product of powers of sums (of energy and cycles over layers), which has its minimum at a corner of
 the convex hull of the attainable sums. A corner of a sum of sets is a sum of corners that face the same way, so following each
@@ -22,7 +22,8 @@ from tilewright.codesign.divisors import chains
 from tilewright.codesign.evaluator import SLACK, Usage
 from tilewright.codesign.layer import DIMS
 from tilewright.codesign.problem import Problem
-from tilewright.hw.family import Use
+from tilewright.codesign.relaxed import need_tapes
+from tilewright.hw.family import Family, Use
 from tilewright.util.errors import SpaceError
 
 #: Mappings compared at once, weighted sums whose best mappings sift the others first, machines costed at once.
@@ -212,8 +213,11 @@ def enumerate_layer(problem: Problem, x: int) -> Iterator[np.ndarray]:
 
 
 def _classes(problem: Problem, machines: Mapping[str, np.ndarray], usage: Usage) -> tuple[np.ndarray, np.ndarray]:
-    """For each level the number of machines that what is held there alone rules out [levels, m], and whether some machine has room."""
-    names = list(usage.held)
+    """For each level the number of machines that what is held there alone rules out [levels, m], and whether some machine has room.
+
+    Where what several levels hold is needed together (one memory for them), it counts as it is.
+    """
+    names, together = list(usage.held), _held_together(problem.space.family)
     nothing = dict.fromkeys(names, np.zeros((1, 1)))
     units = {s: v[:1, None] for s, v in usage.units.items()}  # alike in a group
     classes = []
@@ -226,7 +230,14 @@ def _classes(problem: Problem, machines: Mapping[str, np.ndarray], usage: Usage)
                 room &= np.asarray(need(use, machines)) <= machines[p.name] * (1 + SLACK)
         classes.append((~room).sum(axis=1)[place])
     found = np.stack(classes)
-    return found, np.asarray((found < len(next(iter(machines.values())))).all(axis=0))
+    room_somewhere = np.asarray((found < len(next(iter(machines.values())))).all(axis=0))
+    return np.stack([usage.held[s] if s in together else own for s, own in zip(names, found, strict=True)]), room_somewhere
+
+
+def _held_together(family: Family) -> set[str]:
+    """Levels of which a need asks for what several hold."""
+    asked = [{v for v in tape.variables if v.startswith("held.")} for tapes in need_tapes(family).values() for tape in tapes]
+    return {v.removeprefix("held.") for held in asked if len(held) > 1 for v in held}
 
 
 def undominated(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from tilewright.codesign.problem import Problem
 from tilewright.cost.adjoint import Adjoint
 from tilewright.cost.formula import Graph, Tape
 from tilewright.cost.nestcost import Roofline
-from tilewright.hw.family import Use
+from tilewright.hw.family import Family, Use
 
 #: Weight of a limit exceeded, in units of the logarithm of the objective; of a need beyond a machine that is given.
 PENALTY = 8.0
@@ -29,6 +29,18 @@ class Traffic:
     """Of each start and layer: steps, and by level words, words held and instances: an array [quantity, n, layers]."""
 
     values: np.ndarray
+
+
+def need_tapes(family: Family) -> dict[str, list[Tape]]:
+    """Of each parameter what its needs compute, from ``held.LEVEL``, ``units.LEVEL`` and the parameters declared before."""
+    out: dict[str, list[Tape]] = {}
+    names = [s.name for s in family.hierarchy.levels]
+    for p in family.parameters:
+        g = Graph()
+        use = Use({s: g.var(f"held.{s}") for s in names}, {s: g.var(f"units.{s}") for s in names})
+        known = {name: g.var(name) for name in out}
+        out[p.name] = [Tape([g.lift(need(use, known))]) for need in p.needs]
+    return out
 
 
 class Relaxation:
@@ -57,13 +69,7 @@ class Relaxation:
         }
 
     def _need_tapes(self) -> dict[str, list[Adjoint]]:
-        out: dict[str, list[Adjoint]] = {}
-        for p in self.space.family.parameters:
-            g = Graph()
-            use = Use({s: g.var(f"held.{s}") for s in self._levels}, {s: g.var(f"units.{s}") for s in self._levels})
-            known = {name: g.var(name) for name in out}
-            out[p.name] = [Adjoint(Tape([g.lift(need(use, known))])) for need in p.needs]
-        return out
+        return {name: [Adjoint(tape) for tape in tapes] for name, tapes in need_tapes(self.space.family).items()}
 
     def _area_tape(self) -> Adjoint | None:
         limits = self.problem.limits
