@@ -146,7 +146,10 @@ class Presence:
 
     @staticmethod
     def of(space: Space, points: np.ndarray, sketches: Sequence[str], knobs: Sequence[Sequence[str]]) -> Presence:
-        """``sketches`` and ``knobs`` name the rows' structures and columns as they were stored."""
+        """``sketches`` and ``knobs`` name the rows' structures and columns as they were stored.
+
+        Where a result is consumed became a knob later: stored schedules did that on tiles, or else at the end.
+        """
         now = {s.name: n for n, s in enumerate(space.sketches)}
         found = np.full((len(points), space.columns), 0, np.int64)
         there = np.zeros(len(points), bool)
@@ -155,12 +158,14 @@ class Presence:
             if (new := now.get(sketches[old])) is None:
                 continue
             rows = np.flatnonzero(points[:, 0] == old)
-            names = [k.name for k in space.sketches[new].knobs]
             stored = list(knobs[old])
-            if sorted(names) != sorted(stored) or len(names) >= points.shape[1]:
+            later = {k.name: 0 if 0 in k.values else k.values[-1] for k in space.sketches[new].structural if k.name not in stored}
+            place = {k.name: n for n, k in enumerate(space.sketches[new].knobs, 1)}
+            if sorted(place.keys() - later.keys()) != sorted(stored) or len(stored) >= points.shape[1]:
                 continue
             found[rows, 0] = new
-            found[np.ix_(rows, range(1, 1 + len(names)))] = points[np.ix_(rows, [1 + stored.index(k) for k in names])]
+            for name, column in place.items():
+                found[rows, column] = later[name] if name in later else points[rows, 1 + stored.index(name)]
             there[rows] = space.valid(found[rows])
         stored_names = set(sketches)
         return Presence(

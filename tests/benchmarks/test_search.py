@@ -14,6 +14,7 @@ import pytest
 from benchmarks.peers import contenders
 from benchmarks.search_spaces import Measured
 from benchmarks.workloads import TUNED, WORKLOADS, Workload, attention, gemm, mlp
+from tests.space.operators import matmul_gelu
 from tests.tune.gemm_space import GemmSpace
 from tests.tune.simulated import landscape
 
@@ -133,6 +134,22 @@ def test_the_default_author_finds_the_best_of_measured_spaces_in_time(name: str)
     curves = np.array([search_quality.curve(space, search_quality.DEFAULT, seed, max(search_quality.WANTED)) for seed in range(10)])
     for trials, share in search_quality.WANTED.items():
         assert curves[:, trials - 1].mean() >= share, f"{name} after {trials} trials"
+
+
+def test_points_stored_before_results_had_a_place_are_found() -> None:
+    """Then they were consumed on tiles, or at the end where the reduction is in blocks."""
+    space = Space(matmul_gelu(32, 64, 512), load_machine("x86.avx512"), 1)
+    points = space.sample(400, np.random.default_rng(0))
+    ends = {s.name: s.structural[0].values[-1] if "blocks of" in s.name else 0 for s in space.sketches}
+    usual = np.array([space.values(p)["epilogue"] == ends[space.sketch(p).name] for p in points])
+    knobs = [[k.name for k in s.knobs if k.name != "epilogue"] for s in space.sketches]
+    stored = np.zeros((usual.sum(), space.columns), np.int64)
+    for row, p in zip(stored, points[usual], strict=True):
+        row[0] = p[0]
+        row[1 : 1 + len(knobs[p[0]])] = [space.values(p)[n] for n in knobs[p[0]]]
+    found = search_spaces.Presence.of(space, stored, [s.name for s in space.sketches], knobs)
+    assert found.there.all()
+    assert np.array_equal(found.points, points[usual])
 
 
 @pytest.mark.parametrize("limit", [150, 700])

@@ -11,7 +11,7 @@ and waking them come on top.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -128,7 +128,7 @@ def _share(a: Analysis, s: Statement, threads: int) -> Formula:
     g, x = a.graph, next((x for x in s.loops if _divided(x)), None)
     if x is None or threads == 1:
         return g.const(1)
-    seen = _seen(a, s)
+    seen = _seen(a, s)[-1]
     for index, extent in zip(seen.target.logical, seen.target.shape, strict=True):
         if x in index.coefficients:
             own = g.product(y.trips for y in seen.loops if y in index.coefficients and y is not x)
@@ -143,13 +143,21 @@ def _busiest(g: Graph, extent: Formula, each: Formula, threads: int) -> Formula:
     return g.div(g.ceildiv(whole, threads) * each + (extent - whole * each) * (1 / threads), extent)
 
 
-def _seen(a: Analysis, s: Statement) -> Statement:
-    """The statement whose indices show how far ``s`` fills its tile: that which takes a tile out of the registers."""
-    if s.target.buffer.memory not in a.inner:
-        return s
+def _seen(a: Analysis, s: Statement) -> tuple[Statement, ...]:
+    """The statements whose indices show how far ``s`` fills its tile: that which takes a tile out of the registers, and where
+    it goes into a block of the result, that which takes blocks to where all of it is."""
+    out = next(_readers(a, s), s) if s.target.buffer.memory in a.inner else s
+    from_tile = any(x.reads and x.buffer.memory in a.inner for x in out.accesses)
+    if out.store.op or not from_tile or not a.program.allocations.get(out.target.buffer.name):
+        return (out,)
+    beyond = next((t for t in _readers(a, out) if t.target.buffer.memory not in a.inner), out)
+    return (out,) if beyond is out or beyond.store.op else (out, beyond)
+
+
+def _readers(a: Analysis, s: Statement) -> Iterator[Statement]:
+    """What reads the result of ``s`` to make another one."""
     name = s.target.buffer.name
-    readers = (t for t in a.program.statements if t.target.buffer.name != name and any(x.buffer.name == name for x in t.accesses))
-    return next(readers, s)
+    return (t for t in a.program.statements if t.target.buffer.name != name and any(x.buffer.name == name for x in t.accesses))
 
 
 def statement_costs(a: Analysis, s: Statement, machine: Machine) -> Costs:
@@ -373,7 +381,9 @@ class _Step:
 
     def filled(self) -> Formula:
         """Part of the iterations that is real work: tiles are rounded up in the program, remainders are smaller tiles."""
-        return _filled(self.g, _seen(self.a, self.s), self.core)
+        seen, around = _seen(self.a, self.s), frozenset(self.s.loops)
+        # Of what takes a block only the loops around the block count: its own begin anew.
+        return self.g.product(_filled(self.g, s, self.core, around if n else frozenset(s.loops)) for n, s in enumerate(seen))
 
 
 class _Issues(_Step):
@@ -417,11 +427,16 @@ def _worked(g: Graph, core: VectorCore, n: Formula) -> Formula:
     return parts * (core.lanes // core.parts)
 
 
-def _filled(g: Graph, s: Statement, core: VectorCore) -> Formula:
-    """Real elements over counted ones of what ``s`` stores. Along the lanes a remainder still takes whole registers (or parts)."""
+def _filled(g: Graph, s: Statement, core: VectorCore, rounded_by: Set[Loop]) -> Formula:
+    """Real elements over counted ones of what ``s`` stores, in the dimensions that loops of ``rounded_by`` walk.
+
+    Along the lanes a remainder still takes whole registers (or parts).
+    """
     part, active = g.const(1), frozenset(s.loops)
     vector = next((x for x in reversed(s.loops) if x.kind is LoopKind.VECTOR), None)
     for index, extent in zip(s.target.logical, s.target.shape, strict=True):
+        if not index.loops & rounded_by:
+            continue
         rounded = g.product(x.trips for x in s.loops if x in index.coefficients)
         real = reach(g, index, active, extent).many
         if vector is not None and vector in index.coefficients:

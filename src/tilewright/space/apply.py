@@ -7,8 +7,8 @@ refuses is left out as a whole, and said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tilewright.cost.core import VectorCore, vector_core
@@ -42,6 +42,16 @@ class Tiled:
         return int(ex.evaluate(e, self.values))
 
     @property
+    def levels(self) -> list[tuple[str, int]]:
+        """Loops and chunks of the levels, outermost first."""
+        return [(level.loop, self.of(level.chunk)) for level in self.space.levels]
+
+    @property
+    def around(self) -> int:
+        """How many of the levels are around the nest that consumes the result."""
+        return self.space.around(self.values)
+
+    @property
     def unroll(self) -> int:
         """Steps of the innermost reduction loop in one go."""
         return self.of(value_of(self.space.unroll)) if self.space.unroll else 1
@@ -55,6 +65,8 @@ class ByRows:
 
 
 Choice = Tiled | ByRows
+#: Loops and chunks, outermost first.
+Levels = list[tuple[str, int]]
 
 
 @dataclass(slots=True)
@@ -138,27 +150,65 @@ class Application(Attempts):
         self.store_packed(stage, choice)
         panels = [operand for operand, how in structure.packing if how == "panel"]
         keep = frozenset([space.block_level(structure.vector)] if panels else [])
-        levels = [(level.loop, choice.of(level.chunk)) for level in space.levels]
-        if structure.depth or self.continues(stage):
-            name, around = self.partial_tiles(stage, levels, keep, structure.depth)
+        if 0 < choice.around < len(choice.levels):
+            tiles, at_level = self.in_blocks(stage, choice, keep)
         else:
-            name, around = self.whole_tiles(stage, levels, keep)
+            name, around = self.tiles(stage, choice.levels, keep, structure.depth, choice.around > 0)
+            tiles, at_level = [name], around.at_level
         for operand in panels:
-            self.pack_inside(stage, choice, operand, around.at_level[space.block_level(structure.vector)])
+            self.pack_inside(stage, choice, operand, at_level[space.block_level(structure.vector)])
         self.simplify()
-        self.finish_tiles(stage, name, others, choice)
-        self.slice_producers(name, others)
+        self.finish_tiles(stage, tiles, others, choice)
+        self.slice_producers(tiles, others)
         if structure.parallel:
-            self.parallelize(name, others)
+            self.parallelize(tiles, others)
+
+    def tiles(self, stage: Stage, levels: Levels, keep: frozenset[int], depth: str | None, consumed: bool) -> tuple[str, Cut]:
+        """Tile the nests of ``body``, with what consumes the result if it is ``consumed`` on the tile; returns the tiles' buffer too."""
+        if depth or self.continues(stage):
+            return self.partial_tiles(stage, levels, keep, depth)
+        return self.whole_tiles(stage, levels, keep, consumed)
 
     def continues(self, stage: Stage) -> bool:
         """Whether the loop around the nests goes on with sums that were begun before it."""
         return self.within is not None and not any(s.is_init and s.output.name == stage.output.name for s in stages(self.body))
 
-    def whole_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int]) -> tuple[str, Cut]:
-        """Tile the nest that takes the result and compute tiles inside it, from initialisation on; returns the tiles' buffer too."""
+    def in_blocks(self, stage: Stage, choice: Tiled, keep: frozenset[int]) -> tuple[list[str], dict[int, list[str]]]:
+        """Cut the nest that consumes the result by the levels around it, and compute a block of the result, in tiles, inside them.
+
+        Returns the tiles' buffers, one for each copy of the nests, and the loops of all levels.
+        """
+        name, levels, outer = stage.output.name, choice.levels, choice.around
+        found = writeback.epilogue(self.body, name)
+        if found is None:
+            raise ScheduleError(f"{name}: it is not consumed element by element")
+        nest, at = found
+        around = cut(self.sch, at, levels[:outer], [n for n in nest.loops if n not in at.values()], keep)
+        self.sch.compute_at(name, around.around)
+        tiles: list[str] = []
+        at_level = {n: list(loops) for n, loops in around.at_level.items()}
+        self.sch.simplify(keep_loops=[*self.kept, *(n for loops in at_level.values() for n in loops)])
+        for block in (replace(self, within=loop) for loop in around.around):
+            own = next(s for s in stages(block.body) if s.is_reduction)
+            names = _renamed(stage, own)
+            there = [n for n in range(outer, len(levels)) if levels[n][0] in names]
+            kept = frozenset(k for k, n in enumerate(there) if n in keep)
+            depth = names.get(stage_depth) if (stage_depth := choice.space.structure.depth) else None
+            made, inside = block.tiles(own, [(names[levels[n][0]], levels[n][1]) for n in there], kept, depth, False)
+            tiles.append(made)
+            for k, loops in inside.at_level.items():
+                at_level.setdefault(there[k], []).extend(loops)
+            for s in [s for s in stages(block.body) if not s.opaque and s.loops and not s.is_scheduled]:
+                self.elementwise(s, 1)  # what begins the block, and what consumes it
+        return tiles, at_level
+
+    def whole_tiles(self, stage: Stage, levels: Levels, keep: frozenset[int], consumed: bool) -> tuple[str, Cut]:
+        """Tile the nest that takes the result and compute tiles inside it, from initialisation on; returns the tiles' buffer too.
+
+        That nest is what follows in the program if tiles are ``consumed`` there, else one that stores the result.
+        """
         name = stage.output.name
-        if writeback.epilogue(self.body, name) is None:
+        if not consumed or writeback.epilogue(self.body, name) is None:
             name, *_ = self.sch.apply("cache_write", name, self.within, stage.output.memory, later_reads=False)
         epilogue = writeback.epilogue(self.body, name)
         if epilogue is None:
@@ -168,7 +218,7 @@ class Application(Attempts):
         self.sch.compute_at(name, around.around)
         return name, around
 
-    def partial_tiles(self, stage: Stage, levels: list[tuple[str, int]], keep: frozenset[int], depth: str | None) -> tuple[str, Cut]:
+    def partial_tiles(self, stage: Stage, levels: Levels, keep: frozenset[int], depth: str | None) -> tuple[str, Cut]:
         """Tile the reduction itself: each tile starts from the partial sums of the blocks of the reduction before it."""
         loops = {n: n for n in stage.loops if n not in stage.reduction or n == depth}
         around = cut(self.sch, loops, levels, [n for n in stage.loops if n not in loops], keep)
@@ -214,12 +264,12 @@ class Application(Attempts):
         panels = contraction.panel_layout(access, stage, structure.vector, width)
         return panels if dot is None else dots.packed_layout(access, dot, panels)
 
-    def finish_tiles(self, stage: Stage, name: str, others: frozenset[str], choice: Tiled) -> None:
+    def finish_tiles(self, stage: Stage, names: Sequence[str], others: frozenset[str], choice: Tiled) -> None:
         """Tiles into registers; each nest over a tile ordered, vectorised, unrolled."""
         structure = choice.space.structure
         assert stage.store is not None  # only reductions are tiled
         dims = {n: d for d, i in enumerate(stage.store.indices) for n in ex.free_vars(i)}
-        tiles = _tiles(self.body, name, others)
+        tiles = _tiles(self.body, names, others)
         vector = dims[structure.vector]
         for b in tiles:
             self.sch.set_memory(b.name, "reg")
@@ -252,10 +302,10 @@ class Application(Attempts):
 
     # --- around tiles -----------------------------------------------------------------------
 
-    def slice_producers(self, name: str, others: frozenset[str]) -> None:
+    def slice_producers(self, names: Sequence[str], others: frozenset[str]) -> None:
         """Padding moves into the outermost loops around the tiles where their iterations use slices of their own:
         a slice is still in cache when it is read."""
-        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, name, others)]
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, names, others)]
         for s in stages(self.sch.kernel):
             if s.store is None or s.is_reduction or s.is_scheduled or s.output.name not in {b.name for b in st.allocated(self.sch.kernel)}:
                 continue
@@ -276,10 +326,10 @@ class Application(Attempts):
                     pointwise.apply(self.sch, c, self.core(c), 1)
         self.simplify()
 
-    def parallelize(self, name: str, others: frozenset[str]) -> None:
-        """Divide the outermost loops around the tiles of ``name`` among cores."""
+    def parallelize(self, names: Sequence[str], others: frozenset[str]) -> None:
+        """Divide the outermost loops around the tiles called ``names`` among cores."""
         refusals: list[ScheduleError] = []
-        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, name, others)]
+        roots = [s for s in self.sch.kernel.body.stmts if isinstance(s, For) and _tiles(s, names, others)]
         for s in roots:
             try:
                 self.sch.parallel(s.name)
@@ -290,7 +340,14 @@ class Application(Attempts):
             raise refusals[0]
 
 
-def _tiles(s: Stmt, name: str, others: frozenset[str]) -> list[Buffer]:
-    """Tiles of a result that live in ``s``: buffer ``name`` and its copies in remainders, not ``others`` that are called like copies."""
+def _tiles(s: Stmt, names: Sequence[str], others: frozenset[str]) -> list[Buffer]:
+    """Tiles of a result that live in ``s``: buffers ``names`` and copies of them in remainders, not ``others`` called alike."""
     found = [t.buffer for t in st.walk(s) if isinstance(t, Alloc) and t.buffer.name not in others]
-    return [b for b in found if b.name == name or (b.name.startswith(name + "_") and b.name[len(name) + 1 :].isdigit())]
+    return [b for b in found if any(b.name == n or (b.name.startswith(n + "_") and b.name[len(n) + 1 :].isdigit()) for n in names)]
+
+
+def _renamed(stage: Stage, copy: Stage) -> dict[str, str]:
+    """Loops of ``copy``, which computes a part of the result of ``stage``, by those of ``stage``."""
+    pairs = zip(stage.target().indices, copy.target().indices, strict=True)
+    spatial = {a.name: b.name for a, b in pairs if isinstance(a, ex.Var) and isinstance(b, ex.Var)}
+    return {**spatial, **dict(zip(stage.reduction, copy.reduction, strict=True))}

@@ -100,10 +100,10 @@ def _of(number: int, sketch: Sketch, costs: Costs) -> Found | None:
     if groups is None:
         return None
     values = first(sketch, groups)
-    estimate, seconds = costs.estimator(number), float("inf")
+    seconds = float("inf")
     for g in groups or [{}]:
         count = len(next(iter(g.values()))) if g else 1
-        spent = np.broadcast_to(estimate({n: g.get(n, np.full(count, v)) for n, v in values.items()}), count)
+        spent = costs.seconds(number, {n: g.get(n, np.full(count, v)) for n, v in values.items()})
         at = int(np.argmax(spent <= spent.min() * (1 + EQUAL)))
         values |= {n: int(column[at]) for n, column in g.items()}
         seconds = float(spent[at])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +16,14 @@ from tilewright.cost.formula import Graph
 from tilewright.cost.traffic import Analysis
 from tilewright.cost.units import UnitsEstimator
 from tilewright.hw import Machine
-from tilewright.space.sketch import Sketch
+from tilewright.ir.stmt import Kernel
+from tilewright.space.sketch import Sketch, Variant
+
+#: Values of knobs, one entry a point.
+Env = Mapping[str, np.ndarray]
+#: The number of a sketch, and one of the variants of its program.
+_Key = tuple[int, Variant]
+_Describe = Callable[[_Key, Env], tuple[np.ndarray, np.ndarray]]
 
 
 class Costs:
@@ -29,30 +36,30 @@ class Costs:
     def __init__(self, sketches: Sequence[Sketch], machine: Machine, threads: int):
         self.sketches, self.machine, self.threads = sketches, machine, threads
         self._graph = Graph()
-        self._analyses: dict[int, Analysis] = {}
-        self._estimators: dict[int, Estimator | ExplicitEstimator | UnitsEstimator] = {}
-        self._extractors: dict[tuple[int, bool], Extractor] = {}
+        self._analyses: dict[_Key, Analysis] = {}
+        self._estimators: dict[_Key, Estimator | ExplicitEstimator | UnitsEstimator] = {}
+        self._extractors: dict[tuple[_Key, bool], Extractor] = {}
 
-    def analysis(self, number: int) -> Analysis:
-        """Footprints of a sketch's program."""
-        if number not in self._analyses:
-            sketch = self.sketches[number]
-            ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
-            self._analyses[number] = analysed(sketch.program, self.machine, self._graph, ranges)
-        return self._analyses[number]
+    def seconds(self, number: int, env: Env) -> np.ndarray:
+        """Seconds of points of a sketch, by the values of its knobs: float64 [points]."""
+        out = np.zeros(_length(env))
+        for variant, rows in self._variants(number, env):
+            out[rows] = self._estimator((number, variant))(_part(env, rows))
+        return out
 
-    def estimator(self, number: int) -> Estimator | ExplicitEstimator | UnitsEstimator:
-        """Seconds of a sketch's points."""
-        if number not in self._estimators:
-            sketch = self.sketches[number]
-            if self._filled(number):
-                ranges = {k.name: (k.values[0], k.values[-1]) for k in sketch.knobs}
-                own = UnitsEstimator if units.applies(sketch.program) else ExplicitEstimator
-                self._estimators[number] = own(sketch.program, self.machine, self._graph, ranges)
-            else:
-                with uncollected():
-                    self._estimators[number] = Estimator(self.analysis(number), self.machine, self.threads)
-        return self._estimators[number]
+    def features(self, number: int, env: Env) -> np.ndarray:
+        """Features of points of a sketch: [points, statements, columns]."""
+        return self._described(number, env, lambda key, part: (self._extractor(key)(part)[0], np.zeros(1)))[0]
+
+    def described(self, number: int, env: Env) -> tuple[np.ndarray, np.ndarray]:
+        """Features and seconds of a sketch's points, by one pass where the estimate is of the same formulas."""
+
+        def both(key: _Key, part: Env) -> tuple[np.ndarray, np.ndarray]:
+            if self._filled(key):
+                return self._extractor(key)(part)[0], self._estimator(key)(part)
+            return self._extractor(key, seconds=True)(part)
+
+        return self._described(number, env, both)
 
     def forget(self) -> None:
         """Drop all models at once: formulas and their graph refer to each other, and would wait for the garbage collector."""
@@ -62,24 +69,70 @@ class Costs:
         self._estimators.clear()
         self._extractors.clear()
 
-    def described(self, number: int, env: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Features and seconds of a sketch's points, by one pass where the estimate is of the same formulas."""
-        if self._filled(number):
-            return self.extractor(number)(env)[0], self.estimator(number)(env)
-        return self.extractor(number, seconds=True)(env)
+    # --- programs ---------------------------------------------------------------------------
 
-    def _filled(self, number: int) -> bool:
-        """Whether a sketch's program fills its memories itself: those have estimates of their own."""
-        program = self.sketches[number].program
-        return units.applies(program) or explicit.applies(program, self.machine)
+    def _variants(self, number: int, env: Env) -> Iterator[tuple[Variant, np.ndarray | slice]]:
+        """Values of the structural knobs that occur in ``env``, and where."""
+        knobs = self.sketches[number].structural
+        if not knobs:
+            yield (), slice(None)
+            return
+        table = np.stack([np.broadcast_to(env[k.name], _length(env)) for k in knobs], axis=1)
+        found, at = np.unique(table, axis=0, return_inverse=True)
+        for n, variant in enumerate(found):
+            yield tuple(map(int, variant)), np.flatnonzero(at.reshape(-1) == n)
 
-    def extractor(self, number: int, seconds: bool = False) -> Extractor:
-        """Features of a sketch's points, and their ``seconds`` if wanted."""
-        key = number, seconds
-        if key not in self._extractors:
+    def _described(self, number: int, env: Env, describe: _Describe) -> tuple[np.ndarray, np.ndarray]:
+        """What ``describe`` finds for each variant; those with fewer statements than others end in rows of zeros."""
+        found = [(rows, *describe((number, variant), _part(env, rows))) for variant, rows in self._variants(number, env)]
+        if len(found) == 1:
+            return found[0][1:]
+        features = np.zeros((_length(env), max(f.shape[1] for _, f, _ in found), found[0][1].shape[2]), np.float32)
+        seconds = np.zeros(len(features))
+        for rows, own, spent in found:
+            features[rows, : own.shape[1]], seconds[rows] = own, spent
+        return features, seconds
+
+    def _program(self, key: _Key) -> Kernel:
+        return self.sketches[key[0]].program_of(key[1])
+
+    def _ranges(self, key: _Key) -> dict[str, tuple[int, int]]:
+        return {k.name: (k.values[0], k.values[-1]) for k in self.sketches[key[0]].knobs}
+
+    def _filled(self, key: _Key) -> bool:
+        """Whether a program fills its memories itself: those have estimates of their own."""
+        return units.applies(self._program(key)) or explicit.applies(self._program(key), self.machine)
+
+    def _analysis(self, key: _Key) -> Analysis:
+        """Footprints of a program."""
+        if key not in self._analyses:
+            self._analyses[key] = analysed(self._program(key), self.machine, self._graph, self._ranges(key))
+        return self._analyses[key]
+
+    def _estimator(self, key: _Key) -> Estimator | ExplicitEstimator | UnitsEstimator:
+        if key not in self._estimators:
+            if self._filled(key):
+                own = UnitsEstimator if units.applies(self._program(key)) else ExplicitEstimator
+                self._estimators[key] = own(self._program(key), self.machine, self._graph, self._ranges(key))
+            else:
+                with uncollected():
+                    self._estimators[key] = Estimator(self._analysis(key), self.machine, self.threads)
+        return self._estimators[key]
+
+    def _extractor(self, key: _Key, seconds: bool = False) -> Extractor:
+        """Features of a program, and its ``seconds`` if wanted."""
+        if (key, seconds) not in self._extractors:
             with uncollected():
-                self._extractors[key] = Extractor(self.analysis(number), self.machine, self.threads if seconds else None)
-        return self._extractors[key]
+                self._extractors[key, seconds] = Extractor(self._analysis(key), self.machine, self.threads if seconds else None)
+        return self._extractors[key, seconds]
+
+
+def _length(env: Env) -> int:
+    return max((np.size(v) for v in env.values()), default=1)
+
+
+def _part(env: Env, rows: np.ndarray | slice) -> Env:
+    return env if isinstance(rows, slice) else {n: v[rows] for n, v in env.items()}
 
 
 @contextmanager

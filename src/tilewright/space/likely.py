@@ -31,6 +31,10 @@ def likely(space: TilingSpace, problem: Contraction, core: VectorCore, threads: 
         values = _each(values, space.blocks[n].name, _block_choices(space, n, values, threads))
     if space.depth is not None:
         values = _each(values, space.depth.name, [np.full(_length(values), d) for d in space.depth.values])
+    if space.epilogue is not None:
+        # On the tile; where it has to be done outside of blocks of the reduction, at the end or as soon as a block has its sums.
+        places = space.epilogue.values[:1] if space.depth is None else (space.epilogue.values[-1], space.epilogue.values[0])
+        values = _each(values, space.epilogue.name, [np.full(_length(values), p) for p in places])
     if space.unroll is not None:
         values[space.unroll.name] = np.ones(_length(values), np.int64)
     named = [k.name for k in space.knobs]

@@ -18,6 +18,7 @@ from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, Call, LoopKind, Span, Stmt, Store, Window
 from tilewright.space.dot import Dot, walked_by
 from tilewright.space.levels import ceil_div, starts, wrap
+from tilewright.space.result_block import ResultBlock
 from tilewright.space.rules.contraction import dimension_loops, reduction_order
 from tilewright.space.stages import Stage
 from tilewright.space.strides import Access
@@ -28,12 +29,14 @@ from tilewright.space.tiling import TilingSpace, value_of
 class Surroundings:
     """What stands around a reduction: its initial value, and the element-wise nest that takes its result.
 
-    ``at`` maps the reduction's spatial loops to the epilogue's.
+    ``at`` maps the reduction's spatial loops to the epilogue's, which takes blocks of the result that are computed inside so many
+    ``levels`` of the tiling (0: it takes tiles).
     """
 
     init: Store | None
     epilogue: Stage | None
     at: Mapping[str, str]
+    levels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class _Builder:
         self.start = starts(space.levels)
         reads = {a.buffer.name: a for a in self.stage.reads()}
         self.panels = [p for name, how in self.structure.packing if (p := self.panel(reads[name], how)) is not None]
+        name = f"{self.stage.output.name}_block"
+        self.block = ResultBlock.of(space, around.levels, self.fresh(name)) if around.levels else None
 
     def build(self) -> TiledProgram:
         assert self.stage.store is not None  # only reductions are tiled
@@ -89,18 +94,36 @@ class _Builder:
         else:
             value = self.read_panels(ex.substitute(store.value, env), env)
             update = self.tile_loops("", Store(tile, own, value, store.op), self.reductions())
-        before = Load(target, tuple(ex.substitute(i, env) for i in store.indices))
-        first = Store(tile, own, self.around.init.value if self.around.init else before)
-        body = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
+        first = Store(tile, own, self.around.init.value if self.around.init and not self.structure.depth else Load(*self.result("")))
+        body: list[Stmt] = [Alloc(tile), self.renamed(self.tile_loops("", first, []), "_first"), update, self.last(tile, own)]
         local = [p for p in self.panels if p.placement == "panel"]
         loops = self.kinds()
         position = self.space.block_level(self.structure.vector) + 1
-        nest: Stmt = wrap(loops[position:], *body) if loops[position:] else st.block(*body)
-        copies: list[Stmt] = [s for p in local for s in (Alloc(p.buffer), self.copy(p))]
-        whole = wrap(loops[:position], *copies, nest)
+        for n in range(len(loops), -1, -1):
+            if n and n == self.around.levels:
+                body = self.in_block(body)
+            if n == position:
+                body = [*(s for p in local for s in (Alloc(p.buffer), self.copy(p))), *body]
+            body = [wrap(loops[n - 1 : n], *body)] if n else body
+        (whole,) = body
         copied = [s for p in self.panels if p.placement == "copy" for s in (Alloc(p.buffer), self.copy(p))]
         arguments = {p.source.buffer.name: p.buffer for p in self.panels if p.placement == "ahead"}
         return TiledProgram(tuple(copied), (whole,), arguments)
+
+    def in_block(self, tiles: list[Stmt]) -> list[Stmt]:
+        """The tiles of a block of the result, and what becomes of it."""
+        block, epilogue, init = self.block, self.around.epilogue, self.around.init
+        assert block is not None and epilogue is not None  # blocks are made for it
+        first = [block.started(init)] if init is not None and self.structure.depth else []
+        return [Alloc(block.buffer), *first, *tiles, block.consumed(epilogue, self.around.at)]
+
+    def result(self, suffix: str) -> tuple[Buffer, tuple[Expr, ...]]:
+        """Where the element of a tile belongs that the loops called by ``suffix`` are at: in a block, or in the whole result."""
+        assert self.stage.store is not None
+        if self.block is not None:
+            return self.block.buffer, self.block.tile(self.structure.tiled, suffix)
+        env = self.environment(suffix)
+        return self.stage.store.buffer, tuple(ex.substitute(i, env) for i in self.stage.store.indices)
 
     # --- loops ------------------------------------------------------------------------------
 
@@ -182,9 +205,8 @@ class _Builder:
         suffix = "_last"
         env = self.environment(suffix)
         mine = tuple(ex.substitute(i, {n: Var(n + suffix) for n in self.structure.tiled}) for i in own)
-        if epilogue is None or epilogue.store is None:
-            written = Store(store.buffer, tuple(ex.substitute(i, env) for i in store.indices), Load(tile, mine))
-            return self.tile_loops(suffix, written, [])
+        if epilogue is None or epilogue.store is None or self.block is not None:
+            return self.tile_loops(suffix, Store(*self.result(suffix), Load(tile, mine)), [])
         theirs = {self.around.at[n]: e for n, e in env.items() if n in self.around.at}
         out = epilogue.store
         value = ex.transform(out.value, lambda e: Load(tile, mine) if isinstance(e, Load) and e.buffer.name == store.buffer.name else None)

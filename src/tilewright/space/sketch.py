@@ -14,6 +14,9 @@ from tilewright.schedule.schedule import Schedule
 from tilewright.space.knob import Knob
 from tilewright.space.plan import Plan
 
+#: Values of structural knobs, in their order.
+Variant = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -26,6 +29,8 @@ class Sketch:
     arrays of values of its knobs, one entry a point (None: nowhere). No point is estimated at less than ``bound`` cycles;
     ``parts`` names the form of the kernel and what is done with each reduction, ``leads`` the loop of each that is divided
     among threads (kept apart from its part).
+    ``structural`` are knobs that decide of what form the program is: :attr:`program` is that of their first values, ``others`` makes it
+    for different ones (in the order of these knobs). They are few, of few values: each has formulas of its own.
     ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
     (copies of operands, blocks of a reduction): they tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
@@ -42,6 +47,8 @@ class Sketch:
     bound: float = 0.0
     parts: tuple[str, ...] = ()
     leads: tuple[str | None, ...] = ()
+    structural: tuple[Knob, ...] = ()
+    others: Callable[[Variant], Kernel] | None = None
 
     @cached_property
     def program(self) -> Kernel:
@@ -50,6 +57,23 @@ class Sketch:
         Remainders of tiles are rounded up in it, so that it has one copy of each loop.
         """
         return self.source if isinstance(self.source, Kernel) else self.source()
+
+    @property
+    def first(self) -> Variant:
+        """First values of the structural knobs."""
+        return tuple(k.values[0] for k in self.structural)
+
+    @cached_property
+    def _variants(self) -> dict[Variant, Kernel]:
+        return {}
+
+    def program_of(self, variant: Variant) -> Kernel:
+        """The program for these values of the structural knobs."""
+        if variant == self.first or self.others is None:
+            return self.program
+        if variant not in self._variants:
+            self._variants[variant] = self.others(variant)
+        return self._variants[variant]
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(k.name for k in self.knobs)})"

@@ -172,12 +172,12 @@ class Space:
         """Analytical latency of each point: seconds, float64 [n]."""
         out = np.zeros(len(points))
         for s, rows in self.groups(points):
-            out[rows] = self.costs.estimator(s)(self.environment(s, points[rows]))
+            out[rows] = self.costs.seconds(s, self.environment(s, points[rows]))
         return out
 
     def features(self, points: Points) -> np.ndarray:
         """Features of each point for learned models: float32 [n, statements, 194], zeros where a sketch has fewer statements."""
-        return self._described(points, lambda s, env: (self.costs.extractor(s)(env)[0], np.zeros(1)))[0]
+        return self._described(points, lambda s, env: (self.costs.features(s, env), np.zeros(1)))[0]
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`features` and :meth:`estimate` together: most of the work is the same."""

@@ -8,8 +8,9 @@ that a block's operands stay in a private cache while it is worked on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from tilewright.cost.core import VectorCore
@@ -84,7 +85,8 @@ class TilingSpace:
 
     ``size`` and ``blocks`` give for each tiled loop the knob of its extent in the tile and of the number
     of blocks its tiles are grouped into; ``tiles`` and ``each`` the number of tiles in all and of a block.
-    ``levels`` are the loops around the tile, outermost first.
+    ``levels`` are the loops around the tile, outermost first. ``epilogue`` says outside how many of them, counted from the tile, the
+    element-wise nest runs that consumes the result (None: there is none, or no choice). 0: on the tile, before it is stored.
     """
 
     stage: Stage
@@ -98,14 +100,26 @@ class TilingSpace:
     unroll: Knob | None
     levels: tuple[Level, ...]
     depth: Knob | None = None
+    epilogue: Knob | None = None
+
+    def around(self, values: Mapping[str, int]) -> int:
+        """How many of the levels are around the nest that consumes the result: all of them, none, or as the knob says."""
+        if self.epilogue is None:
+            return 0 if self.depth else len(self.levels)
+        return len(self.levels) - values.get(self.epilogue.name, self.epilogue.values[0])
 
     def block_level(self, loop: str) -> int:
         """The number of the level that walks the blocks of a tiled loop."""
         return next(n for n, level in enumerate(self.levels) if level.loop == loop)
 
 
-def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: str, inner: str | None) -> TilingSpace:
-    """Knobs, constraints and levels of ``structure``; ``inner`` is the innermost reduction loop, if it may be unrolled."""
+def tiling_space(
+    stage: Stage, structure: Structure, core: VectorCore, prefix: str, inner: str | None, consumed: bool = False
+) -> TilingSpace:
+    """Knobs, constraints and levels of ``structure``.
+
+    ``inner`` is the innermost reduction loop, if it may be unrolled; ``consumed`` says that an element-wise nest takes the result.
+    """
     size, blocks = {}, {}
     for number, loop in enumerate(structure.tiled):
         label = _label(structure, number)
@@ -119,7 +133,6 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         inner = None  # a stream and an instruction take all steps in one go; a peeled last block would not be a multiple of them
     unroll = Knob(f"{prefix}unroll", tuple(u for u in UNROLLS if stage.loops[inner] % u == 0)) if inner else None
     order = [structure.vector, *reversed(structure.rows)]
-    knobs = (*(size[n] for n in order), *(blocks[n] for n in order), *([depth] if depth else []), *([unroll] if unroll else []))
     vectors = ceil_div(size[structure.vector].var, ex.idx(core.lanes))
     rows: Expr = ex.idx(1)
     for n in structure.rows:
@@ -139,11 +152,14 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
             grouped.append(compare("==", chunk % structure.dot.steps, 0))
         at = next(n for n, level in enumerate(levels) if level.loop == structure.vector)
         levels = (*levels[: at + 1], Level(structure.depth, value_of(depth), chunk, f"{structure.depth}_block"), *levels[at + 1 :])
+    epilogue = _epilogue_knob(structure, levels, f"{prefix}epilogue") if consumed else None
+    # In this order what is still to be known of earlier knobs is little: diagrams of valid points stay small.
+    knobs = [*(size[n] for n in order), epilogue, *(blocks[n] for n in order), depth, unroll]
     return TilingSpace(
         stage,
         structure,
-        tuple(k for k in knobs if len(k.values) > 1 or k in size.values()),
-        (fits, *grouped, *_divided(stage, structure, size, blocks, each)),
+        tuple(k for k in knobs if k and (len(k.values) > 1 or k in size.values())),
+        (fits, *grouped, *_divided(stage, structure, size, blocks, each), *(_distinct(levels, epilogue) if epilogue else ())),
         size,
         blocks,
         tiles,
@@ -151,7 +167,29 @@ def tiling_space(stage: Stage, structure: Structure, core: VectorCore, prefix: s
         unroll,
         levels,
         depth,
+        epilogue,
     )
+
+
+def _epilogue_knob(structure: Structure, levels: tuple[Level, ...], name: str) -> Knob:
+    """Outside how many of ``levels`` the result may be consumed, one value for each level of tiles that has all its sums.
+
+    A register tile has, and a block of tiles, whose size the numbers of blocks decide (the whole result is a block, too). With the
+    reduction in blocks it is what they add to, or everything.
+    """
+    if structure.depth is None:
+        return Knob(name, (0, len(structure.tiled)))
+    complete = next(n for n, level in enumerate(levels) if level.loop == structure.depth)
+    return Knob(name, tuple(sorted({len(levels) - complete, len(levels)})))
+
+
+def _distinct(levels: tuple[Level, ...], epilogue: Knob) -> Iterator[Expr]:
+    """Between two places where the result may be consumed there are several iterations: else they are the same."""
+    for inner, outer in pairwise(epilogue.values):
+        trips: Expr = ex.idx(1)
+        for level in levels[len(levels) - outer : len(levels) - inner]:
+            trips = trips * level.trips
+        yield ex.logical("or", compare("!=", epilogue.var, outer), compare(">=", trips, 2))
 
 
 def _depth_knob(stage: Stage, structure: Structure, name: str) -> Knob | None:

@@ -36,7 +36,7 @@ from tilewright.space.program import Surroundings, TiledProgram, tiled_program
 from tilewright.space.rule import rule
 from tilewright.space.rules import contraction, instructions, pointwise, rows, unmatched, writeback
 from tilewright.space.rules.dots import recentred
-from tilewright.space.sketch import Sketch
+from tilewright.space.sketch import Sketch, Variant
 from tilewright.space.stages import Stage, stage_of
 from tilewright.space.strides import Access
 from tilewright.space.tiling import SHALLOWEST, Structure, TilingSpace, structures, tiling_space, value_of
@@ -100,9 +100,21 @@ def vector_nests(context: Context) -> Iterator[Sketch]:
 
 def _chosen(form: Form) -> list[tuple[Option, ...]]:
     """An option for each reduction there is something to decide for, in every combination that is kept."""
-    options = [list(_options(form.context, s, p)) for s, p in zip(form.reductions, _prefixes(form.reductions), strict=True)]
+    consumed = _chooses(form)
+    named = zip(form.reductions, _prefixes(form.reductions), strict=True)
+    options = [list(_options(form.context, s, p, s is consumed)) for s, p in named]
     found = _combinations([o for o in options if o])
     return [c for c in found if _compatible(c)] or found[:1]
+
+
+def _chooses(form: Form) -> Stage | None:
+    """The largest reduction with an element-wise nest of its own that takes the result: where that runs is a choice.
+
+    Of this one only: there is a program for each place.
+    """
+    found = [(s, e[0].name) for s in form.reductions if (e := _consumed(form.context, s)) is not None]
+    takers = [name for _, name in found]
+    return max((s for s, name in found if takers.count(name) == 1), key=lambda s: s.volume, default=None)
 
 
 def _compatible(chosen: tuple[Option, ...]) -> bool:
@@ -127,7 +139,7 @@ def _combinations(options: list[list[Option]]) -> list[tuple[Option, ...]]:
     return sorted(product(*options), key=lambda c: sum(o.cycles for o in c))
 
 
-def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
+def _options(context: Context, stage: Stage, prefix: str, consumed: bool) -> Iterator[Option]:
     core = context.core(stage)
     along = rows.cycles(stage, core) / context.threads
     usable = [] if context.dividing else dots(context.base.kernel, context.machine, stage)
@@ -138,7 +150,7 @@ def _options(context: Context, stage: Stage, prefix: str) -> Iterator[Option]:
     for way in ways:
         for n, (structure, cycles) in enumerate(way.structures):
             if cycles <= HOPELESS * least or (n == 0 and len(ways) > 1):
-                yield _tiled(context, stage, structure, way, prefix, cycles, n == 0)
+                yield replace(_tiled(context, stage, structure, way, prefix, cycles, consumed), first=n == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +165,10 @@ class Way:
     structures: list[tuple[Structure, float]]
 
 
-def _tiled(context: Context, stage: Stage, structure: Structure, way: Way, prefix: str, cycles: float, first: bool) -> Option:
+def _tiled(context: Context, stage: Stage, structure: Structure, way: Way, prefix: str, cycles: float, consumed: bool) -> Option:
     order = contraction.reduction_order(stage, _last_vector_operand(stage, structure.vector))
-    space = tiling_space(stage, structure, way.core, prefix, order[-1] if order else None)
-    return Option(stage, space, cycles, partial(likely, space, way.problem, way.core, context.threads), first)
+    space = tiling_space(stage, structure, way.core, prefix, order[-1] if order else None, consumed)
+    return Option(stage, space, cycles, partial(likely, space, way.problem, way.core, context.threads))
 
 
 def _plain(context: Context, stage: Stage, core: VectorCore) -> Way:
@@ -301,15 +313,20 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
     others = untiled.usual()
     knobs = [*(k for t in tiled for k in t.knobs), *others]
     name = "; ".join(o.name for o in options) or ("as written, in lanes" if all(s.opaque for s in context.stages) else "element by element")
+    structural = tuple(t.epilogue for t in tiled if t.epilogue and len(t.epilogue.values) > 1)
     constraints = tuple(c for t in tiled for c in t.constraints)
     applied = partial(_applied, context, options, untiled)
     plan = partial(_plan, context, options, applied)
-    program = partial(priced, context.stages, partial(_program, context, options, untiled, tuple(knobs)))
+    made = partial(_program, context, options, untiled, tuple(knobs), structural)
+
+    def program(variant: Variant) -> Kernel:
+        return priced(context.stages, partial(made, variant))
+
     return Sketch(
         name,
         tuple(knobs),
         constraints,
-        program,
+        lambda: program(tuple(k.values[0] for k in structural)),
         lambda values: applied(values).sch,
         plan,
         "; ".join(o.mapping for o in options),
@@ -318,6 +335,8 @@ def _sketch(context: Context, options: tuple[Option, ...]) -> Sketch:
         sum(o.cycles for o in options),
         tuple(o.undivided for o in options),
         tuple(o.tiling.structure.lead if o.tiling else None for o in options),
+        structural,
+        program,
     )
 
 
@@ -401,14 +420,17 @@ def _decision(context: Context, option: Option, values: Mapping[str, int]) -> De
     return Decision(name, on, " x ".join(f"{n}:{s}" for n, s in size.items()))
 
 
-def _program(context: Context, options: tuple[Option, ...], untiled: Untiled, knobs: tuple[Knob, ...]) -> Kernel:
+def _program(
+    context: Context, options: tuple[Option, ...], untiled: Untiled, knobs: tuple[Knob, ...], structural: tuple[Knob, ...], variant: Variant
+) -> Kernel:
     """The whole kernel: tiles where there are tilings, the other nests by rows or element by element."""
+    places = {k.name: v for k, v in zip(structural, variant, strict=True)}
     kernel, taken = context.base.kernel, context.names()
     tiles: dict[int, TiledProgram] = {}
     covered: set[int] = set()
     for o in options:
         if o.tiling:
-            at, used, around = _surroundings(context, o.stage, o.tiling.structure)
+            at, used, around = _surroundings(context, o.tiling, o.tiling.around(places))
             tiles[at] = tiled_program(o.tiling, around, taken)
             covered |= used
     arguments = {n: b for t in tiles.values() for n, b in t.arguments.items()}
@@ -446,21 +468,27 @@ def _other(context: Context, root: For, cores: Mapping[str, VectorCore], untiled
     return nests.row_nest(root, cores, context.threads, count, width, taken)
 
 
-def _surroundings(context: Context, stage: Stage, structure: Structure) -> tuple[int, set[int], Surroundings]:
-    """Where the tiles of ``stage`` stand, which stages they take in, and what those are."""
-    every = list(context.stages)
+def _consumed(context: Context, stage: Stage) -> tuple[Stage, dict[str, str]] | None:
+    """The element-wise nest that takes the result of ``stage``, and its loops by those of ``stage``."""
+    return writeback.epilogue(context.base.kernel.body, stage.output.name)
+
+
+def _surroundings(context: Context, tiling: TilingSpace, around: int) -> tuple[int, set[int], Surroundings]:
+    """Where the tiles stand, which stages they take in inside ``around`` of their levels, and what those are."""
+    every, stage = list(context.stages), tiling.stage
     own = next(n for n, s in enumerate(every) if s is stage)
     name = stage.output.name
-    if structure.depth:
+    if tiling.depth and not around:
         return own, {own}, Surroundings(None, None, {n: n for n in stage.spatial})
     inits = [n for n in range(own) if every[n].is_init and every[n].output.name == name]
     init = inits[-1] if inits else None
-    found = writeback.epilogue(context.base.kernel.body, name)
+    found = _consumed(context, stage) if around else None
     last = next((n for n, s in enumerate(every) if found and s.root is found[0].root), None)
     used = {own, *([init] if init is not None else []), *([last] if last is not None else [])}
-    around = Surroundings(
+    surroundings = Surroundings(
         every[init].store if init is not None else None,
         found[0] if found else None,
         found[1] if found else {n: n for n in stage.spatial},
+        around if found and around < len(tiling.levels) else 0,
     )
-    return (last if last is not None else own), used, around
+    return (last if last is not None else own), used, surroundings
