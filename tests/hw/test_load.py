@@ -29,6 +29,9 @@ LIBRARY = {
     "cuda.sm80",
     "cuda.sm90",
     "gemmini",
+    "gemmini.bf16",
+    "gemmini.fp16",
+    "gemmini.fp32",
     "mali.g76",
     "virtual.axpy",
     "virtual.gemv",
@@ -129,3 +132,29 @@ def test_importing_hw_loads_no_heavy_module() -> None:
 
 def test_host_is_a_machine_that_can_be_loaded() -> None:
     assert load_machine("host") == Machine.host()
+
+
+def test_parameters_after_a_colon() -> None:
+    name = "gemmini:dim=8,inputs=bf16,column=f32,dma_bytes=32"
+    m = load_machine(name)
+    assert m.name == name and m is load_machine(name)
+    assert (m.parameters["dim"], m.parameters["dma_bytes"], m.parameters["column_bits"]) == (8, 32, 32)
+    assert str(m.instruction("matmul")) == "matmul(c: f32[8, 8] @ acc, a: bf16[8, 8] @ spad, b: bf16[8, 8] @ spad)"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gemmini:colour=3", "gemmini has no parameter 'colour'"),
+        ("gemmini:types=f32", "gemmini has no parameter 'types'"),
+        ("gemmini:", "gemmini has no parameter ''"),
+        ("gemmini:dim=wide", "parameter dim of gemmini is 'wide', not a whole number"),
+        ("gemmini:inputs=i4", "parameter inputs of gemmini is 'i4', not an element type"),
+        ("gemmini:inputs=f64", "multiplies f64 into f32"),
+        ("vta:dim=3", "'vta' has no parameters"),
+        ("gemmini.fp64", "there is no machine 'gemmini.fp64'"),
+    ],
+)
+def test_parameters_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(MachineError, match=message):
+        load_machine(name)

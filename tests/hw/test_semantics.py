@@ -81,7 +81,7 @@ def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
     if base in COPIES:
         return inputs[0]
     if base.startswith("mvout_pooled"):
-        return np.maximum(out, pooled(base, *inputs))
+        return np.maximum(out, pooled(base, i.operands[0].dtype, *inputs))
     match base:
         case "alu_add":
             return out + inputs[0]
@@ -89,13 +89,8 @@ def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
             return np.maximum(out, inputs[0])
         case "alu_min":
             return np.minimum(out, inputs[0])
-        case "mvout":
-            return np.clip(inputs[0], -128, 127)
-        case "mvout_relu":
-            return np.clip(inputs[0], 0, 127)
-        case "mvout_scaled" | "mvout_scaled_relu":
-            product = inputs[0].astype(np.float32) * inputs[1].astype(np.float32)
-            return np.clip(np.rint(product), 0 if base.endswith("relu") else -128, 127)
+        case "mvout" | "mvout_relu" | "mvout_scaled" | "mvout_scaled_relu":
+            return leaving(base, i.operands[0].dtype, *inputs)
         case "mvin_zero":
             return np.zeros_like(out)
         case "mvin_acc_row":
@@ -115,9 +110,16 @@ def expected(i: Instruction, values: dict[str, np.ndarray]) -> np.ndarray:
     return out + np.einsum(spec, *inputs)
 
 
-def pooled(name: str, pixels: np.ndarray, scale: np.ndarray = np.float32(1)) -> np.ndarray:
+def leaving(name: str, dtype: DType, sums: np.ndarray, scale: np.ndarray = np.float32(1)) -> np.ndarray:
+    """Sums times a scale as ``dtype``: integers are rounded and limited; without what is negative where the name says so."""
+    product = sums.astype(np.float32) * np.float32(scale)
+    least, most = (-np.inf, np.inf) if dtype.is_float else dtype.range
+    return np.clip(product if dtype.is_float else np.rint(product), 0 if name.endswith("relu") else least, most)
+
+
+def pooled(name: str, dtype: DType, *inputs: np.ndarray) -> np.ndarray:
     """Rows of windows of 3 x 3, as far apart as the name says."""
-    out = np.clip(np.rint(pixels.astype(np.float32) * np.float32(scale)), 0 if name.endswith("relu") else -128, 127)
+    out = leaving(name, dtype, *inputs)
     seen = np.lib.stride_tricks.sliding_window_view(out, (3, 3), (0, 1))[0]
     return seen[:: int(name.removeprefix("mvout_pooled")[0])].max((-2, -1))
 

@@ -37,7 +37,13 @@ UseRecords = Annotated[
     Path | None,
     typer.Option("--records", metavar="FILE", help="Use the best schedules that tilewright tune recorded.", show_default=False),
 ]
-MachineName = Annotated[str, typer.Option("--machine", help="host, a machine of the library (tilewright machine list), or a Python file.")]
+MachineName = Annotated[
+    str,
+    typer.Option(
+        "--machine",
+        help="host, a machine of the library (tilewright machine list; with parameters: gemmini:dim=8,inputs=bf16), or a Python file.",
+    ),
+]
 Shape = Annotated[
     str,
     typer.Option(

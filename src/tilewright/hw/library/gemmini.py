@@ -9,6 +9,7 @@ What is multiplied is int8, unless other :class:`~tilewright.hw.library.gemmini_
 # mypy: disable-error-code="valid-type,no-untyped-def,name-defined"
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tilewright.hw.axis import axes, upto
@@ -22,7 +23,7 @@ from tilewright.hw.library.gemmini_control import CONTROL, Control
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.library.gemmini_pooling import pooled_stores
-from tilewright.hw.library.gemmini_types import INT8, Types
+from tilewright.hw.library.gemmini_types import BF16, FP16, FP32, INT8, Types
 from tilewright.hw.machine import Machine, Target
 from tilewright.hw.memory import Memory
 from tilewright.hw.state import State, needs
@@ -415,6 +416,10 @@ def gemmini(
 
 
 default = gemmini()
+#: The generator's floating-point configurations, as large as the default.
+MORE = {
+    f"gemmini.{name}": partial(gemmini, f"gemmini.{name}", types=types) for name, types in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16))
+}
 
 
 def hierarchy(name: str = "gemmini") -> Hierarchy:

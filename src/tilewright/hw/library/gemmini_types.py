@@ -19,16 +19,19 @@ KINDS = ((i8, i32), (i16, i32), (f32, f32), (bf16, f32), (f16, f32))
 @dataclass(frozen=True, slots=True)
 class Types:
     """Elements are ``inputs`` in the scratchpad and ``sums`` in the accumulator. ``column``: what sums are on their way down a column of
-    the array, the generator's ``spatialArrayOutputType`` (None: inputs for floats, wide enough to be exact for integers).
+    the array, the generator's ``spatialArrayOutputType`` (None: inputs for floats, wide enough to be exact for integers). Sums that are
+    not given are f32 for floats, i32 for integers.
 
     MachineError for pairs that no arithmetic is known for.
     """
 
     inputs: DType = i8
-    sums: DType = i32
+    sums: DType = None  # type: ignore[assignment]  # __post_init__ knows
     column: DType | None = None
 
     def __post_init__(self) -> None:
+        if self.sums is None:
+            object.__setattr__(self, "sums", f32 if self.real else i32)
         if (self.inputs, self.sums) not in KINDS:
             known = ", ".join(f"{a} into {b}" for a, b in KINDS)
             raise MachineError(f"a Gemmini that multiplies {self.inputs} into {self.sums}: no arithmetic is known for it", hint=known)
@@ -78,4 +81,4 @@ class Types:
 
 INT8, INT16 = Types(), Types(i16)
 #: The generator's floating-point configurations (inputs, accumulator and columns as there).
-FP32, BF16, FP16 = Types(f32, f32), Types(bf16, f32), Types(f16, f32)
+FP32, BF16, FP16 = Types(f32), Types(bf16), Types(f16)
