@@ -7,6 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from tilewright.cli.programs import kernel_of
 from tilewright.codegen.commands import has_words
 from tilewright.hw import Machine
@@ -117,12 +119,19 @@ class Lowering:
 
     @property
     def commands(self) -> Program:
-        from tilewright.codegen.commands import generate
+        from tilewright.codegen.commands import Command, generate, walk
 
         if not has_words(self.machine):
             hint = "try --machine gemmini, or --emit llvm, asm or c for this one"
             raise CodegenError(f"{self.machine.name} declares no instruction words: there is no such level", hint=hint)
-        return generate(self.scheduled, self.machine)
+        program = generate(self.scheduled, self.machine)
+        if not any(isinstance(i, Command) for i in walk(program.body)):
+            from tilewright.space.unsuited import unsuited
+
+            typer.echo(
+                f"note: the host of {self.machine.name} does all of {program.name}: {unsuited(self.written, self.machine)}", err=True
+            )
+        return program
 
     def _c(self) -> str:
         from tilewright.codegen.c import emit_c, emit_commands

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from examples.block_gemmini import attention, quantised
@@ -110,11 +111,29 @@ def test_floats_are_the_hosts() -> None:
     c = np.zeros_like(x)
     strides = (16, 1) * 3
     arguments = (x, x, c, 16, 16, 16, *strides)
-    with pytest.warns(UserWarning, match="the host of gemmini does matmul_1 alone: nothing in it is work for the array"):
+    why = "nothing in it is work for the array: it sums products of f32 and f32 in f32, gemmini products of i8 and i8 in i32"
+    with pytest.warns(UserWarning, match=f"the host of gemmini does matmul_1 alone: {why} .gemmini.fp32 does"):
         matmul.function[(1,)](*arguments, BM=16, BN=16, BK=16, GROUP=1, machine="gemmini")
     np.testing.assert_allclose(c, x @ x, rtol=1e-4, atol=1e-5)
     module = matmul.function.module((1,), *arguments, BM=16, BN=16, BK=16, GROUP=1, machine="gemmini")
     assert on_array(module) == [] and set(module.refused) == {k.name for k in module.kernels}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_the_public_matmul_on_an_array_for_floats(kind: type) -> None:
+    """The tutorial as it is, in groups of tiles with masks at the edges; the array sums f16 in f16 before it adds in f32."""
+    m, n, k = 40, 50, 70
+    name = {np.float32: "gemmini.fp32", np.float16: "gemmini.fp16", ml_dtypes.bfloat16: "gemmini.bf16"}[kind]
+    rng = np.random.default_rng(5)
+    a, b, c = (rng.standard_normal(shape).astype(kind) for shape in ((m, k), (k, n), (m, n)))
+    arguments = (a, b, c, m, n, k, k, 1, n, 1, n, 1)
+    options = {"BM": 16, "BN": 32, "BK": 32, "GROUP": 2, "machine": name}
+    matmul.function[(tw.cdiv(m, 16) * tw.cdiv(n, 32),)](*arguments, **options)
+    exact, size = a.astype(float) @ b.astype(float), np.abs(a.astype(float)) @ np.abs(b.astype(float))
+    digits = {np.float32: 24, np.float16: 11, ml_dtypes.bfloat16: 8}[kind]
+    assert (np.abs(c.astype(float) - exact) <= 20 * 2.0**-digits * size).all()
+    module = matmul.function.module((6,), *arguments, **options)
+    assert on_array(module) == [k.name for k in module.kernels] and not module.refused
 
 
 def test_tuned_by_cycles_on_a_machine_passed_itself() -> None:

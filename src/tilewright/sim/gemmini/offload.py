@@ -16,7 +16,6 @@ from tilewright.codegen.commands import Command, Host, Program, check, generate,
 from tilewright.hw import Machine
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.packing import physical_shape, to_logical, to_physical
-from tilewright.ir.printer import expr_text
 from tilewright.ir.reference import reference
 from tilewright.ir.stmt import Kernel, written_buffers
 from tilewright.sim.gemmini.configuration import Configuration
@@ -25,7 +24,7 @@ from tilewright.sim.gemmini.tuning import tuned
 from tilewright.space.default import plan
 from tilewright.space.long_rows import long_rows
 from tilewright.space.single_rows import single_rows
-from tilewright.space.stages import stages
+from tilewright.space.unsuited import unsuited
 from tilewright.space.version import deciding
 from tilewright.util.digest import sources
 from tilewright.util.errors import CodegenError, ScheduleError, SpaceError
@@ -132,7 +131,7 @@ class Offload:
         except (CodegenError, ScheduleError, SpaceError) as error:
             return _Made(reason=error.message)
         if not any(isinstance(i, Command) for i in walk(program.body)):
-            return _Made(reason=f"nothing in it is work for the array: {_unsuited(kernel)}")
+            return _Made(reason=f"nothing in it is work for the array: {unsuited(kernel, self.machine)}")
         if self.measured and not any(isinstance(i, Host) for i in walk(program.body)):
             program = self._searched(program, kernel, constants)
         check(program, self.machine)
@@ -145,12 +144,6 @@ class Offload:
         except SpaceError:
             return default  # no schedule that was tried has commands
         return found.program if found.cycles < timed(default, self.machine).cycles else default
-
-
-def _unsuited(kernel: Kernel) -> str:
-    """What the last nest computes, which is no contraction, and which no moves do."""
-    values = [expr_text(s.store.value) for s in stages(kernel) if s.store is not None]
-    return f"no sums of products, and no moves that do {values[-1] if len(values) == 1 else f'its {len(values)} nests'}"
 
 
 def _seen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
