@@ -173,6 +173,7 @@ def _language(ids: tuple[int, ...], grid: tuple[int, ...]) -> SimpleNamespace:
         range=lambda lo, hi, step=1, **_: range(lo, hi, step),
         static_range=range,
         multiple_of=lambda x, n: x,
+        max_contiguous=lambda x, n: x,
     )
 
 

@@ -70,6 +70,39 @@ def test_layer_norm_keeps_mean_and_deviation(rows: int, n: int) -> None:
     np.testing.assert_allclose(named["Rstd"], 1 / np.sqrt(x.var(1) + 1e-5), rtol=1e-3)
 
 
+@FEW
+@given(some.integers(1, 70), some.integers(1, 70), some.integers(1, 40), some.integers(1, 9))
+def test_matmul_by_any_number_of_programs(m: int, n: int, k: int, programs: int) -> None:
+    a, b = halves(m, (m, k), (k, n))
+    strides = {"stride_am": k, "stride_ak": 1, "stride_bk": n, "stride_bn": 1, "stride_cm": n, "stride_cn": 1}
+    sizes = {"M": m, "N": n, "K": k, "BM": 32, "BN": 16, "BK": 16, "GROUP": 2, "PROGRAMS": programs}
+    named = {"a_ptr": a, "b_ptr": b, "c_ptr": np.zeros((m, n), np.float16), **strides, **sizes}
+    agree(tutorials.persistent_matmul, (programs,), named, ["c_ptr"], 2e-2)
+    np.testing.assert_allclose(named["c_ptr"], a.astype(np.float32) @ b.astype(np.float32), rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(("rows", "n"), [(1, 5), (9, 20)])
+def test_gradients_of_layer_norm(rows: int, n: int) -> None:
+    """Against differences of the forward pass."""
+    rng = np.random.default_rng(n)
+    x, dy, w = rng.standard_normal((rows, n)), rng.standard_normal((rows, n)), rng.standard_normal(n)
+
+    def loss(x: np.ndarray, w: np.ndarray) -> float:
+        mean, var = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+        return float((((x - mean) / np.sqrt(var + 1e-5) * w) * dy).sum())
+
+    mean, rstd = x.mean(1), 1 / np.sqrt(x.var(1) + 1e-5)
+    single = {k: v.astype(np.float32) for k, v in {"DY": dy, "X": x, "W": w, "Mean": mean, "Rstd": rstd}.items()}
+    named = {"DX": np.zeros((rows, n), np.float32), "DW": np.zeros(n, np.float32), "DB": np.zeros(n, np.float32), **single}
+    agree(tutorials.layer_norm_backward, (rows,), {**named, "stride": n, "N": n, "BLOCK": 32}, ["DX", "DW", "DB"])
+    small = 1e-6 * np.eye(n)
+    slopes = [(loss(x, w + d) - loss(x, w - d)) / 2e-6 for d in small]
+    np.testing.assert_allclose(named["DW"], slopes, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(named["DB"], dy.sum(0), rtol=1e-4, atol=1e-5)
+    moved = [(loss(np.vstack([x[:1] + d, x[1:]]), w) - loss(np.vstack([x[:1] - d, x[1:]]), w)) / 2e-6 for d in small]
+    np.testing.assert_allclose(named["DX"][0], moved, rtol=1e-3, atol=1e-4)
+
+
 def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, causal: bool) -> tuple[np.ndarray, np.ndarray]:
     """The result, and the logarithm (to base 2) of the sum of powers of each row."""
     n = q.shape[2]

@@ -429,3 +429,73 @@ def grouped_gemm_by_descriptors(
                 c_desc.store([to_m, to_n], c)
                 tile += PROGRAMS
         end = end + tiles
+
+
+@triton.jit
+def tile_of(tile, in_group, across_m, GROUP: tl.constexpr):
+    group = tile // in_group
+    first_m = group * GROUP
+    height = min(across_m - first_m, GROUP)
+    return first_m + (tile % height), (tile % in_group) // height
+
+
+@triton.jit
+def persistent_matmul(
+    a_ptr, b_ptr, c_ptr, M, N, K, stride_am, stride_ak, stride_bk, stride_bn, stride_cm, stride_cn,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """As many programs as the launch likes; each takes every PROGRAMS-th tile, and stores one tile behind the sums."""
+    start = tl.program_id(axis=0)
+    across_m = tl.cdiv(M, BM)
+    across_n = tl.cdiv(N, BN)
+    k_tiles = tl.cdiv(K, BK)
+    tiles = across_m * across_n
+    tile_c = start - PROGRAMS
+    depth = tl.arange(0, BK)
+    in_group = GROUP * across_n
+    for tile in tl.range(start, tiles, PROGRAMS, flatten=True):
+        pid_m, pid_n = tile_of(tile, in_group, across_m, GROUP)
+        rows = pid_m * BM + tl.arange(0, BM)
+        cols = pid_n * BN + tl.arange(0, BN)
+        rows = tl.where(rows < M, rows, 0)
+        cols = tl.where(cols < N, cols, 0)
+        rows = tl.max_contiguous(tl.multiple_of(rows, BM), BM)
+        cols = tl.max_contiguous(tl.multiple_of(cols, BN), BN)
+        total = tl.zeros((BM, BN), dtype=tl.float32)
+        for k in range(k_tiles):
+            at = k * BK + depth
+            a = tl.load(a_ptr + (rows[:, None] * stride_am + at[None, :] * stride_ak), mask=depth[None, :] < K - k * BK, other=0.0)
+            b = tl.load(b_ptr + (at[:, None] * stride_bk + cols[None, :] * stride_bn), mask=depth[:, None] < K - k * BK, other=0.0)
+            total = tl.dot(a, b, total)
+        tile_c += PROGRAMS
+        pid_m, pid_n = tile_of(tile_c, in_group, across_m, GROUP)
+        to_row = pid_m * BM + tl.arange(0, BM)
+        to_col = pid_n * BN + tl.arange(0, BN)
+        c_at = c_ptr + stride_cm * to_row[:, None] + stride_cn * to_col[None, :]
+        tl.store(c_at, total.to(tl.float16), mask=(to_row[:, None] < M) & (to_col[None, :] < N))
+
+
+@triton.jit
+def layer_norm_backward(DX, DY, DW, DB, X, W, Mean, Rstd, stride, N, BLOCK: tl.constexpr):
+    """One row of the input's gradient; its part of the weights' gradients is added where a lock would be held elsewhere."""
+    row = tl.program_id(0)
+    cols = tl.arange(0, BLOCK)
+    mask = cols < N
+    X += row * stride
+    DY += row * stride
+    DX += row * stride
+    x = tl.load(X + cols, mask=mask, other=0).to(tl.float32)
+    dy = tl.load(DY + cols, mask=mask, other=0).to(tl.float32)
+    w = tl.load(W + cols, mask=mask).to(tl.float32)
+    mean = tl.load(Mean + row)
+    rstd = tl.load(Rstd + row)
+    xhat = (x - mean) * rstd
+    wdy = w * dy
+    xhat = tl.where(mask, xhat, 0.0)
+    wdy = tl.where(mask, wdy, 0.0)
+    c1 = tl.sum(xhat * wdy, axis=0) / N
+    c2 = tl.sum(wdy, axis=0) / N
+    dx = (wdy - (xhat * c1 + c2)) * rstd
+    tl.store(DX + cols, dx, mask=mask)
+    tl.atomic_add(DW + cols, (dy * xhat).to(w.dtype), mask=mask)
+    tl.atomic_add(DB + cols, (dy).to(w.dtype), mask=mask)

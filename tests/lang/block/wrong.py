@@ -71,8 +71,76 @@ def unknown_word(x, n, B: tl.constexpr):
 
 
 @triton.jit
-def sorts(x, n, B: tl.constexpr):
-    tl.sort(tl.load(x + tl.arange(0, B)))  # tl.sort is not supported | NumPy before the launch
+def sorts_rows(x, n, B: tl.constexpr):
+    at = tl.arange(0, B)[:, None] * B + tl.arange(0, B)[None, :]
+    tl.sort(tl.load(x + at, mask=at < n), dim=0)  # tl.sort along dimension 0 of 2: only the last one is sorted | tl.trans
+
+
+@triton.jit
+def prints_blocks(x, n, B: tl.constexpr):
+    tl.device_print("x", tl.load(x + tl.arange(0, B)))  # tl.device_print is not supported | block_ir
+
+
+@triton.jit
+def takes_a_lock(x, n, B: tl.constexpr):
+    while tl.atomic_cas(x, 0, 1) == 1:  # tl.atomic_cas is not supported | one program that writes each element
+        pass
+
+
+@triton.jit
+def uses_what_was_there(x, n, B: tl.constexpr):
+    old = tl.atomic_add(x, 1.0)
+    tl.store(x + 1, old)  # tl.atomic_add gives nothing here | tl.load
+
+
+@triton.jit
+def assembles(x, n, B: tl.constexpr):
+    tl.inline_asm_elementwise("nop", "=r,r", [tl.load(x)], tl.float32, True, 1)  # tl.inline_asm_elementwise is not supported
+
+
+@triton.jit
+def scales_blocks(x, n, B: tl.constexpr):
+    tl.dot_scaled(x, x, "e2m1", x, x, "e2m1")  # tl.dot_scaled is not supported | tl.dot of converted blocks
+
+
+@triton.jit
+def splits_in_four(x, n, B: tl.constexpr):
+    tl.split(tl.load(x + tl.arange(0, B)))  # its last dimension is not 2 | tl.reshape
+
+
+@triton.jit
+def draws_by_floats(x, n, B: tl.constexpr):
+    tl.rand(n, tl.load(x + tl.arange(0, B)))  # offsets of random numbers are f32, not integers | tl.arange
+
+
+@triton.jit
+def scans_with_nothing(x, n, B: tl.constexpr):
+    tl.associative_scan(tl.load(x + tl.arange(0, B)), 0, None)  # combine_fn is None, not a function | tilewright.jit
+
+
+@triton.jit
+def first_of_two(a, b):
+    return a, b
+
+
+@triton.jit
+def scans_to_pairs(x, n, B: tl.constexpr):
+    tl.associative_scan(tl.load(x + tl.arange(0, B)), 0, first_of_two)  # combine_fn returns 2 values for 1 blocks
+
+
+@triton.jit
+def counts_floats(x, n, B: tl.constexpr):
+    tl.histogram(tl.load(x + tl.arange(0, B)), 4)  # it is for integers in one dimension | tl.int32
+
+
+@triton.jit
+def gathers_otherwise(x, n, B: tl.constexpr):
+    tl.gather(tl.load(x + tl.arange(0, B)), tl.zeros((2, 2), tl.int32), 0)  # the index has the rank of the block
+
+
+@triton.jit
+def asserts_what_is_wrong(x, n, B: tl.constexpr):
+    tl.static_assert(B > 100, "large blocks")  # tl.static_assert failed: large blocks
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from typing import Any
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
 from tilewright.lang.block.ir import BlockType, Function, Op, Pointer, Region, Value
-from tilewright.lang.block.marks import Unsupported
+from tilewright.lang.block.marks import Nothing, Unsupported
 from tilewright.lang.block.source import BlockError
 from tilewright.lang.block.tables import Address, Known, PointerType, Table
 from tilewright.util.errors import Location
@@ -125,6 +125,8 @@ class Builder:
             return self.moved("+", x.pointer, x.at) if x.at else x.pointer
         if isinstance(x, (Table, Address)):
             raise BlockError("an address is not a block or a number", hint="tl.load(addresses + g).to(tl.pointer_type(tl.float32))")
+        if isinstance(x, Nothing):
+            raise BlockError(f"tl.{x.name} gives nothing here: programs may run in any order", hint="tl.load in a later launch")
         if isinstance(x, list | tuple):
             raise BlockError(f"a {type(x).__name__} of {len(x)} is not a block or a number", hint="pass one array, or name an item: x[0]")
         raise BlockError(f"{x!r} of type {type(x).__name__} is not a block or a number", hint="pass an array or a number")
@@ -181,6 +183,24 @@ class Builder:
         if prod(shape) != prod(x.shape):
             raise BlockError(f"a block of shape {list(x.shape)} has not as many elements as {list(shape)}")
         return self.emit("reshape", (x,), BlockType(x.type.element, shape)) if shape != x.shape else x
+
+    def take(self, x: Value, axis: int, start: int, step: int, extent: int, kept: bool = False) -> Value:
+        """Elements ``start``, ``start + step``, ... along ``axis``; what lies outside may not be used. ``kept``: ``x`` is stored for it."""
+        shape = tuple(extent if d == axis else n for d, n in enumerate(x.shape))
+        name = x.name.split(".")[0]
+        return self.emit("take", (x,), BlockType(x.type.element, shape), name, axis=axis, start=start, step=step, kept=kept)
+
+    def gather(self, x: Any, index: Any, axis: Any) -> Value:
+        """The elements of ``x`` whose places along ``axis`` are ``index``."""
+        v, i = self.data(x, "the operand of tl.gather"), self.data(index, "the index of tl.gather")
+        a = self.axis(axis, v)
+        if (
+            not i.type.dtype.is_int
+            or len(i.shape) != len(v.shape)
+            or any(n != m for d, (n, m) in enumerate(zip(i.shape, v.shape, strict=True)) if d != a)
+        ):
+            raise BlockError(f"tl.gather of {v.type} at {i.type}: the index has the rank of the block, and its shape but for axis {a}")
+        return self.emit("gather", (v, i), BlockType(v.type.element, i.shape), axis=a)
 
     def arange(self, lo: Any, hi: Any) -> Value:
         lo, hi = constexpr_int(lo, "the start of tl.arange"), constexpr_int(hi, "the end of tl.arange")

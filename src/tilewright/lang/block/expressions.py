@@ -10,7 +10,7 @@ import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -318,12 +318,20 @@ class ExpressionReader(ABC):
         if name in REFUSED:
             raise self.error(e, f"tl.{name} is not supported", hint=f"use {REFUSED[name]}")
         build = WORDS[name]
+        arguments = [self.callable(e, a) for a in arguments]
+        keywords = {k: self.callable(e, a) for k, a in keywords.items()}
         try:
             inspect.signature(build).bind(self.builder, *arguments, **keywords)
         except TypeError as error:
             raise self.error(e, f"tl.{name}: {error}") from None
         self.builder.loc = self.text.location(e)
         return build(self.builder, *arguments, **keywords)
+
+    def callable(self, e: ast.Call, a: Any) -> Any:
+        """Functions of the program that are given to a word are read where it calls them."""
+        if (function := getattr(a, "block_function", None)) is not None:
+            return lambda *values: self.inlined(e, function, list(values), {})
+        return partial(WORDS[a.name], self.builder) if isinstance(a, Mark) and a.name in WORDS else a
 
     def python(self, e: ast.Call, f: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         if f is range:

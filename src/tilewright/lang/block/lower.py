@@ -168,6 +168,13 @@ class _Lowering:
                 return self.moved(x[0], shape, {d: n for n, d in enumerate(a["order"])})
             case "reshape":
                 return self.reshaped(x[0], shape)
+            case "take":
+                source = self.kept(op.operands[0]) if a["kept"] else x[0]
+                at = (axis(a["axis"]) if shape[a["axis"]] > 1 else ex.idx(0)) * a["step"] + a["start"]
+                return Block(shape, ex.substitute(source.expr, {f"axis{a['axis']}": at}))
+            case "gather":
+                source = self.kept(op.operands[0])
+                return Block(shape, ex.substitute(source.expr, {f"axis{a['axis']}": ex.idx(x[1].expr)}))
         assert isinstance(element, DType)  # pointers were handled above
         made = elementwise(op, [b.expr for b in x], element)
         return Block(shape, self.settled(made) if op.name == "where" and not shape else made)
@@ -235,6 +242,13 @@ class _Lowering:
         """An operand of a product: it is read many times, so what is computed is stored first."""
         b = self.get(v)
         if _computes(b.expr):
+            b = self.env[v] = self.stored_block(b, v)
+        return b
+
+    def kept(self, v: Value) -> Block:
+        """The block of ``v``, stored if it is more than one element of memory: elements at several places are used."""
+        b = self.get(v)
+        if not isinstance(b.expr, Load | ex.Const):
             b = self.env[v] = self.stored_block(b, v)
         return b
 

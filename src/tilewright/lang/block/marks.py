@@ -25,6 +25,13 @@ class Unsupported:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What a word leaves that elsewhere gives a value: programs run in any order, so what was there before means nothing."""
+
+    name: str
+
+
 class Constexpr:
     """The annotation of parameters that are known when the program is compiled; ``tl.constexpr(x)`` is ``x``."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tilewright.ir import types as ty
-from tilewright.lang.block import memory
+from tilewright.lang.block import along, memory, philox
 from tilewright.lang.block.builder import Builder, as_dtype, checked_shape, constexpr_int
 from tilewright.lang.block.ir import Value
+from tilewright.lang.block.marks import Nothing
 from tilewright.lang.block.source import BlockError
 from tilewright.lang.block.tables import Address, PointerType
 
@@ -141,8 +143,39 @@ def static_range(b: Builder, *limits: Any) -> Range:
     return bounds(*(constexpr_int(int(n) if isinstance(n, int) else n, "a limit of tl.static_range") for n in limits), unrolled=True)
 
 
-def atomic_add(b: Builder, pointer: Any, val: Any, mask: Any = None, sem: Any = None, scope: Any = None) -> None:
-    memory.store(b, pointer, val, mask, op="+")
+def _atomic(name: str, op: str) -> Word:
+    def build(b: Builder, pointer: Any, val: Any, mask: Any = None, sem: Any = None, scope: Any = None) -> Nothing:
+        memory.store(b, pointer, val, mask, op=op)
+        return Nothing(name)
+
+    return build
+
+
+def static_print(b: Builder, *values: Any, sep: str = " ", end: str = "\n", file: Any = None, flush: bool = False) -> None:
+    """Print while the program is read; of blocks their type."""
+    print(*(f"{v}: {v.type}" if isinstance(v, Value) else v for v in values), sep=sep, end=end, file=file, flush=flush)
+
+
+def swizzle2d(b: Builder, i: Any, j: Any, size_i: Any, size_j: Any, size_g: Any) -> tuple[Any, Any]:
+    """Row and column of a tile when rows are walked in groups of ``size_g``."""
+
+    def of(op: str, x: Any, y: Any) -> Any:
+        return b.binary(op, x, y) if isinstance(x, Value) or isinstance(y, Value) else _PLAIN[op](x, y)
+
+    number, group = of("+", of("*", i, size_j), j), of("*", size_g, size_j)
+    first = of("*", of("//", number, group), size_g)
+    height, left = of("min", of("-", size_i, first), size_g), of("%", number, group)
+    return of("+", first, of("%", left, height)), of("//", left, height)
+
+
+_PLAIN: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "min": min,
+}
 
 
 MATH: tuple[str, ...] = (
@@ -163,7 +196,26 @@ MATH: tuple[str, ...] = (
     "sinh",
     "cosh",
 )
-MATH += ("asin", "acos", "atan", "atan2", "floor", "ceil", "abs", "pow", "fma", "trunc", "rint", "isnan", "isinf")
+MATH += (
+    "asin",
+    "acos",
+    "atan",
+    "asinh",
+    "acosh",
+    "atanh",
+    "atan2",
+    "fmod",
+    "copysign",
+    "floor",
+    "ceil",
+    "abs",
+    "pow",
+    "fma",
+    "trunc",
+    "rint",
+    "isnan",
+    "isinf",
+)
 WORDS: dict[str, Word] = {
     **{name: _math(name) for name in MATH},
     "advance": memory.advance,
@@ -171,17 +223,30 @@ WORDS: dict[str, Word] = {
     "argmax": _position("max"),
     "argmin": _position("min"),
     "assume": _nothing,
-    "atomic_add": atomic_add,
+    "associative_scan": along.associative_scan,
+    "atomic_add": _atomic("atomic_add", "+"),
+    "atomic_max": _atomic("atomic_max", "max"),
+    "atomic_min": _atomic("atomic_min", "min"),
     "broadcast_to": lambda b, input, *shape: b.broadcast_to(b.value(input), checked_shape(_shape(shape))),
     "cast": cast,
+    "cat": along.cat,
     "cdiv": cdiv,
     "clamp": clamp,
+    "cumprod": along.running("*"),
+    "cumsum": along.running("+"),
     "debug_barrier": _nothing,
+    "div_rn": lambda b, x, y: b.binary("/", x, y),
     "dot": lambda b, input, other, acc=None, input_precision=None, allow_tf32=None, max_num_imprecise_acc=None, out_dtype=None: b.dot(
         input, other, acc, out_dtype
     ),
     "expand_dims": lambda b, input, axis: b.expand_dims(b.value(input), constexpr_int(axis, "an axis")),
+    "fdiv": lambda b, x, y, ieee_rounding=False: b.binary("/", x, y),
+    "flip": along.flip,
     "full": lambda b, shape, value, dtype: b.full(shape, value, dtype),
+    "gather": lambda b, src, index, axis: b.gather(src, index, axis),
+    "histogram": along.histogram,
+    "interleave": along.interleave,
+    "join": along.join,
     "load": memory.load,
     "load_tensor_descriptor": memory.load_described,
     "make_block_ptr": memory.make_block_ptr,
@@ -195,49 +260,81 @@ WORDS: dict[str, Word] = {
     "multiple_of": _hint,
     "num_programs": lambda b, axis: b.num_programs(axis),
     "permute": lambda b, input, *dims: b.permute(b.value(input), _shape(dims)),
+    "philox": philox.philox,
     "pointer_type": lambda b, element_ty, address_space=1: PointerType(as_dtype(element_ty)),
     "program_id": lambda b, axis: b.program_id(axis),
+    "rand": philox.rand,
+    "rand4x": philox.rand4x,
+    "randint": philox.randint,
+    "randint4x": philox.randint4x,
+    "randn": philox.randn,
+    "randn4x": philox.randn4x,
     "range": make_range,
     "ravel": lambda b, x: b.reshape(b.value(x), (_count(b.value(x)),)),
+    "reduce": along.reduce,
     "reshape": lambda b, input, *shape: b.reshape(b.value(input), _shape(shape)),
     "softmax": softmax,
+    "sort": along.sort,
+    "split": along.split,
+    "sqrt_rn": _math("sqrt"),
     "static_assert": static_assert,
+    "static_print": static_print,
     "static_range": static_range,
     "store": lambda b, pointer, value, mask=None, boundary_check=(), cache_modifier="", eviction_policy="": memory.store(
         b, pointer, value, mask, boundary_check
     ),
     "store_tensor_descriptor": memory.store_described,
     "sum": _reduction("+"),
+    "swizzle2d": swizzle2d,
     "trans": trans,
+    "uint_to_uniform_float": philox.uniform,
+    "umulhi": philox.umulhi,
     "view": lambda b, input, *shape: b.reshape(b.value(input), _shape(shape)),
     "where": lambda b, condition, x, y: b.where(condition, x, y),
     "zeros": lambda b, shape, dtype: b.full(shape, 0, dtype),
+    "xor_sum": along.xor_sum,
     "zeros_like": zeros_like,
 }
 #: Words that exist elsewhere: what to use here.
 REFUSED = {
-    "associative_scan": "a loop that carries the running value",
     "atomic_cas": "one program that writes each element",
-    "atomic_max": "a reduction by one program",
-    "atomic_min": "a reduction by one program",
+    "atomic_and": "one program that writes each element",
+    "atomic_or": "one program that writes each element",
+    "atomic_xor": "one program that writes each element",
     "atomic_xchg": "one program that writes each element",
-    "cumprod": "a loop that carries the running value",
-    "cumsum": "a loop that carries the running value",
     "device_print": "print(kernel.block_ir(...)) or the interpreter",
     "dot_scaled": "tl.dot of converted blocks",
-    "gather": "tl.load with a block of offsets",
-    "histogram": "tl.atomic_add",
     "inline_asm_elementwise": "the functions of tl",
-    "join": "two blocks",
-    "rand": "random numbers made before the launch",
-    "randn": "random numbers made before the launch",
-    "sort": "NumPy before the launch",
-    "split": "two loads",
+    "topk": "tl.sort",
 }
 #: Words that are methods of blocks too.
 METHODS = {"to": "cast"} | {
     n: n
-    for n in ("sum", "max", "min", "argmax", "argmin", "reshape", "view", "trans", "permute", "broadcast_to", "expand_dims", "abs", "ravel")
+    for n in (
+        "sum",
+        "max",
+        "min",
+        "cumsum",
+        "cumprod",
+        "associative_scan",
+        "reduce",
+        "flip",
+        "gather",
+        "sort",
+        "split",
+        "histogram",
+        "xor_sum",
+        "argmax",
+        "argmin",
+        "reshape",
+        "view",
+        "trans",
+        "permute",
+        "broadcast_to",
+        "expand_dims",
+        "abs",
+        "ravel",
+    )
 }
 METHODS |= {n: n for n in ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "sigmoid", "erf", "floor", "ceil", "cast")}
 #: Methods of tensor descriptors.

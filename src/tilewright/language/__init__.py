@@ -14,6 +14,7 @@ from tilewright.lang.block.marks import Constexpr as constexpr
 from tilewright.lang.block.marks import Mark, Unsupported
 from tilewright.lang.block.memory import Descriptor
 from tilewright.lang.block.vocabulary import DTYPES, MATH, REFUSED, UNSUPPORTED_DTYPES, WORDS
+from tilewright.language import extra
 
 _NAMES: dict[str, Any] = {
     **DTYPES,
@@ -22,9 +23,10 @@ _NAMES: dict[str, Any] = {
     "tensor": Value,
     "tensor_descriptor": Descriptor,
     **{name: Unsupported(name) for name in UNSUPPORTED_DTYPES},
-    "math": SimpleNamespace(**{name: Mark(name) for name in (*MATH, "maximum", "minimum")}),
+    "extra": extra,
+    "libdevice": extra.libdevice,
+    "math": SimpleNamespace(**{name: Mark(name) for name in (*MATH, "maximum", "minimum", "div_rn", "fdiv", "sqrt_rn", "umulhi")}),
 }
-_NAMES["libdevice"] = _NAMES["math"]
 __all__ = sorted(_NAMES)
 
 
