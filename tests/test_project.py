@@ -66,9 +66,15 @@ def _rows(table: str) -> list[list[list[str]]]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
-    missing = [t for t in targets if not (path.parent / t).exists()]
+    targets = [t.partition("#") for t in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text())]
+    missing = [f + a for f, _, a in targets if not (path.parent / f).exists() or (a and a not in _anchors(path.parent / f if f else path))]
     assert not missing
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
 
 
 def test_readme_programs_run_in_order(tmp_path: Path) -> None:
