@@ -142,13 +142,13 @@ def test_padding_makes_good_mappings_of_sizes_without_divisors() -> None:
     assert padded.score == pytest.approx(61 * 4 * 5)  # 31 in 4 columns of 8, 37 in 5 rows of 8
 
 
-@pytest.mark.parametrize("method", ["gradient", "genetic", "dosa", "random"])
+@pytest.mark.parametrize("method", ["gradient", "genetic", "dosa"])
 def test_searches_use_padding_and_choices(method: str) -> None:
     """All methods run on such spaces, and none beats what is proven; ours finds it."""
     layers, machine = (Layer.gemm("prime", 13, 14, 11),), {"dim": 4.0, "scratchpad_bytes": 2048.0, "accumulator_bytes": 1024.0}
     problem = Problem(MapSpace(layers, BYPASS, 0.5), hardware=machine)
     best = optimum(problem)
-    run = Run(problem, Budget(evaluations=4000), seed=0)
+    run = Run(problem, Budget(evaluations=2500), seed=0)
     METHODS[method](run)
     assert run.point is not None and problem.space.check(run.point[None]).all()
     assert run.best >= best.score * (1 - 1e-9)
@@ -182,7 +182,7 @@ def test_what_levels_keep_is_checked() -> None:
 
 def test_outputs_stay_in_the_units() -> None:
     """Long sums of few results: inputs and weights pass once, results leave once."""
-    found = codesign((Layer.gemm("sums", 8, 8, 512),), load_family("gemmini_os"), "energy", budget=8000, most={"dim": 8})
+    found = codesign((Layer.gemm("sums", 8, 8, 512),), load_family("gemmini_os"), "energy", budget=3000, most={"dim": 8})
     nest = found.mappings[0]
     assert {f.dim: f.trips for f in nest.levels[1].spatial + nest.levels[2].spatial} == {"K": 8, "P": 8}
     space = MapSpace(found.layers, load_family("gemmini_os"))
