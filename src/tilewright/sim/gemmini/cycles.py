@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.configuration import Configuration
+from tilewright.sim.gemmini.counters import Counters
 from tilewright.sim.gemmini.expansion import Expansion, Loops
 from tilewright.sim.gemmini.isa import Command, Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
 from tilewright.sim.gemmini.loop_conv import convolution
@@ -23,6 +24,8 @@ from tilewright.sim.gemmini.unroller import unroll
 from tilewright.util.errors import ExecutionError
 
 LOAD, EXECUTE, STORE = "load", "execute", "store"
+#: Cycles that the array takes for a product of few rows.
+SHORTEST = 4
 #: Why the array stood still between its first cycle and its last product.
 CAUSES = ("load", "store", "issue", "bank")
 
@@ -47,6 +50,8 @@ class Run:
     cycles: int
     fed: int
     stalls: dict[str, int]
+    #: What each ``Counter`` command showed.
+    counted: tuple[int, ...] = ()
 
     def utilisation(self, macs: int, configuration: Configuration) -> float:
         """Share of the array's multiplications that a program of ``macs`` used."""
@@ -111,6 +116,8 @@ class Cycles:
         self.stalls = dict.fromkeys(CAUSES, 0)
         self.events: list[Event] = []
         self.end = 0
+        self.counters = Counters()
+        self.counted: list[int] = []
 
     def run(self, program: Iterable[Command]) -> Run:
         """Issues a program; successive loops are unrolled together, as the hardware does with two of them at a time."""
@@ -133,7 +140,7 @@ class Cycles:
                 now = max(self.issue(command, now), now + self.timing.gap) + 1
         unroll(self, batch, now)
         drain = self.end - self.slot[1]
-        return Run(tuple(self.events), self.end, self.fed, {**self.stalls, "drain": drain})
+        return Run(tuple(self.events), self.end, self.fed, {**self.stalls, "drain": drain}, tuple(self.counted))
 
     def room(self, unit: str, now: int) -> int:
         """The first cycle from ``now`` on with a free entry for ``unit``."""
@@ -161,11 +168,19 @@ class Cycles:
                 turned = self.ex.b_transpose and self.ex.dataflow == isa.OUTPUT_STATIONARY
                 reads = _rows(command.a, (a - 1) * self.ex.a_stride + 1) + _rows(command.bd, _stored(command.bd, turned))
                 return self._enter(command, EXECUTE, now, reads, ())
+            case isa.Counter():
+                self._count(command, now)
             case isa.Flush() | isa.Fence():
                 pass
             case _:
                 raise ExecutionError(f"the cycle model does not run {command}", hint="leave it out of timed programs")
         return now
+
+    def _count(self, x: isa.Counter, now: int) -> None:
+        # A command ends when its last word has arrived: the cycle after is the first in which its controller is idle.
+        intervals = [(e.unit, e.start, e.end + 1) for e in self.events]
+        waiting = {unit: sum(end > now for end, _, _ in entries) for unit, entries in self.entries.items()}
+        self.counted.append(self.counters.operate(x, now, intervals, waiting))
 
     def _span(self, x: Mvin) -> int:
         """Rows from a load's first to its last. Copies for the pixels before lie in rows of loads before, and keep nobody waiting."""
@@ -297,7 +312,7 @@ class Cycles:
 
     def _compute(self, x: Compute, ready: int, cause: str) -> tuple[int, int, str]:
         weights = self.ex.dataflow == isa.WEIGHT_STATIONARY
-        start = self._occupy(ready + self.timing.feed, cause, max(4, x.a.rows) if weights else self.configuration.dim)
+        start = self._occupy(ready + self.timing.feed, cause, max(SHORTEST, x.a.rows) if weights else self.configuration.dim)
         self._stretch(self._read(x.a, x.a.rows, start))
         self._stretch(self._read(x.bd, x.bd.rows, start))
         self.rides = True

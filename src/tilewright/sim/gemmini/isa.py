@@ -338,9 +338,15 @@ class LoopConvWs(Command):
 
 @dataclass(frozen=True, slots=True)
 class Counter(Command):
-    """Reads or configures a performance counter."""
+    """Shows a performance counter and, where asked for, resets all, keeps what they show or gives it up, sets what this one counts."""
 
-    operation: int
+    index: int = 0
+    reset: int = 0
+    snapshot_reset: int = 0
+    snapshot: int = 0
+    configure: int = 0
+    event: int = 0
+    external: int = 0
 
 
 @dataclass(frozen=True, slots=True)

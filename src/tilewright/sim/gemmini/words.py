@@ -130,7 +130,7 @@ ENCODINGS = (
     ),
     Encoding(ConvAddressesWO, _word(20, "weights@0:64", "output@0:64")),
     Encoding(ConvAddressesBI, _word(21, "bias@0:64", "input@0:64")),
-    Encoding(Counter, _word(126, "operation@0:64")),
+    Encoding(Counter, _word(126, "reset@0:1 snapshot_reset@1:1 snapshot@2:1 configure@3:1 index@4:3 event@12:6 external@31:1")),
 )
 
 
