@@ -83,6 +83,46 @@ def test_a_small_program_by_hand() -> None:
     assert UnitsEstimator(program, many)({"n": 2}) == pytest.approx(by_hand(2, cores=5))
 
 
+SHARED = """
+@kernel
+def shared(x: f32[8, 4], w: f32[8, 4], z: f32[6, 4], y: f32[6, 4]):
+    for b in bind("core", 0, 6):
+        c = alloc(f32[4], "own")
+        for i in range(4):
+            c[i] = 0.0
+        for k in range(4):
+            a = alloc(f32[2, 4], "own")
+            for k_1 in range(2):
+                for i_1 in range(4):
+                    a[k_1, i_1] = x[k * 2 + k_1, i_1]
+            d = alloc(f32[2, 4], "own")
+            for k_2 in range(2):
+                for i_2 in range(4):
+                    d[k_2, i_2] = w[k * 2 + k_2, i_2]
+            for k_3 in range(2):
+                for i_3 in unroll(4):
+                    c[i_3] += a[k_3, i_3]
+        for i_4 in range(4):
+            y[b, i_4] = c[i_4] * z[b, i_4]
+"""
+
+
+@pytest.mark.parametrize("holds", [128, 127, 0])
+def test_arrays_that_all_blocks_read_pass_the_shared_cache(holds: int) -> None:
+    """Six blocks read x and w (128 bytes each) whole: main memory gives them once where the cache holds such an array, the cache
+    (if there is one) every time. What is neither moved nor an instruction costs main memory its bytes. Loads side by side wait together.
+    """
+    dram, own = SMALL.memories
+    cache = Memory("l2", "cache", holds, level=0.5, parent="dram", bandwidth=16) if holds else None
+    memories = (dram, cache, replace(own, parent="l2")) if cache else (dram, own)
+    got = UnitsEstimator(parse(SHARED), replace(SMALL, memories=memories))({})
+    waits = 4 * 100 + 8 * 10
+    read, rest = 6 * 2 * 128, 6 * 4 * (4 + 4)
+    parts = [3 * 8 / 0.5, ((2 * 128 if holds == 128 else read) + rest) / 8, *([read / 16] if cache else [])]
+    most = max(parts)
+    assert got == pytest.approx((max(most, waits + 8 / 0.5) + LEAK * (sum(parts) - most)) / SMALL.clock_hz, rel=1e-9)
+
+
 def product(m: int, n: int, k: int) -> Kernel:
     a, b, r = lang.tensor("a", f16, (m, k)), lang.tensor("b", f16, (k, n)), lang.reduce_axis(0, k, "k")
     c = lang.compute("c", (m, n), lambda i, j: lang.sum(ex.cast(a[i, r], f32) * ex.cast(b[r, j], f32), [r]), dtype=f32)

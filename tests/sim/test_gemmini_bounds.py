@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tilewright.hw import load_machine
 from tilewright.sim.gemmini import Configuration, Timing, simulate
 from tilewright.sim.gemmini.baseline import Gemm, tiled_ws
-from tilewright.sim.gemmini.bounds import Stored, read_cycles, write_cycles
+from tilewright.sim.gemmini.bounds import SHARES, Stored, read_cycles, write_cycles
+from tilewright.sim.gemmini.memory_timing import requests
 
 C = Configuration.of(load_machine("gemmini"))
 SMALL = Configuration(dim=4, spad_rows=512, acc_rows=128, max_bytes=16, bus_bytes=4)
@@ -55,3 +56,49 @@ def test_wide_rows_are_gathered_before_they_leave() -> None:
     rows = 1000
     found = write_cycles(C, TIMING, (Stored(rows, 64, 16),))
     assert rows * 5 < found < rows * 6
+
+
+def compositions(blocks: int, most: int) -> list[tuple[int, ...]]:
+    """All ways to cut so many blocks into moves of at most ``most``."""
+    if not blocks:
+        return [()]
+    return [(first, *rest) for first in range(1, min(blocks, most) + 1) for rest in compositions(blocks - first, most)]
+
+
+def cut(array: Stored, first: int, parts: tuple[int, ...], share: float, timing: Timing, out: bool) -> float:
+    """Cycles of rows ``first`` to ``first + together`` of an array, cut into ``parts`` blocks each, from every row's own address."""
+    total = 0.0
+    for row in range(first, min(first + array.together, array.rows)):
+        for number, blocks in enumerate(parts):
+            start = sum(parts[:number]) * SMALL.dim
+            width = min(blocks * SMALL.dim, array.cols - start)
+            beats = list(requests((row * array.cols + start) % SMALL.max_bytes, width, SMALL.bus_bytes, SMALL.max_bytes))
+            if out:
+                beats[0] = max(beats[0], 1 if blocks == 1 else blocks + timing.gather)
+            way = timing.memory + (timing.write if out else timing.request)
+            total += share * sum(beats) + (1 - share) * sum(way + n for n in beats) / timing.in_flight
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 22), st.integers(1, 4)), min_size=1, max_size=2),
+    st.booleans(),
+    st.sampled_from([TIMING, Timing(memory=9, in_flight=2, request=3, write=1, gather=5)]),
+)
+def test_the_cheapest_of_all_cuts(shapes: list[tuple[int, int, int]], out: bool, timing: Timing) -> None:
+    """Every way to cut every group of rows, tried one by one; from the sum the way of a whole request that nothing runs beside."""
+    arrays = [Stored(*s) for s in shapes]
+    if out:
+        alone = timing.memory + timing.write + SMALL.max_bytes // SMALL.dim + timing.gather
+    else:
+        alone = timing.memory + timing.request + SMALL.max_bytes // SMALL.bus_bytes
+    bounds = []
+    for share in SHARES:
+        total = 0.0
+        for a in arrays:
+            ways = compositions(-(-a.cols // SMALL.dim), SMALL.max_bytes // SMALL.dim)
+            total += sum(min(cut(a, first, w, share, timing, out) for w in ways) for first in range(0, a.rows, a.together))
+        bounds.append(total - (1 - share) * alone)
+    found = (write_cycles if out else read_cycles)(SMALL, timing, arrays)
+    assert found == pytest.approx(max(bounds), abs=1)
