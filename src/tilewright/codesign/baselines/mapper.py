@@ -113,3 +113,5 @@ def elite_mutation(run: Run) -> None:
             start = found.point[None]
         elif count > run.left:
             break
+        else:  # with one mapping of each layer that fits, mutations get on
+            start = run.space.outermost[None]
