@@ -85,7 +85,7 @@ def test_a_small_program_by_hand() -> None:
 
 SHARED = """
 @kernel
-def shared(x: f32[8, 4], w: f32[8, 4], z: f32[6, 4], y: f32[6, 4]):
+def shared(x: f32[8, 4], w: f16[8, 4], z: f32[6, 4], y: f32[6, 4], t: f32[6, 4], u: f32[6, 4]):
     for b in bind("core", 0, 6):
         c = alloc(f32[4], "own")
         for i in range(4):
@@ -98,27 +98,32 @@ def shared(x: f32[8, 4], w: f32[8, 4], z: f32[6, 4], y: f32[6, 4]):
             d = alloc(f32[2, 4], "own")
             for k_2 in range(2):
                 for i_2 in range(4):
-                    d[k_2, i_2] = w[k * 2 + k_2, i_2]
+                    d[k_2, i_2] = f32(w[k * 2 + k_2, i_2])
             for k_3 in range(2):
                 for i_3 in unroll(4):
                     c[i_3] += a[k_3, i_3]
         for i_4 in range(4):
+            t[b, i_4] = c[i_4]
             y[b, i_4] = c[i_4] * z[b, i_4]
+        for i_5 in range(4):
+            u[b, i_5] += c[i_5]
 """
 
 
 @pytest.mark.parametrize("holds", [128, 127, 0])
 def test_arrays_that_all_blocks_read_pass_the_shared_cache(holds: int) -> None:
-    """Six blocks read x and w (128 bytes each) whole: main memory gives them once where the cache holds such an array, the cache
-    (if there is one) every time. What is neither moved nor an instruction costs main memory its bytes. Loads side by side wait together.
+    """Six blocks read x and w whole, 128 bytes as they arrive: main memory gives them once where the cache holds such an array, the
+    cache (if there is one) every time. What is neither moved nor an instruction costs main memory its bytes: the store to y, with
+    two loads, and the sum in u. Loads side by side wait together, the elements of t one after the other.
     """
     dram, own = SMALL.memories
-    cache = Memory("l2", "cache", holds, level=0.5, parent="dram", bandwidth=16) if holds else None
-    memories = (dram, cache, replace(own, parent="l2")) if cache else (dram, own)
+    cache = Memory("l2", "cache", holds, level=1, parent="dram", bandwidth=16) if holds else None
+    memories = (replace(dram, level=2), cache, replace(own, parent="l2")) if cache else (dram, own)
     got = UnitsEstimator(parse(SHARED), replace(SMALL, memories=memories))({})
-    waits = 4 * 100 + 8 * 10
-    read, rest = 6 * 2 * 128, 6 * 4 * (4 + 4)
-    parts = [3 * 8 / 0.5, ((2 * 128 if holds == 128 else read) + rest) / 8, *([read / 16] if cache else [])]
+    waits = 4 * 100 + 8 * 10 + 4 * 50
+    x, w, t, rest = 6 * 128, 6 * 128, 6 * 16, 6 * 4 * (4 + 4) + 6 * 4 * 4
+    once = {128: (128, 64), 127: (x, 64), 0: (x, w)}[holds]
+    parts = [3 * 8 / 0.5, (sum(once) + t + rest) / 8, *([(x + w + t) / 16] if cache else [])]
     most = max(parts)
     assert got == pytest.approx((max(most, waits + 8 / 0.5) + LEAK * (sum(parts) - most)) / SMALL.clock_hz, rel=1e-9)
 
