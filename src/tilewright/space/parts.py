@@ -134,10 +134,15 @@ def _form(context: Context, chosen: list[Stage], parts: int) -> Form | None:
             return None  # a value that reads the result, or sums whose order matters
         dividing.append(outer)
         done |= set(combining)
-        labels.append(f"{s.output.name} in {parts} parts of {loop}")
+        labels.append(described(s, loop, parts))
     made = replace(context, base=sch, stages=tuple(stages(sch.kernel)), dividing=frozenset(dividing))
     undecided = tuple(s for s in made.stages if s.is_reduction and not s.is_scheduled and s.name not in done)
     return Form(made, "; ".join(labels), undecided)
+
+
+def described(s: Stage, loop: str, parts: int) -> str:
+    """How sketches, and so decisions and records, name a reduction in parts."""
+    return f"{s.output.name} in {parts} parts of {loop}"
 
 
 def cut(sch: Schedule, s: Stage, loop: str, parts: int, core: VectorCore) -> list[str]:

@@ -126,22 +126,22 @@ def _mappings(context: Context, output: str) -> list[tuple[Instruction, Placed]]
 
 
 def _in_parts(context: Context, stage: Stage, mapping: Placed) -> Iterator[tuple[str, Context, str]]:
-    """The kernel with its reduction cut into parts with results of their own (the last of what is yielded), where its tiles are
-    too few for all units."""
-    output = stage.output.name
-    nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
+    """The kernel with its reduction cut into as many parts as there are units for, where tiles of ``mapping`` are too few for all units:
+    how it is called, its context, and the partial results."""
+    nest = _nest(context, _mapped(context, stage.output.name, mapping).kernel, mapping)
     tiles, steps = prod(nest.spatial.values()), prod(nest.reduction.values())
     units = max((u.count for u in context.machine.units if u.parent is None), default=1)
     longest = max(stage.reduction, key=lambda n: stage.loops[n])
-    enough = [p for p in range(2, steps // FEWEST_STEPS + 1) if stage.loops[longest] % p == 0 and tiles * p <= units]
-    for count in enough[-1:]:
-        sch = context.base.copy()
-        try:
-            _, partial_results, *_ = parts.apart(sch, stage, longest, count)
-        except ScheduleError:
-            continue  # a value that reads the result, or sums whose order matters
-        label = f"{output} in {count} parts of {longest}; "
-        yield label, replace(context, base=sch, stages=tuple(stages(sch.kernel))), partial_results
+    count = max((p for p in range(2, steps // FEWEST_STEPS + 1) if stage.loops[longest] % p == 0 and tiles * p <= units), default=1)
+    if count == 1:
+        return
+    sch = context.base.copy()
+    try:
+        _, partial_results, *_ = parts.apart(sch, stage, longest, count)
+    except ScheduleError:
+        return  # a value that reads the result, or sums whose order matters
+    label = f"{parts.described(stage, longest, count)}; "
+    yield label, replace(context, base=sch, stages=tuple(stages(sch.kernel))), partial_results
 
 
 def _mapped(context: Context, output: str, mapping: Placed) -> Schedule:
