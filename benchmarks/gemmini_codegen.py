@@ -1,6 +1,6 @@
 """Generated command programs against the vendor library's heuristic, both on the cycle model of a 16 x 16 Gemmini.
 
-    python -m benchmarks.gemmini_codegen [--measured N] [--orders N] [--jobs N] [--json FILE] [--markdown FILE] [--only TEXT]
+    python -m benchmarks.gemmini_codegen [--measured N] [--orders N] [--jobs N] [--json FILE [--resume]] [--markdown FILE] [--only TEXT]
 
 For each product and convolution the bounds (cycles in which the array is fed, cycles in which the bus moves every input or every result
 once), the cycles of the default (``default_ws``, ``default_conv``) and of the best of N schedules of our space, and the share of the gap
@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from tilewright.hw import load_machine
@@ -292,10 +291,24 @@ def numbered(kind: str, only: str, measured: int, orders: int, paid: int, number
     return row(workloads(kind, only)[number], measured, orders, paid)
 
 
-def rows_of(pool: ProcessPoolExecutor, kind: str, options: argparse.Namespace, least: int) -> Iterator[Row]:
-    """The rows of a table in its order, as they are done."""
-    make = partial(numbered, kind, options.only, options.measured, options.orders, least)
-    return pool.map(make, range(len(workloads(kind, options.only))))
+def rows_of(pool: ProcessPoolExecutor, kind: str, options: argparse.Namespace, least: int, kept: Mapping[str, Row]) -> list[Future[Row]]:
+    """The rows of a table in its order: those that are ``kept``, by their workloads, and those that the pool makes."""
+    out: list[Future[Row]] = []
+    for number, w in enumerate(workloads(kind, options.only)):
+        if w.name in kept:
+            out.append(Future())
+            out[-1].set_result(kept[w.name])
+        else:
+            out.append(pool.submit(numbered, kind, options.only, options.measured, options.orders, least, number))
+    return out
+
+
+def earlier(options: argparse.Namespace) -> dict[str, dict[str, Row]]:
+    """By kind and workload the rows that an earlier run left in its file; nothing unless it is to be resumed."""
+    if not (options.resume and options.json and options.json.exists()):
+        return {kind: {} for kind in HEADS}
+    found = json.loads(options.json.read_text())
+    return {kind: {r["workload"]: Row(**r) for r in found.get(kind, ())} for kind in HEADS}
 
 
 def paid() -> int:
@@ -342,23 +355,25 @@ def insert(page: Path, kind: str, rows: Sequence[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=int, default=20, help="schedules measured for each workload")
-    parser.add_argument("--orders", type=int, default=400, help="orders of the commands of short programs tried for each workload")
+    parser.add_argument("--orders", type=int, default=800, help="orders of the commands of short programs tried for each workload")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time; the figures do not depend on it")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the file has: an earlier run was cut short")
     parser.add_argument("--markdown", type=Path, help="put the tables into this page, in place of those there")
     parser.add_argument("--only", default="", help="only workloads whose name without spaces contains this")
     options = parser.parse_args()
-    least, done = paid(), {}
+    least, kept = paid(), earlier(options)
     with ProcessPoolExecutor(options.jobs) as pool:
-        found = {kind: rows_of(pool, kind, options, least) for kind in HEADS}
+        found = {kind: rows_of(pool, kind, options, least, kept[kind]) for kind in HEADS}
         for kind, head in HEADS.items():
             print(head)
-            rows = done[kind] = []
-            for r in found[kind]:
+            rows = []
+            for r in (future.result() for future in found[kind]):
                 rows.append(r)
+                kept[kind][r.workload] = r
                 print(line(r), flush=True)
                 if options.json:
-                    written = {k: [asdict(x) for x in v] for k, v in done.items()}
+                    written = {k: [asdict(x) for x in v.values()] for k, v in kept.items()}
                     options.json.write_text(json.dumps(written, indent=1) + "\n")
             print(f"\n{summary(rows)}\n", flush=True)
             if options.markdown:

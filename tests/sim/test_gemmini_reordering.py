@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 import pytest
 from tests.codegen.commands.scheduled_gemm import Gemm
@@ -44,6 +46,20 @@ def test_any_order_is_right(size: tuple[int, int, int], tile: tuple[int, int, in
     assert found.tried == 12
     assert found.cycles == timed(found.program, MACHINE).cycles <= timed(program, MACHINE).cycles
     assert_right(found.program, gemm.kernel())
+
+
+def test_an_order_that_is_too_slow_is_left_early_and_no_other() -> None:
+    """An order is told to be slower than a limit only where it is."""
+    program = generate(Gemm(40, 33, 70, (32, 48, 32)).scheduled(MACHINE), MACHINE)
+    unfolded = unfold(program, MACHINE, 500)
+    assert unfolded is not None
+    search = _Search(program, MACHINE, unfolded, Timing())
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        order = Order(tuple(search.plain.legal([int(n) for n in rng.permutation(len(search.plain.computes))])))
+        cycles = search.cycles(order)
+        assert search.cycles(order, cycles) == cycles
+        assert search.cycles(order, cycles / 2) == inf
 
 
 def test_convolutions_with_zeros_around_them() -> None:

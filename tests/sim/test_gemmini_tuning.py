@@ -8,7 +8,7 @@ from tests.codegen.commands.scheduled_gemm import Gemm
 
 from tilewright.codegen.commands import check, generate
 from tilewright.hw import load_machine
-from tilewright.sim.gemmini import Configuration, baseline, simulate
+from tilewright.sim.gemmini import Configuration, baseline, simulate, tuning
 from tilewright.sim.gemmini.generated import execute, timed
 from tilewright.sim.gemmini.tuning import tuned
 from tilewright.space import Space
@@ -67,3 +67,23 @@ def test_tiles_known_to_be_good_are_where_the_search_starts() -> None:
     for name in free:
         program = generate(space.schedule(space.decode({"sketch": name, "knobs": tiles})).kernel, MACHINE)
         assert found.cycles <= timed(program, MACHINE).cycles
+
+
+def test_tiles_no_larger_than_the_known_ones_are_tried_too() -> None:
+    """5 blocks of 6 are no even tile; 6 are the nearest, and 3 fit where 5 do."""
+    kernel = Gemm(96, 96, 96).kernel()
+    space = Space(kernel, MACHINE)
+    tiles = {"i_1_tiles": 5, "j_1_tiles": 3, "k_tiles": 6}
+    found = tuned(kernel, MACHINE, measured=1, starts=(tiles,))
+    free = [s.name for s in space.sketches if not s.extras]
+    assert found.measured == 1 + 2 * len(free)
+    smaller = [space.decode({"sketch": name, "knobs": {**tiles, "i_1_tiles": 3}}) for name in free]
+    assert found.cycles <= min(timed(generate(space.schedule(p).kernel, MACHINE), MACHINE).cycles for p in smaller)
+
+
+def test_a_program_that_begins_well_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are run whole as long as their beginnings are no slower than the best of the whole ones."""
+    kernel = Gemm(17, 200, 200).kernel()
+    whole = tuned(kernel, MACHINE, measured=6)
+    monkeypatch.setattr(tuning, "BEGINNING", 200)
+    assert tuned(kernel, MACHINE, measured=6).cycles <= whole.cycles * 1.03

@@ -319,12 +319,12 @@ class IndexScope(Known):
         if not new:
             yield
             return
-        facts, memo, atoms = self.facts, self._memo, self._atom_ranges
-        self.facts, self._memo, self._atom_ranges = (new + facts)[:MAX_FACTS], {}, {}
+        facts, memo, atoms, proofs = self.facts, self._memo, self._atom_ranges, self._proofs
+        self.facts, self._memo, self._atom_ranges, self._proofs = (new + facts)[:MAX_FACTS], {}, {}, {}
         try:
             yield
         finally:
-            self.facts, self._memo, self._atom_ranges = facts, memo, atoms
+            self.facts, self._memo, self._atom_ranges, self._proofs = facts, memo, atoms, proofs
 
     def facts_of(self, cond: Expr) -> list[Linear]:
         """Linear forms that are non-negative wherever ``cond`` holds."""

@@ -48,6 +48,8 @@ class Known:
     ranges: dict[str, Range] = field(default_factory=dict)
     facts: list[Linear] = field(default_factory=list)
     _atom_ranges: dict[Expr, Range] = field(default_factory=dict)
+    #: What :meth:`nonneg` found so far: searching through facts and branches asks for the same again and again.
+    _proofs: dict[tuple[frozenset[tuple[Expr, int]], int, int], bool] = field(default_factory=dict)
 
     def bounds(self, a: Linear) -> Range:
         """Interval of a linear form from the intervals of its atoms."""
@@ -93,12 +95,19 @@ class Known:
             return True
         if depth == 0 or not a.terms or (hi is not None and hi < 0):
             return False
+        key = frozenset(a.terms.items()), a.const, depth
+        if key not in self._proofs:
+            self._proofs[key] = self._by_facts(a, depth) or self._by_branches(a, depth)
+        return self._proofs[key]
+
+    def _by_facts(self, a: Linear, depth: int) -> bool:
+        """Whether ``a`` is a fact and something else that is not negative."""
         for fact in self._usable(a):
             for atom, c in fact.terms.items():
                 mine = a.terms.get(atom, 0)
                 if mine and mine % c == 0 and mine // c > 0 and self.nonneg(a.plus(fact, -(mine // c)), depth - 1):
                     return True
-        return self._by_branches(a, depth)
+        return False
 
     def _usable(self, a: Linear) -> list[Linear]:
         return [f for f in self.facts if any(atom in a.terms for atom in f.terms)]

@@ -156,8 +156,8 @@ class Simplifier(IndexScope):
             last = lo.const + (hi.const - 1 - lo.const) // step * step
         elif last is not None:
             last -= 1
-        facts, memo, ranges, atoms = self.facts, self._memo, self.ranges, self._atom_ranges
-        self._memo, self.ranges, self._atom_ranges = {}, {**ranges, var.name: (first, last)}, {}
+        facts, memo, ranges, atoms, proofs = self.facts, self._memo, self.ranges, self._atom_ranges, self._proofs
+        self._memo, self.ranges, self._atom_ranges, self._proofs = {}, {**ranges, var.name: (first, last)}, {}, {}
         me = Linear({var: 1})
         symbolic = [me.plus(lo, -1)] if lo.terms else []
         if hi.terms:
@@ -167,7 +167,7 @@ class Simplifier(IndexScope):
         try:
             yield
         finally:
-            self.facts, self._memo, self.ranges, self._atom_ranges = facts, memo, ranges, atoms
+            self.facts, self._memo, self.ranges, self._atom_ranges, self._proofs = facts, memo, ranges, atoms, proofs
 
 
 def _conjuncts(cond: Expr) -> list[Expr]:

@@ -84,15 +84,17 @@ def unify(scope: Simplifier, program: Chain, body: Chain, accepts: Mapping[str, 
         return Mismatch(f"loop {unknown.name} runs {unknown.extent} iterations, which is not known before the nest (peel its tail)")
     if len(program.loops) > len(body.loops):
         return Mismatch(f"the nest has {len(program.loops)} loops, the instruction {len(body.loops)}")
+    ranges = {f.name: _range(scope, trips[f.name]) for f in program.loops}
     for chosen in _partners(program, body, trips):
         partner = dict(zip((t.name for t in chosen), program.loops, strict=True))
         extents = {t.name: trips[partner[t.name].name] if t.name in partner else ex.idx(1) for t in body.loops}
-        wrong = next((t for t in body.loops if not accepts[t.name].accepts_all(*_range(scope, extents[t.name]))), None)  # type: ignore[attr-defined]
+        runs = {t.name: ranges[partner[t.name].name] if t.name in partner else (1, 1) for t in body.loops}
+        wrong = next((t for t in body.loops if not accepts[t.name].accepts_all(*runs[t.name])), None)  # type: ignore[attr-defined]
         if wrong is not None:
             got = f"loop {partner[wrong.name].name} runs {extents[wrong.name]}" if wrong.name in partner else "no loop is left for it"
             result: Match | Mismatch = Mismatch(f"axis {wrong.name} takes {accepts[wrong.name]} iterations, {got}", 1)
         else:
-            result = _Unifier(scope, program, body, partner, extents).match()
+            result = _Unifier(scope, program, body, partner, extents, {t: most for t, (_, most) in runs.items()}).match()
         if isinstance(result, Match):
             return result
         if result.depth > best.depth:
@@ -138,14 +140,21 @@ Pairs = tuple[tuple[Load, Load], ...]
 class _Unifier:
     """One assignment of loops: instruction accesses are compared with program accesses in common variables."""
 
-    def __init__(self, scope: Simplifier, program: Chain, body: Chain, partner: Mapping[str, For], extents: dict[str, Expr]):
+    def __init__(
+        self,
+        scope: Simplifier,
+        program: Chain,
+        body: Chain,
+        partner: Mapping[str, For],
+        extents: dict[str, Expr],
+        most: Mapping[str, int | None],
+    ):
         self.program, self.body, self.extents = program, body, extents
         self.axes = {t.name: Var(f"axis {t.name}") for t in body.loops}
         # An axis of one iteration moves nothing: it must not make accesses look different.
         self.place: dict[str, Expr] = {t: ex.idx(0) if extents[t] == ex.idx(1) else v for t, v in self.axes.items()}
         self.env = {f.name: f.lo + self.place[t] * f.step for t, f in partner.items()}
-        ends = {t: largest_extent(scope, ex.idx(0), e) for t, e in extents.items()}
-        ranges = {**scope.ranges, **{v.name: (0, None if (n := ends[t]) is None else n - 1) for t, v in self.axes.items()}}
+        ranges = {**scope.ranges, **{v.name: (0, None if (n := most[t]) is None else n - 1) for t, v in self.axes.items()}}
         self.scope = Simplifier(ranges, list(scope.facts))
         self.mismatch = Mismatch("")
 

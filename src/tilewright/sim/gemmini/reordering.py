@@ -22,7 +22,7 @@ from tilewright.codegen.commands.written import COMPUTE, LOAD, STORE, number
 from tilewright.hw import Machine
 from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.configuration import Configuration
-from tilewright.sim.gemmini.cycles import EXECUTE, Cycles
+from tilewright.sim.gemmini.cycles import EXECUTE, SHORTEST, Cycles
 from tilewright.sim.gemmini.generated import starts, timed
 from tilewright.sim.gemmini.memory_timing import Timing
 from tilewright.sim.gemmini.words import decode
@@ -96,23 +96,26 @@ class _Search:
             self.judges[key] = _Judge(unfolded, self.timing) if unfolded is not None else None
         return self.judges[key]
 
-    def cycles(self, order: Order) -> float:
-        """Of the program in this order."""
+    def cycles(self, order: Order, limit: float = inf) -> float:
+        """Of the program in this order; infinite where they are more than ``limit``."""
         judge = self.judge(order)
         self.tried += 1
-        return judge.run(order) if judge is not None else inf
+        return judge.run(order, limit) if judge is not None else inf
 
     def best(self, trials: int, rng: np.random.Generator) -> tuple[Order, float]:
         """Orders sorted by what the computations share, then the best with parts of it changed: with places as they are, and anew."""
         own = Order(tuple(range(len(self.plain.computes))), anew=False)
         orders = [tuple(o) for o in self.plain.sorted_orders()]
         first = [Order(o) for o in orders[: max(1, trials // 3)]]
-        leaders = [(self.cycles(own), own), min(((self.cycles(o), o) for o in first), key=lambda found: found[0])]
+        best = inf, first[0]
+        for o in first:
+            best = min(best, (self.cycles(o, best[0]), o), key=lambda found: found[0])
+        leaders = [(self.cycles(own), own), best]
         while self.tried < trials:
             turn = self.tried % 2
             cycles, order = leaders[turn]
             near = self._near(order, rng)
-            if (c := self.cycles(near)) <= cycles:
+            if (c := self.cycles(near, cycles)) <= cycles:
                 leaders[turn] = c, near
         cycles, order = min(leaders, key=lambda found: found[0])
         return order, cycles
@@ -169,6 +172,8 @@ class _Judge:
         self.needs = [u.needs(n) for n in range(len(u.nodes))]
         numbers: dict[object, int] = {None: -1}
         self.held = [numbers.setdefault(u.held(n) if node.kind == COMPUTE else None, len(numbers)) for n, node in enumerate(u.nodes)]
+        #: Cycles that the array takes for a node at least.
+        self.busy = [max(SHORTEST, self._rows(n)) if node.kind == COMPUTE else 0 for n, node in enumerate(u.nodes)]
         self.decoded: dict[tuple[int, ...], tuple[tuple[Command, isa.Command], ...]] = {}
         self.items: list[Command] = []
 
@@ -228,7 +233,7 @@ class _Judge:
         start = 0
         for k in range(1, len(out) + 1):
             if k == len(out) or self._held(out[k]) != self._held(out[k - 1]):
-                longest = max(range(start, k), key=lambda x: (self._rows(out[x]), x))
+                longest = max(range(start, k), key=lambda x: (self._rows(self.computes[out[x]]), x))
                 out[longest], out[k - 1] = out[k - 1], out[longest]
                 start = k
         return out
@@ -236,8 +241,8 @@ class _Judge:
     def _held(self, compute: int) -> int:
         return self.held[self.computes[compute]]
 
-    def _rows(self, compute: int) -> int:
-        node = self.u.nodes[self.computes[compute]]
+    def _rows(self, n: int) -> int:
+        node = self.u.nodes[n]
         written = [o for name, o in node.operands.items() if isinstance(o, Tile) and node.word.instruction.operand(name).role != "in"]
         return max((number(o.rows) for o in written), default=0)
 
@@ -265,10 +270,15 @@ class _Judge:
 
     # One order
 
-    def run(self, order: Order) -> float:
-        """The cycles of the program in this order; infinite when its moves wait for each other."""
-        u, nodes = self.u, self.u.nodes
+    def run(self, order: Order, limit: float = inf) -> float:
+        """The cycles of the program in this order; infinite when its moves wait for each other, or where it takes more than ``limit``.
+
+        The array goes through the rows that are left, then the last sums drain and are stored: as soon as that is too late, it stops.
+        """
+        u, nodes, timing = self.u, self.u.nodes, self.timing
         computes = [self.computes[n] for n in order.computes]
+        left = sum(self.busy[n] for n in computes)
+        last = self.configuration.dim + timing.drain + timing.memory + timing.write - self.busy[computes[-1]]
         loads, stores = self._moves(computes, dict(order.ahead))
         places = _Places(u, dict(order.banks))
         queues = {STORE: stores, COMPUTE: computes, LOAD: loads}
@@ -296,6 +306,9 @@ class _Judge:
                 self.items.append(c)
                 now = max(model.issue(word, now), now + self.timing.gap) + 1
             begun.add(nodes[n].sums)
+            left -= self.busy[n]
+            if model.slot[1] + left + last > limit:
+                return inf
         return model.end
 
     def _moves(self, order: Sequence[int], ahead: dict[int, int]) -> tuple[list[int], list[int]]:

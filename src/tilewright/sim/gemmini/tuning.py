@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -20,12 +21,12 @@ from tilewright.util.errors import CodegenError, SpaceError
 
 #: Points that the estimate ranks before any is measured.
 SAMPLED = 2000
-#: Words of a long program that tell how fast it is; this many of the best are then run whole.
+#: Words of a long program that tell how fast it is; about this many of the best of either kind are then run whole.
 BEGINNING, FINALISTS = 12_000, 3
 #: Of a program of loop forms, whose words stand for many commands each, so many words tell how many that is.
 WORDS = 64
-#: Long programs are run whole only where their paces are within this of the best.
-CLOSE = 1.05
+#: Long programs are run whole only where their paces are within this of the best that was.
+CLOSE = 1.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """``pace``: cycles for each product, over the beginning of the program; ``cycles`` of the whole if that was all of it."""
+    """``pace``: cycles for each product, over the beginning of the program; ``cycles`` of the whole where that was run."""
 
     point: np.ndarray
     program: Program
@@ -88,7 +89,7 @@ def tuned(
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
     finalists = search.finalists()
-    orderings = _Orders([(c.cycles or timed(c.program, machine, timing).cycles, c.program) for c in finalists], machine, timing, seed)
+    orderings = _Orders([(c.cycles or 0, c.program) for c in finalists], machine, timing, seed)
     orderings.search([n for n, c in enumerate(finalists) if not c.forms], orders)
     best = min(range(len(finalists)), key=lambda n: orderings.programs[n][0])
     cycles, program = orderings.programs[best]
@@ -97,8 +98,24 @@ def tuned(
 
 
 def _nearest(space: Space, starts: Sequence[Mapping[str, int]]) -> list[np.ndarray]:
-    """The points nearest to values of knobs, in the structures in which nothing stays from block to block."""
-    return [space.decode({"sketch": s.name, "knobs": knobs}) for knobs in starts for s in space.sketches if not s.extras]
+    """The points nearest to values of knobs, in the structures in which nothing stays from block to block; and the nearest of no larger
+    values, as tiles that fill a memory cannot grow. The best few of them by the estimate.
+    """
+    found = [point for knobs in starts for s in space.sketches if not s.extras for point in _near(space, s.name, knobs)]
+    if not found:
+        return []
+    points = np.unique(np.stack(found), axis=0)
+    return list(points[np.argsort(space.estimate(points), kind="stable")[: 2 * FINALISTS]])
+
+
+def _near(space: Space, sketch: str, knobs: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The valid point nearest to values of knobs, and one of values of at most those where the space has such."""
+    nearest = below = space.decode({"sketch": sketch, "knobs": knobs})
+    asked = dict(knobs)
+    while over := [k for k, n in space.encode(below)["knobs"].items() if n > knobs.get(k, n) and asked[k] > 1]:
+        asked |= {k: asked[k] - 1 for k in over}
+        below = space.decode({"sketch": sketch, "knobs": asked})
+    return nearest, below
 
 
 def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
@@ -147,10 +164,19 @@ class _Search:
         return True
 
     def finalists(self) -> list[_Candidate]:
-        """The best explicit programs and the best by forms; long ones only where their paces are close to the best."""
-        best = [c for some in (self.found, self.others) for c in sorted(some, key=lambda c: c.pace)[:FINALISTS]]
-        limit = CLOSE * min(c.pace for c in best)
-        return [c for c in best if c.cycles is not None or c.pace <= limit]
+        """The best programs, run whole: short ones, then by their paces as long as those are close to the best of all that was run.
+
+        The beginning of a program may promise more than the rest holds; then others get their turn.
+        """
+        out = [c for c in sorted(self.found, key=lambda c: c.pace)[:FINALISTS] if c.cycles is not None]
+        best = min((c.pace for c in out), default=inf)
+        for c in sorted((c for c in (*self.found, *self.others) if c.cycles is None), key=lambda c: c.pace)[: 2 * FINALISTS]:
+            if c.pace > CLOSE * best:
+                break
+            run = timed(c.program, self.space.machine, self.timing)
+            out.append(replace(c, cycles=run.cycles, pace=run.cycles / max(1, _products(run))))
+            best = min(best, out[-1].pace)
+        return out
 
     def candidate(self, point: np.ndarray, kernel: Kernel, forms: tuple[str, ...]) -> _Candidate | None:
         """The program of a schedule and its pace; None when it has none, or its tiles are not what the ``forms`` do."""
