@@ -128,6 +128,39 @@ def test_arrays_that_all_blocks_read_pass_the_shared_cache(holds: int) -> None:
     assert got == pytest.approx((max(most, waits + 8 / 0.5) + LEAK * (sum(parts) - most)) / SMALL.clock_hz, rel=1e-9)
 
 
+LANES = """
+@kernel
+def lanes(x: f32[6, 2, 8, 4], y: f32[6, 2, 4]):
+    for b in bind("core", 0, 6):
+        for l in bind("lane", 0, 2):
+            c = alloc(f32[4], "own")
+            for i in range(4):
+                c[i] = 0.0
+            for k in range(8):
+                a = alloc(f32[4], "own")
+                for i_1 in range(4):
+                    a[i_1] = x[b, l, k, i_1]
+                for i_2 in unroll(4):
+                    c[i_2] += a[i_2]
+            for i_3 in range(4):
+                y[b, l, i_3] = c[i_3]
+"""
+
+
+@pytest.mark.parametrize(("lanes", "resident"), [(5, 2), (2, 1), (1, 1), (6, 3), (99, 3)])
+def test_inner_units_share_a_block_and_limit_how_many_are_there(lanes: int, resident: int) -> None:
+    """Two lanes of a core make a block: each waits for its own eight loads, both need room and arithmetic of the core."""
+    machine = replace(
+        SMALL,
+        units=(*SMALL.units, Unit("lane", lanes, parent="core")),
+        memories=(replace(SMALL.memories[0], bandwidth=0), SMALL.memories[1]),  # counts as units.SLOW
+    )
+    got = UnitsEstimator(parse(LANES), machine)({})
+    waits, arithmetic, dram = 8 * 100 + 8 * 10 + 50, 2 * 8 / 0.5, 6 * 2 * (8 * 16 + 16) / units.SLOW
+    rounds = -(-3 // resident)
+    assert got == pytest.approx((rounds * (waits + arithmetic) + LEAK * min(3 * arithmetic, dram)) / SMALL.clock_hz, rel=1e-9)
+
+
 def product(m: int, n: int, k: int) -> Kernel:
     a, b, r = lang.tensor("a", f16, (m, k)), lang.tensor("b", f16, (k, n)), lang.reduce_axis(0, k, "k")
     c = lang.compute("c", (m, n), lambda i, j: lang.sum(ex.cast(a[i, r], f32) * ex.cast(b[r, j], f32), [r]), dtype=f32)
