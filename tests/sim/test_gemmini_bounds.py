@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.hw import load_machine
+from tilewright.ir.types import DType, bf16, f32, i8, i32
 from tilewright.sim.gemmini import Configuration, Timing, simulate
 from tilewright.sim.gemmini.baseline import Gemm, tiled_ws
 from tilewright.sim.gemmini.bounds import SHARES, Stored, read_cycles, write_cycles
@@ -17,22 +20,24 @@ SMALL = Configuration(dim=4, spad_rows=512, acc_rows=128, max_bytes=16, bus_byte
 TIMING = Timing()
 
 
-def cycles(m: int, n: int, k: int, tile: tuple[int, int, int]) -> int:
-    return simulate(tiled_ws(SMALL, Gemm(m, n, k, 0x8000_0000, 0x8100_0000, 0x8200_0000), tile), SMALL).cycles
+def cycles(m: int, n: int, k: int, tile: tuple[int, int, int], c: Configuration = SMALL) -> int:
+    return simulate(tiled_ws(c, Gemm(m, n, k, 0x8000_0000, 0x8100_0000, 0x8200_0000), tile), c).cycles
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.integers(1, 4)] * 3))
-def test_no_run_of_whole_blocks_is_faster(shape: tuple[int, int, int], tile: tuple[int, int, int]) -> None:
+@given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([(i8, i32), (bf16, f32), (f32, f32)]))
+def test_no_run_of_whole_blocks_is_faster(shape: tuple[int, int, int], tile: tuple[int, int, int], types: tuple[DType, DType]) -> None:
     """With what every program pays besides, as the benchmark adds it: a small product less its weights and its six requests."""
     m, n, k = shape
-    read = read_cycles(SMALL, TIMING, (Stored(m, k, 4), Stored(k, n, 4)))
-    write = write_cycles(SMALL, TIMING, (Stored(m, n, 4),))
-    assert max(read, write) + cycles(2, 2, 2, (1, 1, 1)) - SMALL.dim - 6 <= cycles(m, n, k, tile)
+    c = replace(SMALL, inputs=types[0], sums=types[1])
+    read = read_cycles(c, TIMING, (Stored(m, k, 4), Stored(k, n, 4)))
+    write = write_cycles(c, TIMING, (Stored(m, n, 4),))
+    assert max(read, write) + cycles(2, 2, 2, (1, 1, 1), c) - c.dim - 6 <= cycles(m, n, k, tile, c)
 
 
 def test_aligned_rows_take_the_bus() -> None:
     assert read_cycles(C, TIMING, (Stored(1024, 64, 16),)) == 1024 * 64 // 16
+    assert read_cycles(replace(C, inputs=f32, sums=f32), TIMING, (Stored(1024, 64, 16),)) == 1024 * 64 * 4 // 16
 
 
 def test_short_rows_take_a_request_each() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from tilewright.ir.types import DType, bf16, f16, f32
-from tilewright.sim.gemmini import Configuration, Functional, MainMemory, isa
+from tilewright.sim.gemmini import Configuration, Functional, MainMemory, isa, simulate
+from tilewright.sim.gemmini.baseline import Gemm, default_os, default_ws
+from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv
 from tilewright.sim.gemmini.isa import Compute, ConfigEx, ConfigLd, ConfigSt, Mvin, Mvout, Preload, Tile
 from tilewright.util.errors import ExecutionError
 
@@ -96,3 +98,34 @@ def test_scales_that_are_none() -> None:
             f.run([ConfigLd(8, scale=scale), Mvin(address, Tile(0, 4, 1))])
     with pytest.raises(ExecutionError, match="f32 nan"):
         f.run([ConfigSt(8, acc_scale=0x7FC00000), Mvout(address, Tile(isa.accumulator(0), 4, 1))])
+
+
+@pytest.mark.parametrize("inputs", [f32, bf16, f16], ids=str)
+@pytest.mark.parametrize("stream", [default_ws, default_os])
+def test_the_library_s_streams_on_floats(inputs: DType, stream) -> None:  # type: ignore[no-untyped-def]
+    """Addresses and strides in bytes of the inputs; whole numbers are exact in every type."""
+    memory = MainMemory(1 << 14)
+    c = Configuration(4, 512, 128, inputs=inputs, sums=f32, array_bits=32)
+    f, rng = Functional(c, memory), np.random.default_rng(0)
+    a, b = (rng.integers(-2, 3, shape).astype(KINDS[inputs]) for shape in ((11, 9), (9, 13)))
+    out = np.zeros((11, 13), KINDS[inputs])
+    g = Gemm(11, 13, 9, *(memory.place(x.view(f.spad.dtype)) for x in (a, b, out)))
+    f.run(stream(c, g))
+    got = memory.array(g.c, (11, 13), f.spad.dtype).view(KINDS[inputs])
+    np.testing.assert_array_equal(got.astype(np.float32), a.astype(np.float32) @ b.astype(np.float32))
+    wide, narrow = (simulate(stream(k, g), k).cycles for k in (c, Configuration(4, 512, 128)))
+    assert wide >= narrow
+
+
+def test_the_library_convolves_floats() -> None:
+    memory = MainMemory(1 << 15)
+    c = Configuration(4, 256, 64, inputs=f32, sums=f32, array_bits=32)
+    f, rng = Functional(c, memory), np.random.default_rng(1)
+    v = Convolution(2, 6, 7, 5, 6, 3, 2, 1)
+    x, w = (rng.integers(-3, 4, shape).astype(np.float32) for shape in ((2, 6, 7, 5), (3, 3, 5, 6)))
+    y = memory.place(np.zeros((2, v.out_rows, v.out_cols, 6), np.float32))
+    f.run(default_conv(c, v, memory.place(x), memory.place(w), y))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    want = np.einsum("npqcrs,rsck->npqk", windows, w)
+    np.testing.assert_array_equal(memory.array(y, want.shape, np.float32), want)

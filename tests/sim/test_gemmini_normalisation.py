@@ -71,7 +71,7 @@ def exponential(q: int, ln2: int, inverse: int, qb: int, qc: int) -> int:
     return wrap((poly % 2**32) >> z) if 0 <= z < 32 else 0
 
 
-sums = st.integers(-(2**15), 2**15)
+sums = st.integers(-(2**12), 2**12)
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,7 +15,7 @@ from tilewright.cli.programs import load_definition
 from tilewright.codegen.c import emit_c, emit_commands
 from tilewright.codegen.commands import check, generate, stream
 from tilewright.codegen.commands.program import Command, Fence, Host, Let, Loop, Pointer, Program
-from tilewright.hw import load_machine
+from tilewright.hw import Machine, load_machine
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import buffer
 from tilewright.ir.expr import Var, idx
@@ -24,6 +24,7 @@ from tilewright.ir.stmt import Kernel
 from tilewright.lang import parse
 from tilewright.runtime.launch import JitFunction
 from tilewright.sim.gemmini import Configuration, Functional, MainMemory
+from tilewright.sim.gemmini.generated import execute as simulated
 from tilewright.sim.riscv import compile_program, execute, listing, self_checking
 from tilewright.sim.riscv.elf import read_elf
 from tilewright.space.default import default_schedule
@@ -47,9 +48,9 @@ def executable(kernel: Kernel, text: str, seed: int = 0, wrong: int = 0) -> byte
     return compile_program({"main.c": self_checking(call, inputs, written, text)})
 
 
-def on_gemmini(elf: bytes, words: list[tuple[int, int, int]] | None = None):
+def on_gemmini(elf: bytes, words: list[tuple[int, int, int]] | None = None, machine: Machine = GEMMINI):
     memory = MainMemory(1 << 22)
-    model = Functional(Configuration.of(GEMMINI), memory)
+    model = Functional(Configuration.of(machine), memory)
 
     def custom(*word: int) -> None:
         if words is not None:
@@ -164,6 +165,29 @@ def test_a_convolution_all_the_way_to_the_core(wrong):
     program = generate(default_schedule(kernel, GEMMINI).kernel, GEMMINI)
     assert "mvin_zero(" in str(program) and "mvout_scaled_relu(" in str(program)
     assert on_gemmini(executable(kernel, emit_commands(program, GEMMINI), wrong=wrong)).exit_code == wrong
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize("inputs", ["f32", "bf16", "f16"])
+def test_products_of_floats_all_the_way_to_the_core(inputs, wrong):
+    """Bit for bit what the functional model makes of the same words."""
+    machine = load_machine(f"gemmini:inputs={inputs}")
+    value = "max(acc[i_2, j_2] * 0.3, 0.0)"
+    text = str(Gemm(20, 33, 40, epilogue=value if inputs == "f32" else f"{inputs}({value})").kernel())
+    factors = {f"{n}[{i}]": f"f32({n}[{i}])" for n, i in (("a", "i_1, k"), ("b", "k, j_1"))} if inputs != "f32" else {}
+    for old, new in {"i8[": f"{inputs}[", "i32[": "f32[", "= 0\n": "= 0.0\n", **factors}.items():
+        text = text.replace(old, new)
+    kernel = parse(text)
+    program = generate(default_schedule(kernel, machine).kernel, machine)
+    assert "mvout_scaled_relu(" in str(program) and not any(isinstance(i, Host) for i in program.body)
+    arrays = random_arguments(kernel, 3)
+    expected = {n: a.copy() for n, a in arrays.items()}
+    simulated(program, machine, expected)
+    result = expected["c"]
+    result.view(f"u{result.itemsize}")[-1, -1] ^= wrong
+    call = self_checking("gemm(a, b, c);", arrays, {"c": result}, emit_commands(program, machine))
+    outcome = on_gemmini(compile_program({"main.c": call}), machine=machine)
+    assert outcome.exit_code == wrong
 
 
 @pytest.mark.parametrize("wrong", [0, 1])

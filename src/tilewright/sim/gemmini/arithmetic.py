@@ -115,7 +115,7 @@ class Integers:
 
     def _product(self, a: Array, b: Array) -> Array:
         product = a @ b
-        return (product.astype(np.int64) if self.overflows else product).astype(I32)
+        return product.astype(np.int64).astype(I32) if self.overflows else product.astype(I32)
 
     def shifted(self, held: Array, shift: int) -> Array:
         """Rounded to nearest even, saturated to the bits of a result leaving the array."""

@@ -17,7 +17,7 @@ from tilewright.util.errors import ExecutionError
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """C[m, n] = A[m, k] B[k, n], int8, dense rows at these addresses; ``scale`` and ``activation`` on the way out."""
+    """C[m, n] = A[m, k] B[k, n], inputs, dense rows at these addresses; ``scale`` and ``activation`` on the way out."""
 
     m: int
     n: int
@@ -51,8 +51,8 @@ def default_tiles(c: Configuration, m: int, n: int, k: int, *, double_buffered: 
 
 def tiled_ws(c: Configuration, g: Gemm, tile: tuple[int, int, int]) -> Iterator[Command]:
     """One ``loop_ws`` for each tile, i outermost and k innermost; each loads its A and B again."""
-    yield from _prelude(g, isa.WEIGHT_STATIONARY, c.dim)
-    extents = (g.m, g.n, g.k)
+    yield from _prelude(g, isa.WEIGHT_STATIONARY, c)
+    extents, size = (g.m, g.n, g.k), c.input_bytes
     if min(tile) < 1:
         raise ExecutionError(f"tile {tile}: at least one block along each axis")
 
@@ -69,8 +69,8 @@ def tiled_ws(c: Configuration, g: Gemm, tile: tuple[int, int, int]) -> Iterator[
             for k, depth, pad_k in steps(2):
                 last = k + tile[2] * c.dim >= g.k
                 yield isa.LoopBounds(rows, cols, depth, pad_i, pad_j, pad_k)
-                yield isa.LoopAddressesAB(g.a + i * g.k + k, g.b + k * g.n + j)
-                yield isa.LoopAddressesDC(0, g.c + i * g.n + j if last else 0)
+                yield isa.LoopAddressesAB(g.a + (i * g.k + k) * size, g.b + (k * g.n + j) * size)
+                yield isa.LoopAddressesDC(0, g.c + (i * g.n + j) * size if last else 0)
                 yield isa.LoopStridesAB(g.k, g.n)
                 yield isa.LoopStridesDC(g.n, g.n)
                 yield isa.LoopWs(accumulate=int(k > 0))
@@ -88,21 +88,22 @@ def default_os(c: Configuration, g: Gemm) -> Iterator[Command]:
     if tile != blocks:
         raise ExecutionError(f"{g.m} x {g.n} x {g.k} does not fit the memories at once", hint="use default_ws")
     ni, nj, nk = blocks
-    yield from _prelude(g, isa.OUTPUT_STATIONARY, c.dim)
-    b_start, span = c.spad_rows - nk * nj * c.dim, c.blocks(c.input_bytes)
+    yield from _prelude(g, isa.OUTPUT_STATIONARY, c)
+    b_start, span, size = c.spad_rows - nk * nj * c.dim, c.blocks(c.input_bytes), c.input_bytes
 
     def extent(block: int, count: int, total: int) -> int:
         return min((block + count) * c.dim, total) - block * c.dim
 
-    yield ConfigLd(g.n, 0, c.dim)
+    yield ConfigLd(g.n * size, 0, c.dim, c.unscaled)
     for j in range(0, nj, span):
         for k in range(nk):
             local = Tile(b_start + (k * nj + j) * c.dim, extent(j, span, g.n), extent(k, 1, g.k))
-            yield Mvin(g.b + (k * g.n + j) * c.dim, local)
-    yield ConfigLd(g.k, 0, c.dim)
+            yield Mvin(g.b + (k * g.n + j) * c.dim * size, local)
+    yield ConfigLd(g.k * size, 0, c.dim, c.unscaled)
     for i in range(ni):
         for k in range(0, nk, span):
-            yield Mvin(g.a + (i * g.k + k) * c.dim, Tile((i * nk + k) * c.dim, extent(k, span, g.k), extent(i, 1, g.m)))
+            local = Tile((i * nk + k) * c.dim, extent(k, span, g.k), extent(i, 1, g.m))
+            yield Mvin(g.a + (i * g.k + k) * c.dim * size, local)
     for i in range(ni):
         rows = extent(i, 1, g.m)
         for j in range(nj):
@@ -115,13 +116,14 @@ def default_os(c: Configuration, g: Gemm) -> Iterator[Command]:
     for i in range(ni):
         for j in range(nj):
             local = Tile(isa.accumulator((i * nj + j) * c.dim), extent(j, 1, g.n), extent(i, 1, g.m))
-            yield Mvout(g.c + (i * g.n + j) * c.dim, local)
+            yield Mvout(g.c + (i * g.n + j) * c.dim * size, local)
 
 
-def _prelude(g: Gemm, dataflow: int, dim: int) -> Iterator[Command]:
+def _prelude(g: Gemm, dataflow: int, c: Configuration) -> Iterator[Command]:
     yield isa.Flush()
     yield ConfigEx(dataflow)
-    yield ConfigSt(g.n, g.activation, g.scale)
-    yield ConfigLd(g.k, 0, dim)
-    yield ConfigLd(g.n, 1, dim)
-    yield ConfigLd(g.n, 2, dim)
+    a, b = g.k * c.input_bytes, g.n * c.input_bytes
+    yield ConfigSt(b, g.activation, g.scale)
+    yield ConfigLd(a, 0, c.dim, c.unscaled)
+    yield ConfigLd(b, 1, c.dim, c.unscaled)
+    yield ConfigLd(b, 2, c.dim, c.unscaled)

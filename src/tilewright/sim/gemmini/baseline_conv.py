@@ -57,17 +57,17 @@ def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int) -> It
     whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
     tile = convolution_tile(c, whole, (v.stride, v.stride))
     yield isa.Flush()
-    yield isa.ConfigSt(v.kernels)
+    yield isa.ConfigSt(v.kernels * c.input_bytes)
     yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
     for at in product(*(range(0, whole[d], tile[d]) for d in whole)):
         start = dict(zip(whole, at, strict=True))
-        yield from _tile(c.dim, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
+        yield from _tile(c, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
 
 
 def _tile(
-    dim: int, v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
+    c: Configuration, v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
 ) -> Iterator[Command]:
-    """One tile: ``start`` and ``size`` by dimension. Few channels leave room for those of neighbours in a row of ``dim``."""
+    """One tile: ``start`` and ``size`` by dimension. Few channels leave room for those of neighbours in a row."""
     row, col = start["P"] * v.stride + start["R"] - v.padding, start["Q"] * v.stride + start["S"] - v.padding
     rows, cols = size["P"] * v.stride + size["R"] - 1, size["Q"] * v.stride + size["S"] - 1
     up, left = max(0, -row), max(0, -col)
@@ -75,9 +75,9 @@ def _tile(
     first = not any(start[d] for d in "RSC")
     last = all(start[d] + size[d] >= whole[d] for d in "RSC")
     x, f, y = arrays
-    x += ((start["N"] * v.rows + row + up) * v.cols + col + left) * v.channels + start["C"]
-    f += ((start["R"] * v.window + start["S"]) * v.channels + start["C"]) * v.kernels + start["K"]
-    y += ((start["N"] * v.out_rows + start["P"]) * v.out_cols + start["Q"]) * v.kernels + start["K"]
+    x += (((start["N"] * v.rows + row + up) * v.cols + col + left) * v.channels + start["C"]) * c.input_bytes
+    f += (((start["R"] * v.window + start["S"]) * v.channels + start["C"]) * v.kernels + start["K"]) * c.input_bytes
+    y += (((start["N"] * v.out_rows + start["P"]) * v.out_cols + start["Q"]) * v.kernels + start["K"]) * c.input_bytes
     out = v.out_rows, v.out_cols
     yield isa.ConvShape(v.kernels, v.channels, v.rows, v.batch, v.padding, v.stride, out[1], out[0], out[0])
     yield isa.ConvTile(v.window, out[1], 1, 1, 0, size["N"], size["P"], size["Q"], size["K"])
@@ -85,4 +85,4 @@ def _tile(
     yield isa.ConvOutput(size["P"], 0, 0, 0, 1, v.channels, v.kernels, v.kernels, size["Q"])
     yield isa.ConvAddressesWO(f, y if last else 0)
     yield isa.ConvAddressesBI(_ZEROS if first else 0, x)
-    yield isa.LoopConvWs(no_bias=1, no_pool=1, pixels=max(1, min(dim // size["C"], size["S"])))
+    yield isa.LoopConvWs(no_bias=1, no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))

@@ -20,7 +20,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An array of bytes in main memory, row after row from an aligned address on; its moves take ``together`` rows at once."""
+    """An array of inputs in main memory, row after row from an aligned address on; its moves take ``together`` rows at once."""
 
     rows: int
     cols: int
@@ -35,7 +35,7 @@ def read_cycles(c: Configuration, timing: Timing, arrays: Sequence[Stored]) -> i
 
 def write_cycles(c: Configuration, timing: Timing, arrays: Sequence[Stored]) -> int:
     """The same for arrays that are written once; a row of several blocks is gathered from the accumulator first."""
-    alone = timing.memory + timing.write + c.max_bytes // c.dim + timing.gather
+    alone = timing.memory + timing.write + c.max_bytes // (c.dim * c.input_bytes) + timing.gather
     return max(int(sum(_cycles(c, timing, a, share, True) for a in arrays) - (1 - share) * alone) for share in SHARES)
 
 
@@ -44,14 +44,15 @@ def _cycles(c: Configuration, timing: Timing, a: Stored, share: float, out: bool
     total = 0.0
     for first in range(0, a.rows, a.together):
         rows = min(a.together, a.rows - first)
-        at = first * a.cols % c.max_bytes
-        total += _cheapest(c, timing, tuple((at + r * a.cols) % c.max_bytes for r in range(rows)), a.cols, share, out)
+        row = a.cols * c.input_bytes
+        offsets = tuple((first + r) * row % c.max_bytes for r in range(rows))
+        total += _cheapest(c, timing, offsets, a.cols, share, out)
     return total
 
 
 @lru_cache(maxsize=1 << 12)
 def _cheapest(c: Configuration, timing: Timing, offsets: tuple[int, ...], cols: int, share: float, out: bool) -> float:
-    """Rows of ``cols`` bytes at ``offsets``, cut alike into moves in the cheapest way."""
+    """Rows of ``cols`` elements at byte ``offsets``, cut alike into moves in the cheapest way."""
     wide = c.blocks(c.input_bytes)
     starts = [*range(0, cols, c.dim), cols]
     best = [0.0]
@@ -62,10 +63,10 @@ def _cheapest(c: Configuration, timing: Timing, offsets: tuple[int, ...], cols: 
 
 
 def _move(c: Configuration, timing: Timing, offsets: tuple[int, ...], start: int, width: int, share: float, out: bool) -> float:
-    latency = timing.memory + (timing.write if out else timing.request)
+    latency, size = timing.memory + (timing.write if out else timing.request), c.input_bytes
     total = 0.0
     for offset in offsets:
-        cycles = list(requests((offset + start) % c.max_bytes, width, c.bus_bytes, c.max_bytes))
+        cycles = list(requests((offset + start * size) % c.max_bytes, width * size, c.bus_bytes, c.max_bytes))
         blocks = -(-width // c.dim)
         if out:
             cycles[0] = max(cycles[0], blocks + (timing.gather if blocks > 1 else 0))

@@ -352,7 +352,8 @@ class Functional:
         if ex.dataflow == isa.OUTPUT_STATIONARY:
             result = self.numbers.shifted(result, ex.shift)
         if c.address & isa.ACCUMULATOR:
-            self._put(self.acc, rows, slice(0, c.cols), result, c.address & isa.ACCUMULATE)
+            target = self.acc[rows, : c.cols]
+            target[...] = self.numbers.added(target, result) if c.address & isa.ACCUMULATE else result
             return
         self.spad[rows, : c.cols] = self._activated(self.numbers.narrowed(result), ex.activation)
 
