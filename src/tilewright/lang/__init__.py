@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilewright.util.lazy import exports
 
@@ -34,33 +34,9 @@ if TYPE_CHECKING:
     from tilewright.lang.tensors import compute as compute
     from tilewright.lang.tensors import size as size
     from tilewright.lang.tensors import tensor as tensor
-    from tilewright.lang.vocabulary import Fixed as Fixed
-    from tilewright.lang.vocabulary import Int as Int
-    from tilewright.lang.vocabulary import UFixed as UFixed
-    from tilewright.lang.vocabulary import UInt as UInt
-    from tilewright.lang.vocabulary import alloc as alloc
-    from tilewright.lang.vocabulary import bf16 as bf16
-    from tilewright.lang.vocabulary import bind as bind
-    from tilewright.lang.vocabulary import bitcast as bitcast
-    from tilewright.lang.vocabulary import block as block
-    from tilewright.lang.vocabulary import cast as cast
-    from tilewright.lang.vocabulary import f16 as f16
-    from tilewright.lang.vocabulary import f32 as f32
-    from tilewright.lang.vocabulary import f64 as f64
-    from tilewright.lang.vocabulary import grid as grid
-    from tilewright.lang.vocabulary import i8 as i8
-    from tilewright.lang.vocabulary import i16 as i16
-    from tilewright.lang.vocabulary import i32 as i32
-    from tilewright.lang.vocabulary import i64 as i64
-    from tilewright.lang.vocabulary import index as index
-    from tilewright.lang.vocabulary import meta as meta
-    from tilewright.lang.vocabulary import parallel as parallel
-    from tilewright.lang.vocabulary import u8 as u8
-    from tilewright.lang.vocabulary import u16 as u16
-    from tilewright.lang.vocabulary import u32 as u32
-    from tilewright.lang.vocabulary import u64 as u64
-    from tilewright.lang.vocabulary import unroll as unroll
-    from tilewright.lang.vocabulary import vector as vector
-    from tilewright.lang.vocabulary import where as where
+
+    def __getattr__(name: str) -> Any:
+        """The words of kernels, such as ``f32`` in ``a: f32[8, 8]``: they are read, and are no types of Python's."""
+
 else:
     __getattr__, __dir__ = exports(__name__, _HOME)
