@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,3 +100,23 @@ def test_annotations_in_python() -> None:
     assert (t.dtype, t.shape, t.memory) == (ty.f32, (4, 16), "reg")
     with pytest.raises(IRTypeError, match="not a memory"):
         ty.f32[4] @ 3
+
+
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "*": operator.mul, "min": min, "max": max}
+BITWISE: dict[str, Callable[[Any, Any], Any]] = {"&": operator.and_, "|": operator.or_, "^": operator.xor}
+
+
+@given(st.one_of(INTEGERS, FIXED, st.just(ty.boolean)), st.sampled_from([*OPERATIONS, *BITWISE]), st.data())
+def test_a_neutral_number_leaves_every_other_unchanged(t: DType, op: str, data: st.DataObject) -> None:
+    assume(op in OPERATIONS or not t.is_fixed)
+    raw = data.draw(st.one_of(st.sampled_from(t.range), st.integers(*t.range)))
+    value = Fraction(raw) / Fraction(2) ** t.frac if t.is_fixed else raw
+    neutral = t.neutral(op)
+    assert (OPERATIONS | BITWISE)[op](Fraction(neutral) if t.is_fixed else neutral, value) == value
+    assert op not in ("min", "max") or neutral in [Fraction(n) / Fraction(2) ** t.frac if t.is_fixed else n for n in t.range]
+
+
+@pytest.mark.parametrize("value", [-float("inf"), -1.5, 0.0, 2.0, float("inf")])
+@pytest.mark.parametrize("op", list(OPERATIONS))
+def test_neutral_floats(op: str, value: float) -> None:
+    assert OPERATIONS[op](ty.f32.neutral(op), value) == value
