@@ -21,10 +21,13 @@ def test_packages_import_only_packages_below_them() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_every_package_is_in_the_import_contract() -> None:
+def test_every_package_is_in_the_import_contract_and_in_the_guide() -> None:
     contract = (ROOT / "pyproject.toml").read_text()
     packages = {p.parent.name for p in (ROOT / "src" / "tilewright").glob("*/__init__.py")}
-    assert packages <= set(re.findall(r'"\(?tilewright\.(\w+)\)?",', contract))
+    layers = re.findall(r'"\(?tilewright\.(\w+)\)?",', contract)
+    assert packages == set(layers)
+    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    assert table == layers[::-1], "docs/architecture.md lists the packages from the lowest up"
 
 
 def test_source_files_fit_in_a_head() -> None:
