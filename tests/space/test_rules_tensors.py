@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from tilewright import lang
 from tilewright.hw import Machine, load_machine
@@ -12,6 +14,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Call, For, Kernel, LoopKind
 from tilewright.ir.types import DType, f16, f32, i8, i32
+from tilewright.schedule.replay import replay
 from tilewright.space.rules.tensors import memory_levels
 from tilewright.space.space import Space
 
@@ -200,3 +203,81 @@ def test_long_reductions_are_cut_where_results_are_too_few_for_all_units() -> No
         interpret(space.schedule(point).kernel, [a, b, c])
         np.testing.assert_array_equal(c, a.astype(np.float32) @ b.astype(np.float32))
     assert not any("parts of" in s.name for s in Space(matmul(256, 256, 256, f16, f32), load_machine("cuda.sm80")).sketches)
+
+
+# --- what takes the result ------------------------------------------------------------------
+
+
+def followed(m: int, n: int, k: int, dtype: DType, wide: DType, spread: int = 0) -> Kernel:
+    """A product with bias, residual and ReLU; with ``spread``, a result that each of so many outputs takes."""
+    a, b, r = lang.tensor("a", dtype, (m, k)), lang.tensor("b", dtype, (k, n)), lang.reduce_axis(0, k, "k")
+    bias, more = lang.tensor("bias", wide, (n,)), lang.tensor("more", wide, (m, n))
+    c = lang.compute("c", (m, n), lambda i, j: lang.sum(ex.cast(a[i, r], wide) * ex.cast(b[r, j], wide), [r]), dtype=wide)
+    zero = ex.const(0, wide)
+    if spread:
+        scale = lang.tensor("scale", wide, (spread,))
+        y = lang.compute("y", (spread, m, n), lambda s, i, j: ex.binary("max", c[i, j] * scale[s] + bias[j], zero))
+        return lang.build("followed", [a, b, bias, scale], [y])
+    y = lang.compute("y", (m, n), lambda i, j: ex.binary("max", c[i, j] + bias[j] + more[i, j], zero))
+    return lang.build("followed", [a, b, bias, more], [y])
+
+
+def computed(space: Space, points: np.ndarray) -> None:
+    """Traces of points replay, and make kernels that compute what the program does."""
+    rng, kernel = np.random.default_rng(0), space.kernel
+    data = {b.name: rng.integers(-3, 4, b.static_shape).astype(b.dtype.to_numpy()) for b in kernel.args}
+    want = {n: v.copy() for n, v in data.items()}
+    interpret(kernel, want)
+    for point in points:
+        made = space.schedule(point)
+        assert replay(kernel, made.trace, space.machine).kernel == made.kernel
+        got = {n: v.copy() for n, v in data.items()}
+        interpret(made.kernel, got)
+        np.testing.assert_array_equal(got["y"], want["y"], err_msg=space.describe(point))
+
+
+def in_main_memory(kernel: Kernel, machine: Machine) -> set[str]:
+    """Buffers of the kernel's own in main memory."""
+    return {b.name for b in st.allocated(kernel) if b.memory == machine.main_memory.name}
+
+
+@pytest.mark.parametrize("spread", [0, 3])
+def test_what_follows_a_product_runs_on_fragments(spread: int) -> None:
+    """Sums begin, grow and are consumed in registers: of the result nothing is stored but what is made of it."""
+    machine = load_machine("cuda.sm80")
+    space = Space(followed(32, 32, 32, f16, f32, spread), machine)
+    points = np.array([space.default(), *space.sample(3, np.random.default_rng(5))])
+    for point in points:
+        made, program = space.schedule(point).kernel, space.sketch(point).program
+        assert in_main_memory(made, machine) == in_main_memory(program, machine) == {"a_packed", "b_packed"}
+        stores = [s for s in st.walk(program.body) if isinstance(s, st.Store) and s.buffer.name == "y"]
+        (read,) = {ld.buffer.name for ld in ex.loads(stores[0].value)} - {"bias", "more", "scale"}
+        assert len(stores) == 1 and {b.name: b.memory for b in st.allocated(program)}[read] == "reg"
+    computed(space, points)
+
+
+@settings(max_examples=4, deadline=None)
+@given(m=some.sampled_from([16, 20, 48]), n=some.sampled_from([8, 24, 33]), k=some.sampled_from([8, 24]), seed=some.integers(0, 5))
+def test_products_with_what_follows_are_exact(m: int, n: int, k: int, seed: int) -> None:
+    """Where tiles do not divide the result, it is unpacked before anything takes it."""
+    space = Space(followed(m, n, k, f16, f32), load_machine("cuda.sm80"))
+    computed(space, space.sample(1, np.random.default_rng(seed)))
+
+
+def test_only_memories_that_compute_take_what_follows() -> None:
+    """A scratchpad's sums leave by transfers; the host takes them from main memory."""
+    machine = load_machine("virtual.pointwise")
+    space = Space(followed(16, 16, 16, f32, f32), machine)
+    assert "c" in in_main_memory(space.sketch(space.default()).program, machine)
+    computed(space, space.default()[None])
+
+
+def test_the_estimate_counts_what_is_stored_less() -> None:
+    """A short product with a large result: without storing and fetching sums, it takes less than the product alone and a pass over it."""
+    machine = load_machine("cuda.sm80")
+    alone, fused = (Space(k, machine) for k in (matmul(2048, 2048, 32, f16, f32), followed(2048, 2048, 32, f16, f32)))
+    points = alone.sample(50, np.random.default_rng(0))
+    number = {s.name: n for n, s in enumerate(fused.sketches)}
+    same = np.array([p for p in points if alone.sketch(p).name in number and len(alone.sketch(p).knobs) == 6])
+    there = np.array([fused.decode(alone.encode(p)) for p in same])
+    assert len(same) > 10 and (fused.estimate(there) < alone.estimate(same)).all()

@@ -33,7 +33,7 @@ from tilewright.space.knob import Knob
 from tilewright.space.levels import Level, cut, starts, trips, wrap
 from tilewright.space.plan import Decision, Plan
 from tilewright.space.rule import rule
-from tilewright.space.rules import explicit, instructions, passing
+from tilewright.space.rules import explicit, fragments, instructions, passing
 from tilewright.space.sketch import Sketch
 from tilewright.space.stages import Stage, stages
 from tilewright.space.tiling import value_of
@@ -286,6 +286,7 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
     nest = _nest(context, _mapped(context, output, mapping).kernel, mapping)
     groups = _grouped(memory_levels(context.machine, _operands(nest, mapping), nest.store.buffer.name))
     knobs = _knobs(groups, nest)
+    taken = _taken(context, output, mapping, nest)
     chosen = tuple(k for k in knobs.values() if len(k.values) > 1)
     constraints = tuple(_constraints(groups, nest, knobs))
     text = f"{label}{output}: {instruction.name}: {str(mapping).split('[')[0].strip()}"
@@ -298,7 +299,7 @@ def _sketch(context: Context, output: str, instruction: Instruction, mapping: Pl
         text,
         chosen,
         constraints,
-        partial(_program, nest, groups, knobs, chosen),
+        partial(_program, nest, groups, knobs, chosen, taken),
         lambda values: plan(values).schedule,
         plan,
         mapping=text,
@@ -355,10 +356,13 @@ def _apply(context: Context, output: str, mapping: Placed, values: Mapping[str, 
     result = len(groups) * len(nest.spatial) - 1
     around: dict[int, list[str]] = {}
     loops = {n: n for n in {**nest.spatial, **nest.reduction}}
-    if levels:
-        around = cut(sch, loops, chunks, [f.name for f in nest.tile], frozenset(n for n in (result, *inside) if n >= 0)).at_level
-    name = nest.store.buffer.name
-    if any(name in level.operands for group in groups for level in group):
+    name, tile = nest.store.buffer.name, [f.name for f in nest.tile]
+    keep = frozenset(n for n in (result, *inside) if n >= 0)
+    if (taken := _taken(context, output, mapping, nest)) is not None:
+        around = _on_fragments(sch, nest, taken, chunks, result + 1, keep, where[name])
+    elif levels:
+        around = cut(sch, loops, chunks, tile, keep).at_level
+    if taken is None and any(name in level.operands for group in groups for level in group):
         sch.apply("cache_write", name, _first(around, result), where[name])
     current = {n: n for n in where if n != name}
     for n, group in enumerate(groups):
@@ -374,13 +378,42 @@ def _apply(context: Context, output: str, mapping: Placed, values: Mapping[str, 
     return sch
 
 
+def _taken(context: Context, output: str, mapping: Placed, nest: Nest) -> fragments.Taken | None:
+    """The element-wise nest that takes the result, if it can do that on the instruction's registers."""
+    memory = context.machine.memory(_operands(nest, mapping)[nest.store.buffer.name])
+    return fragments.taken(context.base.kernel, nest.kernel, output, nest.store, memory) if nest.spatial else None
+
+
+def _on_fragments(
+    sch: Schedule, nest: Nest, taken: fragments.Taken, chunks: list[tuple[str, int]], outer: int, keep: frozenset[int], memory: str
+) -> dict[int, list[str]]:
+    """Cut the nest that takes the result by the first ``outer`` levels, and compute its part of the result inside, by the others."""
+    walked = fragments.brought(sch, taken)
+    at = {i.name: walked[d] for d, i in enumerate(nest.store.indices) if isinstance(i, Var) and i.name in nest.spatial}
+    others = [n for n in taken.inner(walked) if n not in at.values()]
+    around = cut(sch, at, chunks[:outer], others, keep).at_level
+    name = nest.store.buffer.name
+    sch.compute_at(name, around[outer - 1])
+    sch.set_memory(name, memory)
+    sch.set_memory(taken.result.name, memory)
+    loops = {n: n for n in {**nest.spatial, **nest.reduction}}
+    within = cut(sch, loops, chunks[outer:], [f.name for f in nest.tile], frozenset(n - outer for n in keep if n >= outer))
+    return {**around, **{outer + n: found for n, found in within.at_level.items()}}
+
+
 def _first(at_level: Mapping[int, list[str]], number: int) -> str | None:
     """The loop of a level; None stands for the whole kernel."""
     return at_level[number][0] if at_level.get(number) else None
 
 
-def _program(nest: Nest, groups: Sequence[Sequence[MemoryLevel]], knobs: Mapping[tuple[int, str], Knob], chosen: Sequence[Knob]) -> Kernel:
-    """The packed kernel with the tiles blocked: copies at each level, the instruction's loops unrolled."""
+def _program(
+    nest: Nest,
+    groups: Sequence[Sequence[MemoryLevel]],
+    knobs: Mapping[tuple[int, str], Knob],
+    chosen: Sequence[Knob],
+    taken: fragments.Taken | None,
+) -> Kernel:
+    """The packed kernel, tiles in blocks: copies at each level, the instruction's loops unrolled, fragments ``taken`` or stored."""
     levels, inside = _levels(nest, groups, knobs)
     result = len(groups) * len(nest.spatial) - 1
     body: list[Stmt] = []
@@ -404,8 +437,8 @@ def _program(nest: Nest, groups: Sequence[Sequence[MemoryLevel]], knobs: Mapping
         shape = _elements(target, indices, _held(nest, knobs, 0, len(groups) - 1))
         own = target.with_(name=f"{target.name}_{holder.memory.name}", shape=shape, memory=holder.memory.name, layout=None)
         origin = _origin(indices, levels[: result + 1])
-        first = [Alloc(own), _copy(own, target, origin, shape, "_first")]
-        last = [_copy(target, own, origin, shape, "_last", out=True)]
+        first = [Alloc(own), fragments.first(taken, own, shape) if taken else _copy(own, target, origin, shape, "_first")]
+        last = [fragments.last(taken, own, origin, shape) if taken else _copy(target, own, origin, shape, "_last", out=True)]
     local = tuple(ex.substitute(i, _inner(nest, levels[result + 1 :] if holder else levels)) for i in indices)
     body = [wrap([(f.name, f.extent, LoopKind.UNROLL) for f in nest.tile], Store(own, local, value, nest.store.op))]
     for n in range(len(levels) - 1, -2, -1):
@@ -415,7 +448,11 @@ def _program(nest: Nest, groups: Sequence[Sequence[MemoryLevel]], knobs: Mapping
             body = [For(Var(levels[n].name), ex.idx(0), levels[n].trips, st.Block(tuple(body)), kind, 1, unit)]
 
     def replaced(s: Stmt) -> Stmt | tuple[Stmt, ...] | None:
-        return tuple(body) if isinstance(s, For) and s.name == nest.root else None
+        if taken and isinstance(s, Alloc) and s.buffer.name in (taken.result.name, taken.packed.name):
+            return ()
+        if not isinstance(s, For) or s.name not in {nest.root, *(taken.roots if taken else ())}:
+            return None
+        return tuple(body) if s.name == (taken.stage.name if taken else nest.root) else ()
 
     out = st.map_stmts(nest.kernel.body, replaced)
     assert isinstance(out, st.Block)  # a block is mapped to a block
