@@ -23,8 +23,8 @@ def false_from(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) 
         if cond.op == "or":
             return None if a is None or b is None else ex.binary("max", a, b)
         return a if b is None else b if a is None else ex.binary("min", a, b)
-    gap = _gap(cond)
-    return None if gap is None else nonneg_from(ex.idx(-1) - gap, loop, inside, scope)
+    room = gap(cond)
+    return None if room is None else nonneg_from(ex.idx(-1) - room, loop, inside, scope)
 
 
 def true_until(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) -> Expr | None:
@@ -34,11 +34,11 @@ def true_until(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) 
         if cond.op == "and":
             return None if a is None or b is None else ex.binary("min", a, b)
         return a if b is None else b if a is None else ex.binary("max", a, b)
-    gap = _gap(cond)
-    return None if gap is None else _nonneg_until(gap, loop, inside, scope)
+    room = gap(cond)
+    return None if room is None else _nonneg_until(room, loop, inside, scope)
 
 
-def _gap(cond: Expr) -> Expr | None:
+def gap(cond: Expr) -> Expr | None:
     """``cond`` as an expression that is at least 0 where it holds, and below where it does not."""
     if not isinstance(cond, Compare) or ex.loads(cond) or cond.a.dtype.kind != ty.INDEX or cond.b.dtype.kind != ty.INDEX:
         return None

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
+from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Var
+from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Var, Where
 from tilewright.ir.simplify import Simplifier, bounds, simplify
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, While
 from tilewright.ir.types import DType
@@ -176,12 +177,33 @@ def _note_reads(s: Stmt, needed: dict[str, list[int]], ranges: dict[str, tuple[i
         lo, hi = bounds(s.lo, ranges)[0], bounds(s.hi, ranges)[1]
         ranges = {**ranges, s.name: (lo, None if hi is None else hi - 1)}
     for e in st.own_exprs(s):
-        for ld in ex.loads(e):
-            _note(ld.buffer, ld.indices, needed, ranges)
+        _note_loads(e, needed, ranges)
     if isinstance(s, Store):  # a loop that only a part of is needed was shortened already; other indices stay as they are
         _note(s.buffer, tuple(ex.idx(0) if isinstance(i, Var) else i for i in s.indices), needed, ranges)
     for t in st.substmts(s):
         _note_reads(t, needed, ranges)
+
+
+def _note_loads(e: Expr, needed: dict[str, list[int]], ranges: dict[str, tuple[int | None, int | None]]) -> None:
+    """What ``e`` reads; what a mask chooses is read where it does."""
+    if isinstance(e, Load):
+        _note(e.buffer, e.indices, needed, ranges)
+    for c in ex.children(e):
+        _note_loads(c, needed, _below(e.cond, ranges) if isinstance(e, Where) and c is e.a else ranges)
+
+
+def _below(cond: Expr, ranges: dict[str, tuple[int | None, int | None]]) -> dict[str, tuple[int | None, int | None]]:
+    """``ranges`` where ``cond`` holds: upper bounds of single variables are made use of."""
+    if isinstance(cond, Logical) and cond.op == "and":
+        return _below(cond.b, _below(cond.a, ranges))
+    if not isinstance(cond, Compare) or cond.op not in ("<", "<=") or ty.INDEX not in (cond.a.dtype.kind, cond.b.dtype.kind):
+        return ranges
+    match cond.a, cond.b:
+        case Var(name=name), Const(value=limit) if name in ranges:
+            lo, hi = ranges[name]
+            last = int(limit) - (cond.op == "<")
+            return {**ranges, name: (lo, last if hi is None else min(hi, last))}
+    return ranges
 
 
 def _note(b: Buffer, indices: Sequence[Expr], needed: dict[str, list[int]], ranges: dict[str, tuple[int | None, int | None]]) -> None:

@@ -13,7 +13,7 @@ from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
 from tilewright.ir.simplify import Simplifier, bounds
 from tilewright.ir.stmt import Alloc, Block, Call, For, Kernel, LoopKind, Stmt, Store, While, map_stmts, own_exprs, substmts, walk
 from tilewright.schedule.primitive import primitive
-from tilewright.schedule.thresholds import eliminated, false_from, nonneg_from
+from tilewright.schedule.thresholds import eliminated, false_from, gap, nonneg_from
 
 #: Rounds of shortening: what one loop no longer reads, another one need not store.
 _ROUNDS = 8
@@ -143,6 +143,18 @@ def _stored_end(p: _Placed, dim: int, home: int) -> _End | None:
             last = eliminated(ex.substitute(s.indices[dim], {f.name: found[1] - 1}), others, True)
             if last is not None:
                 return _End(first, scope.expr(ex.substitute(last + 1, walked)), found[0])
+    return _all_or_nothing(s, dim, first, inside, walked, scope)
+
+
+def _all_or_nothing(s: Store, dim: int, first: Expr, inside: Sequence[For], walked: dict[str, Expr], scope: Simplifier) -> _End:
+    """Of a store under a condition that does not depend on the loop along ``dim``: it leaves the constant everywhere or nowhere."""
+    last = eliminated(s.indices[dim], inside, True)
+    others = [g for g in inside if g.name not in walked]
+    if isinstance(s.value, Where) and isinstance(s.value.b, Const) and last is not None and (room := gap(s.value.cond)) is not None:
+        room = eliminated(room, others, True)
+        if room is not None:  # at least 0 where the condition holds
+            at = _where_holds(room) * (last + 1)
+            return _End(first, scope.expr(ex.substitute(at, walked)), float(s.value.b.value))
     return _End(first, None, 0.0)
 
 
@@ -187,6 +199,41 @@ def _constant_from(ld: Load, dim: int, stored: list[_End], f: For, inside: Seque
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A load with the loops around it, and the conditions under which it is needed."""
+
+    load: Load
+    around: tuple[For, ...]
+    under: tuple[Expr, ...]
+
+    def end(self, dim: int, home: int) -> Expr | None:
+        """One more than the largest index that is read, in terms of the outermost ``home`` loops."""
+        inside = self.around[home:]
+        last = eliminated(self.load.indices[dim], inside, True)
+        if last is None:
+            return None
+        out = last + 1
+        for c in self.under:
+            room = None if ex.free_vars(c) & ex.free_vars(self.load.indices[dim]) else gap(c)
+            most = None if room is None else eliminated(room, inside, True)
+            if most is not None:
+                out = _where_holds(most) * out
+        return out
+
+
+def _reads(e: Expr, around: tuple[For, ...], under: tuple[Expr, ...]) -> Iterator[_Read]:
+    if isinstance(e, Load):
+        yield _Read(e, around, under)
+    for c in ex.children(e):
+        yield from _reads(c, around, (*under, e.cond) if isinstance(e, Where) and c is e.a else under)
+
+
+def _where_holds(room: Expr) -> Expr:
+    """1 where ``room`` is at least 0, else 0."""
+    return ex.binary("min", ex.binary("max", room + 1, 0), 1)
+
+
 @dataclass(slots=True)
 class _Survey:
     """What is read of each local buffer, and with that where each loop may end."""
@@ -194,7 +241,7 @@ class _Survey:
     constant: dict[str, Ends]
     loops: list[_Placed] = field(default_factory=list)
     stores: list[_Placed] = field(default_factory=list)
-    reads: dict[str, list[tuple[Load, tuple[For, ...]]]] = field(default_factory=dict)
+    reads: dict[str, list[_Read]] = field(default_factory=dict)
     homes: dict[str, int] = field(default_factory=dict)
     opaque: set[str] = field(default_factory=set)
 
@@ -210,8 +257,8 @@ class _Survey:
                 case Store():
                     self.stores.append(p)
             for e in own_exprs(p.node):
-                for ld in ex.loads(e):
-                    self.reads.setdefault(ld.buffer.name, []).append((ld, p.around))
+                for read in _reads(e, p.around, ()):
+                    self.reads.setdefault(read.load.buffer.name, []).append(read)
 
     def ends(self) -> dict[str, Expr]:
         """Loops that may end earlier, and where."""
@@ -230,10 +277,10 @@ class _Survey:
         """(dimension, index): from which index on nobody reads a local buffer, in terms of the loops around its declaration."""
         reads = self.reads.get(name, [])
         out = []
-        for dim in range(reads[0][0].buffer.rank if reads else 0):
-            last = [eliminated(ld.indices[dim], around[self.homes[name] :], True) for ld, around in reads]
-            if all(e is not None for e in last):
-                out.append((dim, reduce(lambda a, b: ex.binary("max", a, b), [e for e in last if e is not None]) + 1))
+        for dim in range(reads[0].load.buffer.rank if reads else 0):
+            ends = [r.end(dim, self.homes[name]) for r in reads]
+            if all(e is not None for e in ends):
+                out.append((dim, reduce(lambda a, b: ex.binary("max", a, b), [e for e in ends if e is not None])))
         return out
 
     def _end(self, f: For, around: tuple[For, ...], unread: dict[str, list[tuple[int, Expr]]]) -> Expr | None:
