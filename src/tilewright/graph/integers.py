@@ -16,9 +16,11 @@ import numpy as np
 
 from tilewright.graph.elements import tensor_array
 from tilewright.graph.loading import ModelSource, read_model
+from tilewright.graph.transposed import Transposed
 from tilewright.graph.zero_points import fold_zero_points
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
 #: Operators that choose or move elements; with the same scale and zero point before and after, they do so with integers.
@@ -30,7 +32,8 @@ OF_VENDOR = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool"}
 
 def integer_form(source: ModelSource) -> ModelProto:
     """The model with quantised operators in place of patterns of floats: QLinearConv, QLinearMatMul, QGemm, QLinearAdd,
-    QLinearGlobalAveragePool, and those that only choose elements, on integers. Patterns whose scales are no constants, or whose
+    QLinearGlobalAveragePool, and those that only choose elements, on integers; transposed convolutions of constant weights as convolutions
+    whose results are interleaved. Patterns whose scales are no constants, or whose
     values are used elsewhere, stay. Zero points of inputs become part of a bias where that is exact.
 
     ImportFailure for unreadable models. Weights in external files have to be in the folder of the model.
@@ -70,6 +73,8 @@ class _Quantised:
 class _Patterns:
     def __init__(self, model: ModelProto, folder: str):
         nodes = model.graph.node
+        self.model, self.folder = model, folder
+        self.constants = {t.name: t for t in model.graph.initializer}
         self.producer = {name: n for n in nodes for name in n.output}
         self.uses = Counter(name for n in nodes for name in n.input) + Counter(v.name for v in model.graph.output)
         self.arrays = {t.name: tensor_array(t, folder) for t in model.graph.initializer if t.name in self._small(nodes)}
@@ -81,7 +86,7 @@ class _Patterns:
     def rewritten(self, node: NodeProto) -> Iterator[NodeProto]:
         """``node``, or what computes its integers where it ends a pattern (what the pattern no longer needs is removed later)."""
         inner = self.producer.get(node.input[0]) if node.op_type == "QuantizeLinear" and self._known(node) else None
-        yield (self._integer(inner, node) if inner is not None and self.uses[node.input[0]] == 1 else None) or node
+        yield from (self._integers(inner, node) if inner is not None and self.uses[node.input[0]] == 1 else []) or [node]
 
     def _known(self, n: NodeProto) -> bool:
         return len(n.input) == 3 and all(name in self.arrays for name in n.input[1:])
@@ -90,6 +95,45 @@ class _Patterns:
         """What ``name`` is the float of."""
         n = self.producer.get(name)
         return _Quantised(*n.input) if n is not None and n.op_type == "DequantizeLinear" and self._known(n) else None
+
+    def _integers(self, inner: NodeProto, end: NodeProto) -> list[NodeProto]:
+        """What computes the integers of ``end`` in place of the pattern; nothing where it is none."""
+        if inner.op_type == "ConvTranspose":
+            return self._transposed(inner, end)
+        new = self._integer(inner, end)
+        return [new] if new is not None else []
+
+    def _transposed(self, inner: NodeProto, end: NodeProto) -> list[NodeProto]:
+        given = [self._source(name) for name in inner.input]
+        if any(s is None or s.tensor not in self.constants for s in given[1:]) or given[0] is None:
+            return []
+        x, w, *bias = (s for s in given if s is not None)
+        weights, scale, zero = self._array(w.tensor), self.arrays[w.scale], self.arrays[w.zero]
+        found = Transposed.of(inner, weights.shape[2:])
+        axis = next((a.i for a in self.producer[inner.input[1]].attribute if a.name == "axis"), 1)
+        # Scales for each output channel go with one group: they lie along its weights' second dimension.
+        fits = scale.size == 1 or (found is not None and found.group == 1 and axis == 1)
+        if found is None or not fits or not self._is_bias(x, w, bias) or any(self._array(b.tensor).ndim != 1 for b in bias):
+            return []
+        y = end.output[0]
+        spread = [found.weights(weights, zero), found.for_phases(scale), found.for_phases(zero)]
+        spread += [np.repeat(self._array(b.tensor), found.stride**2) for b in bias]
+        names = [self._constant(f"{y}_{n}", v) for n, v in zip(("weights", "scales", "zeros", "bias"), spread, strict=False)]
+        inputs = [*x.names, *names[:3], *end.input[1:3], *names[3:]]
+        return found.nodes(inputs, inner.name, y, self._constant)
+
+    def _array(self, name: str) -> NDArray[np.generic]:
+        return tensor_array(self.constants[name], self.folder)
+
+    def _constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """``value`` as a constant of the model, called ``name`` or nearly so."""
+        from onnx import numpy_helper
+
+        while name in self.constants:
+            name += "_"
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.model.graph.initializer.append(self.constants[name])
+        return name
 
     def _integer(self, inner: NodeProto, end: NodeProto) -> NodeProto | None:
         sources = [self._source(name) for name in inner.input]
