@@ -23,6 +23,7 @@ from tilewright.graph.loading import ModelSource, input_types, opset_versions, r
 from tilewright.graph.lowering import Lowering, Names
 from tilewright.graph.model import Graph, Operation, Tensor, Value
 from tilewright.graph.operators import implementations
+from tilewright.graph.opsets import domain_of, versions_of
 from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.types import DType
 from tilewright.util.errors import ImportFailure, TilewrightError, UnsupportedOperator
@@ -57,7 +58,7 @@ def load(
 def _refuse_unsupported(graph: GraphProto, opsets: Mapping[str, int], functions: Mapping[tuple[str, str], FunctionProto]) -> None:
     found: list[str] = []
     for node, versions in _all_nodes(graph, opsets, functions):
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = domain_of(node.domain)
         opset = versions.get(domain, 1)
         known = (domain, node.op_type) in implementations() or (domain, node.op_type) in functions
         if known or (not domain and node.op_type in CONTROL_FLOW) or has_schema_body(domain, node.op_type, opset):
@@ -76,7 +77,7 @@ def _all_nodes(
 ) -> Iterator[tuple[NodeProto, Mapping[str, int]]]:
     """Nodes of the graph, its subgraphs and the model's functions, with the opsets that hold there."""
     for f in functions.values():
-        own = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in f.opset_import}
+        own = versions_of(f.opset_import)
         yield from ((n, own) for n in f.node)
     for node in graph.node:
         yield node, opsets
@@ -155,7 +156,7 @@ class _Importer:
     # --- nodes ----------------------------------------------------------------------------
 
     def _node(self, proto: NodeProto, scope: _Scope) -> None:
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        domain = domain_of(proto.domain)
         node = _Node(
             proto,
             domain,
@@ -255,7 +256,7 @@ class _Importer:
 
     def _call(self, f: FunctionProto, node: _Node, inputs: Sequence[Tensor | None], defaults: Mapping[str, Any]) -> list[Tensor | None]:
         """The results of a function body with the node's operands and attributes."""
-        own = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in f.opset_import}
+        own = versions_of(f.opset_import)
         attributes = {**defaults, **{a.name: attribute_value(a) for a in f.attribute_proto}, **node.attributes}
         tensors = {formal: t for formal, t in zip(f.input, inputs, strict=False) if t is not None}
         scope = _Scope(tensors, own, attributes, _uses(f.node, f.output))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, Union
 
 from tilewright.graph.elements import onnx_dtype
+from tilewright.graph.opsets import versions_of
 from tilewright.ir.types import DType
 from tilewright.util.errors import ImportFailure
 
@@ -96,8 +97,7 @@ def _texts(model: ModelProto) -> Iterator[str | bytes]:
 
 def opset_versions(model: ModelProto) -> dict[str, int]:
     """Operator set version by domain ("" is ONNX's own; a model must import it to use it)."""
-    versions = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in model.opset_import}
-    return versions if versions else {"": 1}
+    return versions_of(model.opset_import) or {"": 1}
 
 
 def input_types(
