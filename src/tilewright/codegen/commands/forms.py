@@ -22,6 +22,8 @@ from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier, simplify
 from tilewright.schedule.guards import leveled, started
 from tilewright.schedule.moves import Move, whole
+from tilewright.schedule.nest import trip_count
+from tilewright.schedule.primitives.peel import peel
 from tilewright.schedule.region import largest_extent
 from tilewright.schedule.unify import Chain, Mismatch, chain_of
 from tilewright.util.errors import CodegenError
@@ -39,10 +41,13 @@ def formed(kernel: st.Kernel, machine: Machine, names: Sequence[str]) -> Formed:
     """``kernel`` with the tiles that forms called ``names`` do as calls of them; it computes the same.
 
     A form takes a tile inside the loops that load for it, or inside more of them as long as a run does not fit its part of a
-    memory. CodegenError when no tile is done by a form, with the reason, or when something else stays in the memories meanwhile.
+    memory. Where that is no tile of the kernel, first blocks that are smaller than the others get loops of their own. CodegenError when no
+    tile is done by a form, with the reason, or when something else stays in the memories meanwhile.
     """
-    former = _Former(kernel, machine, [machine.form(n) for n in names])
-    body = former.block(kernel.body, {})
+    former, body = _tried(kernel, machine, names)
+    if not former.uses and (apart := _first_apart(kernel, machine)) is not kernel:
+        second, other = _tried(apart, machine, names)
+        kernel, former, body = (apart, second, other) if second.uses else (kernel, former, body)
     if not former.uses:
         raise CodegenError(
             f"kernel {kernel.name}: no tile is what {' or '.join(names)} does ({former.why.reason or 'nothing is summed up'})",
@@ -52,6 +57,30 @@ def formed(kernel: st.Kernel, machine: Machine, names: Sequence[str]) -> Formed:
     _alone(new, machine, former.uses)
     _undisturbed(new, machine, former.uses)
     return Formed(new, former.uses)
+
+
+def _tried(kernel: st.Kernel, machine: Machine, names: Sequence[str]) -> tuple[_Former, st.Block]:
+    former = _Former(kernel, machine, [machine.form(n) for n in names])
+    return former, former.block(kernel.body, {})
+
+
+def _first_apart(kernel: st.Kernel, machine: Machine) -> st.Kernel:
+    """``kernel`` with the first iterations apart of the loops over tiles in which something begins later than in the others: with the
+    image, where windows of the other tiles begin before it. ``kernel`` itself if there is none.
+    """
+    inside, new = managed(machine), kernel
+    for f in st.loops(kernel):
+        tiles = any(isinstance(t, st.Alloc) and t.buffer.memory in inside for t in f.body.stmts)
+        if tiles and f.step == 1 and (trip_count(f) or 0) > 1 and _begins(f):
+            new, _ = peel(new, f.name, 1, "first")
+    return simplify(new) if new is not kernel else kernel
+
+
+def _begins(f: st.For) -> bool:
+    """Whether how many iterations a loop directly in ``f`` has depends on where ``f`` is after a beginning."""
+    bounds = (e for s in f.body.stmts if isinstance(s, st.For) for e in (s.lo, s.hi))
+    highest = (n for e in bounds for n in ex.walk(e) if isinstance(n, ex.Binary) and n.op == "max")
+    return any(f.name in ex.free_vars(n) for n in highest)
 
 
 class _Former:
@@ -130,12 +159,20 @@ class _Former:
 
     def path(self, nest: st.Stmt, sums: str, copies: Mapping[str, Copy]) -> tuple[list[st.For], int, st.Call, Mapping[str, Copy]] | None:
         """The loops from ``nest`` to the one call that adds to ``sums``, how many are around the last load, the call, what it works on."""
+        with ExitStack() as inside:
+            return self.walked(nest, sums, copies, inside)
+
+    def walked(
+        self, nest: st.Stmt, sums: str, copies: Mapping[str, Copy], inside: ExitStack
+    ) -> tuple[list[st.For], int, st.Call, Mapping[str, Copy]] | None:
+        """The same, each loop's range being known ``inside`` it."""
         loops: list[st.For] = []
         anchored, s = 0, nest
         while not isinstance(s, st.Call):
             match s:
                 case st.For():
                     loops.append(s)
+                    inside.enter_context(self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step))
                     s = s.body
                 case st.Block():
                     users = [t for t in s.stmts if sums in st.read_buffers(t) | st.written_buffers(t)]
@@ -263,7 +300,7 @@ class _Contents:
         self.former, self.copies = former, dict(copies)
         #: Buffers made in this block that nothing but, perhaps, zeros was written to.
         self.fresh: set[str] = set()
-        self.zeroed: set[str] = set()
+        self.zeroed: dict[str, tuple[Expr, ...]] = {}
 
     def after(self, s: st.Stmt) -> None:
         if isinstance(s, st.Alloc):
@@ -272,11 +309,11 @@ class _Contents:
         zeroed, found = zeroed_by(s), copy_of(self.former.scope, s, self.zeroed)
         for name in st.written_buffers(s):
             self.copies.pop(name, None)
-            if name in self.fresh and zeroed == name:
-                self.zeroed.add(name)
-            elif name in self.fresh | self.zeroed and found is not None and found[1].source.buffer.name not in self.former.written:
+            if name in self.fresh and zeroed is not None:
+                self.zeroed[name] = zeroed[1]
+            elif name in self.fresh | self.zeroed.keys() and found is not None and found[1].source.buffer.name not in self.former.written:
                 self.copies[name] = found[1]
-                self.zeroed.discard(name)
+                self.zeroed.pop(name, None)
             self.fresh.discard(name)
 
 

@@ -6,8 +6,9 @@ blocks become one with the loops inside a block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -33,10 +34,11 @@ class Copy:
         return Load(self.source.buffer, tuple(ex.substitute(e, env) for e in self.source.indices))
 
 
-def copy_of(scope: Simplifier, s: st.Stmt, zeroed: Set[str] = frozenset()) -> tuple[str, Copy] | None:
+def copy_of(scope: Simplifier, s: st.Stmt, zeroed: Mapping[str, Sequence[Expr]] = MappingProxyType({})) -> tuple[str, Copy] | None:
     """The buffer that ``s`` fills with parts of another one, element by element; None where ``s`` does anything else.
 
-    What is left out of a buffer that was ``zeroed`` before must be what lies outside the source.
+    What is left out of a part of a buffer that was ``zeroed`` before (so many elements along each dimension) must be what lies outside
+    the source.
     """
     nest = chain_of(s)
     if nest is None or nest.store.op is not None or not isinstance(nest.store.value, Load) or any(f.step != 1 for f in nest.loops):
@@ -45,7 +47,7 @@ def copy_of(scope: Simplifier, s: st.Stmt, zeroed: Set[str] = frozenset()) -> tu
     target, source = nest.store.buffer, nest.store.value
     names: list[str | None] = []
     around: set[int] = set()
-    for i, extent in zip(nest.store.indices, target.shape, strict=True):
+    for i, extent in zip(nest.store.indices, zeroed.get(target.name, target.shape), strict=True):
         if not (isinstance(i, Var) and i.name in own.keys() - set(names)):
             if extent != ex.idx(1):
                 return None
@@ -81,11 +83,15 @@ def _equal(scope: Simplifier, a: Expr, b: Expr) -> bool:
     return scope.nonneg(scope.linear(a - b)) and scope.nonneg(scope.linear(b - a))
 
 
-def zeroed_by(s: st.Stmt) -> str | None:
-    """The buffer that ``s`` fills with zeros."""
+def zeroed_by(s: st.Stmt) -> tuple[str, tuple[Expr, ...]] | None:
+    """The buffer that ``s`` fills with zeros, from its first element on, and how many along each dimension."""
     nest = chain_of(s)
-    zero = nest is not None and nest.store.op is None and isinstance(nest.store.value, Const) and nest.store.value.value == 0
-    return nest.store.buffer.name if nest is not None and zero else None
+    if nest is None or nest.store.op is not None or not isinstance(nest.store.value, Const) or nest.store.value.value != 0:
+        return None
+    own = {f.name: f.hi for f in nest.loops if f.lo == ex.idx(0) and f.step == 1}
+    extents = [own.pop(i.name, None) if isinstance(i, Var) else ex.idx(1) if i == ex.idx(0) else None for i in nest.store.indices]
+    found = [e for e in extents if e is not None]
+    return (nest.store.buffer.name, tuple(found)) if len(found) == len(extents) else None
 
 
 def raised(scope: Simplifier, loops: Sequence[st.For], call: st.Call, copies: Mapping[str, Copy]) -> Chain | None:
