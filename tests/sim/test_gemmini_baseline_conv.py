@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tilewright.sim.gemmini import Configuration, isa
-from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv
+from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv, default_depthwise
 from tilewright.sim.gemmini.functional import Functional
 from tilewright.sim.gemmini.memory import MainMemory
 
@@ -47,3 +47,18 @@ def test_default_convolutions_are_right(v: Convolution, loops: type[isa.Command]
     assert sum(isinstance(c, loops) for c in commands) > 1
     Functional(SMALL, memory).run(commands)
     np.testing.assert_array_equal(memory.array(at[2], shape, np.int8), convolved(x, f, v))
+
+
+@pytest.mark.parametrize("v", [Convolution(2, 6, 7, 5, 5, 3, 1, 1), Convolution(1, 11, 9, 3, 3, 3, 2, 1), Convolution(1, 6, 6, 4, 4, 2, 1)])
+def test_default_depthwise_convolutions_are_right(v: Convolution) -> None:
+    """Against dense ones whose weights between channels are zero."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(-9, 9, (v.batch, v.rows, v.cols, v.channels)).astype(np.int8)
+    f = rng.integers(-9, 9, (v.channels, v.window, v.window)).astype(np.int8)
+    dense = np.zeros((v.window, v.window, v.channels, v.channels), np.int8)
+    dense[:, :, range(v.channels), range(v.channels)] = f.transpose(1, 2, 0)
+    memory = MainMemory(1 << 16)
+    shape = (v.batch, v.out_rows, v.out_cols, v.channels)
+    at = [memory.place(a) for a in (x, f, np.zeros(shape, np.int8))]
+    Functional(SMALL, memory).run(default_depthwise(SMALL, v, *at))
+    np.testing.assert_array_equal(memory.array(at[2], shape, np.int8), convolved(x, dense, v))

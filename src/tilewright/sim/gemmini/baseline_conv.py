@@ -7,7 +7,7 @@ without stride are matrix products, as in the library's networks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from tilewright.sim.gemmini import isa
@@ -54,18 +54,39 @@ def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int) -> It
     if v.window == v.stride == 1 and not v.padding:
         yield from default_ws(c, Gemm(v.batch * v.rows * v.cols, v.kernels, v.channels, x, f, y))
         return
-    whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
-    tile = convolution_tile(c, whole, (v.stride, v.stride))
     yield isa.Flush()
     yield isa.ConfigSt(v.kernels * c.input_bytes)
     yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
+    yield from _tiles(c, v, (x, f, y))
+
+
+def default_depthwise(c: Configuration, v: Convolution, x: int, f: int, y: int) -> Iterator[Command]:
+    """The same for a depthwise convolution: the loops of one channel (with tiles for one) after those of another. Weights by channel."""
+    one = replace(v, channels=1, kernels=1)
+    yield isa.Flush()
+    yield isa.ConfigSt(v.channels * c.input_bytes)
+    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
+    for n in range(v.channels):
+        yield from _tiles(c, one, tuple(a + n * step * c.input_bytes for a, step in ((x, 1), (f, v.window**2), (y, 1))), v.channels)
+
+
+def _tiles(c: Configuration, v: Convolution, arrays: tuple[int, ...], pitch: int = 0) -> Iterator[Command]:
+    """All tiles of ``v``; with a ``pitch`` it is one channel of images that have so many."""
+    whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
+    tile = convolution_tile(c, whole, (v.stride, v.stride))
     for at in product(*(range(0, whole[d], tile[d]) for d in whole)):
         start = dict(zip(whole, at, strict=True))
-        yield from _tile(c, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, (x, f, y))
+        yield from _tile(c, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, arrays, pitch)
 
 
 def _tile(
-    c: Configuration, v: Convolution, whole: dict[str, int], start: dict[str, int], size: dict[str, int], arrays: tuple[int, int, int]
+    c: Configuration,
+    v: Convolution,
+    whole: dict[str, int],
+    start: dict[str, int],
+    size: dict[str, int],
+    arrays: tuple[int, ...],
+    pitch: int,
 ) -> Iterator[Command]:
     """One tile: ``start`` and ``size`` by dimension. Few channels leave room for those of neighbours in a row."""
     row, col = start["P"] * v.stride + start["R"] - v.padding, start["Q"] * v.stride + start["S"] - v.padding
@@ -75,14 +96,15 @@ def _tile(
     first = not any(start[d] for d in "RSC")
     last = all(start[d] + size[d] >= whole[d] for d in "RSC")
     x, f, y = arrays
-    x += (((start["N"] * v.rows + row + up) * v.cols + col + left) * v.channels + start["C"]) * c.input_bytes
+    between, apart = pitch or v.channels, pitch or v.kernels
+    x += (((start["N"] * v.rows + row + up) * v.cols + col + left) * between + start["C"]) * c.input_bytes
     f += (((start["R"] * v.window + start["S"]) * v.channels + start["C"]) * v.kernels + start["K"]) * c.input_bytes
-    y += (((start["N"] * v.out_rows + start["P"]) * v.out_cols + start["Q"]) * v.kernels + start["K"]) * c.input_bytes
+    y += (((start["N"] * v.out_rows + start["P"]) * v.out_cols + start["Q"]) * apart + start["K"]) * c.input_bytes
     out = v.out_rows, v.out_cols
     yield isa.ConvShape(v.kernels, v.channels, v.rows, v.batch, v.padding, v.stride, out[1], out[0], out[0])
     yield isa.ConvTile(v.window, out[1], 1, 1, 0, size["N"], size["P"], size["Q"], size["K"])
     yield isa.ConvKernel(size["R"], size["S"], size["C"], left, right, up, down, 0, v.cols)
-    yield isa.ConvOutput(size["P"], 0, 0, 0, 1, v.channels, v.kernels, v.kernels, size["Q"])
+    yield isa.ConvOutput(size["P"], 0, 0, 0, 1, between, v.kernels, apart, size["Q"])
     yield isa.ConvAddressesWO(f, y if last else 0)
     yield isa.ConvAddressesBI(_ZEROS if first else 0, x)
-    yield isa.LoopConvWs(no_bias=1, no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))
+    yield isa.LoopConvWs(no_bias=1, depthwise=int(pitch > 0), no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))
