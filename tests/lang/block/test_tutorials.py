@@ -25,15 +25,6 @@ def halves(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @FEW
-@given(some.integers(1, 200))
-def test_vector_addition(n: int) -> None:
-    x, y = np.random.default_rng(n).standard_normal((2, n), np.float32)
-    named = {"x_ptr": x, "y_ptr": y, "sum_ptr": np.zeros_like(x), "count": n, "BLOCK": 32}
-    agree(tutorials.vector_add, (tw.cdiv(n, 32),), named, ["sum_ptr"])
-    np.testing.assert_array_equal(named["sum_ptr"], x + y)
-
-
-@FEW
 @given(some.integers(1, 20), some.integers(1, 40), some.integers(1, 9))
 def test_softmax_by_any_number_of_programs(rows: int, cols: int, programs: int) -> None:
     x = np.random.default_rng(rows).standard_normal((rows, cols), np.float32)

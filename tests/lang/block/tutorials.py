@@ -7,17 +7,6 @@ import tilewright.language as tl
 
 
 @triton.jit
-def vector_add(x_ptr, y_ptr, sum_ptr, count, BLOCK: tl.constexpr):
-    pid = tl.program_id(axis=0)
-    first = pid * BLOCK
-    at = first + tl.arange(0, BLOCK)
-    valid = at < count
-    x = tl.load(x_ptr + at, mask=valid)
-    y = tl.load(y_ptr + at, mask=valid)
-    tl.store(sum_ptr + at, x + y, mask=valid)
-
-
-@triton.jit
 def persistent_softmax(to_ptr, from_ptr, from_stride, to_stride, rows, cols, BLOCK: tl.constexpr, num_stages: tl.constexpr):
     """As many programs as the launch likes; each takes its share of the rows."""
     begin = tl.program_id(0)
@@ -116,11 +105,7 @@ def layer_norm_forward(X, Y, W, B, Mean, Rstd, stride, N, eps, BLOCK: tl.constex
 
 
 @triton.jit
-def windows_inner(
-    acc, total, peak, q, k_at, v_at, block, scale,
-    BM: tl.constexpr, WIDTH: tl.constexpr, BN: tl.constexpr, STAGE: tl.constexpr, rows: tl.constexpr, cols: tl.constexpr,
-    N: tl.constexpr, fp8_v: tl.constexpr,
-):  # fmt: skip
+def keys_of_stage(block, N, BM: tl.constexpr, STAGE: tl.constexpr):
     """The keys of one stage: 1 is what lies below the diagonal's block, 2 that block, 3 all keys."""
     if STAGE == 1:
         lo, hi = 0, block * BM
@@ -129,32 +114,42 @@ def windows_inner(
         lo = tl.multiple_of(lo, BM)
     else:
         lo, hi = 0, N
+    return lo, hi
+
+
+@triton.jit
+def block_of_keys(acc, total, peak, q, k, v, seen, scale, dtype: tl.constexpr, STAGE: tl.constexpr):
+    """Online softmax over one block of keys (transposed) and values; ``seen`` masks that of the diagonal."""
+    qk = tl.dot(q, k)
+    if STAGE == 2:
+        qk = qk * scale + tl.where(seen, 0, -1.0e6)
+        higher = tl.maximum(peak, tl.max(qk, 1))
+        qk -= higher[:, None]
+    else:
+        higher = tl.maximum(peak, tl.max(qk, 1) * scale)
+        qk = qk * scale - higher[:, None]
+    p = tl.math.exp2(qk)
+    alpha = tl.math.exp2(peak - higher)
+    added = tl.sum(p, 1)
+    acc = acc * alpha[:, None]
+    acc = tl.dot(p.to(dtype), v, acc)
+    return acc, total * alpha + added, higher
+
+
+@triton.jit
+def windows_inner(
+    acc, total, peak, q, k_at, v_at, block, scale,
+    BM: tl.constexpr, WIDTH: tl.constexpr, BN: tl.constexpr, STAGE: tl.constexpr, rows: tl.constexpr, cols: tl.constexpr,
+    N: tl.constexpr, fp8_v: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float8e5 if fp8_v else tl.float16
+    lo, hi = keys_of_stage(block, N, BM, STAGE)
     k_at = tl.advance(k_at, (0, lo))
     v_at = tl.advance(v_at, (lo, 0))
     for start in range(lo, hi, BN):
         start = tl.multiple_of(start, BN)
-        k = tl.load(k_at)
-        qk = tl.dot(q, k)
-        if STAGE == 2:
-            seen = rows[:, None] >= (start + cols[None, :])
-            qk = qk * scale + tl.where(seen, 0, -1.0e6)
-            higher = tl.maximum(peak, tl.max(qk, 1))
-            qk -= higher[:, None]
-        else:
-            higher = tl.maximum(peak, tl.max(qk, 1) * scale)
-            qk = qk * scale - higher[:, None]
-        p = tl.math.exp2(qk)
-        added = tl.sum(p, 1)
-        alpha = tl.math.exp2(peak - higher)
-        total = total * alpha + added
-        acc = acc * alpha[:, None]
-        v = tl.load(v_at)
-        if fp8_v:
-            p = p.to(tl.float8e5)
-        else:
-            p = p.to(tl.float16)
-        acc = tl.dot(p, v, acc)
-        peak = higher
+        seen = rows[:, None] >= (start + cols[None, :])
+        acc, total, peak = block_of_keys(acc, total, peak, q, tl.load(k_at), tl.load(v_at), seen, scale, dtype, STAGE)
         v_at = tl.advance(v_at, (BN, 0))
         k_at = tl.advance(k_at, (0, BN))
     return acc, total, peak
@@ -216,36 +211,14 @@ def described_inner(
     BM: tl.constexpr, WIDTH: tl.constexpr, BN: tl.constexpr, STAGE: tl.constexpr, rows: tl.constexpr, cols: tl.constexpr,
     N: tl.constexpr, warp_specialize: tl.constexpr,
 ):  # fmt: skip
-    if STAGE == 1:
-        lo, hi = 0, block * BM
-    elif STAGE == 2:
-        lo, hi = block * BM, (block + 1) * BM
-        lo = tl.multiple_of(lo, BM)
-    else:
-        lo, hi = 0, N
+    lo, hi = keys_of_stage(block, N, BM, STAGE)
     offset_k = offset + lo
     offset_v = offset + lo
     for start in tl.range(lo, hi, BN, warp_specialize=warp_specialize):
         start = tl.multiple_of(start, BN)
-        k = desc_k.load([offset_k, 0]).T
-        qk = tl.dot(q, k)
-        if STAGE == 2:
-            seen = rows[:, None] >= (start + cols[None, :])
-            qk = qk * scale + tl.where(seen, 0, -1.0e6)
-            higher = tl.maximum(peak, tl.max(qk, 1))
-            qk -= higher[:, None]
-        else:
-            higher = tl.maximum(peak, tl.max(qk, 1) * scale)
-            qk = qk * scale - higher[:, None]
-        p = tl.math.exp2(qk)
-        alpha = tl.math.exp2(peak - higher)
-        added = tl.sum(p, 1)
-        acc = acc * alpha[:, None]
-        v = desc_v.load([offset_v, 0])
-        p = p.to(dtype)
-        acc = tl.dot(p, v, acc)
-        total = total * alpha + added
-        peak = higher
+        seen = rows[:, None] >= (start + cols[None, :])
+        k, v = desc_k.load([offset_k, 0]).T, desc_v.load([offset_v, 0])
+        acc, total, peak = block_of_keys(acc, total, peak, q, k, v, seen, scale, dtype, STAGE)
         offset_k += BN
         offset_v += BN
     return acc, total, peak
