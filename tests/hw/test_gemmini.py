@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from tilewright.hw import Bits, RoCC, Steps, load_machine
+from tilewright.hw.family import Use
 from tilewright.hw.library.gemmini import ONE, gemmini
 from tilewright.hw.library.gemmini_control import Control
 from tilewright.hw.library.gemmini_types import BF16, FP16, FP32, INT16, Types
+from tilewright.hw.load import load_family
 from tilewright.ir import types as ty
 from tilewright.ir.interpreter import interpret
 from tilewright.sim.gemmini import Configuration
@@ -155,3 +158,41 @@ def test_types_without_arithmetic_are_refused() -> None:
     with pytest.raises(MachineError, match="normalisation unit of a Gemmini for f32"):
         Configuration.of(gemmini("gemmini.norm", types=FP32, control=Control(norm_stats=2)))
     assert Types(ty.bf16, ty.f32, ty.f32).column_bits(16) == 32
+
+
+@pytest.mark.parametrize(
+    ("parameters", "base", "declared", "bank_rows"),
+    [
+        ("inputs=i8", "GemminiConfigs.defaultConfig", "typedef int8_t elem_t;", 128),
+        ("inputs=i16", "inputType = SInt(16.W)", "typedef int16_t elem_t;", 64),
+        ("inputs=f32", "GemminiFPConfigs.FP32DefaultConfig", "typedef float elem_t;", 32),
+        ("inputs=bf16", "GemminiFPConfigs.BF16DefaultConfig", "#define ELEM_T_IS_LOWPREC_FLOAT", 64),
+        ("inputs=f16,column=f32", "spatialArrayOutputType = Float(8, 24)", "elem_t_max = 65504.0", 64),
+    ],
+)
+def test_files_of_families_know_their_types(parameters: str, base: str, declared: str, bank_rows: int, tmp_path: Path) -> None:
+    family = load_family(f"gemmini:{parameters}")
+    least = {"dim": 12, "scratchpad_bytes": 5000, "accumulator_bytes": 3000}
+    written = {name: write("net", least) for name, write in family.files.items()}
+    assert base in written["GemminiConfig.scala"]
+    assert declared in written["gemmini_params.h"] and f"#define BANK_ROWS {bank_rows}\n" in written["gemmini_params.h"]
+    (tmp_path / "machine.py").write_text(written["machine.py"])
+    found, asked = load_machine(tmp_path / "machine.py"), load_machine(f"gemmini:{parameters}")
+    assert found.parameters["column_bits"] == asked.parameters["column_bits"]
+    assert Configuration.of(found).spad_rows == 4 * bank_rows
+    assert str(found.instruction("matmul")) == str(asked.instruction("matmul"))
+
+
+def test_words_of_families_have_the_bytes_of_their_types() -> None:
+    """A mapping of as many words needs as many times the bytes."""
+    use = Use(held={"L2": 1000, "L1": 50}, units={"L2": 16, "L1": 16})
+    for inputs, size in (("i8", 1), ("bf16", 2), ("f32", 4)):
+        family = load_family(f"gemmini:inputs={inputs}")
+        spad, acc = (next(p for p in family.parameters if p.name == n).needs[0] for n in ("scratchpad_bytes", "accumulator_bytes"))
+        assert (spad(use, {"dim": 16}), acc(use, {"dim": 16})) == (1000 * size, 50 * 16 * 4)
+        at = {"dim": 16, "scratchpad_bytes": 4096, "accumulator_bytes": 2048}
+        levels = {s.name: s for s in family.hierarchy.levels}
+        rates = [family.hierarchy.rate(r, at) for r in (levels["L2"].words, levels["L1"].words, levels["L3"].words_per_cycle)]
+        assert rates == [4096 / size, 2048 / 4 / 16, 8 / size]
+    with pytest.raises(MachineError, match="gemmini has no parameter 'depth'"):
+        load_family("gemmini:depth=3")

@@ -58,16 +58,20 @@ def load_machine(name_or_path: str | Path) -> Machine:
 
 
 def load_family(name: str) -> Family:
-    """Machines of one kind and any size: ``family()`` of a file of the library, as ``gemmini``, or of a Python file (``"mine.py"``), where
-    it may also be a :class:`Family`. MachineError lists what there is."""
+    """Machines of one kind and any size: ``family()`` of a file of the library, as ``gemmini`` (with parameters:
+    ``gemmini:inputs=bf16``), or of a Python file (``"mine.py"``), where it may also be a :class:`Family`.
+
+    MachineError lists what there is.
+    """
     if name.endswith(".py"):
         return _family_from_file(Path(name))
     modules = {m.rpartition(".")[2]: m for m in library_modules()}
-    found = getattr(importlib.import_module(modules[name]), "family", None) if name in modules else None
+    stem, colon, parameters = name.partition(":")
+    found = getattr(importlib.import_module(modules[stem]), "family", None) if stem in modules else None
     if found is None:
         known = [n for n, m in modules.items() if hasattr(importlib.import_module(m), "family")]
         raise MachineError(f"there is no family of machines {name!r}", hint=f"known: {', '.join(known)}, or a path ending in .py")
-    family: Family = found()
+    family: Family = _called(found, stem, parameters) if colon else found()
     return family
 
 
@@ -118,10 +122,16 @@ def _made(module: str, name: str) -> Machine:
 
 @cache
 def _parametrised(module: str, stem: str, text: str) -> Machine:
-    """What the function called like its file makes of ``a=1,b=2``: its own parameters, or fields of those that are dataclasses."""
+    """What the function called like its file makes of ``a=1,b=2``."""
     make = getattr(importlib.import_module(module), stem, None)
     if not callable(make):
         raise MachineError(f"{stem!r} has no parameters", hint="name it without a colon, or declare a machine in a file")
+    machine: Machine = _called(make, stem, text)
+    return machine
+
+
+def _called(make: Callable[..., Any], stem: str, text: str) -> Any:
+    """``make`` with ``a=1,b=2``: its own parameters, or fields of those that are dataclasses."""
     defaults = {n: p.default for n, p in signature(make).parameters.items() if n != "name"}
     groups = {field.name: group for group, value in defaults.items() if is_dataclass(value) for field in fields(value)}
     known = {n: v for n, v in defaults.items() if n not in groups.values()} | {n: getattr(defaults[g], n) for n, g in groups.items()}
@@ -137,8 +147,7 @@ def _parametrised(module: str, stem: str, text: str) -> Machine:
             raise MachineError(f"parameter {name} of {stem} is {value!r}, not {what}") from error
         (given.setdefault(groups[name], {}) if name in groups else given)[name] = read
     made = {n: type(defaults[n])(**v) if isinstance(v, dict) else v for n, v in given.items()}
-    machine: Machine = make(f"{stem}:{text}", **made)
-    return machine
+    return make(f"{stem}:{text}", **made)
 
 
 def _from_file(path: Path, member: str) -> Machine:

@@ -18,7 +18,7 @@ from tilewright.hw.emit import Bits, RoCC, Steps
 from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
-from tilewright.hw.library.gemmini_config import FILES
+from tilewright.hw.library.gemmini_config import files
 from tilewright.hw.library.gemmini_control import CONTROL, Control
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
@@ -422,21 +422,24 @@ MORE = {
 }
 
 
-def hierarchy(name: str = "gemmini") -> Hierarchy:
+def hierarchy(name: str = "gemmini", types: Types = INT8) -> Hierarchy:
     """Its memories at any size, for analytical models: registers L0 (weights), accumulator L1, scratchpad L2, main memory L3.
 
-    ``dim`` columns each own an accumulator of 32-bit words with two ports; ``dim`` bytes of the scratchpad are a line.
-    Energies (pJ) are those of the co-design model, fitted to Accelergy's.
+    ``dim`` columns each own an accumulator of sums with two ports; ``dim`` inputs of the scratchpad are a line.
+    Energies (pJ) are those of the co-design model, fitted to Accelergy's for int8: longer words cost as much a byte, a product what one of
+    int8 does.
     """
+    size, total = types.inputs.nbytes, types.sums.nbytes
     return Hierarchy(
         name,
         (
-            Storage("L3", energy=100, words_per_cycle=8, line=64),
+            Storage("L3", energy=100 * size, words_per_cycle=8 / size, line=64 // size, word_bytes=size),
             Storage(
                 "L2",
-                energy=lambda m: 0.49 + 0.02513 * m["scratchpad_bytes"] / 1024,
+                energy=lambda m: (0.49 + 0.02513 * m["scratchpad_bytes"] / 1024) * size,
                 words_per_cycle=lambda m: m["dim"] * 2,
-                words=lambda m: m["scratchpad_bytes"],
+                words=lambda m: m["scratchpad_bytes"] / size,
+                word_bytes=size,
                 line=lambda m: m["dim"],
                 reuse=STREAMED,
             ),
@@ -444,10 +447,10 @@ def hierarchy(name: str = "gemmini") -> Hierarchy:
                 "L1",
                 energy=lambda m: 1.94 + 0.1005 * m["accumulator_bytes"] / 1024 / m["dim"],
                 words_per_cycle=2,
-                words=lambda m: m["accumulator_bytes"] / 4 / m["dim"],
-                word_bytes=4,
+                words=lambda m: m["accumulator_bytes"] / total / m["dim"],
+                word_bytes=total,
             ),
-            Storage("L0", energy=0.48746, words=1),
+            Storage("L0", energy=0.48746 * size, words=1, word_bytes=size),
         ),
         arithmetic=0.5608,
         parameters=("dim", "scratchpad_bytes", "accumulator_bytes"),
@@ -459,21 +462,21 @@ def hierarchy(name: str = "gemmini") -> Hierarchy:
 ORDERS = ("KCRSNQP", "KCRSNPQ", "CRSNPQK", "KNPQCSR", "KNPQCRS")
 
 
-def family(name: str = "gemmini", dim: int = 128) -> Family:
+def family(name: str = "gemmini", dim: int = 128, types: Types = INT8) -> Family:
     """Machines of any size up to ``dim`` x ``dim`` units, weights stationary: channels on rows and columns, memories in steps of 1 KB."""
     return Family(
         name,
-        hierarchy(name),
+        hierarchy(name, types),
         keeps=(("WIO",), ("WI",), ("O",), ("W",)),
         orders=(ORDERS, ("",), ("KCRSNQP",), ("",)),
         spatial=("", "K", "C", ""),
         fanout=(1, dim, dim, 1),
         parameters=(
             Parameter("dim", (lambda u, _: u.units["L2"], lambda u, _: u.units["L1"]), most=dim),
-            Parameter("scratchpad_bytes", (lambda u, _: u.held["L2"],), step=1024, least=1024),
-            Parameter("accumulator_bytes", (lambda u, m: u.held["L1"] * m["dim"] * 4,), step=1024, least=1024),
+            Parameter("scratchpad_bytes", (lambda u, _: u.held["L2"] * types.inputs.nbytes,), step=1024, least=1024),
+            Parameter("accumulator_bytes", (lambda u, m: u.held["L1"] * m["dim"] * types.sums.nbytes,), step=1024, least=1024),
         ),
         area=area,
-        files=FILES,
+        files=files(types),
         array_rates=RTL_RATES,
     )

@@ -8,23 +8,23 @@ energies and the area are those of :mod:`tilewright.hw.library.gemmini`; a sum i
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from tilewright.hw.family import Family
 from tilewright.hw.library import gemmini
-from tilewright.hw.library.gemmini_config import FILES, scala
+from tilewright.hw.library.gemmini_config import files
+from tilewright.hw.library.gemmini_types import INT8, Types
 
 
-def family(name: str = "gemmini_os", dim: int = 128) -> Family:
+def family(name: str = "gemmini_os", dim: int = 128, types: Types = INT8) -> Family:
     """Machines of any size up to ``dim`` x ``dim`` units, outputs stationary. Loops over what is summed run in the units, or around all."""
-    weights = gemmini.family(name, dim)
+    weights = gemmini.family(name, dim, types)
     *outer, registers = weights.hierarchy.levels
     return replace(
         weights,
-        hierarchy=replace(weights.hierarchy, levels=(*outer, replace(registers, word_bytes=4))),
+        hierarchy=replace(weights.hierarchy, levels=(*outer, replace(registers, word_bytes=types.sums.nbytes))),
         keeps=(("WIO",), ("WI",), ("O",), ("O",)),
         orders=(weights.orders[0], ("",), ("KNQP",), ("CRS",)),
         spatial=("", "K", "PQN", ""),
-        files={**FILES, "GemminiConfig.scala": partial(scala, dataflow="OS")},
+        files=files(types, "OS"),
         array_rates={},
     )
