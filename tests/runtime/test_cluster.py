@@ -308,3 +308,18 @@ def test_a_scheduler_that_says_nothing_of_its_workers_is_lost() -> None:
         cluster.workers()
     cluster._client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}})  # type: ignore[assignment]
     assert cluster.workers() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("nowhere", "missing port number"), ("ftp://x:1", "unknown address scheme"), ("tcp://127.0.0.1:1", "Timed out")]
+)
+def test_a_worker_without_a_scheduler_says_so(address: str, why: str) -> None:
+    import dask
+
+    from tilewright.runtime.cluster_worker import serve
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(RuntimeFailure, match=f"no scheduler answers at {address}: .*{why}"),
+    ):
+        serve(address)

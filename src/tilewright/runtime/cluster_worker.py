@@ -122,9 +122,10 @@ def serve(address: str, machines: Sequence[str] = ("host",), *, restart: bool = 
 
     try:
         asyncio.run(work())
-    except (OSError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a nanny wraps what keeps it from starting; an address may be none
         raise RuntimeFailure(
-            f"no scheduler answers at {address}", hint="start one with `dask scheduler`, and name its address, e.g. tcp://10.0.0.1:8786"
+            f"no scheduler answers at {address}: {error.__cause__ or error}",
+            hint="start one with `dask scheduler`, and name its address, e.g. tcp://10.0.0.1:8786",
         ) from error
     except KeyboardInterrupt:
         return
