@@ -21,7 +21,7 @@ import numpy as np
 from tilewright.codegen.commands.contents import Contents
 from tilewright.codegen.commands.fences import unordered
 from tilewright.codegen.commands.form_checking import FormChecker
-from tilewright.codegen.commands.geometry import walked, walks, windows_problem
+from tilewright.codegen.commands.geometry import lines_read, walked, walks, windows_problem
 from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Word, words
 from tilewright.hw import Instruction, Machine, RoCC, Steps
 from tilewright.ir import stmt as st
@@ -310,8 +310,9 @@ class _Checker:
                 results[:] = computed
                 np.maximum(lines, elements, out=lines)
                 continue
-            results[:] = False
-            if (short := lines < elements).any():
+            read = lines_read(i, name, rows, settings)
+            results[read] = False
+            if (short := (lines < elements) & read).any():
                 missing = first + int(short.argmax()) * step
                 rule = f"reads line {missing} of {memory.name}, which nothing has written"
                 if written[missing]:

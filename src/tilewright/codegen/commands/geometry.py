@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilewright.hw import Instruction
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -42,12 +45,11 @@ def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], setti
         return None
     inside = settings.get(f"{name}.inside0", 1), settings.get(f"{name}.pitch", 1)
     before = tuple(settings.get(f"{name}.before{d}", 0) for d in (0, 1))
-    extents = {a.name: settings[f"{a.name}.extent"] for a in i.axes if f"{a.name}.extent" in settings}
-    extents |= {a.name: extents[b] for a in i.axes for b in equal(i, a.name) if a.name not in extents and b in extents}
+    extents = _extents(i, settings)
     wrong = next((a for a, n in extents.items() if not i.axis(a).rule.accepts(n)), None)
     if wrong is not None:
         return f"axis {wrong} has {extents[wrong]} iterations, it takes {i.axis(wrong).rule}", "cut it, or pad it"
-    reach = next(b.static_shape for b in i.kernel_for(extents).args if b.name == name)
+    reach = _reach(i, name, extents)
     window = next(
         b.static_shape
         for b in i.kernel_for({a.name: 1 if not a.is_reduction else extents.get(a.name, 1) for a in i.axes}).args
@@ -69,6 +71,28 @@ def windows_problem(i: Instruction, name: str, tile: tuple[int, int, int], setti
                 "set smaller pads, or more pixels",
             )
     return None
+
+
+def lines_read(i: Instruction, name: str, rows: int, settings: Mapping[str, int]) -> NDArray[np.bool_]:
+    """Which of the ``rows`` lines of an operand are read: of an image, those that its windows reach."""
+    if len(i.operand(name).shape) < 3:
+        return np.ones(rows, np.bool_)
+    pitch, reach = settings.get(f"{name}.pitch", 1), _reach(i, name, _extents(i, settings))
+    used = [int(reach[d] or 0) - settings.get(f"{name}.before{d}", 0) for d in (0, 1)]
+    line = np.arange(rows)
+    inside: NDArray[np.bool_] = (line // pitch < used[0]) & (line % pitch < used[1])
+    return inside
+
+
+def _extents(i: Instruction, settings: Mapping[str, int]) -> dict[str, int]:
+    """The iterations of axes that are set, or that equal those of others."""
+    out = {a.name: settings[f"{a.name}.extent"] for a in i.axes if f"{a.name}.extent" in settings}
+    return out | {a.name: out[b] for a in i.axes for b in equal(i, a.name) if a.name not in out and b in out}
+
+
+def _reach(i: Instruction, name: str, extents: Mapping[str, int]) -> tuple[int | None, ...]:
+    """Elements that the windows of an operand span along its dimensions, zeros around them too."""
+    return next(b.static_shape for b in i.kernel_for(dict(extents)).args if b.name == name)
 
 
 def equal(i: Instruction, axis: str) -> list[str]:
