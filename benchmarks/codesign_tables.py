@@ -237,9 +237,10 @@ def _operator_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         published = PUBLISHED[name].get(what, 1.0 if what == "ours" else None)
         lines.append((what, *cells, "" if published is None else f"{published:.2f}x"))
     columns = ("machine", "cycles", "uJ", "EDP over ours", "area limited", "one machine", "one, area limited", "thesis")
+    several = f"and of seeds {', '.join(map(str, seeds))}; then the least and most of one seed, where they differ"
+    drawn = several if len(seeds) > 1 else f"seed {seeds[0]}"
     notes = (
-        f"Geometric means of {len(cases)} operators and seeds {', '.join(map(str, seeds))}; after it the least and most of one seed, where "
-        "they differ. Cycles and energy without a limit and with a machine for each operator. "
+        f"Geometric means of {len(cases)} operators, {drawn}. Cycles and energy without a limit and with a machine for each operator. "
         f"Area limited: to {area(DEFAULT):.2f} mm2, that of Gemmini's default machine. One machine: for all of them. "
         "(n of m), none found: no mappings within the limit were, of operators and seeds.",
     )
