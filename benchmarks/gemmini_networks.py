@@ -2,9 +2,10 @@
 
     python -m benchmarks.gemmini_networks [--measured N] [--size PIXELS] [--verify] [--json FILE] [--markdown FILE] [--only TEXT]
 
-A ResNet-18 (``examples/quantised_resnet.py``, random weights) and perceptrons with batches of 1 and 64. For each distinct layer on
-the array the cycles of the best of N schedules, by commands or by runs of the loop forms, and those of the default: ``default_conv``
-for convolutions, ``default_ws`` for products. These load no bias and store before any pool. The library's residual sum is not
+A ResNet-18 (``examples/quantised_resnet.py``, random weights), a network of depthwise and 1 x 1 convolutions, and perceptrons with
+batches of 1 and 64. For each distinct layer on the array the cycles of the best of N schedules, by commands or by runs of the loop
+forms, and those of the default: ``default_conv`` for convolutions, ``default_depthwise`` for depthwise ones, ``default_ws`` for
+products. These load no bias and store before any pool. The library's residual sum is not
 modelled: sums have no default. What the host computes has no cycles here; it is listed with the bytes of its arrays and its arithmetic
 operations. ``--verify`` runs the network on the functional model too and compares it with the reference, bit for bit.
 Schedules are kept in the build cache. Nothing is timed: the figures depend on the models alone.
@@ -30,13 +31,14 @@ from tilewright.graph.integers import integer_form
 from tilewright.graph.kernels import arithmetic_operations
 from tilewright.graph.network import Network, Step
 from tilewright.graph.offloading import offloaded
+from tilewright.graph.wide_groups import wide_groups
 from tilewright.hw import load_machine
 from tilewright.ir.stmt import Kernel, allocated
 from tilewright.ir.types import i32
 from tilewright.runtime.cache import build_cache
 from tilewright.sim.gemmini import Configuration, isa, simulate
 from tilewright.sim.gemmini.baseline import Gemm, default_ws
-from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv
+from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv, default_depthwise
 from tilewright.sim.gemmini.offload import Offload, Work
 
 FORMS = ("loop_ws", "loop_conv_ws")
@@ -83,11 +85,26 @@ def perceptron(batch: int, widths: Sequence[int] = (784, 1024, 1024, 10)) -> Mod
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def separable(size: int, widths: Sequence[int] = (32, 64, 128, 256), blocks: int = 2) -> ModelProto:
+    """A network as for phones: after a first convolution ``blocks`` of a depthwise and a 1 x 1 convolution for each width."""
+    b = Builder(qdq=True)
+    x, before = b.conv(b.quantised("image"), 3, widths[0], 3, 2), widths[0]
+    for n, width in enumerate(widths):
+        for k in range(blocks):
+            x = b.conv(x, before, before, 3, 2 if n and not k else 1, group=before)
+            x, before = b.conv(x, before, width, 1), width
+    y = b.real(b.dense(b.same("Flatten", b.floats("GlobalAveragePool", x)), before, 1000))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, size, size))
+    result = helper.make_tensor_value_info(y, TensorProto.FLOAT, (1, 1000))
+    graph = helper.make_graph(b.nodes, "separable", [image], [result], b.constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 def convolution_of(kernel: Kernel) -> Convolution:
     """The sizes of a convolution of square windows whose padding is half a window, as in this network."""
     (batch, channels, rows, cols), (kernels, _, window, _) = (b.static_shape for b in kernel.args[:2])
-    sums = next(b for b in allocated(kernel) if b.rank == 4 and b.dtype == i32)  # what is stored may be a maximum of several
-    out, padding = sums.static_shape[2], window // 2
+    sums = next(b for b in allocated(kernel) if b.rank >= 4 and b.dtype == i32)  # what is stored may be a maximum of several
+    out, padding = sums.static_shape[-2], window // 2
     stride = next(s for s in range(1, rows + 1) if (rows + 2 * padding - window) // s + 1 == out)
     return Convolution(batch, rows, cols, channels, kernels, window, stride, padding)
 
@@ -99,6 +116,8 @@ def work(step: Step) -> tuple[str, int, Iterator[isa.Command] | None]:
         v = convolution_of(kernel)
         y = START + (1 << 28)
         text = f"{v.rows} x {v.cols} x {v.channels} to {v.kernels}, {v.window} x {v.window}" + (f" / {v.stride}" if v.stride > 1 else "")
+        if kernel.args[1].static_shape[1] < v.channels:  # of as many groups as channels, until some were joined
+            return f"{text}, depthwise", v.macs // v.channels, default_depthwise(c, v, START, START + (1 << 27), y)
         return text, v.macs, default_conv(c, v, START, START + (1 << 27), y)
     if step.operators[0] in ("QGemm", "QLinearMatMul"):
         (m, k), n = kernel.args[0].static_shape, kernel.args[-1].static_shape[1]
@@ -111,7 +130,7 @@ def measured(name: str, model: ModelProto, schedules: int, verify: bool) -> tupl
     machine = load_machine("gemmini")
     c = Configuration.of(machine)
     offload = Offload(machine, measured=schedules, forms=FORMS, store=build_cache())
-    network = offloaded(load(integer_form(model)), machine, offload.prepare)
+    network = offloaded(load(wide_groups(integer_form(model), machine)), machine, offload.prepare)
     distinct: dict[Work, list[Step]] = {}
     for step in network.steps:
         distinct.setdefault((step.call.kernel, network.constants(step)), []).append(step)
@@ -192,6 +211,7 @@ def main() -> None:
     options = parser.parse_args()
     makers = {
         f"ResNet-18, {options.size} x {options.size}": partial(resnet, options.size, (64, 128, 256, 512), 2, 1000, True),
+        f"separable, {options.size} x {options.size}": partial(separable, options.size),
         "perceptron, batch 1": partial(perceptron, 1),
         "perceptron, batch 64": partial(perceptron, 64),
     }

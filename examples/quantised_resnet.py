@@ -69,9 +69,10 @@ class Builder:
         bias = self.constant(self.rng.integers(-3000, 3000, shape[0]).astype(np.int32))
         return weights, scale, bias, float(np.float32(SCALE) * np.float32(scale))
 
-    def conv(self, x: str, channels: int, filters: int, window: int, stride: int = 1, relu: bool = True) -> str:
-        w, scale, bias, bias_scale = self.weights(filters, channels, window, window, depth=channels * window**2)
-        shape = {"pads": [window // 2] * 4, "strides": [stride] * 2}
+    def conv(self, x: str, channels: int, filters: int, window: int, stride: int = 1, relu: bool = True, group: int = 1) -> str:
+        each = channels // group
+        w, scale, bias, bias_scale = self.weights(filters, each, window, window, depth=each * window**2)
+        shape = {"pads": [window // 2] * 4, "strides": [stride] * 2, "group": group}
         if self.qdq:
             operands = [self.real(x), self.real(w, scale), self.real(bias, bias_scale, np.int32)]
             y = self.quantised(self.node("Conv", operands, **shape))
