@@ -13,9 +13,11 @@ from tilewright.ir.buffer import buffer
 from tilewright.ir.expr import Var, cast
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Block, Kernel, loop, store
+from tilewright.lang import parse
+from tilewright.runtime import build
 from tilewright.runtime.module import Module
 from tilewright.runtime.verify import check, poisoned, random_array, tolerance, unit_roundoff
-from tilewright.util.errors import RuntimeFailure
+from tilewright.util.errors import ExecutionError, RuntimeFailure
 
 I, J, K = Var("i"), Var("j"), Var("k")
 
@@ -139,3 +141,12 @@ def test_an_output_that_is_not_written_is_caught_even_where_zero_is_right() -> N
     text = "define void @clear(ptr %args, ptr %sizes, ptr %w, ptr %pool) {\n ret void\n}"
     with pytest.raises(RuntimeFailure, match=r"y\[0\] is .*nan.* expected .*4 of 4 elements are wrong"):
         check(Module.from_llvm(kernel, text, "clear", threads=1), oracle=interpret)
+
+
+def test_what_goes_outside_of_its_array_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build(parse("@kernel\ndef before(x: f32[4]):\n    for i in range(4):\n        x[i - 1] = 1.0"))
+    ran: list[str] = []
+    monkeypatch.setattr(Module, "__call__", lambda self, *arrays, **sizes: ran.append(self.kernel.name))
+    with pytest.raises(ExecutionError, match=r"x\[-1\] is outside x"):
+        check(module)
+    assert not ran

@@ -52,7 +52,8 @@ def check(
     unscheduled one to check the schedule too). Outputs are poisoned before the run. Integers have
     to be equal; floats within :func:`tolerance`. ``sizes`` binds symbolic sizes (default: random,
     1 to 17), ``inputs`` fixes some arrays, ``oracle`` is `reference` unless given. Raises
-    RuntimeFailure naming the worst element, and the seed that reproduces it.
+    RuntimeFailure naming the worst element, and the seed that reproduces it, and what the reference raises (ExecutionError
+    for an index outside of its array: then ``module`` is not run).
     """
     program = kernel or module.kernel
     if [b.name for b in program.args] != [p.name for p in module.signature.parameters]:
@@ -68,8 +69,8 @@ def check(
         bound = {n: int(rng.integers(1, 18)) for n in module.signature.sizes} | dict(sizes or {})
         ours = {p.name: _initial(program, p, bound, inputs or {}, rng) for p in module.signature.parameters}
         theirs = {n: a.copy() for n, a in ours.items()}
+        golden(program, theirs, bound)  # first: it refuses what would write over the memory of this process
         module(*ours.values(), **bound)
-        golden(program, theirs, bound)
         for p in module.signature.written:
             error = _compare(p, ours[p.name], theirs[p.name], relative, f"{program.name}, seed {seed}")
             worst[p.name] = max(worst[p.name], error)
