@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from tilewright.cost.clocked import Clocked
 from tilewright.cost.formula import Formula, Graph
+from tilewright.cost.issue import issued
 from tilewright.hw import Instruction, Machine, Memory, Unit
 from tilewright.hw.memory import CACHE, CHIP, MAIN
 from tilewright.ir import expr as ex
@@ -118,8 +119,8 @@ class _Walker:
                 self.waits += [self.g.largest(waited) * at.times] if waited else []
             case For() if (move := _move(s)) is not None:
                 self.waits.append(self.moved(*move, at) * at.times)
-            case For() if s.kind is LoopKind.UNROLL:
-                self.issued(s, at)
+            case For() if (instruction := _instruction(self.machine, s)) is not None:
+                self.issued(instruction, at)
             case For():
                 self.visit(s.body, self._entered(s, at))
             case Store():
@@ -142,9 +143,8 @@ class _Walker:
         moves = any(f.name in ex.free_vars(i) for s in _updates(f) for i in s.indices)
         return _Place(at.blocks, at.inside, at.times * trips, at.steps if moves else at.steps * trips)
 
-    def issued(self, f: For, at: _Place) -> None:
-        """The instruction whose loops are unrolled: throughput of its unit, and the latency of sums that wait for each other."""
-        i = _instruction(self.machine, f)
+    def issued(self, i: Instruction, at: _Place) -> None:
+        """An instruction: throughput of its unit, and the latency of sums that wait for each other."""
         self.work.setdefault("arithmetic", []).append(at.times * at.inside / i.per_cycle)
         self.waits.append(at.steps * i.latency)
 
@@ -203,11 +203,8 @@ def _updates(f: For) -> list[Store]:
     return [s for s in st.walk(f) if isinstance(s, Store) and s.op is not None]
 
 
-def _instruction(machine: Machine, f: For) -> Instruction:
-    """The instruction whose loops ``f`` and those inside it are: operands of the same types in the same memories, as many steps."""
-    (store,) = _updates(f)
-    steps = [int(x.extent.value) for x in st.loops(f) if isinstance(x.extent, ex.Const)]
-    where = sorted((b.memory, str(b.dtype)) for b in (store.buffer, *(ld.buffer for ld in ex.loads(store.value))))
-    found = [i for i in machine.instructions if i.operands and sorted((o.memory, str(o.dtype)) for o in i.operands if o.shape) == where]
-    exact = [i for i in found if sorted(a.extent for a in i.axes) == sorted(steps)]
-    return (exact or found or list(machine.instructions))[0]
+def _instruction(machine: Machine, f: For) -> Instruction | None:
+    """The instruction whose loops ``f`` and those inside it are; None: they are loops of the program."""
+    updates = _updates(f)
+    extents = [int(x.extent.value) for x in st.loops(f) if isinstance(x.extent, ex.Const)]
+    return issued(machine, updates[0], extents) if f.kind is LoopKind.UNROLL and len(updates) == 1 else None
