@@ -20,7 +20,7 @@ def inline_calls(kernel: Kernel, keep: Callable[[Call], bool]) -> Kernel:
     """``kernel`` without calls, except those for which ``keep`` holds. CodegenError for recursion."""
     if not any(isinstance(s, Call) for s in st.walk(kernel.body)):
         return kernel
-    names = {f.name for f in st.loops(kernel)} | {b.name for b in st.all_buffers(kernel)} | {v.name for v in kernel.sizes}
+    names = st.names(kernel)
     body = _inlined(kernel.body, keep, names, (kernel.name,))
     return kernel.with_(body=body)
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
-from tilewright.ir.expr import Compare, Expr, Load, Logical, Where
-from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, Stmt, Store
-from tilewright.schedule.nest import constant, copied, names
+from tilewright.ir.expr import Compare, Expr, Load, Where
+from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, Stmt, Store, names
+from tilewright.schedule.nest import constant, copied
 
 #: Parts of a loop at most: before, interior, behind.
 MOST_PARTS = 3
@@ -44,10 +44,10 @@ def _parts(f: For, taken: set[str]) -> tuple[Stmt, ...] | None:
         return None
     guards = [w.cond for w in _wheres(f.body)]
     inside = {g.name for g in st.loops(f.body)}
-    own = list(dict.fromkeys(c for g in guards for c in _conjuncts(g) if ex.free_vars(c) == {f.name}))
+    own = list(dict.fromkeys(c for g in guards for c in ex.conjuncts(g) if ex.free_vars(c) == {f.name}))
     if not own or not MOST_PARTS < hi - lo <= LONGEST or len(cuts := _cuts(own, f.name, lo, hi)) > MOST_PARTS:
         return None
-    rows = [tuple(c for c in _conjuncts(g) if not ex.free_vars(c) & {f.name, *inside} and not _reads(c)) for g in guards]
+    rows = [tuple(c for c in ex.conjuncts(g) if not ex.free_vars(c) & {f.name, *inside} and not _reads(c)) for g in guards]
     whole = rows[0] if all(set(r) == set(rows[0]) for r in rows) else ()
     parts = []
     for start, end in zip(cuts, [*cuts[1:], hi], strict=True):
@@ -68,10 +68,6 @@ def _wheres(b: Block) -> Iterator[Where]:
     for s in st.walk(b):
         if isinstance(s, Store):
             yield from (e for e in ex.walk(s.value) if isinstance(e, Where))
-
-
-def _conjuncts(e: Expr) -> list[Expr]:
-    return [*_conjuncts(e.a), *_conjuncts(e.b)] if isinstance(e, Logical) and e.op == "and" else [e]
 
 
 def _reads(e: Expr) -> bool:
@@ -96,7 +92,7 @@ def _part(f: For, start: int, end: int, known: dict[Expr, bool], taken: set[str]
     def chosen(e: Expr) -> Expr | None:
         if not isinstance(e, Where):
             return None
-        left = [c for c in _conjuncts(e.cond) if known.get(c) is not True]
+        left = [c for c in ex.conjuncts(e.cond) if known.get(c) is not True]
         if any(known.get(c) is False for c in left):
             return e.b
         return replace(e, cond=reduce(lambda a, b: ex.logical("and", a, b), left)) if left else e.a

@@ -445,6 +445,11 @@ def free_vars(e: Expr) -> set[str]:
     return {n.name for n in walk(e) if isinstance(n, Var)}
 
 
+def conjuncts(e: Expr) -> list[Expr]:
+    """The conditions that ``e`` joins by ``and``, left to right; ``e`` itself where it joins none."""
+    return [*conjuncts(e.a), *conjuncts(e.b)] if isinstance(e, Logical) and e.op == "and" else [e]
+
+
 def loads(e: Expr) -> list[Load]:
     """All loads in ``e``, outermost first."""
     return [n for n in walk(e) if isinstance(n, Load)]

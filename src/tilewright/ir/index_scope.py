@@ -176,7 +176,7 @@ class IndexScope(Known):
         """``(x % n + y) % m == (x + y) % m`` when m divides n."""
         for atom, c in r.terms.items():
             if isinstance(atom, Binary) and atom.op == "%" and isinstance(atom.b, Const) and atom.b.value % m == 0:
-                rest = Linear({a: k for a, k in r.terms.items() if a is not atom}, r.const)
+                rest = r.without(atom)
                 return rest.plus(read(atom.a), c)
         return None
 
@@ -219,7 +219,7 @@ class IndexScope(Known):
 
     def _distributed(self, a: Linear, atom: Binary, c: int) -> Linear | None:
         """``min(x, y) + r`` is ``min(x + r, y + r)``: done where that leaves fewer terms."""
-        rest = Linear({t: v for t, v in a.terms.items() if t is not atom}, a.const)
+        rest = a.without(atom)
         if not rest.terms:
             return None
         sides = (read(atom.a), read(atom.b))

@@ -37,6 +37,10 @@ class Linear:
         """``k * self``."""
         return Linear({a: c * k for a, c in self.terms.items()} if k else {}, self.const * k)
 
+    def without(self, atom: Expr) -> Linear:
+        """The form less the term of ``atom``, one of its own."""
+        return Linear({a: c for a, c in self.terms.items() if a is not atom}, self.const)
+
 
 @dataclass(slots=True)
 class Known:
@@ -116,7 +120,7 @@ class Known:
         """Replace a min (max) by its branches: a lower bound of +max is any branch, of +min needs both."""
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op in ("min", "max"):
-                rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+                rest = a.without(atom)
                 proofs = (self.nonneg(rest.plus(read(x), c), depth) for x in (atom.a, atom.b))
                 if all(proofs) if (atom.op == "min") == (c > 0) else any(proofs):
                     return True
@@ -126,7 +130,7 @@ class Known:
         """``a >= 0`` as facts: ``min(x, y) + r >= 0`` is two."""
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op in ("min", "max") and (atom.op == "min") == (c > 0):
-                rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+                rest = a.without(atom)
                 return [f for x in (atom.a, atom.b) for f in self.split_extrema(rest.plus(read(x), c))]
         return [a, *self._multiplied_out(a)]
 
@@ -134,7 +138,7 @@ class Known:
         """What ``c * (x // d) + r >= 0`` says about ``x``: ``c * x + d * r >= 0`` (for c > 0), which bounds can use."""
         for atom, c in a.terms.items():
             if isinstance(atom, Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0 and c > 0:
-                rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+                rest = a.without(atom)
                 return self.split_extrema(rest.times(int(atom.b.value)).plus(read(atom.a), c))
         return []
 

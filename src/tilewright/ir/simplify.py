@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import FALSE, Compare, Const, Expr, Load, Logical, Var
+from tilewright.ir.expr import FALSE, Compare, Const, Expr, Load, Var
 from tilewright.ir.index_scope import MAX_FACTS, IndexScope
 from tilewright.ir.interval import Range
 from tilewright.ir.linear import Linear
@@ -121,7 +121,7 @@ class Simplifier(IndexScope):
         lo, hi = f.lo, f.hi
         inside: list[Expr] = []
         outside: list[Expr] = []
-        for c in _conjuncts(cond):
+        for c in ex.conjuncts(cond):
             bound = self.facts_of(c) if isinstance(c, Compare) and c.op not in ("==", "!=") else []
             factor = {fact.terms.get(f.var, 0) for fact in bound}
             nested = any(f.name in ex.free_vars(a) for fact in bound for a in fact.terms if a != f.var)
@@ -148,6 +148,10 @@ class Simplifier(IndexScope):
         finally:
             self.values, self._memo = values, memo
 
+    def inside(self, f: For) -> AbstractContextManager[None]:
+        """What is known in the body of ``f``, which stands in this scope."""
+        return self.loop(f.var, self.linear(f.lo), self.linear(f.hi), f.step)
+
     @contextmanager
     def loop(self, var: Var, lo: Linear, hi: Linear, step: int = 1) -> Iterator[None]:
         """The scope of one loop's body: the variable's interval, and its symbolic bounds as facts."""
@@ -168,10 +172,6 @@ class Simplifier(IndexScope):
             yield
         finally:
             self.facts, self._memo, self.ranges, self._atom_ranges, self._proofs = facts, memo, ranges, atoms, proofs
-
-
-def _conjuncts(cond: Expr) -> list[Expr]:
-    return _conjuncts(cond.a) + _conjuncts(cond.b) if isinstance(cond, Logical) and cond.op == "and" else [cond]
 
 
 def _all_of(conditions: list[Expr]) -> Expr:

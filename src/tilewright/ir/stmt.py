@@ -391,6 +391,11 @@ def all_buffers(k: Kernel) -> list[Buffer]:
     return [*k.args, *allocated(k)]
 
 
+def names(k: Kernel) -> set[str]:
+    """Every name in use: loops, buffers, sizes."""
+    return {f.name for f in loops(k)} | {b.name for b in all_buffers(k)} | {v.name for v in k.sizes}
+
+
 def loops(k: Kernel | Stmt) -> list[For]:
     """All loops in program order, outer before inner."""
     return [s for s in walk(k.body if isinstance(k, Kernel) else k) if isinstance(s, For)]

@@ -67,7 +67,7 @@ class _Names:
     """New names, unique in a kernel."""
 
     def __init__(self, kernel: Kernel):
-        self._taken = {f.name for f in st.loops(kernel)} | {b.name for b in st.all_buffers(kernel)} | {v.name for v in kernel.sizes}
+        self._taken = st.names(kernel)
 
     def fresh(self, base: str) -> str:
         name, n = base, 1

@@ -202,6 +202,12 @@ def build(
     return Module(program, code, machine=machine, target=target, threads=threads, parameters=parameters)
 
 
+def assembled(kernel: Kernel, machine: Machine, target: Target) -> Code:
+    """The machine code of a scheduled kernel for the processor ``target`` of ``machine``."""
+    emitted = emit_kernel(kernel, machine)
+    return Code(emitted.symbol, jit.assemble(emitted.text, target), emitted.workspace, emitted.thread_workspace, tuple(emitted.externals))
+
+
 def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, outputs: Sequence[str] | None) -> tuple[Code, Signature]:
     """Code and signature, from the build cache when an equal kernel was compiled for an equal machine."""
     from tilewright.runtime.fingerprint import machine_fingerprint
@@ -210,8 +216,7 @@ def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, out
     key = store.key("kernel", kernel, machine_fingerprint(machine), target, outputs) if store else ""
     if store and (entry := store.load(key)) is not None:
         return _decode(entry, kernel)
-    emitted = emit_kernel(kernel, machine)
-    code = Code(emitted.symbol, jit.assemble(emitted.text, target), emitted.workspace, emitted.thread_workspace, tuple(emitted.externals))
+    code = assembled(kernel, machine, target)
     parameters = signature(kernel, outputs)
     if store:
         store.store(key, _encode(code, parameters))

@@ -13,12 +13,11 @@ from tilewright.hw.load import load_machine
 from tilewright.hw.machine import Machine
 from tilewright.ir.reference import reference
 from tilewright.ir.stmt import Kernel
-from tilewright.runtime import jit
 from tilewright.runtime.arguments import Packed
 from tilewright.runtime.jobs import Job, Recipe
 from tilewright.runtime.measurement import measure
 from tilewright.runtime.memory import NUMPY_OFFSET, aligned, aligned_empty
-from tilewright.runtime.module import BoundCall, Code, Module, emit_kernel
+from tilewright.runtime.module import BoundCall, Code, Module, assembled
 from tilewright.runtime.packing import pack, physical_shape
 from tilewright.runtime.signature import Role, Signature, signature
 from tilewright.runtime.target import of_machine
@@ -67,8 +66,7 @@ def construct(kernel: Kernel, trace: Trace | Recipe, machine: Machine) -> Built:
     """Schedule and compile a candidate. TilewrightError when a step refuses or no code can be made for it."""
     schedule: Schedule = replay(kernel, trace, machine) if isinstance(trace, Trace) else trace(kernel, machine)
     target = of_machine(machine)
-    emitted = emit_kernel(schedule.kernel, machine)
-    code = Code(emitted.symbol, jit.assemble(emitted.text, target), emitted.workspace, emitted.thread_workspace, tuple(emitted.externals))
+    code = assembled(schedule.kernel, machine, target)
     return Built(schedule.kernel, code, signature(schedule.kernel), schedule.trace)
 
 

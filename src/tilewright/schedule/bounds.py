@@ -67,7 +67,7 @@ def _without_floors(c: Linear, scope: Simplifier) -> Linear:
     for atom, k in c.terms.items():
         if isinstance(atom, Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0 and abs(k) == 1:
             d, over = int(atom.b.value), scope.linear(atom.a)
-            rest = Linear({t: v for t, v in c.terms.items() if t is not atom}, c.const).times(d)
+            rest = c.without(atom).times(d)
             # e // d >= -r  iff  e + d*r >= 0;   e // d <= r  iff  d*r + d - 1 - e >= 0
             return _without_floors(rest.plus(over) if k == 1 else Linear(rest.terms, rest.const + d - 1).plus(over, -1), scope)
     return c

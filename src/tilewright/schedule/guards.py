@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tilewright.hw import Instruction
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Binary, Compare, Const, Expr, Load, Logical, Var, Where
+from tilewright.ir.expr import Binary, Compare, Const, Expr, Load, Var, Where
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Span, Window
@@ -72,17 +72,13 @@ def unguarded(scope: Simplifier, nest: Chain) -> Guarded | None:
     own = {f.name for f in nest.loops}
     with ExitStack() as stack:
         for f in nest.loops:
-            stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
+            stack.enter_context(scope.inside(f))
         indices = [scope.linear(i) for i in load.indices]
-        for condition in _conjuncts(value.cond):
+        for condition in ex.conjuncts(value.cond):
             margin = _margin(scope, condition)
             if margin is None or not _bounds(scope, margin, indices, own, low, high):
                 return None
     return Guarded(replace(nest, store=replace(store, value=value.a)), load, tuple(low), tuple(high))
-
-
-def _conjuncts(e: Expr) -> list[Expr]:
-    return [*_conjuncts(e.a), *_conjuncts(e.b)] if isinstance(e, Logical) and e.op == "and" else [e]
 
 
 def _margin(scope: Simplifier, e: Expr) -> Linear | None:

@@ -163,7 +163,7 @@ def _way(
     for around, inner in _cuts(scope, nest, most, body):
         with ExitStack() as stack:
             for f in around:
-                stack.enter_context(scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step))
+                stack.enter_context(scope.inside(f))
             result = _matched(scope, replace(nest, loops=inner), instruction, body)
         if not isinstance(result, Mismatch):
             return around, *result

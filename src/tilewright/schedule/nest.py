@@ -18,7 +18,6 @@ from tilewright.ir.stmt import (
     LoopKind,
     Stmt,
     While,
-    all_buffers,
     loops,
     map_stmts,
     replace_buffers,
@@ -122,11 +121,6 @@ def _with_child(s: Stmt, old: Stmt, new: Stmt) -> Stmt:
 
 def _block(s: Stmt) -> Block:
     return s if isinstance(s, Block) else Block((s,))
-
-
-def names(kernel: Kernel) -> set[str]:
-    """Every name in use: loops, buffers, sizes."""
-    return {f.name for f in loops(kernel)} | {b.name for b in all_buffers(kernel)} | {v.name for v in kernel.sizes}
 
 
 def fresh(taken: set[str], wanted: str) -> str:

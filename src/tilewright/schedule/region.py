@@ -67,7 +67,7 @@ def scope_at(kernel: Kernel, place: Place, inside: bool = True) -> Iterator[Simp
         for n, s in enumerate(chain):
             below = chain[n + 1] if n + 1 < len(chain) else None
             if isinstance(s, For):
-                stack.enter_context(scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step))
+                stack.enter_context(scope.inside(s))
             elif isinstance(s, If) and below is not None:
                 cond = scope.expr(s.cond)
                 stack.enter_context(scope.assuming(cond if below is s.then else scope.negation(cond)))
@@ -83,7 +83,7 @@ def accesses(scope: Simplifier, s: Stmt, name: str) -> Iterator[tuple[Access, Si
         case For():
             for e in (s.lo, s.hi):
                 yield from _loads(scope, s, e, name)
-            with scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step):
+            with scope.inside(s):
                 yield from accesses(scope, s.body, name)
         case If():
             yield from _loads(scope, s, s.cond, name)
@@ -181,7 +181,7 @@ def _eliminate(scope: Simplifier, a: Linear, visible: frozenset[str], up: bool) 
     for atom, c in a.terms.items():
         if _mentions(atom, inner):
             for value in _atom_bounds(scope, atom, visible, up == (c > 0)):
-                rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+                rest = a.without(atom)
                 for found in _eliminate(scope, rest.plus(value, c), visible, up) or ():
                     if not any(_no_worse(o, found, up) for o in out):
                         out = [o for o in out if not _no_worse(found, o, up)] + [found]
@@ -234,7 +234,7 @@ def _largest(scope: Simplifier, a: Linear, depth: int) -> int | None:
         return best
     for atom, c in a.terms.items():
         if isinstance(atom, Binary) and atom.op in ("min", "max"):
-            rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const)
+            rest = a.without(atom)
             sides = [_largest(scope, rest.plus(scope.linear(x), c), depth - 1) for x in (atom.a, atom.b)]
             known = [x for x in sides if x is not None]
             if (atom.op == "min") == (c > 0):

@@ -240,7 +240,7 @@ def restricted(scope: Simplifier, nest: Nest, box: Box) -> Stmt:
             case For():
                 at = nest.spatial.get(s.name)
                 f = tightened(s, at) if at else s
-                with scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step):
+                with scope.inside(f):
                     return replace(f, body=block(f.body))
             case If():
                 return replace(s, then=block(s.then), orelse=block(s.orelse) if s.orelse else None)

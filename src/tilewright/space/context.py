@@ -39,8 +39,7 @@ class Context:
 
     def names(self) -> set[str]:
         """Names of loops, buffers and sizes in use: new ones must differ."""
-        kernel = self.base.kernel
-        return {b.name for b in st.all_buffers(kernel)} | {f.name for f in st.loops(kernel)} | {v.name for v in kernel.sizes}
+        return st.names(self.base.kernel)
 
     @staticmethod
     def of(kernel: Kernel, machine: Machine, threads: int, constants: Iterable[str]) -> Context:

@@ -52,6 +52,6 @@ def _nest(s: Stage, row: str, rows: dict[str, Buffer]) -> Stmt:
 
 
 def _fresh(kernel: Kernel, count: int) -> list[str]:
-    taken = {f.name for f in st.loops(kernel)} | {b.name for b in st.all_buffers(kernel)}
+    taken = st.names(kernel)
     names = (n for k in range(1 << 20) if (n := f"{_ROW}_{k}" if k else _ROW) not in taken)
     return [next(names) for _ in range(count)]

@@ -30,7 +30,7 @@ def unmoved(machine: Machine, kernel: Kernel, *, inwards: bool = False) -> list[
                 ways, why = moves(scope, machine, nest)
                 found.extend([] if ways else [(s, why)])
         elif isinstance(s, For):
-            with scope.loop(s.var, scope.linear(s.lo), scope.linear(s.hi), s.step):
+            with scope.inside(s):
                 visit(s.body, scope)
         else:
             inside = st.substmts(s)

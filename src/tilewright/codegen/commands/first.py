@@ -87,7 +87,7 @@ def _proven(scope: Simplifier, loops: Sequence[st.For], e: Expr) -> bool:
     if not loops:
         return _nonneg(scope, scope.linear(e))
     f = loops[0]
-    with scope.loop(f.var, scope.linear(f.lo), scope.linear(f.hi), f.step):
+    with scope.inside(f):
         return _proven(scope, loops[1:], e)
 
 
@@ -98,7 +98,7 @@ def _nonneg(scope: Simplifier, a: Linear) -> bool:
     for atom, c in a.terms.items():
         if c > 0 and isinstance(atom, ex.Binary) and atom.op == "//" and isinstance(atom.b, Const) and atom.b.value > 0:
             d, x = int(atom.b.value), scope.linear(atom.a)
-            rest = Linear({t: k for t, k in a.terms.items() if t is not atom}, a.const).times(d)
+            rest = a.without(atom).times(d)
             # c (x // d) + r >= 0 follows from x + d r >= 0 for c = 1, as r is an integer, else from c (x - d + 1) + d r >= 0.
             return _nonneg(scope, rest.plus(x) if c == 1 else rest.plus(Linear(x.terms, x.const - d + 1), c))
     return False

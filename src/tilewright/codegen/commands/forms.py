@@ -107,7 +107,7 @@ class _Former:
             if life is not None and found is not None:
                 stmts = [found if t is s else t for t in stmts if t is not life[0] and t is not life[2] and t is not before]
             elif isinstance(s, st.For):
-                with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
+                with self.scope.inside(s):
                     inner = self.block(s.body, known.copies)
                 if inner != s.body:
                     stmts = [replace(s, body=inner) if t is s else t for t in stmts]
@@ -148,7 +148,7 @@ class _Former:
             return None
         with ExitStack() as stack:
             for f in around:
-                stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
+                stack.enter_context(self.scope.inside(f))
             update = raised(self.scope, loops[outside:], call, copies)
             around_it: dict[str, frozenset[int]] = {}
             for copy in (copies[w.buffer.name] for w in call.args if w.buffer.name in copies):
@@ -172,7 +172,7 @@ class _Former:
             match s:
                 case st.For():
                     loops.append(s)
-                    inside.enter_context(self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step))
+                    inside.enter_context(self.scope.inside(s))
                     s = s.body
                 case st.Block():
                     users = [t for t in s.stmts if sums in st.read_buffers(t) | st.written_buffers(t)]

@@ -138,7 +138,7 @@ class _Lowering:
             return self.move(nest, s)
         match s:
             case st.For():
-                with self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
+                with self.scope.inside(s):
                     only_call = isinstance(s.body.stmts[0], st.Call) and len(s.body.stmts) == 1
                     self.loops.append(s.name)
                     body = self.call(s.body.stmts[0], s) if only_call else self.block(s.body)  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ class _Lowering:
         for m in found:
             with ExitStack() as stack:
                 for f in m.loops:
-                    stack.enter_context(self.scope.loop(f.var, self.scope.linear(f.lo), self.scope.linear(f.hi), f.step))
+                    stack.enter_context(self.scope.inside(f))
                 try:
                     placed = {n: self.placed(w) for n, w in m.windows.items()}
                     items = self.issue(m.instruction, placed, m.settings, known=self.of_windows(m, placed))

@@ -107,7 +107,7 @@ class _Function:
             if s.kind is not LoopKind.SERIAL:
                 tail += f"  // {s.kind.value} {s.name}"
         self.values[s.name] = Value(name, INDEX)
-        with b.region(head, tail), self.scope.loop(s.var, self.scope.linear(s.lo), self.scope.linear(s.hi), s.step):
+        with b.region(head, tail), self.scope.inside(s):
             self.statements(s.body)
             if s.kind is LoopKind.PARALLEL:
                 b.line("scf.reduce")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.stmt import Alloc, Kernel, Stmt, read_buffers, written_buffers
+from tilewright.ir.stmt import Alloc, Kernel, Stmt, names, read_buffers, written_buffers
 from tilewright.schedule.copies import Tile, body_using, buffer_in_scope, check_memory, copy_in, parse_layout, rounded, with_body
-from tilewright.schedule.nest import fresh, names
+from tilewright.schedule.nest import fresh
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import box_of, clipped, redirect, scope_at, tile_of
 from tilewright.util.errors import ScheduleError

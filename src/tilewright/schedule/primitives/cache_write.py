@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Alloc, For, Kernel, Stmt, written_buffers
+from tilewright.ir.stmt import Alloc, For, Kernel, Stmt, names, written_buffers
 from tilewright.schedule.copies import Tile, body_using, buffer_in_scope, check_memory, copy_in, copy_out, parse_layout, with_body
 from tilewright.schedule.legality import check_concurrency
-from tilewright.schedule.nest import fresh, loop_place, names
+from tilewright.schedule.nest import fresh, loop_place
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import Box, box_of, clipped, redirect, scope_at, tile_of
 from tilewright.schedule.stage import stage_in

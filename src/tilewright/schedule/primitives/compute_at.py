@@ -10,9 +10,9 @@ from operator import is_
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, read_buffers, substmts, walk, written_buffers
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, names, read_buffers, substmts, walk, written_buffers
 from tilewright.schedule.coverage import Coverage
-from tilewright.schedule.nest import Place, copied, fresh, loop_place, names, place_of, replace_stmt
+from tilewright.schedule.nest import Place, copied, fresh, loop_place, place_of, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import Box, box_of, clipped, redirect, scope_at, tile_of
 from tilewright.schedule.stage import Stage, restricted, stage_buffer, stage_in

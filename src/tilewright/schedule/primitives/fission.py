@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from tilewright.ir.affine import Statement, Time
 from tilewright.ir.expr import Var
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, read_buffers, written_buffers
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, names, read_buffers, written_buffers
 from tilewright.schedule.legality import check_order, region_of
-from tilewright.schedule.nest import fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted
+from tilewright.schedule.nest import fresh, get_loop, range_text, reads_in, replace_stmt, substituted
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

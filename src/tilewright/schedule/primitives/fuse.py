@@ -7,9 +7,9 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import For, Kernel, LoopKind
+from tilewright.ir.stmt import For, Kernel, LoopKind, names
 from tilewright.schedule.legality import check_concurrency
-from tilewright.schedule.nest import fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted, trip_count
+from tilewright.schedule.nest import fresh, get_loop, range_text, reads_in, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

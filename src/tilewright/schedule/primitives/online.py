@@ -17,10 +17,11 @@ from tilewright.ir.stmt import (
     Stmt,
     Store,
     map_stmts,
+    names,
     read_buffers,
     written_buffers,
 )
-from tilewright.schedule.nest import copied, fresh, loop_place, names
+from tilewright.schedule.nest import copied, fresh, loop_place
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

@@ -9,9 +9,9 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var
 from tilewright.ir.printer import expr_text
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, names
 from tilewright.ir.types import DType, parse_dtype
-from tilewright.schedule.nest import fresh, loop_place, names, replace_stmt, trip_count
+from tilewright.schedule.nest import fresh, loop_place, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import ScheduleError

@@ -7,8 +7,8 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Const, Where
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Block, For, If, Kernel, Stmt
-from tilewright.schedule.nest import copied, loop_place, names, replace_stmt
+from tilewright.ir.stmt import Block, For, If, Kernel, Stmt, names
+from tilewright.schedule.nest import copied, loop_place, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import scope_at
 from tilewright.schedule.unify import chain_of

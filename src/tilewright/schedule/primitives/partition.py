@@ -9,8 +9,8 @@ from functools import reduce
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr, Var, Where
 from tilewright.ir.simplify import Simplifier
-from tilewright.ir.stmt import Block, For, Kernel, Stmt, map_exprs, own_exprs, substmts
-from tilewright.schedule.nest import copied, fresh, loop_place, names, reads_in, replace_stmt, substituted
+from tilewright.ir.stmt import Block, For, Kernel, Stmt, map_exprs, names, own_exprs, substmts
+from tilewright.schedule.nest import copied, fresh, loop_place, reads_in, replace_stmt, substituted
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.thresholds import true_until
 from tilewright.util.errors import ScheduleError

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Kernel
-from tilewright.schedule.nest import copied, fresh, get_loop, names, range_text, reads_in, replace_stmt, substituted, trip_count
+from tilewright.ir.stmt import Kernel, names
+from tilewright.schedule.nest import copied, fresh, get_loop, range_text, reads_in, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

@@ -9,9 +9,9 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, buffer
 from tilewright.ir.expr import Binary, Cast, Expr, Load, Var
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, names
 from tilewright.ir.types import INT, UINT, DType
-from tilewright.schedule.nest import copied, fresh, loop_place, names, trip_count
+from tilewright.schedule.nest import copied, fresh, loop_place, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.primitives.rfactor import reduction_nest
 from tilewright.util.errors import ScheduleError

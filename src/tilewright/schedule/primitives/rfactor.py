@@ -8,8 +8,8 @@ from tilewright.ir import expr as ex
 from tilewright.ir.affine import reassociable
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load
-from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
-from tilewright.schedule.nest import copied, fresh, loop_place, names, replace_stmt, trip_count
+from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, names
+from tilewright.schedule.nest import copied, fresh, loop_place, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Kernel
-from tilewright.schedule.nest import fresh, get_loop, loop_place, names, replace_stmt, substituted
+from tilewright.ir.stmt import Kernel, names
+from tilewright.schedule.nest import fresh, get_loop, loop_place, replace_stmt, substituted
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

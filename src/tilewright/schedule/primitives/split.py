@@ -7,8 +7,8 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Expr, Var
-from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, written_buffers
-from tilewright.schedule.nest import copied, fresh, get_loop, names, range_text, replace_stmt, substituted, trip_count
+from tilewright.ir.stmt import Block, For, If, Kernel, LoopKind, names, written_buffers
+from tilewright.schedule.nest import copied, fresh, get_loop, range_text, replace_stmt, substituted, trip_count
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Expr, Var
-from tilewright.ir.stmt import Block, For, Kernel, Stmt
-from tilewright.schedule.nest import fresh, loop_place, names, replace_stmt
+from tilewright.ir.stmt import Block, For, Kernel, Stmt, names
+from tilewright.schedule.nest import fresh, loop_place, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.unify import chain_of
 from tilewright.util.errors import ScheduleError
