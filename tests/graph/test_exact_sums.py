@@ -69,6 +69,16 @@ def test_some_equal_scales_round_otherwise() -> None:
     assert sum(g is not None for g in found) > len(found) // 2
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.5])
+def test_scales_that_are_none_and_numbers_too_many_to_try(scale: float) -> None:
+    half, other = np.float32(0.5), np.float32(scale)
+    assert integer_sum(half, half, ty.i8, ty.i8) is not None
+    assert (
+        integer_sum(half, other, ty.i8, ty.i8) is integer_sum(other, half, ty.i8, ty.i8) is integer_sum(other, other, ty.i8, ty.i8) is None
+    )
+    assert integer_sum(half, half, ty.i16, ty.i8) is None
+
+
 @pytest.mark.parametrize("scales", [(0.02, 0.04, 0.05), (0.06, 0.02, 0.05), (0.02, 0.05, 0.05)])
 def test_the_array_computes_them(scales: tuple[float, float, float]) -> None:
     """Operands loaded several times, or scaled on their way: no part of it is the host's."""
