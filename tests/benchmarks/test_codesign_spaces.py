@@ -26,7 +26,7 @@ def test_medians_are_divided() -> None:
 def test_a_run_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "workload", lambda _: (Layer.gemm("g", 197, 17, 31),))
     out, page = tmp_path / "rows.json", tmp_path / "page.md"
-    given = ["--json", str(out), "--networks", "tiny", "--seeds", "0", "--budget", "1500", "--cap", "--markdown", str(page)]
+    given = ["--json", str(out), "--networks", "tiny", "--seeds", "0", "--budget", "600", "--cap", "--markdown", str(page)]
     assert script.main(given) == 0
     rows = json.loads(out.read_text())["results"]
     assert len(rows) == 2 * len(script.SPACES) and page.read_text().count("with a bypass") == 2

@@ -289,7 +289,7 @@ def test_throughput_is_of_batches(tmp_path: Path) -> None:
     for weights in (True, False):
         for batch in (1, 8):
             layer = Layer.gemm("vector", 1, 256, 256, weights=weights)
-            done = codesign([layer], family(), "throughput", batch=batch, hardware=fixed, budget=4000)
+            done = codesign([layer], family(), "throughput", batch=batch, hardware=fixed, budget=1500)
             (rates[weights, batch],) = done.throughput
             assert done.throughput[0] == pytest.approx(batch * 1e9 / done.score)
             assert done.score == pytest.approx(float(done.cycles @ [x.count for x in done.layers]))
