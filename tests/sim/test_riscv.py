@@ -92,11 +92,11 @@ def test_custom_words_reach_the_model_with_their_registers():
 
 def test_wrappers_pack_what_the_declared_encoding_packs():
     """The C function of a word issues what RoCC.registers packs in Python."""
-    from tilewright.codegen.c.custom import ISSUE, quantities, wrapper
+    from tilewright.codegen.c.custom import ISSUE, wrapper
 
     word = RoCC(6, (Bits(0, 32, "b.address"), Bits(48, 16, "b.rows")), (Bits(31, 1, 1), Bits(8, 23, "n")))
     values = {"b.address": 0xDEADBEEF, "b.rows": 16, "n": (1 << 23) - 1}
-    assert quantities(word) == tuple(values)
+    assert word.quantities == tuple(values)
     seen = []
     arguments = ", ".join(f"{v:#x}ull" for v in values.values())
     run(f"go({arguments}); return 0;", f"{ISSUE}\n{wrapper('go', word)}", custom=lambda *word: seen.append(word))

@@ -93,6 +93,11 @@ class RoCC:
     opcode: int = 0x7B
     name: str = ""
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What the registers are packed from, in the order of first use: ``("src.address", "dst.address", ...)``."""
+        return tuple(dict.fromkeys(b.value for b in (*self.rs1, *self.rs2) if isinstance(b.value, str)))
+
     def word(self, rs1: int, rs2: int, rd: int = 0) -> int:
         """The 32-bit instruction reading registers x``rs1`` and x``rs2`` (xs1 and xs2 set, xd clear)."""
         return self.funct7 << 25 | rs2 << 20 | rs1 << 15 | 0b011 << 12 | rd << 7 | self.opcode

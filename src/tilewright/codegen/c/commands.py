@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tilewright.codegen.c.custom import ISSUE, quantities, wrapper
+from tilewright.codegen.c.custom import ISSUE, wrapper
 from tilewright.codegen.c.expression import Expressions
 from tilewright.codegen.c.function import File, identifier
 from tilewright.codegen.c.scalars import storage
@@ -19,12 +19,13 @@ from tilewright.codegen.commands.program import (
     Item,
     Let,
     Loop,
-    Operand,
     Pointer,
     Program,
-    Tile,
     Word,
+    given,
     walk,
+    wanted,
+    word_of,
     words,
 )
 from tilewright.hw import Machine
@@ -44,7 +45,7 @@ def emit_commands(program: Program, machine: Machine, *, symbol: str | None = No
     its own are static. CodegenError if the machine lacks a word, or a host kernel cannot be written without a heap.
     """
     known = words(machine)
-    used = {i.word: _word(known, i.word) for i in walk(program.body) if isinstance(i, Command)}
+    used = {i.word: word_of(known, i.word) for i in walk(program.body) if isinstance(i, Command)}
     file = File(heap=False)
     host: dict[str, str] = {}
     for i in walk(program.body):
@@ -53,12 +54,6 @@ def emit_commands(program: Program, machine: Machine, *, symbol: str | None = No
     functions = [wrapper(_name(program, w), word.encoding) for w, word in used.items()]
     body = _Body(program, known, file).define(symbol or program.name)
     return file.text([f"{ISSUE}\n{FENCE}", *host.values(), *functions, body])
-
-
-def _word(known: dict[str, Word], name: str) -> Word:
-    if name not in known:
-        raise CodegenError(f"the machine has no word {name!r}", hint=f"it has: {', '.join(known)}")
-    return known[name]
 
 
 def _name(program: Program, word: str) -> str:
@@ -142,20 +137,12 @@ class _Body:
                 raise CodegenError(f"{type(i).__name__} is no item of a command program")
 
     def command(self, c: Command) -> None:
-        values = {q: text for name, o in c.operands for q, text in self.quantities(name, o).items()}
-        needed = quantities(self.words[c.word].encoding)
-        if missing := [q for q in needed if q not in values]:
-            raise CodegenError(f"{c.word} needs {', '.join(missing)}", hint=f"given: {', '.join(values) or 'nothing'}")
-        self.line(f"{_name(self.program, c.word)}({', '.join(values[q] for q in needed)});")
+        values = wanted(c, self.words[c.word], given(c, self.address, self.text))
+        self.line(f"{_name(self.program, c.word)}({', '.join(values)});")
 
-    def quantities(self, name: str, o: Operand) -> dict[str, str]:
-        match o:
-            case Pointer(base, offset):
-                text = self.text(offset)
-                return {f"{name}.address": f"(uint64_t){identifier(base)}" + (f" + {text}" if text != "0" else "")}
-            case Tile():
-                return {f"{name}.{q}": self.text(e) for q, e in (("address", o.row), ("rows", o.rows), ("cols", o.cols))}
-        return dict.fromkeys((name, f"{name}.address"), self.text(o))  # a number in place of an operand is its address
+    def address(self, p: Pointer) -> str:
+        text = self.text(p.offset)
+        return f"(uint64_t){identifier(p.base)}" + (f" + {text}" if text != "0" else "")
 
     def text(self, e: Expr) -> str:
         return self.expressions.text(self.scope.expr(e) if e.dtype.kind == ty.INDEX else e)
@@ -171,7 +158,7 @@ def _written(program: Program, known: dict[str, Word]) -> set[str]:
     for i in walk(program.body):
         match i:
             case Command():
-                roles = {o.name: o.role for o in _word(known, i.word).instruction.operands}
+                roles = {o.name: o.role for o in word_of(known, i.word).instruction.operands}
                 out |= {o.base for name, o in i.operands if isinstance(o, Pointer) and roles.get(name) != "in"}
             case Host():
                 stored = written_buffers(i.kernel.body)

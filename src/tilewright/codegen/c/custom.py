@@ -9,22 +9,17 @@ ISSUE = """#define rocc(opcode, funct7, rs1, rs2) \\
     __asm__ volatile(".insn r %0, 3, %1, x0, %2, %3" : : "i"(opcode), "i"(funct7), "r"(rs1), "r"(rs2) : "memory")"""
 
 
-def quantities(word: RoCC) -> tuple[str, ...]:
-    """What the registers are packed from, in the order of first use: ``("src.address", "dst.address", ...)``."""
-    return tuple(dict.fromkeys(f.value for f in (*word.rs1, *word.rs2) if isinstance(f.value, str)))
-
-
 def parameter(quantity: str) -> str:
     """The C parameter of a quantity: ``a.address`` is ``a_address``."""
     return quantity.replace(".", "_")
 
 
 def wrapper(name: str, word: RoCC, comment: str = "") -> str:
-    """A C function ``name`` that packs its parameters, the :func:`quantities`, into registers and issues the word.
+    """A C function ``name`` that packs its parameters, the quantities of ``word``, into registers and issues the word.
 
     Values must fit their fields: the caller (or the verifier before it) sees to that. The text needs :data:`ISSUE` before it.
     """
-    parameters = ", ".join(f"uint64_t {parameter(q)}" for q in quantities(word)) or "void"
+    parameters = ", ".join(f"uint64_t {parameter(q)}" for q in word.quantities) or "void"
     head = f"static inline void {name}({parameters}) {{" + (f"  // {comment}" if comment else "")
     return f"{head}\n    rocc({word.opcode:#x}, {word.funct7}, {_packed(word.rs1)}, {_packed(word.rs2)});\n}}"
 

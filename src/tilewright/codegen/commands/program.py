@@ -6,14 +6,17 @@ the word are follows from the machine's declaration alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tilewright.hw import Instruction, LoopForm, Machine, RoCC, Steps
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import CodegenError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,37 @@ def words(machine: Machine) -> dict[str, Word]:
     if not out:
         raise CodegenError(f"machine {machine.name} declares no instruction words", hint="give its instructions emit=RoCC(...)")
     return out
+
+
+def word_of(known: Mapping[str, Word], name: str) -> Word:
+    """One of the :func:`words`; CodegenError when the machine has none of this name."""
+    if name not in known:
+        raise CodegenError(f"the machine has no word {name!r}", hint=f"it has: {', '.join(known)}")
+    return known[name]
+
+
+def given(c: Command, address: Callable[[Pointer], T], value: Callable[[Expr], T]) -> dict[str, T]:
+    """The quantities that the operands of a command give, by name: ``a.address``, and of a tile ``a.rows`` and ``a.cols``, too.
+
+    A number is a quantity itself; where it stands in place of an operand it is the address.
+    """
+    out: dict[str, T] = {}
+    for name, o in c.operands:
+        match o:
+            case Pointer():
+                out[f"{name}.address"] = address(o)
+            case Tile():
+                out |= {f"{name}.{q}": value(e) for q, e in (("address", o.row), ("rows", o.rows), ("cols", o.cols))}
+            case _:
+                out |= dict.fromkeys((name, f"{name}.address"), value(o))
+    return out
+
+
+def wanted(c: Command, word: Word, values: Mapping[str, T]) -> list[T]:
+    """Of the ``values`` that :func:`given` found those that ``word`` is packed from, in its order. CodegenError: one is missing."""
+    if missing := [q for q in word.encoding.quantities if q not in values]:
+        raise CodegenError(f"{c.word} needs {', '.join(missing)}", hint=f"given: {', '.join(values) or 'nothing'}")
+    return [values[q] for q in word.encoding.quantities]
 
 
 def walk(items: tuple[Item, ...]) -> Iterator[Item]:

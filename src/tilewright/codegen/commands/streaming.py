@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Operand, Pointer, Program, Tile, Word, words
+from tilewright.codegen.commands.program import Branch, Command, Fence, Host, Item, Let, Loop, Pointer, Program, Word, given, word_of, words
 from tilewright.hw import Bits, Machine
 from tilewright.ir.expr import Const
 from tilewright.ir.printer import expr_text
@@ -92,25 +92,17 @@ class _Writer:
         raise CodegenError(f"{type(i).__name__} is no item of a command program")
 
     def command(self, c: Command) -> list[str]:
-        word = self.words.get(c.word)
-        if word is None:
-            raise CodegenError(f"the machine has no word {c.word!r}", hint=f"it has: {', '.join(self.words)}")
-        values = {q: text for name, o in c.operands for q, text in self.quantities(name, o).items()}
+        word = word_of(self.words, c.word)
+        values = given(c, self.address, expr_text)
         lines: list[str] = []
         packed = [self.register(c.word, bits, values, lines) for bits in (word.encoding.rs1, word.encoding.rs2)]
         return [*lines, f"yield {word.encoding.funct7}, {packed[0]}, {packed[1]}"]
 
-    def quantities(self, name: str, o: Operand) -> dict[str, str]:
-        match o:
-            case Pointer(base, offset):
-                if base not in self.addresses:
-                    raise ExecutionError(f"no address for {base}", hint="give one for each array")
-                known = str(self.addresses[base] + int(offset.value)) if isinstance(offset, Const) else None
-                return {f"{name}.address": known or f"{self.addresses[base]} + {expr_text(offset)}"}
-            case Tile():
-                return {f"{name}.address": expr_text(o.row), f"{name}.rows": expr_text(o.rows), f"{name}.cols": expr_text(o.cols)}
-        text = expr_text(o)  # a number in place of an operand is its address: 0 for none
-        return {name: text, f"{name}.address": text}
+    def address(self, p: Pointer) -> str:
+        if p.base not in self.addresses:
+            raise ExecutionError(f"no address for {p.base}", hint="give one for each array")
+        known = str(self.addresses[p.base] + int(p.offset.value)) if isinstance(p.offset, Const) else None
+        return known or f"{self.addresses[p.base]} + {expr_text(p.offset)}"
 
     def register(self, word: str, bits: tuple[Bits, ...], values: Mapping[str, str], lines: list[str]) -> str:
         """The text of a register's contents; ``lines`` get what must be computed and checked before."""

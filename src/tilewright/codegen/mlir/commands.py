@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tilewright.codegen.c.custom import quantities
 from tilewright.codegen.commands.program import (
     Branch,
     Command,
@@ -13,12 +12,13 @@ from tilewright.codegen.commands.program import (
     Item,
     Let,
     Loop,
-    Operand,
     Pointer,
     Program,
-    Tile,
     Word,
+    given,
     walk,
+    wanted,
+    word_of,
     words,
 )
 from tilewright.codegen.mlir.builder import INDEX, Builder, Value, memref
@@ -108,24 +108,13 @@ class _Body:
                 raise CodegenError(f"{type(i).__name__} is no item of a command program")
 
     def command(self, c: Command) -> None:
-        if c.word not in self.words:
-            raise CodegenError(f"the machine has no word {c.word!r}", hint=f"it has: {', '.join(self.words)}")
-        values = {q: v for name, o in c.operands for q, v in self.quantities(name, o).items()}
-        needed = quantities(self.words[c.word].encoding)
-        if missing := [q for q in needed if q not in values]:
-            raise CodegenError(f"{c.word} needs {', '.join(missing)}", hint=f"given: {', '.join(values) or 'nothing'}")
-        names, types = ", ".join(str(values[q]) for q in needed), ", ".join(INDEX for _ in needed)
+        word = word_of(self.words, c.word)
+        values = wanted(c, word, given(c, self.address, self.expressions.value))
+        names, types = ", ".join(map(str, values)), ", ".join(INDEX for _ in values)
         self.builder.line(f'"{self.dialect}.{operation_name(c.word)}"({names}) : ({types}) -> ()')
 
-    def quantities(self, name: str, o: Operand) -> dict[str, Value]:
-        value = self.expressions.value
-        match o:
-            case Pointer(base, offset):
-                address = self.builder.op(f"arith.addi {self.pointers[base]}, {value(offset)} : index", INDEX)
-                return {f"{name}.address": address}
-            case Tile():
-                return {f"{name}.address": value(o.row), f"{name}.rows": value(o.rows), f"{name}.cols": value(o.cols)}
-        return dict.fromkeys((name, f"{name}.address"), value(o))  # a number in place of an operand is its address
+    def address(self, p: Pointer) -> Value:
+        return self.builder.op(f"arith.addi {self.pointers[p.base]}, {self.expressions.value(p.offset)} : index", INDEX)
 
 
 def _no_element(load: Load) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tilewright.codegen.c.custom import parameter, quantities
+from tilewright.codegen.c.custom import parameter
 from tilewright.codegen.commands.program import words
 from tilewright.hw import Machine
 
@@ -17,7 +17,7 @@ def emit_irdl(machine: Machine) -> str:
     lines = [f"irdl.dialect @{dialect_name(machine.name)} {{"]
     for name, word in words(machine).items():
         lines.append(f"  irdl.operation @{operation_name(name)} {{")
-        if operands := quantities(word.encoding):
+        if operands := word.encoding.quantities:
             lines.append("    %index = irdl.is index")
             lines.append(f"    irdl.operands({', '.join(f'{parameter(q)}: %index' for q in operands)})")
         lines.append("  }")

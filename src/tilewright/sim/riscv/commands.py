@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tilewright.codegen.c.custom import ISSUE, parameter, quantities, wrapper
+from tilewright.codegen.c.custom import ISSUE, parameter, wrapper
 from tilewright.sim.gemmini import isa, words
 from tilewright.util.errors import CodegenError
 
@@ -43,7 +43,7 @@ def stream_text(program: Iterable[isa.Command], arrays: Mapping[str, Region]) ->
         values = words.quantities(command)
         texts = [
             _address(values[q], arrays, command) if q in command.addresses else f"{values[q]:#x}" if values[q] > 0xFFFF else str(values[q])
-            for q in quantities(form.word)
+            for q in form.word.quantities
         ]
         lines.append(f"{_name(form)}({', '.join(texts)});")
     functions = (wrapper(name, form.word, _comment(form)) for name, form in used.items())
