@@ -87,3 +87,14 @@ def test_a_program_that_begins_well_does_not_hide_the_others(monkeypatch: pytest
     whole = tuned(kernel, MACHINE, measured=6)
     monkeypatch.setattr(tuning, "BEGINNING", 200)
     assert tuned(kernel, MACHINE, measured=6).cycles <= whole.cycles * 1.03
+
+
+def test_schedules_of_the_same_commands_count_once_when_orders_are_tried() -> None:
+    """Tiles of any size give one list of commands where all of a product is written out: all orders are tried on that."""
+    program = generate(Gemm(31, 63, 127, (32, 128, 64)).scheduled(MACHINE), MACHINE)
+    cycles = timed(program, MACHINE).cycles
+    alone, thrice = (tuning._Orders([(cycles, program)] * count, MACHINE, None, 0) for count in (1, 3))
+    alone.search([0], 40)
+    thrice.search([0, 1, 2], 40)
+    assert thrice.tried == alone.tried == 40
+    assert min(cycles for cycles, _ in thrice.programs) == alone.programs[0][0] < cycles

@@ -204,9 +204,14 @@ class _Orders:
     tried: int = 0
 
     def search(self, places: Sequence[int], orders: int) -> None:
-        """Tries ``orders``: half of them on the programs at all ``places``, the others on what is then best."""
-        for n in places:
-            self._improve(n, orders // 2 // len(places))
+        """Tries ``orders``: half of them on the programs at all ``places``, the others on what is then best.
+
+        Schedules may differ and give the same commands: those count once.
+        """
+        bodies = {n: self.programs[n][1].body for n in places}
+        distinct = [n for k, n in enumerate(places) if all(bodies[n] != bodies[m] for m in places[:k])]
+        for n in distinct:
+            self._improve(n, orders // 2 // len(distinct))
         if places:
             self._improve(min(places, key=lambda n: self.programs[n][0]), orders - self.tried)
 
