@@ -14,7 +14,7 @@ from tilewright.codesign.gradient import Search, Settings, ablations, gradient
 from tilewright.codesign.importance import ALPHA, BETA, Importance
 from tilewright.codesign.layer import KERNEL, Layer
 from tilewright.codesign.mapspace import MapSpace
-from tilewright.codesign.pool import Pool
+from tilewright.codesign.pool import Pool, Site
 from tilewright.codesign.problem import Budget, Limits, Problem, Run
 from tilewright.codesign.search import codesign
 from tilewright.codesign.workloads import workload
@@ -159,6 +159,26 @@ def test_the_best_of_a_pool_is_the_best_of_every_combination() -> None:
         assert chosen.fits[0] and np.exp(value[h]) == pytest.approx(problem.score(chosen)[0])
         lat, tot = problem.totals(chosen.cycles, chosen.energy)
         assert (lat / latency[first] + tot / total[first])[0, 0] == pytest.approx(linear.min())
+
+
+def test_a_pool_does_not_forget_what_is_best_for_a_site() -> None:
+    """Pruned for large machines, it keeps the best few mappings for a small one that was refined."""
+    problem = Problem(MapSpace(TINY, SMALL))
+    large = {k: np.array([v]) for k, v in {"dim": 8.0, "scratchpad_bytes": 65536.0, "accumulator_bytes": 65536.0}.items()}
+    small = {"dim": 1.0, "scratchpad_bytes": 1024.0, "accumulator_bytes": 1024.0}
+    e = problem.evaluate(problem.space.outermost[None])
+    latency, total = (v[0] for v in problem.totals(e.cycles, e.energy))
+    site = Site(1.0, problem.space.outermost, small, latency, total)
+    for sites in ((), (site,)):
+        pool = Pool(problem, capacity=40)
+        for x in range(len(TINY)):
+            rows = every_row(problem.space, x)
+            rows = rows[np.argsort(rows[:, [n for n, c in enumerate(problem.space.columns) if c.spatial]].prod(axis=1), kind="stable")]
+            pool.add(rows, np.full(len(rows), x), problem.evaluator.rows(rows, np.full(len(rows), x)))
+        one = {k: np.array([v]) for k, v in small.items()}
+        before = pool.select(one, latency, total)[0][0]
+        pool.prune(large, latency, total, sites)
+        assert (pool.select(one, latency, total)[0][0] == before) == bool(sites) and max(map(len, pool.rows)) < 100
 
 
 def test_importance_by_its_equations() -> None:
