@@ -42,10 +42,12 @@ def work(s: st.Stmt, env: dict[str, int] | None = None) -> int:
     env = env or {}
     if isinstance(s, st.For):
         lo, hi = (int(ex.evaluate(e, env)) for e in (s.lo, s.hi))
-        varies = any(s.name in ex.free_vars(e) for f in st.loops(s.body) for e in (f.lo, f.hi))
+        varies = any(s.name in ex.free_vars(e) for t in st.walk(s.body) if isinstance(t, st.For | st.If) for e in st.own_exprs(t))
         if not varies:
             return max(hi - lo, 0) * work(s.body, {**env, s.name: lo})
         return sum(work(s.body, {**env, s.name: i}) for i in range(lo, hi))
+    if isinstance(s, st.If) and not ex.evaluate(s.cond, env):
+        return 0
     mine = isinstance(s, st.Store) and s.op == "+" and isinstance(s.value, ex.Binary) and s.value.op == "*"
     return mine + sum(work(t, env) for t in st.substmts(s))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -11,7 +11,7 @@ from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
 from tilewright.ir.simplify import Simplifier, bounds
-from tilewright.ir.stmt import Alloc, Block, Call, For, Kernel, LoopKind, Stmt, Store, While, map_stmts, own_exprs, substmts, walk
+from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Stmt, Store, While, map_stmts, own_exprs, substmts, walk
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.thresholds import eliminated, false_from, gap, nonneg_from
 
@@ -27,7 +27,9 @@ def trim(kernel: Kernel) -> tuple[Kernel, tuple[str, ...]]:
     that is all that was stored where it reads, and stores to elements of local buffers that nobody reads. In causal
     attention in blocks of rows these are the keys behind the last row of the block.
 
-    Returns the loops that became shorter; bounds may then depend on loops around. Never refuses.
+    Nests of which that holds as a whole stand under a condition then, what is left of blocks of keys for one.
+
+    Returns the loops that became shorter or conditional; bounds may then depend on loops around. Never refuses.
     """
     if not any(_decides(e) for s in walk(kernel.body) for e in own_exprs(s)):
         return kernel, ()
@@ -37,10 +39,11 @@ def trim(kernel: Kernel) -> tuple[Kernel, tuple[str, ...]]:
         survey = _Survey(constant)
         survey.visit(kernel.body, ())
         ends = survey.ends()
-        if not ends:
+        needs = survey.needs({*ends, *shorter})
+        if not ends and not needs:
             break
-        shorter += [n for n in ends if n not in shorter]
-        body = map_stmts(kernel.body, lambda s, ends=ends: _shortened(s, ends))  # type: ignore[misc]
+        shorter += [n for n in (*ends, *needs) if n not in shorter]
+        body = map_stmts(kernel.body, lambda s, e=ends, n=needs: _shortened(s, e, n))  # type: ignore[misc]
         assert isinstance(body, Block)  # a block maps to a block
         kernel = kernel.with_(body=body)
     return kernel, tuple(shorter)
@@ -51,16 +54,19 @@ def _decides(e: Expr) -> bool:
     return any(isinstance(n, Where) and isinstance(n.b, Const) and not ex.loads(n.cond) for n in ex.walk(e))
 
 
-def _shortened(s: Stmt, ends: dict[str, Expr]) -> Stmt | None:
-    return replace(s, hi=ex.binary("min", s.hi, ends[s.name])) if isinstance(s, For) and s.name in ends else None
+def _shortened(s: Stmt, ends: dict[str, Expr], needs: dict[str, Expr]) -> Stmt | None:
+    if isinstance(s, For) and s.name in ends:
+        return replace(s, hi=ex.binary("min", s.hi, ends[s.name]))
+    return If(ex.compare("<", 0, needs[s.name]), Block((s,))) if isinstance(s, For) and s.name in needs else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A statement with the loops around it, outermost first."""
+    """A statement with the loops around it, outermost first, and the conditions it stands under."""
 
     node: Stmt
     around: tuple[For, ...]
+    under: tuple[Expr, ...] = ()
 
     def inside(self, outer: int) -> tuple[For, ...]:
         """The loops around it but the first ``outer``."""
@@ -91,11 +97,11 @@ def _index(dim: int) -> Var:
     return Var(f"index {dim}")
 
 
-def _all(s: Stmt, around: tuple[For, ...] = ()) -> Iterator[_Placed]:
-    yield _Placed(s, around)
+def _all(s: Stmt, around: tuple[For, ...] = (), under: tuple[Expr, ...] = ()) -> Iterator[_Placed]:
+    yield _Placed(s, around, under)
     inside = (*around, s) if isinstance(s, For) else around
     for t in substmts(s):
-        yield from _all(t, inside)
+        yield from _all(t, inside, (*under, s.cond) if isinstance(s, If) and t is s.then else under)
 
 
 def _homes(kernel_body: Stmt) -> dict[str, int]:
@@ -257,7 +263,7 @@ class _Survey:
                 case Store():
                     self.stores.append(p)
             for e in own_exprs(p.node):
-                for read in _reads(e, p.around, ()):
+                for read in _reads(e, p.around, p.under):
                     self.reads.setdefault(read.load.buffer.name, []).append(read)
 
     def ends(self) -> dict[str, Expr]:
@@ -272,6 +278,49 @@ class _Survey:
                 if end is not None:
                     out[f.name] = end
         return out
+
+    def needs(self, done: Set[str]) -> dict[str, Expr]:
+        """Nests that change nothing where an expression is not above 0, and that expression; nothing inside the loops ``done``."""
+        unread = {n: self._unread(n) for n in self.homes if n not in self.opaque}
+        out: dict[str, Expr] = {}
+        for p in self.loops:
+            f = p.node
+            assert isinstance(f, For)  # what visit() collected
+            own = f.kind in (LoopKind.SERIAL, LoopKind.VECTOR, LoopKind.UNROLL) and f.name not in done
+            if own and p.around and not any(g.name in out or g.name in done for g in p.around):
+                need = self._need(f, p.around, unread)
+                if need is not None:
+                    out[f.name] = need
+        return out
+
+    def _need(self, f: For, around: tuple[For, ...], unread: dict[str, list[tuple[int, Expr]]]) -> Expr | None:
+        """What is above 0 where ``f`` changes something; None where that is not known, or always so."""
+        scope = Simplifier({g.name: (bounds(g.lo, {})[0], _last(g)) for g in around})
+        parts = []
+        for p in self._effects(f, around):
+            s, inside = p.node, p.inside(len(around) + 1)
+            assert isinstance(s, Store)  # what visit() collected
+            dead = [(at, eliminated(s.indices[dim], (f, *inside), False)) for dim, at in unread.get(s.buffer.name, [])]
+            ways = [at - first for at, first in dead if first is not None]
+            if (at := self._idle_from(s, f, inside, scope, {})) is not None:
+                ways.append(at - f.lo)
+            if not ways:
+                return None
+            parts.append(reduce(lambda a, b: ex.binary("min", a, b), ways))
+        if not parts or any(isinstance(s, While | Call) for s in walk(f.body)):
+            return None
+        need = scope.expr(reduce(lambda a, b: ex.binary("max", a, b), parts))
+        known = ex.free_vars(need) <= {g.name for g in around} and not ex.loads(need)
+        return need if known and not scope.nonneg(scope.linear(need - 1)) else None
+
+    def _effects(self, f: For, around: tuple[For, ...]) -> list[_Placed]:
+        """The stores inside ``f`` to what outlives an iteration."""
+        depth = len(around)
+        return [
+            p
+            for p in self.stores
+            if len(p.around) > depth and p.around[depth] is f and self.homes.get(p.node.buffer.name, -1) <= depth  # type: ignore[attr-defined]
+        ]
 
     def _unread(self, name: str) -> list[tuple[int, Expr]]:
         """(dimension, index): from which index on nobody reads a local buffer, in terms of the loops around its declaration."""
@@ -288,14 +337,11 @@ class _Survey:
         if any(isinstance(s, While | Call) for s in walk(f.body)):
             return None
         scope = Simplifier({g.name: (bounds(g.lo, {})[0], _last(g)) for g in around})
-        depth = len(around)
         needed: list[Expr] = []
-        for p in self.stores:
+        for p in self._effects(f, around):
             s = p.node
             assert isinstance(s, Store)  # what visit() collected
-            if len(p.around) <= depth or p.around[depth] is not f or self.homes.get(s.buffer.name, -1) > depth:
-                continue  # elsewhere, or to a buffer of the iteration
-            at = self._idle_from(s, f, p.inside(depth + 1), scope, unread)
+            at = self._idle_from(s, f, p.inside(len(around) + 1), scope, unread)
             if at is None:
                 return None
             needed.append(at)
