@@ -65,7 +65,7 @@ def carried(x: i32[6], y: i32[6]):
     ("kernel", "buffer", "loop", "message"),
     [
         (CARRIED, "t", "i", "also used outside the loop"),
-        (ROWS, "x", "i", "not allocated"),
+        (ROWS, "x", "i", "no local buffer"),
         (ROWS, "t", "j", "also used outside the loop"),
         (ROWS, "t", "nowhere", "no loop"),
         (

@@ -194,10 +194,8 @@ class _Groups:
 
     def _kernel_price(self, operations: list[Operation], shown: frozenset[str]) -> float:
         call = group_kernel(operations, self.graph.buffers, shown)
-        pairs = zip(call.kernel.args, call.arguments, strict=True)
-        constants = frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants)
         try:
-            return self.cost(call.kernel, constants)
+            return self.cost(call.kernel, call.constants(self.graph))
         except (ScheduleError, SpaceError):
             # Opaque nests run as written and alone: what that takes does not matter to the division.
             return 0.0 if len(operations) == 1 else math.inf

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tilewright.graph.limits import merged_limits
-from tilewright.graph.model import Operation
+from tilewright.graph.model import Graph, Operation
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
@@ -40,6 +40,11 @@ class KernelCall:
     kernel: Kernel
     arguments: tuple[str, ...]
     writes: tuple[str, ...]
+
+    def constants(self, graph: Graph) -> frozenset[str]:
+        """The arguments of the kernel whose contents ``graph`` knows: their layout is free."""
+        pairs = zip(self.kernel.args, self.arguments, strict=True)
+        return frozenset(b.name for b, name in pairs if graph.storage(name) in graph.constants)
 
 
 def operation_kernel(operation: Operation, buffers: Mapping[str, Buffer]) -> KernelCall:

@@ -126,8 +126,7 @@ class _Prices:
         key = (number, *(str(values[n].layout) for n in names if n in values))
         if key not in self._of_group:
             call = group_kernel(operations, {**self.graph.buffers, **values}, self._visible[number])
-            pairs = zip(call.kernel.args, call.arguments, strict=True)
-            constants = frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants)
+            constants = call.constants(self.graph)
             if (call.kernel, constants) not in self._known:
                 self._known[call.kernel, constants] = self._priced(call.kernel, constants)
             self._of_group[key] = self._known[call.kernel, constants]

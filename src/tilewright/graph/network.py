@@ -205,8 +205,7 @@ class Network:
 
     def constants(self, step: Step) -> frozenset[str]:
         """The arguments of the kernel of ``step`` whose contents are known ahead of time."""
-        pairs = zip(step.call.kernel.args, step.call.arguments, strict=True)
-        return frozenset(b.name for b, name in pairs if self.graph.storage(name) in self.graph.constants)
+        return step.call.constants(self.graph)
 
     def _result(self, stored: np.ndarray, name: str) -> np.ndarray:
         b = self.graph.buffers[name]

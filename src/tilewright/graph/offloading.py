@@ -83,6 +83,5 @@ class _Division:
             return False
         operations = [self.graph.operations[i] for i in members]
         call = group_kernel(operations, self.graph.buffers, results)
-        pairs = zip(call.kernel.args, call.arguments, strict=True)
-        program = self.prepare(call.kernel, frozenset(b.name for b, n in pairs if self.graph.storage(n) in self.graph.constants))
+        program = self.prepare(call.kernel, call.constants(self.graph))
         return program is not None and not any(isinstance(i, Host) for i in walk(program.body))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
+from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Const, Expr, Var
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
@@ -18,6 +19,7 @@ from tilewright.ir.stmt import (
     LoopKind,
     Stmt,
     While,
+    allocated,
     loops,
     map_stmts,
     replace_buffers,
@@ -84,6 +86,15 @@ def loop_place(kernel: Kernel, name: str, primitive: str) -> Place:
         get_loop(kernel, name, primitive)
         raise ScheduleError(f"{primitive}: no loop {name!r}")
     return found
+
+
+def local_place(kernel: Kernel, buffer: str, subject: str) -> tuple[Place, Buffer]:
+    """Where the local ``buffer`` is allocated, and it itself; ScheduleError, opening with ``subject``, when there is none."""
+    found = place_of(kernel, lambda s: isinstance(s, Alloc) and s.buffer.name == buffer)
+    if found is None or not isinstance(found.node, Alloc):
+        local = ", ".join(b.name for b in allocated(kernel))
+        raise ScheduleError(f"{subject}: kernel {kernel.name} has no local buffer {buffer!r}", hint=f"local buffers: {local or 'none'}")
+    return found, found.node.buffer
 
 
 def replace_stmt(kernel: Kernel, old: Stmt, *new: Stmt) -> Kernel:

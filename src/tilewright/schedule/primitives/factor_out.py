@@ -9,8 +9,8 @@ from functools import reduce
 from tilewright.ir import expr as ex
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Const, Expr, Load, Var
-from tilewright.ir.stmt import Alloc, Block, Call, For, Kernel, LoopKind, Stmt, Store, map_exprs, read_buffers, walk, written_buffers
-from tilewright.schedule.nest import place_of, replace_stmt
+from tilewright.ir.stmt import Block, Call, For, Kernel, LoopKind, Stmt, Store, map_exprs, read_buffers, walk, written_buffers
+from tilewright.schedule.nest import local_place, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -30,11 +30,9 @@ def factor_out(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
     subject = f"factor_out {buffer}"
     if any(b.name == buffer for b in kernel.args):
         raise ScheduleError(f"{subject}: it is an argument, which the caller sees", hint="cache_write gives it a local copy")
-    declared = place_of(kernel, lambda s: isinstance(s, Alloc) and s.buffer.name == buffer)
-    if declared is None or not isinstance(declared.node, Alloc):
-        raise ScheduleError(f"{subject}: kernel {kernel.name} has no local buffer {buffer!r}")
+    declared, local = local_place(kernel, buffer, subject)
     home = declared.block
-    at, loops, store = _sum(home, declared.node.buffer, subject)
+    at, loops, store = _sum(home, local, subject)
     spatial = {i.name: d for d, i in enumerate(store.indices) if isinstance(i, Var)}
     summed = {f.name for f in loops} - spatial.keys()
     factors = _factors(store.value)

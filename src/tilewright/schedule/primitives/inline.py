@@ -11,7 +11,6 @@ from tilewright.ir.expr import Expr, Load
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import (
-    Alloc,
     Block,
     Call,
     For,
@@ -28,7 +27,7 @@ from tilewright.ir.stmt import (
     walk,
     written_buffers,
 )
-from tilewright.schedule.nest import Place, place_of, replace_stmt
+from tilewright.schedule.nest import Place, local_place, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import accesses, scope_at
 from tilewright.schedule.stage import Nest, stage_in
@@ -45,10 +44,8 @@ def inline(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
     """
     if any(b.name == buffer for b in kernel.args):
         raise ScheduleError(f"inline {buffer}: it is an argument, which the caller sees", hint="compute_at keeps the buffer")
-    declared = place_of(kernel, lambda s: isinstance(s, Alloc) and s.buffer.name == buffer)
-    if declared is None or not isinstance(declared.node, Alloc):
-        raise ScheduleError(f"inline: kernel {kernel.name} has no local buffer {buffer!r}")
-    target, home = declared.node.buffer, declared.block
+    declared, target = local_place(kernel, buffer, f"inline {buffer}")
+    home = declared.block
     producer, at = _producer(home, buffer)
     if any(buffer in read_buffers(s) for s in home.stmts[:at]):
         raise ScheduleError(f"inline {buffer}: it is read before it is computed", hint="its contents are undefined there")

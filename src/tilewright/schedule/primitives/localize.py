@@ -7,7 +7,7 @@ from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt
-from tilewright.schedule.nest import loop_place, place_of, replace_stmt
+from tilewright.schedule.nest import local_place, loop_place, place_of, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.util.errors import ScheduleError
 
@@ -22,11 +22,8 @@ def localize(kernel: Kernel, buffer: str, loop: str) -> tuple[Kernel, tuple[str,
     dimension is indexed by ``loop``'s own variable (elements would be shared between iterations).
     """
     place = loop_place(kernel, loop, "localize")
-    found = place_of(kernel, lambda s: isinstance(s, Alloc) and s.buffer.name == buffer)
-    if found is None or not isinstance(found.node, Alloc):
-        local = ", ".join(b.name for b in st.allocated(kernel))
-        raise ScheduleError(f"localize {buffer}: it is not allocated in kernel {kernel.name}", hint=f"local buffers: {local or 'none'}")
-    home, old = found.block, found.node.buffer
+    found, old = local_place(kernel, buffer, f"localize {buffer}")
+    home = found.block
     if home not in place.ancestors:
         raise ScheduleError(f"localize {buffer}, {loop}: the loop is not in the scope of the allocation")
     between = [f for f in (*place.loops, place.node) if isinstance(f, For) and f not in found.loops]
