@@ -130,35 +130,47 @@ def test_arrays_that_all_blocks_read_pass_the_shared_cache(holds: int) -> None:
 
 LANES = """
 @kernel
-def lanes(x: f32[6, 2, 8, 4], y: f32[6, 2, 4]):
+def lanes(x: f32[6, 2, 8, 4], y: f32[6, 2, 2, 4]):
     for b in bind("core", 0, 6):
         for l in bind("lane", 0, 2):
-            c = alloc(f32[4], "own")
-            for i in range(4):
-                c[i] = 0.0
+            c = alloc(f32[2, 4], "own")
+            for j in range(2):
+                for i in range(4):
+                    c[j, i] = 0.0
             for k in range(8):
                 a = alloc(f32[4], "own")
                 for i_1 in range(4):
                     a[i_1] = x[b, l, k, i_1]
-                for i_2 in unroll(4):
-                    c[i_2] += a[i_2]
-            for i_3 in range(4):
-                y[b, l, i_3] = c[i_3]
+                for j_1 in range(2):
+                    for i_2 in unroll(4):
+                        c[j_1, i_2] += a[i_2]
+            for j_2 in range(2):
+                for i_3 in range(4):
+                    y[b, l, j_2, i_3] = c[j_2, i_3]
 """
 
 
-@pytest.mark.parametrize(("lanes", "resident"), [(5, 2), (2, 1), (1, 1), (6, 3), (99, 3)])
+@pytest.mark.parametrize(("lanes", "resident"), [(5, 2), (2, 1), (1, 1), (4, 2), (99, 2)])
 def test_inner_units_share_a_block_and_limit_how_many_are_there(lanes: int, resident: int) -> None:
-    """Two lanes of a core make a block: each waits for its own eight loads, both need room and arithmetic of the core."""
+    """Two lanes of a core make a block: each waits for its own eight loads and for eight additions to either of its sums; both need room
+    and arithmetic of the core, which holds two blocks at most."""
     machine = replace(
         SMALL,
         units=(*SMALL.units, Unit("lane", lanes, parent="core")),
         memories=(replace(SMALL.memories[0], bandwidth=0), SMALL.memories[1]),  # counts as units.SLOW
     )
     got = UnitsEstimator(parse(LANES), machine)({})
-    waits, arithmetic, dram = 8 * 100 + 8 * 10 + 50, 2 * 8 / 0.5, 6 * 2 * (8 * 16 + 16) / units.SLOW
+    waits, arithmetic, dram = 8 * 100 + 8 * 10 + 50, 2 * 8 * 2 / 0.5, 6 * 2 * (8 * 16 + 2 * 16) / units.SLOW
     rounds = -(-3 // resident)
     assert got == pytest.approx((rounds * (waits + arithmetic) + LEAK * min(3 * arithmetic, dram)) / SMALL.clock_hz, rel=1e-9)
+
+
+def test_a_nest_of_no_unit_waits_once_and_takes_the_port() -> None:
+    copy = parse(
+        "@kernel\ndef copy(x: f32[4, 4], y: f32[4, 4]):\n    for i in range(4):\n        for j in range(4):\n            y[i, j] = x[i, j]"
+    )
+    assert not units.applies(copy)
+    assert UnitsEstimator(copy, SMALL)({}) == pytest.approx((64 / 8 + 100) / SMALL.clock_hz, rel=1e-9)
 
 
 def product(m: int, n: int, k: int) -> Kernel:

@@ -102,6 +102,19 @@ def test_annotations_in_python() -> None:
         ty.f32[4] @ 3
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+def test_ranges_are_those_of_numpy(bits: int) -> None:
+    for t, name in ((Int(bits), f"int{bits}"), (UInt(bits), f"uint{bits}")):
+        assert t.range == (np.iinfo(name).min, np.iinfo(name).max)
+
+
+def test_ranges_of_narrow_and_fixed_types_are_of_raw_integers() -> None:
+    found = [t.range for t in (ty.boolean, Int(4), UInt(4), Int(1), UInt(1), Fixed(8, 3), UFixed(6, 2))]
+    assert found == [(0, 1), (-8, 7), (0, 15), (-1, 0), (0, 1), (-128, 127), (0, 63)]
+    with pytest.raises(IRTypeError, match="f32 has no integer range"):
+        _ = ty.f32.range
+
+
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "*": operator.mul, "min": min, "max": max}
 BITWISE: dict[str, Callable[[Any, Any], Any]] = {"&": operator.and_, "|": operator.or_, "^": operator.xor}
 
@@ -112,6 +125,7 @@ def test_a_neutral_number_leaves_every_other_unchanged(t: DType, op: str, data: 
     raw = data.draw(st.one_of(st.sampled_from(t.range), st.integers(*t.range)))
     value = Fraction(raw) / Fraction(2) ** t.frac if t.is_fixed else raw
     neutral = t.neutral(op)
+    assert isinstance(neutral, int) or t.is_fixed
     assert (OPERATIONS | BITWISE)[op](Fraction(neutral) if t.is_fixed else neutral, value) == value
     assert op not in ("min", "max") or neutral in [Fraction(n) / Fraction(2) ** t.frac if t.is_fixed else n for n in t.range]
 
