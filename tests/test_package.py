@@ -45,3 +45,13 @@ def test_every_public_name_loads(package: str) -> None:
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no attribute 'biuld'"):
         tilewright.biuld  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_errors_show_lines_of_any_length_shortened() -> None:
+    from tilewright.util.errors import LONGEST_LINE, LanguageError, Location
+
+    assert str(LanguageError("wrong", location=Location("k.py", 3, "  x = 1  "))) == "k.py:3: x = 1\n  wrong"
+    for length in (LONGEST_LINE, LONGEST_LINE + 1, 100_000):
+        where = str(Location("k.py", 3, "a" * length))
+        assert where.removeprefix("k.py:3: ") == ("a" * length if length == LONGEST_LINE else "a" * (LONGEST_LINE - 3) + "...")
+    assert str(Location("k.py", 3)) == str(Location("k.py", 3, " \n")) == "k.py:3"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+#: Characters of a line of source that an error shows.
+LONGEST_LINE = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A place in the user's source: file, 1-based line, and that line's text."""
@@ -15,7 +19,9 @@ class Location:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}"
-        return f"{where}: {self.text.strip()}" if self.text else where
+        line = self.text.strip()
+        shown = line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..."  # generated sources have lines of any length
+        return f"{where}: {shown}" if line else where
 
 
 class TilewrightError(Exception):
