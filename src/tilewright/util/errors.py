@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 #: Characters of a line of source that an error shows.
 LONGEST_LINE = 200
 
