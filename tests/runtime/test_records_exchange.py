@@ -14,6 +14,7 @@ from tests.runtime.trials import task
 from tilewright.hw import load_machine
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.runtime.records.exchange import export_lines, import_lines
+from tilewright.runtime.records.exchange import record_line as line_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 points = st.none() | st.dictionaries(texts, st.integers(-(2**40), 2**40) | texts, max_size=3)
@@ -75,7 +76,7 @@ def test_every_bad_line_is_reported_by_its_number(store: RecordStore) -> None:
         changed(samples=[]): "0 samples",
         changed(samples="fast"): 'samples of the record is "fast"',
         changed(samples=[-1.0]): "not positive",
-        changed(seed=2**70): "seed of the record",
+        changed(seed=2**63): "seed of the record",
         changed(host=7): "host of the record is 7",
         changed(point=[1]): "point of the record",
         record_line.replace('"status":"ok",', ""): "lacks status",
@@ -104,6 +105,13 @@ def test_lines_of_other_versions_and_hands(store: RecordStore) -> None:
     ]
     assert import_lines(store, lines).added == 1 and import_lines(store, lines).added == 0
     assert store.best(t).samples == (1.0, 2.5)
+
+
+def test_whole_numbers_of_every_size_that_a_file_keeps(store: RecordStore) -> None:
+    kept = [Record(task(), "ok", (1e-3,), seed=seed) for seed in (1 - 2**63, -1, 2**63 - 1)]
+    store.add(kept[0])
+    lines = [*export_lines(store), *(line_of(r) for r in kept[1:])]
+    assert import_lines(store, lines).refused == [] and store.records() == kept
 
 
 def test_the_newer_state_of_a_session_wins(store: RecordStore) -> None:
