@@ -150,6 +150,27 @@ def test_elements_in_another_order(launched: bool) -> None:
     np.testing.assert_array_equal(out, np.concatenate(parts))
 
 
+@pytest.mark.parametrize("launched", [False, True])
+def test_along_one_of_two_dimensions(launched: bool) -> None:
+    rng = np.random.default_rng(5)
+    x, at, out = rng.standard_normal((12, 8), np.float32), rng.integers(0, 8, (12, 8), np.int32), np.zeros((6, 12, 8), np.float32)
+    named = {"x_ptr": x, "at_ptr": at, "out_ptr": out, "SIZE": 96, "M": 4, "N": 8}
+    if launched:
+        words.in_two_dimensions[(3,)](**named)
+    else:
+        run(words.in_two_dimensions, (3,), **named)
+    held = x.reshape(3, 4, 8)
+    wanted = [
+        np.maximum.accumulate(x, 1),
+        np.cumsum(held, 1).reshape(12, 8),
+        x + x.min(1, keepdims=True),
+        np.take_along_axis(x, at, 1),
+        np.sort(x, 1),
+        held[:, ::-1].reshape(12, 8),
+    ]
+    np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-6)
+
+
 @FEW
 @given(some.lists(some.integers(0, 9), min_size=1, max_size=16))
 def test_histograms(values: list[int]) -> None:

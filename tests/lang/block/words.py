@@ -132,3 +132,16 @@ def by_libdevice(x_ptr, out_ptr, n, B: tl.constexpr):
 def high_words(x_ptr, y_ptr, out_ptr, B: tl.constexpr):
     at = tl.arange(0, B)
     tl.store(out_ptr + at, tl.umulhi(tl.load(x_ptr + at), tl.load(y_ptr + at)))
+
+
+@triton.jit
+def in_two_dimensions(x_ptr, at_ptr, out_ptr, SIZE: tl.constexpr, M: tl.constexpr, N: tl.constexpr):
+    """Six results of SIZE elements each; a program holds M rows of N."""
+    at = (tl.program_id(0) * M + tl.arange(0, M))[:, None] * N + tl.arange(0, N)[None, :]
+    x = tl.load(x_ptr + at)
+    tl.store(out_ptr + at, tl.associative_scan(x, 1, tl.maximum))
+    tl.store(out_ptr + SIZE + at, x.cumsum(0))
+    tl.store(out_ptr + 2 * SIZE + at, x + tl.reduce(x, 1, tl.minimum, keep_dims=True))
+    tl.store(out_ptr + 3 * SIZE + at, tl.gather(x, tl.load(at_ptr + at), 1))
+    tl.store(out_ptr + 4 * SIZE + at, tl.sort(x))
+    tl.store(out_ptr + 5 * SIZE + at, tl.flip(x, 0))
