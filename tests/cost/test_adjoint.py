@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tilewright.cost.adjoint import Adjoint
-from tilewright.cost.formula import Graph, Tape
+from tilewright.cost.formula import Graph
 from tilewright.cost.loopnest import convolution, parse_nest
 from tilewright.cost.nestcost import NestModel
+from tilewright.cost.tape import Tape
 from tilewright.hw.library.gemmini import hierarchy
 from tilewright.util.errors import IRTypeError
 

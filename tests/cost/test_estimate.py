@@ -7,7 +7,7 @@ import pytest
 
 from tilewright.cost.core import vector_core
 from tilewright.cost.estimate import analysis_of, estimate, statement_costs
-from tilewright.cost.formula import Tape
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine, load_machine
 from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel

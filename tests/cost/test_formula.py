@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.formula import Formula, Graph
+from tilewright.cost.tape import Tape
 from tilewright.lang import parse
 from tilewright.util.errors import IRTypeError
 

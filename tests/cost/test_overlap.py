@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.cost.adjoint import Adjoint
-from tilewright.cost.formula import Tape
 from tilewright.cost.loopnest import Factor, Level, LoopNest, convolution, parse_nest
 from tilewright.cost.nestcost import NestModel, Roofline
+from tilewright.cost.tape import Tape
 from tilewright.hw.hierarchy import Hierarchy, Storage
 from tilewright.hw.library.gemmini import hierarchy
 from tilewright.util.errors import MachineError

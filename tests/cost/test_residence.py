@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as hs
 from tests.cost.residence_simulation import first_visits, simulate, tensors
 
-from tilewright.cost.formula import Tape
 from tilewright.cost.loopnest import Factor, Level, LoopNest, convolution, mapping_program, parse_nest
 from tilewright.cost.program import read
 from tilewright.cost.residence import movements
+from tilewright.cost.tape import Tape
 from tilewright.hw.hierarchy import RESIDENT, STREAMED, Hierarchy, Storage
 from tilewright.util.errors import MappingError
 

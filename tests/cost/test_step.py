@@ -11,8 +11,9 @@ from hypothesis import strategies as hs
 
 from tilewright.cost import step
 from tilewright.cost.core import VectorCore, vector_core
-from tilewright.cost.formula import Graph, Tape
+from tilewright.cost.formula import Graph
 from tilewright.cost.step import ARRAYS
+from tilewright.cost.tape import Tape
 from tilewright.hw import load_machine
 from tilewright.ir import types as ty
 

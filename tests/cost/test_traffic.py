@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 
-from tilewright.cost.formula import Tape
 from tilewright.cost.program import read
+from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import MULTIPLE_READ, NONE, SERIAL, Analysis, analyse
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import buffer

@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as hs
 
 from tilewright.cost.explicit import counted
-from tilewright.cost.formula import Tape
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine, Memory, Unit, load_machine
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.instruction import instruction

@@ -11,7 +11,7 @@ from hypothesis import strategies as hs
 
 from tilewright.codegen.commands import Fence, Host, Item, Loop, check, generate, walk
 from tilewright.cost.explicit import counted
-from tilewright.cost.formula import Tape
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine, Memory, Unit, load_machine
 from tilewright.hw.axis import axes, upto
 from tilewright.hw.transfer import transfer

@@ -15,8 +15,9 @@ import numpy as np
 from tilewright.codesign.layer import STEPS
 from tilewright.codesign.problem import Problem
 from tilewright.cost.adjoint import Adjoint
-from tilewright.cost.formula import Graph, Tape
+from tilewright.cost.formula import Graph
 from tilewright.cost.nestcost import Roofline
+from tilewright.cost.tape import Tape
 from tilewright.hw.family import Family, Use
 
 #: Weight of a limit exceeded, in units of the logarithm of the objective; of a need beyond a machine that is given.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.cost.formula import Tape
+from tilewright.cost.tape import Tape
 from tilewright.util.errors import IRTypeError
 
 Value = Any

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.cost.formula import Formula, Tape
+from tilewright.cost.formula import Formula
+from tilewright.cost.tape import Tape
 
 
 class Clocked:

@@ -21,8 +21,9 @@ import numpy as np
 from tilewright.cost import step as bounds
 from tilewright.cost.core import VectorCore, vector_core
 from tilewright.cost.footprint import reach, stride
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.program import Loop, Statement, expressions, read
+from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import Analysis, Use, line_bytes, registers
 from tilewright.hw import Instruction, Machine
 from tilewright.hw.memory import CACHE

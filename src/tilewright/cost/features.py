@@ -15,8 +15,9 @@ import numpy as np
 
 from tilewright.cost.columns import COLUMN, COLUMNS, PLAIN
 from tilewright.cost.estimate import CHUNK, analysis_of, program_cycles
-from tilewright.cost.formula import Formula, Tape
+from tilewright.cost.formula import Formula
 from tilewright.cost.statement_features import statement_columns
+from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import Analysis
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.loopnest import LoopNest, mapping_program
 from tilewright.cost.orders import Orders
 from tilewright.cost.overlap import latency
 from tilewright.cost.program import read
 from tilewright.cost.residence import Movement, movements
+from tilewright.cost.tape import Tape
 from tilewright.hw.hierarchy import Hierarchy, Storage
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import MachineError

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tilewright.cost.adjoint import Adjoint
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.loopnest import LoopNest
+from tilewright.cost.tape import Tape
 from tilewright.util.errors import MappingError
 
 #: Dimensions of a convolution layer (:func:`tilewright.cost.loopnest.convolution`).

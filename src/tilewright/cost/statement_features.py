@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from tilewright.cost.columns import BUFFERS, CLASSES, POSITIONS
 from tilewright.cost.footprint import stride
-from tilewright.cost.formula import Formula, Tape
+from tilewright.cost.formula import Formula
 from tilewright.cost.issue import issued
 from tilewright.cost.program import Access, Loop, Statement, expressions
+from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import Analysis, Use
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex

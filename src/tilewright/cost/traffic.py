@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tilewright.cost.footprint import Footprint, footprint
-from tilewright.cost.formula import Formula, Graph, Tape
+from tilewright.cost.formula import Formula, Graph
 from tilewright.cost.program import Access, Loop, Program, Statement, read
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine
 from tilewright.hw.memory import CACHE, MAIN, REGISTER
 from tilewright.ir.stmt import Kernel
