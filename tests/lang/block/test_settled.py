@@ -53,6 +53,8 @@ def test_a_settled_expression_is_equal(programs: int, steps: list[tuple[str, int
 def test_what_depends_on_more_than_one_number_stays() -> None:
     e = (PID + Var("pid1") * 3) % 7 // 2 * 5 + (PID + 1) * 9
     assert settled(e, {"pid0": 4, "pid1": 5}) is e
+    diagonal = (PID + Var("pid1")) * 2 + (PID - Var("pid1")) * 3 + (PID + 1) * 4  # plain where both are the same number
+    assert settled(diagonal, {"pid0": 4, "pid1": 5}) is settled(diagonal, {"pid1": 4, "pid0": 4}) is diagonal
     inside = (PID + Var("step")) * 3 % 7 // 2 * 5 + (PID + 1) * 9
     assert settled(inside, {"pid0": 4}) is inside
     zero = PID // (PID - PID) * 3 + 1 + PID * 2 - 7
