@@ -10,18 +10,20 @@ import pytest
 from benchmarks.workloads import conv, gemm, padded
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from tests.space.programs import Generator
 
 from tilewright import lang
 from tilewright.cost.estimate import estimate
 from tilewright.cost.features import features
 from tilewright.cost.traffic import analyse
-from tilewright.hw import load_machine
+from tilewright.hw import Machine, load_machine
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.interpreter import interpret
 from tilewright.ir.reference import reference
 from tilewright.ir.stmt import Kernel
 from tilewright.ir.types import f32
+from tilewright.runtime import build, check
 from tilewright.schedule.replay import replay
 from tilewright.space import Space
 
@@ -197,3 +199,20 @@ def test_points_recorded_without_the_choice_are_found_again() -> None:
     old = space.encode(point)
     del old["knobs"]["epilogue"]
     assert np.array_equal(space.decode(old), point)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("first", range(50_000, 50_400, 100))
+def test_random_programs_with_results_consumed_outside_of_tiles(first: int) -> None:
+    """Points whose results are consumed outside of tiles are built and checked against the program; no structure is refused."""
+    host = Machine.host()
+    for seed in range(first, first + 100):
+        program = Generator(seed).program()
+        space = Space(program.kernel, host, program.threads, program.constants)
+        for point in space.sample(8, np.random.default_rng(seed)):
+            if all(space.values(point)[k.name] == k.values[0] for k in space.sketch(point).structural):
+                continue
+            plan = space.plan(point)
+            assert not any(r.startswith("tiles") for r in plan.refused), f"seed {seed}, {space.describe(point)}: {plan.refused}"
+            check(build(plan.schedule, host, threads=program.threads, cache=False), program.kernel, trials=1, seed=seed)
