@@ -11,6 +11,7 @@ from tests.graph.oracle import onnxruntime_outputs
 from tilewright.codegen.commands import Host, walk
 from tilewright.graph import Network, load
 from tilewright.graph.integers import integer_form
+from tilewright.graph.layout import choose_layouts
 from tilewright.graph.offloading import offloaded
 from tilewright.hw import load_machine
 from tilewright.sim.gemmini.offload import Offload
@@ -169,3 +170,30 @@ def run(model: ModelProto, size: int, offload: Offload) -> tuple[list[str], list
         assert want.std() > 0.1, "degenerate weights: nothing would be tested"
     kinds = [("+".join(s.operators), (s.call.kernel, network.constants(s)) in offload.programs) for s in network.steps]
     return [k for k, there in kinds if there], [k for k, there in kinds if not there]
+
+
+def test_a_network_of_floats_on_an_array_for_them() -> None:
+    """Products, rectified and residual sums leave the host; it keeps pooling between pixels and what changes shapes."""
+    rng = np.random.default_rng(4)
+    sizes = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 16, 3, 3), "b2": (16,), "w3": (256, 10), "b3": (10,)}
+    constants = [numpy_helper.from_array((rng.standard_normal(shape) * 0.2).astype(np.float32), n) for n, shape in sizes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], pads=[1] * 4),
+        helper.make_node("Add", ["c2", "r1"], ["s"]),
+        helper.make_node("Relu", ["s"], ["r2"]),
+        helper.make_node("MaxPool", ["r2"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", (1, 3, 8, 8)), ("y", (1, 10)))]
+    graph = helper.make_graph(nodes, "floats", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    inputs = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    machine = load_machine("gemmini.fp32")
+    offload = Offload(machine)
+    got = Network.interpreted(choose_layouts(load(model), machine), fusion="none").executed(inputs, offload)["y"]
+    np.testing.assert_allclose(got, onnxruntime_outputs(model, inputs)["y"], rtol=1e-4, atol=1e-4)
+    assert sorted(k.name for k, _ in offload.programs) == ["add", "conv", "conv", "gemm", "relu"]
+    assert not any(isinstance(i, Host) for p in offload.programs.values() for i in walk(p.body))  # biases are where sums start

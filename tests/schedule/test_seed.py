@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as hs
 from tests.schedule.programs import assert_same, kernel_of
 
+from tilewright.ir.interpreter import interpret
 from tilewright.ir.stmt import Kernel
 from tilewright.schedule import Schedule
 from tilewright.util.errors import ScheduleError
@@ -57,3 +59,41 @@ def test_sums_that_do_not_wrap_alike_stay() -> None:
 def test_refusals(value: str, between: str, why: str) -> None:
     with pytest.raises(ScheduleError, match=why):
         Schedule(layer(4, 4, value, between)).seed("acc")
+
+
+def floats(value: str) -> Kernel:
+    return kernel_of(f"""
+def layer(a: f32[3, 5], b: f32[5, 4], bias: f32[4], column: f32[3], short: f16[4], other: f32[3, 4], y: f32[3, 4]):
+    acc = alloc(f32[3, 4])
+    for i in range(3):
+        for j in range(4):
+            acc[i, j] = 0.0
+    for i in range(3):
+        for j in range(4):
+            for k in range(5):
+                acc[i, j] += a[i, k] * b[k, j]
+    for i in range(3):
+        for j in range(4):
+            y[i, j] = max({value}, 0.0) * 2.0
+""")
+
+
+@pytest.mark.parametrize("added", ["bias[j]", "other[i, j]"])
+def test_sums_of_floats_start_from_rows_of_their_type(added: str) -> None:
+    kernel = floats(f"{added} + acc[i, j]")
+    sch = Schedule(kernel)
+    assert sch.seed("acc") == ("i", "j")
+    assert f"acc[i, j] = {added}\n" in str(sch.kernel) and "max(acc[" in str(sch.kernel)
+    rng = np.random.default_rng(0)
+    arrays = {b.name: rng.integers(-4, 5, b.static_shape).astype(b.dtype.to_numpy()) for b in kernel.args}
+    want, got = ({n: x.copy() for n, x in arrays.items()} for _ in range(2))
+    interpret(kernel, want)
+    interpret(sch.kernel, got)
+    np.testing.assert_array_equal(got["y"], want["y"])  # whole numbers: exact in any order
+
+
+@pytest.mark.parametrize("added", ["column[i]", "bias[0]", "f32(short[j])", "bias[j] * 2.0"])
+def test_other_additions_to_floats_stay(added: str) -> None:
+    with pytest.raises(ScheduleError, match="nothing is added to it where it is read") as caught:
+        Schedule(floats(f"acc[i, j] + {added}")).seed("acc")
+    assert "with b of f32, in rows like the sums" in str(caught.value.hint)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.codegen.commands.test_conv_forms import KERNELS
 from tests.sim.naive import Naive
 from tests.sim.naive_numbers import Floats
 
@@ -19,6 +21,7 @@ from tilewright.sim.gemmini.generated import execute, starts, timed
 from tilewright.sim.gemmini.offload import Offload
 from tilewright.sim.gemmini.words import decode
 from tilewright.space.default import default_schedule
+from tilewright.space.space import Space
 from tilewright.util.errors import CodegenError
 
 KINDS = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "i16": np.int16}
@@ -188,6 +191,25 @@ def test_convolutions_of_floats(name: str, inputs: str) -> None:
         windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::step, ::step]
         want, size = (np.einsum("npqcrs,rsck->npqk", f(windows), f(w)) for f in (np.asarray, np.abs))
         assert (np.abs(y - np.maximum(want, 0)) <= 16 * ROUNDING[inputs] * size).all()
+
+
+@pytest.mark.parametrize("inputs", ["f32", "bf16"])
+@pytest.mark.parametrize("name", ["few channels", "strides of two"])
+def test_convolutions_of_floats_by_the_loop(inputs: str, name: str) -> None:
+    """With zeros around the images, a bias, scaled and rectified results: runs of loop_conv_ws, several pixels a row among them."""
+    machine = load_machine(f"gemmini:dim=4,inputs={inputs},column=f32")
+    text = re.sub(r"i8\(min\(max\(round\(f32\(i32\((.*)\)\) \* (.*)\), 0.0\), 127.0\)\)", r"OUT(max((\1) * \2, 0.0))", str(KERNELS[name]))
+    text = re.sub(r"\+= (.*) \* (.*)", r"+= WIDE(\1) * WIDE(\2)", text).replace(" = 0\n", " = 0.0\n").replace("i8(0)", "OUT(0.0)")
+    text = text.replace("i32", "f32").replace("i8", inputs)
+    kernel = parse(text.replace("WIDE", "" if inputs == "f32" else "f32").replace("OUT", "" if inputs == "f32" else inputs))
+    space = Space(kernel, machine)
+    program = generate(space.schedule(space.sample(1, np.random.default_rng(0))[0]).kernel, machine, forms=("loop_conv_ws",))
+    check(program, machine)
+    assert "loop_conv_ws." in str(program) and ("pixels=2" in str(program)) == (name == "few channels")
+    arrays = drawn(kernel)
+    exact = by_fractions(program, machine, {n: a.copy() for n, a in arrays.items()})
+    execute(program, machine, arrays)
+    assert arrays["y"].tobytes() == exact["y"].tobytes()
 
 
 @pytest.mark.parametrize(

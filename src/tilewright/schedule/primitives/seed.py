@@ -21,15 +21,17 @@ from tilewright.util.errors import ScheduleError
 def seed(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
     """``s = 0; s += ..; y = f(i32(s + b))`` becomes ``s = b; s += ..; y = f(s)``: accumulators can be loaded with ``b``.
 
-    ``buffer`` is the local array of integer sums ``s``, here of i32. Sums that wrap may be formed in any order, so ``s + b`` must be
-    narrowed to their type. What is added may be anything that does not change in between. Returns the loops of
-    the nest that starts the sums. ScheduleError: not such a program.
+    ``buffer`` is the local array of sums ``s``, here of i32. Sums of integers that wrap may be formed in any order, so ``s + b`` must be
+    narrowed to their type, and what is added may be anything that does not change in between. Sums of floats may, as those of a reduction,
+    but round differently: only elements are moved that rows of accumulators can be loaded with, of an array of their type whose last
+    dimension is walked as the innermost of the result. Returns the loops of the nest that starts the sums. ScheduleError: not such a
+    program.
     """
     subject = f"seed {buffer}"
     block = kernel.body.stmts
     local = next((s.buffer for s in block if isinstance(s, Alloc) and s.buffer.name == buffer), None)
-    if local is None or local.dtype.kind not in (INT, UINT):
-        raise ScheduleError(f"{subject}: it is no array of integers allocated at the top of kernel {kernel.name}")
+    if local is None or not (local.dtype.kind in (INT, UINT) or local.dtype.is_float):
+        raise ScheduleError(f"{subject}: it is no array of integers or floats allocated at the top of kernel {kernel.name}")
     writers = [s for s in block if buffer in st.written_buffers(s)]
     readers = [s for s in block if buffer in st.read_buffers(s) and s not in writers]
     first, last = chain_of(writers[0]) if writers else None, chain_of(readers[0]) if len(readers) == 1 else None
@@ -39,13 +41,14 @@ def seed(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
         chain = chain_of(s)
         if chain is None or chain.store.op != "+":
             raise ScheduleError(f"{subject}: `{str(s).splitlines()[0]}` does not add to it", location=getattr(s, "loc", None))
-    own, addend = _addend(last.store.value, local, subject)
+    inner = _innermost(last.store)
+    own, addend = _addend(last.store.value, local, inner, subject)
     env = _renamed(own, first, last, subject)
     moved = ex.substitute(addend, env)
     _check_unchanged(block, writers[0], readers[0], addend, subject)
     value = moved if moved.dtype == local.dtype else ex.cast(moved, local.dtype)
     started = _with_store(first, replace(first.store, value=value))
-    finished = _with_store(last, replace(last.store, value=_without(last.store.value, local)))
+    finished = _with_store(last, replace(last.store, value=_without(last.store.value, local, inner)))
     out = replace_stmt(replace_stmt(kernel, writers[0], started), readers[0], finished)
     return out, tuple(f.name for f in first.loops)
 
@@ -54,28 +57,48 @@ def _zero(s: Store) -> bool:
     return s.op is None and isinstance(s.value, Const) and s.value.value == 0
 
 
-def _narrowed(e: Expr, own: str, dtype: DType) -> tuple[Load, Expr] | None:
-    """``dtype(own[..] + b)``: the load and b. Only what wraps like the sums may be added in another order."""
-    if isinstance(e, Cast) and e.dtype == dtype and isinstance(e.a, Binary) and e.a.op == "+" and e.a.dtype.is_int:
-        for a, b in ((e.a.a, e.a.b), (e.a.b, e.a.a)):
-            if isinstance(a, Load) and a.buffer.name == own and b.dtype.is_int:
+def _narrowed(e: Expr, own: str, dtype: DType, inner: Expr) -> tuple[Load, Expr] | None:
+    """``dtype(own[..] + b)``: the load and b. Only what wraps like the sums may be added in another order; floats are added as they are."""
+    if not dtype.is_float:
+        if not (isinstance(e, Cast) and e.dtype == dtype):
+            return None
+        e = e.a
+    if isinstance(e, Binary) and e.op == "+":
+        for a, b in ((e.a, e.b), (e.b, e.a)):
+            if (
+                isinstance(a, Load)
+                and a.buffer.name == own
+                and (_in_rows(b, dtype, inner) if dtype.is_float else e.dtype.is_int and b.dtype.is_int)
+            ):
                 return a, b
     return None
 
 
-def _addend(value: Expr, own: Buffer, subject: str) -> tuple[Load, Expr]:
+def _in_rows(b: Expr, dtype: DType, inner: Expr) -> bool:
+    """Whether ``b`` is an element of this type whose last index is ``inner``."""
+    return isinstance(b, Load) and b.dtype == dtype and b.indices[-1:] == (inner,)
+
+
+def _innermost(s: Store) -> Expr:
+    """The index along which neighbours in memory are stored."""
+    layout = s.buffer.layout
+    return s.indices[layout.dims[-1][0] if layout else -1] if s.indices else ex.idx(0)
+
+
+def _addend(value: Expr, own: Buffer, inner: Expr, subject: str) -> tuple[Load, Expr]:
     """The load of the sums in ``value``, and what is added to it."""
     uses = [ld for ld in ex.loads(value) if ld.buffer.name == own.name]
-    found = [x for e in ex.walk(value) if (x := _narrowed(e, own.name, own.dtype)) is not None]
+    found = [x for e in ex.walk(value) if (x := _narrowed(e, own.name, own.dtype, inner)) is not None]
     if len(uses) != 1 or len(found) != 1:
-        way_out = f"write {own.dtype}({own.name}[..] + b[..]), which wraps like the sums"
+        wraps = f"write {own.dtype}({own.name}[..] + b[..]), which wraps like the sums"
+        way_out = f"write {own.name}[..] + b[..] with b of {own.dtype}, in rows like the sums" if own.dtype.is_float else wraps
         raise ScheduleError(f"{subject}: nothing is added to it where it is read, once, by {value}", hint=way_out)
     return found[0]
 
 
-def _without(value: Expr, own: Buffer) -> Expr:
+def _without(value: Expr, own: Buffer, inner: Expr) -> Expr:
     def node(e: Expr) -> Expr | None:
-        return found[0] if (found := _narrowed(e, own.name, own.dtype)) is not None else None
+        return found[0] if (found := _narrowed(e, own.name, own.dtype, inner)) is not None else None
 
     return ex.transform(value, node)
 
