@@ -304,6 +304,7 @@ def test_a_row_that_makes_no_sense_is_damage(tmp_path: Path, damage: str) -> Non
     path = tmp_path / "records.db"
     with RecordStore(path) as store:
         store.add(full_record(), full_record())
+        store.save(Session("matmul", {task().key: 1.0}))
         with sqlite3.connect(path) as connection:
             connection.execute("PRAGMA foreign_keys = OFF")
             connection.execute(f"UPDATE records SET {damage} WHERE id = 1")
@@ -311,7 +312,7 @@ def test_a_row_that_makes_no_sense_is_damage(tmp_path: Path, damage: str) -> Non
             store.records()
     with RecordStore(tmp_path / "new.db") as store:
         report = import_lines(store, salvage_lines(path))
-        assert (report.added, report.refused) == (1, [])
+        assert (report.added, report.refused) == (1, []) and [s.subject for s in store.sessions()] == ["matmul"]
 
 
 @pytest.mark.parametrize("changes", [1, 4, 40])

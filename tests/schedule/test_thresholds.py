@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tilewright.ir import expr as ex
+from tilewright.ir import types as ty
+from tilewright.ir.buffer import buffer
 from tilewright.ir.expr import Expr, Var
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Block, For
@@ -50,7 +52,7 @@ def test_no_threshold_is_too_early(parts: list[tuple[list[tuple[int, Expr]], int
             assert last is None or at["i"] >= last or holds, f"{cond} is true until {early}"
 
 
-@pytest.mark.parametrize(("factor", "const", "over"), product((1, 2, 5), (-11, 0, 3, 12), (1, 2, 4)))
+@pytest.mark.parametrize(("factor", "const", "over"), [*product((1, 2, 5), (-11, 0, 3, 12), (1, 2, 4))])
 def test_one_loop_alone_is_solved_exactly(factor: int, const: int, over: int) -> None:
     atom = I // over if over > 1 else I
     rising = ex.compare("<", atom * factor, const)
@@ -59,6 +61,12 @@ def test_one_loop_alone_is_solved_exactly(factor: int, const: int, over: int) ->
     assert [None if t is None else ex.evaluate(t, {}) for t in found] == [first, first]
     falling = ex.compare(">=", atom * factor, const)
     assert false_from(falling, LOOP, [], SCOPE) is true_until(falling, LOOP, [], SCOPE) is None
+
+
+def test_what_memory_holds_says_nothing() -> None:
+    held = ex.Load(buffer("b", ty.index, (9,)), (I,))
+    for cond in (ex.compare("<", I, held), ex.compare("<", held, I), ex.compare("<", ex.cast(I, ty.i32), ex.const(3, ty.i32))):
+        assert false_from(cond, LOOP, [], SCOPE) is true_until(cond, LOOP, [], SCOPE) is None
 
 
 def test_what_both_parts_say_of_a_joined_condition() -> None:
