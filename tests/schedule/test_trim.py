@@ -149,6 +149,68 @@ def kept(x: f32[8, 8], y: f32[8], z: f32[8, 8]):
     assert sch.apply("trim") == ("k_1",)
 
 
+def test_places_that_memory_tells_may_change() -> None:
+    """The same expression for where is stored and where is read, but another value: what is zero behind one is not behind the other."""
+    kernel = parse("""
+@kernel
+def moved(x: f64[16], offset: i32[2], y: f64[2]):
+    p = alloc(f64[32])
+    at = alloc(i32[1])
+    for t in range(2):
+        at[0] = offset[t]
+        for j in range(16):
+            p[index(at[0]) + j] = where(j < 4, x[j], 0.0)
+        at[0] = 0
+        y[t] = 0.0
+        for k in range(16):
+            y[t] += p[index(at[0]) + k]
+""")
+    sch = Schedule(kernel)
+    sch.trim()
+    x, offset = np.arange(1.0, 17.0), np.array([0, 8], np.int32)
+    want, got = np.zeros(2), np.zeros(2)
+    for k, y in ((kernel, want), (sch.kernel, got)):
+        interpret(k, {"x": x, "offset": offset, "y": y})
+    np.testing.assert_array_equal(want, [10, 20])
+    np.testing.assert_array_equal(got, want)
+
+
+def test_what_both_ways_of_a_choice_read_is_computed() -> None:
+    """Expressions may be shared: the same load under a condition and where that does not hold."""
+    kernel = parse("""
+@kernel
+def shared(x: f64[8], y: f64[4]):
+    for t in range(4):
+        p = alloc(f64[8])
+        for j in range(8):
+            p[j] = where(j < 8 - t, x[j], 0.0)
+        for k in range(8):
+            y[t] += where(t > 100, p[k], p[k])
+""")
+    load = next(e.a for s in st.walk(kernel.body) for o in st.own_exprs(s) for e in ex.walk(o) if isinstance(e, ex.Where) and e.a == e.b)
+    share = st.map_exprs(kernel.body, lambda e: ex.transform(e, lambda n: load if n == load else None))
+    assert isinstance(share, st.Block)
+    sch = Schedule(kernel.with_(body=share))
+    sch.trim()
+    x, y = np.arange(1.0, 9.0), np.zeros(4)
+    interpret(sch.kernel, {"x": x, "y": y})
+    np.testing.assert_array_equal(y, [x[: 8 - t].sum() for t in range(4)])
+
+
+def test_a_cut_that_memory_tells_is_refused() -> None:
+    """What the first part stores would move where the second one begins."""
+    kernel = parse("""
+@kernel
+def grows(x: f64[32, 32], n: i32[1], y: f64[32]):
+    for i in range(16):
+        for j in range(index(n[0])):
+            y[i] += where(i + j < 12, x[i, j], 1.0)
+        n[0] = n[0] + 1
+""")
+    with pytest.raises(ScheduleError, match="no condition in it is known to hold up to some iteration"):
+        Schedule(kernel).partition("i")
+
+
 def test_the_first_part_asks_nothing() -> None:
     kernel = in_blocks(4, 4, 16, "j <= i")
     sch = Schedule(kernel)

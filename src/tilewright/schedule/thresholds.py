@@ -93,18 +93,23 @@ def _apart(e: Expr, loop: For, inside: Sequence[For], scope: Simplifier) -> tupl
         return None
     rest = scope.render(Linear({a: c for a, c in form.terms.items() if a != atom}, form.const))
     least = eliminated(rest, inside, False)
-    return None if least is None else (atom, form.terms[atom], least)
+    if least is None or loop.name in ex.free_vars(least):  # the bounds of a loop inside may have it
+        return None
+    return atom, form.terms[atom], least
 
 
 def eliminated(e: Expr, inside: Sequence[For], upper: bool) -> Expr | None:
-    """The largest (``upper``) or smallest value of ``e`` over the loops ``inside`` (innermost last), or something beyond it."""
+    """The largest (``upper``) or smallest value of ``e`` over the loops ``inside`` (innermost last), or something beyond it.
+
+    None where that is not known, or reads memory: what is there may be something else when it is asked for.
+    """
     out: Expr | None = e
     for f in reversed(inside):
         if out is None:
             return None
         if f.name in ex.free_vars(out):
             out = _extreme(out, f, upper)
-    return out
+    return None if out is None or ex.loads(out) else out
 
 
 def _extreme(e: Expr, f: For, upper: bool) -> Expr | None:

@@ -188,8 +188,8 @@ def _note_loads(e: Expr, needed: dict[str, list[int]], ranges: dict[str, tuple[i
     """What ``e`` reads; what a mask chooses is read where it does."""
     if isinstance(e, Load):
         _note(e.buffer, e.indices, needed, ranges)
-    for c in ex.children(e):
-        _note_loads(c, needed, _below(e.cond, ranges) if isinstance(e, Where) and c is e.a else ranges)
+    for n, c in enumerate(ex.children(e)):  # of a choice: the condition, what it chooses, what else there is
+        _note_loads(c, needed, _below(e.cond, ranges) if isinstance(e, Where) and n == 1 else ranges)
 
 
 def _below(cond: Expr, ranges: dict[str, tuple[int | None, int | None]]) -> dict[str, tuple[int | None, int | None]]:

@@ -147,7 +147,7 @@ def _stored_end(p: _Placed, dim: int, home: int) -> _End | None:
         if found is not None:
             # Beyond the last index before the threshold: the index grows with the loop.
             last = eliminated(ex.substitute(s.indices[dim], {f.name: found[1] - 1}), others, True)
-            if last is not None:
+            if last is not None and f.name not in ex.free_vars(last):
                 return _End(first, scope.expr(ex.substitute(last + 1, walked)), found[0])
     return _all_or_nothing(s, dim, first, inside, walked, scope)
 
@@ -231,8 +231,8 @@ class _Read:
 def _reads(e: Expr, around: tuple[For, ...], under: tuple[Expr, ...]) -> Iterator[_Read]:
     if isinstance(e, Load):
         yield _Read(e, around, under)
-    for c in ex.children(e):
-        yield from _reads(c, around, (*under, e.cond) if isinstance(e, Where) and c is e.a else under)
+    for n, c in enumerate(ex.children(e)):  # of a choice: the condition, what it chooses, what else there is
+        yield from _reads(c, around, (*under, e.cond) if isinstance(e, Where) and n == 1 else under)
 
 
 def _where_holds(room: Expr) -> Expr:
