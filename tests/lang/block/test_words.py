@@ -150,6 +150,16 @@ def test_elements_in_another_order(launched: bool) -> None:
     np.testing.assert_array_equal(out, np.concatenate(parts))
 
 
+def test_no_number_is_lost_beside_one_that_is_none() -> None:
+    """NaN is larger than all others, as NumPy has it; zeros keep their signs."""
+    x = np.array([3, np.nan, 1, -0.0, np.inf, 2, np.nan, -np.inf], np.float32)
+    out = np.zeros(88, np.float32)
+    words.rearranged[(1,)](x, x, out, B=8)
+    np.testing.assert_array_equal(out[56:64], np.sort(x))
+    np.testing.assert_array_equal(out[64:72], np.sort(x)[::-1])
+    assert np.signbit(out[57]) and out[57] == 0
+
+
 @pytest.mark.parametrize("launched", [False, True])
 def test_along_one_of_two_dimensions(launched: bool) -> None:
     rng = np.random.default_rng(5)

@@ -13,7 +13,7 @@ from tilewright.lang.block.builder import Builder, constexpr_int
 from tilewright.lang.block.ir import Value
 from tilewright.lang.block.source import BlockError
 
-#: A function of the program: of two elements (or tuples of them), the one that comes first in memory first.
+#: A function of the program: of two elements (or tuples of them), the one that was passed first first (in memory, unless in reverse).
 Combine = Callable[..., Any]
 
 
@@ -112,7 +112,7 @@ def histogram(b: Builder, input: Any, num_bins: Any, mask: Any = None) -> Value:
 
 
 def sort(b: Builder, x: Any, dim: Any = None, descending: bool = False) -> Value:
-    """``x`` in order along its last dimension, by a bitonic network."""
+    """``x`` in order along its last dimension, by a bitonic network. NaN counts as larger than any number."""
     v = b.data(x, "the operand of tl.sort")
     a = b.axis(-1 if dim is None else dim, v)
     if a != len(v.shape) - 1:
@@ -127,10 +127,18 @@ def sort(b: Builder, x: Any, dim: Any = None, descending: bool = False) -> Value
             other = b.reshape(b.take(pairs, len(pairs.shape) - 2, 1, -1, 2), v.shape)
             upward = b.binary("+", b.binary("//", at, size), b.binary("//", at, apart))
             first = b.compare("!=" if descending else "==", b.binary("%", upward, 2), 0)
-            v = b.where(first, b.binary("min", v, other), b.binary("max", v, other))
+            v = b.where(b.where(first, _less(b, other, v), _less(b, v, other)), other, v)
             apart //= 2
         size *= 2
     return v
+
+
+def _less(b: Builder, x: Value, y: Value) -> Value:
+    """Whether ``x`` comes before ``y``. Both partners of an exchange decide alike, so that no element is lost."""
+    less = b.compare("<", x, y)
+    if not x.type.dtype.is_float:
+        return less
+    return b.binary("|", less, b.binary("&", b.compare("!=", y, y), b.compare("==", x, x)))
 
 
 def _operands(b: Builder, input: Any, axis: Any, what: str) -> tuple[list[Value], int]:
