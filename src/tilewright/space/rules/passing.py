@@ -13,8 +13,6 @@ from functools import partial
 from itertools import product
 from math import gcd, prod
 
-import numpy as np
-
 from tilewright.hw import Machine, Memory
 from tilewright.hw.memory import SCRATCHPAD
 from tilewright.ir import expr as ex
@@ -117,15 +115,18 @@ def sketches(context: Context) -> Iterator[Sketch]:
 
 def _choices(every: Sequence[Sequence[Passing]]) -> Iterator[Sequence[Passing]]:
     """One of each; where there are more than :data:`MOST` ways, so many of them, in which every nest varies."""
-    sizes = [len(ways) for ways in every]
-    total = prod(sizes)
+    total = prod(len(ways) for ways in every)
     if total <= MOST:
         yield from product(*every)
         return
     # Steps of the golden ratio spread over what varies slowly; without a common divisor they also go through all that varies fast.
-    step = next(s for s in range(round(total * 0.618), total) if gcd(s, total) == 1)
-    for at in zip(*np.unravel_index(np.arange(MOST) * step % total, sizes), strict=True):
-        yield [ways[n] for ways, n in zip(every, at, strict=True)]
+    step = next(s for s in range((total * 618 + 500) // 1000, total) if gcd(s, total) == 1)
+    for n in range(MOST):
+        at, chosen = n * step % total, []
+        for ways in reversed(every):  # of many nests there are more ways than machine integers
+            at, way = divmod(at, len(ways))
+            chosen.append(ways[way])
+        yield chosen[::-1]
 
 
 def _eligible(s: Stage) -> bool:
