@@ -92,3 +92,15 @@ def test_nothing_inside_is_beyond_its_extreme(terms: list[tuple[int, Expr]], con
     for at in places(3):
         value, limit = ex.evaluate(e, at), ex.evaluate(bound, {"i": at["i"], "n": 3})
         assert value <= limit if upper else value >= limit
+
+
+def test_what_grows_without_end_is_not_asked() -> None:
+    """The end of each loop has the one around it twice: together 2 ** 24 times."""
+    loops: list[For] = []
+    around: Var = I
+    for n in range(24):
+        loops.append(For(Var(f"v{n}"), ex.idx(0), around + around // 2 + 1, Block(())))
+        around = loops[-1].var
+    assert eliminated(around, loops, True) is None
+    few = eliminated(loops[2].var, loops[:3], True)
+    assert few is not None and ex.evaluate(few, {"i": 4}) == 13

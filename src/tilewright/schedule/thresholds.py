@@ -7,6 +7,7 @@ is exact: a threshold may be later than it needs to be (or None), never earlier.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
@@ -14,6 +15,9 @@ from tilewright.ir.expr import Binary, Compare, Const, Expr, Logical, Var
 from tilewright.ir.linear import Linear
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import For
+
+#: Nodes of an expression that is kept: where bounds depend on each other they would grow without end.
+_LARGEST = 128
 
 
 def false_from(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) -> Expr | None:
@@ -109,7 +113,14 @@ def eliminated(e: Expr, inside: Sequence[For], upper: bool) -> Expr | None:
             return None
         if f.name in ex.free_vars(out):
             out = _extreme(out, f, upper)
+        if out is not None and not small(out):
+            return None
     return None if out is None or ex.loads(out) else out
+
+
+def small(e: Expr) -> bool:
+    """Whether ``e`` is worth to be asked for in the bounds of a loop."""
+    return next(islice(ex.walk(e), _LARGEST, None), None) is None
 
 
 def _extreme(e: Expr, f: For, upper: bool) -> Expr | None:

@@ -13,7 +13,7 @@ from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var, Where
 from tilewright.ir.simplify import Simplifier, bounds
 from tilewright.ir.stmt import Alloc, Block, Call, For, If, Kernel, LoopKind, Stmt, Store, While, map_stmts, own_exprs, substmts, walk
 from tilewright.schedule.primitive import primitive
-from tilewright.schedule.thresholds import eliminated, false_from, gap, nonneg_from
+from tilewright.schedule.thresholds import eliminated, false_from, gap, nonneg_from, small
 
 #: Rounds of shortening: what one loop no longer reads, another one need not store.
 _ROUNDS = 8
@@ -310,7 +310,7 @@ class _Survey:
         if not parts or any(isinstance(s, While | Call) for s in walk(f.body)):
             return None
         need = scope.expr(reduce(lambda a, b: ex.binary("max", a, b), parts))
-        known = ex.free_vars(need) <= {g.name for g in around} and not ex.loads(need)
+        known = ex.free_vars(need) <= {g.name for g in around} and not ex.loads(need) and small(need)
         return need if known and not scope.nonneg(scope.linear(need - 1)) else None
 
     def _effects(self, f: For, around: tuple[For, ...]) -> list[_Placed]:
@@ -328,8 +328,9 @@ class _Survey:
         out = []
         for dim in range(reads[0].load.buffer.rank if reads else 0):
             ends = [r.end(dim, self.homes[name]) for r in reads]
-            if all(e is not None for e in ends):
-                out.append((dim, reduce(lambda a, b: ex.binary("max", a, b), [e for e in ends if e is not None])))
+            known = dict.fromkeys(e for e in ends if e is not None)
+            if None not in ends and small(at := reduce(lambda a, b: ex.binary("max", a, b), known)):
+                out.append((dim, at))
         return out
 
     def _end(self, f: For, around: tuple[For, ...], unread: dict[str, list[tuple[int, Expr]]]) -> Expr | None:
@@ -349,8 +350,8 @@ class _Survey:
             return None
         end = scope.expr(reduce(lambda a, b: ex.binary("max", a, b), needed))
         known = {g.name for g in around}
-        shorter = ex.free_vars(end) <= known and not ex.loads(end) and not scope.nonneg(scope.linear(end - f.hi))
-        return end if shorter and not _ends_there(f.hi, end) else None
+        plain = ex.free_vars(end) <= known and not ex.loads(end) and small(end) and small(f.hi)
+        return end if plain and not scope.nonneg(scope.linear(end - f.hi)) and not _ends_there(f.hi, end) else None
 
     def _idle_from(
         self, s: Store, f: For, inside: tuple[For, ...], scope: Simplifier, unread: dict[str, list[tuple[int, Expr]]]
