@@ -61,6 +61,39 @@ def test_what_cannot_be_studied_is_refused() -> None:
     assert "gemmini" in str(m.value.hint)
 
 
+@pytest.mark.parametrize("method", ["gradient", "genetic", "two-loop", "random"])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(most={"dim": 1}),
+        Limits(most={"dim": 3}),
+        Limits(most={"dim": 2.5, "scratchpad_bytes": 3000}),
+        Limits(area=0.0188, area_model=family().area),
+    ],
+)
+def test_what_the_smallest_machine_keeps_is_kept_by_every_method(limits: Limits, method: str) -> None:
+    done = study(LAYERS, family(), limits=limits, budget=Budget(evaluations=300), methods=(method,))
+    machine = done.hardware
+    assert all(machine[k] <= most for k, most in limits.most.items()) and machine["dim"] == int(machine["dim"])
+    assert machine["scratchpad_bytes"] % 1024 == 0
+    if limits.area is not None and limits.area_model is not None:
+        assert limits.area_model(machine) <= limits.area
+
+
+@pytest.mark.parametrize("method", ["gradient", "random"])
+def test_the_least_power_is_named_and_can_be_asked_for(method: str) -> None:
+    def of(power: float) -> Study:
+        return study(LAYERS, family(), limits=Limits(power=power), budget=Budget(evaluations=500), methods=(method,))
+
+    nothing = of(1e-9)
+    with pytest.raises(SpaceError, match="the least power found is") as e:
+        _ = nothing.point
+    least = float(str(e.value.hint).split()[6])
+    assert nothing.run.least_power is not None and nothing.run.least_power <= least <= 1.02 * nothing.run.least_power
+    done = of(least)
+    assert done.problem.watts(done.evaluation.cycles, done.evaluation.energy)[0, 0] <= least
+
+
 def test_mappings_are_read_back(found: Study) -> None:
     lines = mappings_text(found.layers, found.nests).splitlines()
     assert [line.split("\t")[0] for line in lines] == ["window", "product <b>"]
@@ -184,8 +217,11 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     tiny = tilewright("codesign", str(layers), "--budget", "500", "--area", "0.001")
     assert tiny.exit_code == 1 and "raise the area limit" in words(tiny.output)
     none = tilewright("codesign", str(layers), "--budget", "500", "--power", "1e-9")
-    assert none.exit_code == 1 and "nothing within the limits" in none.output and "raise the budget, or the limits" in none.output
+    assert none.exit_code == 1 and "nothing within the limits" in none.output
+    assert "the least power found is" in words(none.output) and "raise the limit of power to" in words(none.output)
     assert tilewright("codesign", str(layers), "--budget", "500", "--power", "1e-9", "--out", str(tmp_path)).exit_code == 1
+    unbound = tilewright("codesign", "resnet50", "--budget", "500", "--dim", "N=4")
+    assert unbound.exit_code == 1 and "resnet50 has no open size 'N'" in words(unbound.output)
     seed = tilewright("codesign", str(layers), "--budget", "500", "--seed=-1")
     assert seed.exit_code == 2 and "--seed" in seed.output
     assert tilewright("codesign", str(layers), "--budget", "500", "--area=-1").exit_code == 1

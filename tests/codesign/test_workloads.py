@@ -71,6 +71,13 @@ def test_files_are_read(tmp_path: Path) -> None:
     one.write_text("[{")
     with pytest.raises(SpaceError, match="is not JSON"):
         workload(one)
+    one.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(SpaceError, match="is nested too deeply"):
+        workload(one)
+    one.write_text(json.dumps({"a": [], "b": [{"K": 1}]}))
+    for name, wrong in (("a", "network .a. of .*one.json has no layers"), ("b", "layer 0 of network .b. of .*one.json lacks C")):
+        with pytest.raises(SpaceError, match=wrong):
+            workload(f"{one}:{name}")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,8 @@ def test_files_are_read(tmp_path: Path) -> None:
         ([{"K": 1}], "lacks C"),
         ([{"K": 1, "C": 1, "H": 3}], "unknown field 'H'"),
         ([3], "layer 0 of the workload is 3"),
-        ([], "is not a list of layers"),
+        ([], "the workload has no layers"),
+        ([[[[[[[[[[3]]]]]]]]]], r"layer 0 of the workload is \[+\.\.\.\]+"),
         ({"K": 1}, "is not a list of layers"),
     ],
 )
@@ -100,6 +108,16 @@ def test_an_unknown_workload_lists_what_there_is() -> None:
     with pytest.raises(SpaceError, match="no workload 'resnet'") as e:
         workload("resnet")
     assert "resnet50" in str(e.value.hint)
+
+
+def test_sizes_are_bound_in_models_only(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.json"
+    layers.write_text('[{"K": 1, "C": 1}]')
+    for source in ("resnet50", layers):
+        assert workload(source, {}) == workload(source)
+        with pytest.raises(SpaceError, match="has no open size 'N'") as e:
+            workload(source, {"N": 4})
+        assert "--dim" in str(e.value.hint)
 
 
 def test_layers_of_an_onnx_network_are_those_of_the_architecture() -> None:
@@ -129,6 +147,8 @@ def test_matrix_products_of_an_onnx_model(tmp_path: Path) -> None:
     assert (scores.name, scores.sizes["P"], scores.sizes["K"], scores.sizes["C"], scores.count) == ("scores", 10, 10, 24, 3)
     with pytest.raises(ImportFailure, match="without a value"):
         workload(path)
+    with pytest.raises(SpaceError, match="'x' of weights has a size of 0"):
+        workload(path, {"b": 0})
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [info("x", 1, [2])], [info("y", 1, [2])])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
     with pytest.raises(SpaceError, match="no convolution and no matrix product"):

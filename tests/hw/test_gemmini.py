@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -196,3 +197,27 @@ def test_words_of_families_have_the_bytes_of_their_types() -> None:
         assert rates == [4096 / size, 2048 / 4 / 16, 8 / size]
     with pytest.raises(MachineError, match="gemmini has no parameter 'depth'"):
         load_family("gemmini:depth=3")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"dim": 0}, {"dim": "x"}, {"dim": 2.5}, {"dim": True}, {"scratchpad_bytes": 0}, {"accumulator_bytes": "64k"}]
+)
+def test_a_size_that_is_no_whole_number_is_named(sizes: dict[str, Any], tmp_path: Path) -> None:
+    ((name, value),) = sizes.items()
+    with pytest.raises(MachineError, match=f"a Gemmini with {name} = {value!r}") as e:
+        gemmini("gemmini.bad", **sizes)
+    assert e.value.hint == f"{name} is a whole number, 1 or more"
+    file = tmp_path / "mine.py"
+    file.write_text(f"from tilewright.hw.library.gemmini import gemmini\n\nmachine = gemmini('mine', {name}={value!r})\n")
+    with pytest.raises(MachineError, match=f"a Gemmini with {name} = {value!r}"):
+        load_machine(file)
+
+
+def test_a_size_on_the_command_line_is_a_whole_number() -> None:
+    for load in (load_machine, load_family):
+        with pytest.raises(MachineError, match="a Gemmini with dim = 0"):
+            load("gemmini:dim=0")
+        with pytest.raises(MachineError, match="parameter dim of gemmini is 'x', not a whole number"):
+            load("gemmini:dim=x")
+    with pytest.raises(MachineError, match="a Gemmini with load_queue = 'x'"):
+        Control(load_queue="x")  # type: ignore[arg-type]

@@ -86,7 +86,9 @@ def codesign(
     if again := [w for n, w in enumerate(workloads) if w in workloads[:n]]:
         raise typer.BadParameter(f"{again[0]} is given twice", param_hint="NETWORK")
     sizes = integers(dims, "--dim")
-    networks = {name: layers_of(w, sizes) for name, w in zip(short_names(workloads), workloads, strict=True)}
+    open_sizes = any(w.endswith(".onnx") for w in workloads)  # what is no model beside one has nothing to bind
+    bound = [sizes if w.endswith(".onnx") or not open_sizes else {} for w in workloads]
+    networks = {name: layers_of(w, b) for name, w, b in zip(short_names(workloads), workloads, bound, strict=True)}
     limits = Limits(area=area, power=power, most=_numbers(most, "--most"), area_model=family.area)
     given = _numbers(fixed, "--fixed") or None
     methods = (method, *(m for m in compare.split(",") if m and m != method))

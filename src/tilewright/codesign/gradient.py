@@ -25,7 +25,7 @@ from tilewright.codesign.exact import grid_of
 from tilewright.codesign.importance import Importance
 from tilewright.codesign.layer import DIMS
 from tilewright.codesign.pool import Pool, Site
-from tilewright.codesign.problem import Run
+from tilewright.codesign.problem import Budget, Run
 from tilewright.codesign.relaxed import Relaxation, Traffic
 
 #: Adam's averages.
@@ -40,6 +40,8 @@ CLOSE = 0.2
 SPREAD, WIDER = 0.3, 1.5
 #: Steps of a bisection for the largest machine within a limit.
 HALVINGS = 12
+#: Evaluations of each layer in the search for the least power.
+COOLING = 1000
 #: Mappings of a layer whose changes are tried.
 ELITE = 12
 
@@ -81,6 +83,29 @@ def gradient(run: Run, settings: Settings | None = None) -> None:
         anchored = search.settings.combine and np.isfinite(run.best)
 
 
+def within_limits(run: Run, share: float = np.inf) -> None:
+    """Offer the mapping that needs the least of a machine; where power is limited, also the one of least power that a search for it finds.
+
+    That search has :data:`COOLING` evaluations of each layer, at most ``share`` of the budget; they are counted.
+    """
+    problem = run.problem
+    points = [problem.space.outermost]
+    if problem.limits.power is not None:
+        count = len(problem.space.layers)
+        evaluations, seconds = (np.inf if v is None else v * share for v in (run.budget.evaluations, run.budget.seconds))
+        cool = Run(problem.coolest(), Budget(max(int(min(COOLING * count, evaluations)), count), seconds))
+        gradient(cool)
+        run.charge(cool.evaluations)
+        points += [cool.point] if cool.point is not None else []
+    found = np.stack(points)
+    evaluation = problem.evaluate(found)
+    run.charge(len(found) * len(problem.space.layers))
+    run.offer(found, problem.score(evaluation), evaluation)
+    if problem.limits.power is not None and (fits := evaluation.fits & (problem.oversize(evaluation.hardware) <= 1e-12)).any():
+        watts = problem.watts(evaluation.cycles, evaluation.energy).max(axis=-1)[fits]
+        run.least_power = float(min(watts.min(), np.inf if run.least_power is None else run.least_power))
+
+
 class Search:
     """The parts of the search, for one run. Another descent may :meth:`gather` points for the same combination and refinement."""
 
@@ -111,6 +136,9 @@ class Search:
             new = self.pool.fresh(rows, layers)
             self.pool.add(rows[new], layers[new], self.problem.evaluator.rows(rows[new], layers[new]))
             self._begin(points)
+            if self.best is None and self.problem.limits.power is not None:
+                within_limits(run, share=0.25)
+                self._note()
             while self._combine(self.best, reach=1.0) is not None:
                 self._note()
 

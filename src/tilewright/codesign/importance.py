@@ -32,7 +32,8 @@ class Importance:
     def gains(self) -> np.ndarray:
         """How much one more unit of effort would lower the objective [layers]; infinite for layers that had less than two."""
         now, before = self._now, self._before
-        reached = self.operations / np.maximum(now, 1e-300)
+        with np.errstate(over="ignore"):  # nothing is as good as a part that is 0
+            reached = self.operations / np.maximum(now, 1e-300)
         by_similar = BETA * self.operations / np.where(self.alike, reached, 0).max(axis=1)
         forecast = np.minimum(now - now / np.maximum(self.effort, 1), by_similar)
         gain = ALPHA * (before - now) + (1 - ALPHA) * (now - forecast)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tilewright.codesign.baselines import BASELINES
 from tilewright.codesign.exact import proven
-from tilewright.codesign.gradient import gradient
+from tilewright.codesign.gradient import gradient, within_limits
 from tilewright.codesign.problem import Run
 
 
@@ -19,3 +19,10 @@ def exact(run: Run) -> None:
 
 #: Search methods by name; the first is the product's.
 METHODS: dict[str, Callable[[Run], None]] = {"gradient": gradient, **BASELINES, "exact": exact}
+
+
+def search(method: Callable[[Run], None], run: Run) -> None:
+    """Run a ``method``. Where it finds nothing within the limits, what keeps them best is its result (:func:`within_limits`)."""
+    method(run)
+    if run.point is None and run.problem.limited:
+        within_limits(run)

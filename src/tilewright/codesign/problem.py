@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Problem:
             )
         self.space, self.evaluator, self.batch = space, Evaluator(space, array), batch
         self.powers = OBJECTIVES[objective] if isinstance(objective, str) else objective
-        self.limits = limits or Limits()
+        self.limits = self._rounded(limits or Limits()) if hardware is None else limits or Limits()
         self.hardware = dict(hardware) if hardware is not None else None
         given = networks if networks is not None else {"network": space.counts}
         counts = given if isinstance(given, Mapping) else {f"network {n}": own for n, own in enumerate(given)}
@@ -93,6 +93,15 @@ class Problem:
         networks = {name: [x.batched(batch) for x in own] for name, own in given.items()}
         shared = unique(tuple(x for own in networks.values() for x in own))
         return cls(MapSpace(shared, family, padding), objective, limits, hardware, _counts(networks, shared), array, batch)
+
+    def _rounded(self, limits: Limits) -> Limits:
+        """Limits of parameters rounded down to values that the family has."""
+        steps = {p.name: (p.step, p.least) for p in self.space.family.parameters}
+        most = dict(limits.most)
+        for name, (step, least) in steps.items():
+            if most.get(name, -np.inf) >= least:
+                most[name] = max(float(np.floor(most[name] / step) * step), least)
+        return replace(limits, most=most)
 
     def _check(self) -> None:
         known = [p.name for p in self.space.family.parameters]
@@ -137,13 +146,25 @@ class Problem:
         machine = self.evaluator.evaluate(space.outermost[None]).hardware
         if limits.area is not None and limits.area_model is not None and (area := float(limits.area_model(machine)[0])) > limits.area:
             raise SpaceError(
-                f"the smallest {space.family.name} has {area:.3g} mm2, the limit is {limits.area:g}", hint="raise the area limit"
+                f"the smallest {space.family.name} has {area:.4g} mm2, the limit is {limits.area:g}",
+                hint=f"raise the area limit to {rounded_up(area)} or more",
             )
         for name, value in machine.items():
             if value[0] > limits.most.get(name, np.inf):
                 raise SpaceError(
                     f"mappings need {name} = {value[0]:g} or more, the limit is {limits.most[name]:g}", hint=f"raise the limit of {name}"
                 )
+
+    def coolest(self) -> Problem:
+        """The same with power to minimise, not to limit."""
+        networks = dict(zip(self.names, self.networks.astype(int).tolist(), strict=True))
+        limits = replace(self.limits, power=None)
+        return Problem(self.space, (1.0, -1.0), limits, self.hardware, networks, self.evaluator.array, self.batch)
+
+    def watts(self, cycles: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """Power of each network [n, networks] at the clock of the limits, from layers' costs [n, layers]."""
+        latency, total = self.totals(cycles, energy)
+        return np.asarray(total / latency * 1e-12 * self.limits.clock_hz)
 
     @property
     def limited(self) -> bool:
@@ -181,9 +202,7 @@ class Problem:
         """:meth:`oversize`, and by how much the power limit is exceeded."""
         out = self.oversize(hardware)
         if self.limits.power is not None:
-            latency, total = self.totals(cycles, energy)
-            watts = total / latency * 1e-12 * self.limits.clock_hz
-            out += np.maximum(np.log(watts / self.limits.power), 0).sum(axis=-1)
+            out += np.maximum(np.log(self.watts(cycles, energy) / self.limits.power), 0).sum(axis=-1)
         return out
 
     def on(self, hardware: Mapping[str, float]) -> Problem:
@@ -199,6 +218,12 @@ class Problem:
         """The objective (pJ and cycles, to their powers) [n]; infinite where a limit is exceeded or mappings do not fit."""
         good = e.fits & (self.excess(e.cycles, e.energy, e.hardware) <= 1e-12)
         return np.where(good, np.exp(self.value(e.cycles, e.energy)), np.inf)
+
+
+def rounded_up(value: float) -> str:
+    """``value`` to three digits, not below it."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 2)
+    return f"{np.ceil(value / unit) * unit:.3g}"
 
 
 def _counts(networks: Mapping[str, Sequence[Layer]], shared: Sequence[Layer]) -> dict[str, list[int]]:
@@ -260,6 +285,8 @@ class Run:
         self.evaluations = 0
         self.best = np.inf
         self.point: np.ndarray | None = None
+        #: The least power that any mappings were found to take, where it is limited and a search for it was needed.
+        self.least_power: float | None = None
         self.history: list[Progress] = []
         self.front = Front() if pareto else None
         self._start, self._processor = time.monotonic(), time.process_time()
@@ -316,3 +343,15 @@ class Run:
             self.history.append(Progress(self.evaluations, self.seconds, self.processor, self.best))
         if self.front is not None:
             self.front.add(self.problem, points, np.isfinite(scores), evaluation)
+
+    def nothing(self) -> SpaceError:
+        """The error to raise when no point was found within the limits: the limit that is too low, where one is known to be."""
+        power, least = self.problem.limits.power, self.least_power
+        if power is not None and least is not None and least > power:
+            return SpaceError(
+                f"no mappings within the limits were found: the least power found is {least:.3g} W, the limit {power:g}",
+                hint=f"raise the limit of power to {rounded_up(least)} or more, or raise the budget",
+            )
+        return SpaceError(
+            f"no mappings within the limits were found in {self.evaluations:,} evaluations", hint="raise the budget, or the limits"
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.codesign.layer import Layer
-from tilewright.codesign.methods import METHODS
+from tilewright.codesign.methods import METHODS, search
 from tilewright.codesign.problem import AreaModel, Budget, Limits, Problem, Progress, Run, array_time
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
@@ -83,11 +83,9 @@ def codesign(
     limits = Limits(area, power, dict(most or {}), area_model, clock_hz)
     problem = Problem.of(layers, family, objective, limits, hardware, array_time(family, cycles), batch, padding)
     run = Run(problem, Budget(evaluations=budget) if isinstance(budget, int) else budget, seed, pareto=True)
-    _author(author)(run)
+    search(_author(author), run)
     if run.point is None:
-        raise SpaceError(
-            f"no design of {family.name} within the limits was found in {run.evaluations} evaluations", hint="raise a limit or the budget"
-        )
+        raise run.nothing()
     e = problem.evaluate(run.point[None])
     return Result(
         problem.space.layers,

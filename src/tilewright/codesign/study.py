@@ -9,7 +9,7 @@ import numpy as np
 
 from tilewright.codesign.evaluator import Evaluation
 from tilewright.codesign.layer import Layer
-from tilewright.codesign.methods import METHODS
+from tilewright.codesign.methods import METHODS, search
 from tilewright.codesign.problem import Budget, Limits, Problem, Run, array_time
 from tilewright.cost.loopnest import LoopNest
 from tilewright.hw.family import Family
@@ -55,7 +55,7 @@ class Study:
     def point(self) -> np.ndarray:
         """The best mappings [layers, width]. SpaceError when none was within the limits."""
         if self.run.point is None:
-            raise SpaceError("no mappings within the limits were found", hint="raise the budget, or the limits")
+            raise self.run.nothing()
         return self.run.point
 
     @property
@@ -106,7 +106,7 @@ def study(
         given = budget if first is None else Budget(first.evaluations, budget.seconds)
         runs[name] = WatchedRun(name, problem, given, seed, first is None, watch)
         try:
-            METHODS[name](runs[name])
+            search(METHODS[name], runs[name])
         except KeyboardInterrupt:
             if next(iter(runs.values())).point is None:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,12 @@ _EXAMPLE = '{"K": 64, "C": 32, "P": 56, "Q": 56, "R": 3, "S": 3, "stride": [1, 1
 def workload(source: str | Path, dims: Mapping[str, int] | None = None) -> tuple[Layer, ...]:
     """Layers of a network by name (``resnet50``), of ``file.onnx``, of ``file.json`` or of one network in it (``file.json:unet``).
 
-    Layers of one shape are one, with their counts added. ``dims`` binds sizes that an ONNX model leaves open. SpaceError when
-    there is no such network or file, or a layer is wrong.
+    Layers of one shape are one, with their counts added. ``dims`` binds sizes that an ONNX model leaves open, and nothing
+    else. SpaceError when there is no such network or file, a layer is wrong, or there is nothing to bind.
     """
     text = str(source)
+    if dims and not text.endswith(".onnx"):
+        raise SpaceError(f"{text} has no open size {next(iter(dims))!r}", hint="sizes are bound in ONNX models only (--dim)")
     if text in NETWORKS:
         return unique(tuple(NETWORKS[text]()))
     path, _, member = text.partition(".json:")
@@ -44,14 +47,18 @@ def _from_json(path: Path, member: str) -> tuple[Layer, ...]:
         raise SpaceError(f"cannot read the workload {path}: {error.strerror}", hint="give the path of a JSON file") from error
     except ValueError as error:
         raise SpaceError(f"{path} is not JSON: {error}", hint=f"write a list of layers such as {_EXAMPLE}") from error
+    except RecursionError as error:
+        raise SpaceError(f"{path} is nested too deeply", hint=f"write a list of layers such as {_EXAMPLE}") from error
+    where = str(path)
     if isinstance(content, dict) and content and all(isinstance(v, list) for v in content.values()):
         if member not in content and (member or len(content) > 1):
             wanted = f"no network {member!r}" if member else f"{len(content)} networks"
             raise SpaceError(f"{path} has {wanted}", hint=f"name one as in {path}:{next(iter(content))}; it has {', '.join(content)}")
-        content = content[member or next(iter(content))]
+        name = member or next(iter(content))
+        content, where = content[name], f"network {name!r} of {path}"
     elif member:
         raise SpaceError(f"{path} has no network {member!r}", hint="it is one list of layers: leave the name out")
-    return unique(tuple(layers_of(content, str(path))))
+    return unique(tuple(layers_of(content, where)))
 
 
 def layers_of(content: Any, where: str = "the workload") -> list[Layer]:
@@ -60,14 +67,16 @@ def layers_of(content: Any, where: str = "the workload") -> list[Layer]:
 
     SpaceError names the layer and the field that is wrong.
     """
-    if not isinstance(content, Sequence) or isinstance(content, str) or not content:
+    if not isinstance(content, Sequence) or isinstance(content, str):
         raise SpaceError(f"{where} is not a list of layers", hint=f"write objects such as {_EXAMPLE}")
+    if not content:
+        raise SpaceError(f"{where} has no layers", hint=f"write one object or more such as {_EXAMPLE}")
     return [_layer(x, f"layer {n} of {where}", n) for n, x in enumerate(content)]
 
 
 def _layer(fields: Any, where: str, number: int) -> Layer:
     if not isinstance(fields, Mapping):
-        raise SpaceError(f"{where} is {fields!r}", hint=f"write an object such as {_EXAMPLE}")
+        raise SpaceError(f"{where} is {reprlib.repr(fields)}", hint=f"write an object such as {_EXAMPLE}")
     if unknown := [k for k in fields if k not in _FIELDS]:
         raise SpaceError(f"{where} has an unknown field {unknown[0]!r}", hint=f"fields are {', '.join(_FIELDS)}")
     if missing := [d for d in "KC" if d not in fields]:
@@ -76,15 +85,15 @@ def _layer(fields: Any, where: str, number: int) -> Layer:
     for name, keys in _PAIRS.items():
         pair = fields.get(name, (1, 1))
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != len(keys):
-            raise SpaceError(f"{where} has {name} {pair!r}", hint="write two numbers, down and across")
+            raise SpaceError(f"{where} has {name} {reprlib.repr(pair)}", hint="write two numbers, down and across")
         parameters |= dict(zip(keys, pair, strict=True))
     sizes = {d: fields[d] for d in DIMS if d in fields}
     for name, value in {**sizes, **parameters, "count": fields.get("count", 1)}.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
             hint = "sizes, strides, dilations and counts are whole numbers from 1 to 2147483647"
-            raise SpaceError(f"{where} has {name} = {value!r}", hint=hint)
+            raise SpaceError(f"{where} has {name} = {reprlib.repr(value)}", hint=hint)
     if not isinstance(weights := fields.get("weights", True), bool):
-        raise SpaceError(f"{where} has weights = {weights!r}", hint="true, or false where both operands are computed")
+        raise SpaceError(f"{where} has weights = {reprlib.repr(weights)}", hint="true, or false where both operands are computed")
     return Layer(str(fields.get("name", f"layer{number}")), sizes, parameters, fields.get("count", 1), weights)
 
 
@@ -92,7 +101,7 @@ def onnx_layers(source: str | Path | ModelProto, dims: Mapping[str, int] | None 
     """Convolutions and matrix products of an ONNX model, by node. A convolution of groups counts as that many layers.
 
     Products of batches with weights have the rows of all batches; of two computed operands each batch is a layer of its own.
-    SpaceError when the model has none, or their sizes are not known; ImportFailure when it cannot be read.
+    SpaceError when the model has none, or their sizes are 0 or not known; ImportFailure when it cannot be read.
     """
     import onnx
 
@@ -111,7 +120,7 @@ def onnx_layers(source: str | Path | ModelProto, dims: Mapping[str, int] | None 
                 shape.dim.add().dim_value = extent
     graph = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
     values = (*graph.input, *graph.value_info, *graph.output)
-    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes = {v.name: tuple(d.dim_value if d.HasField("dim_value") else None for d in v.type.tensor_type.shape.dim) for v in values}
     shapes |= {t.name: tuple(t.dims) for t in graph.initializer}
     known = {t.name for t in graph.initializer}
     for node in graph.node:
@@ -123,13 +132,22 @@ def onnx_layers(source: str | Path | ModelProto, dims: Mapping[str, int] | None 
     return out
 
 
-def _node_layer(node: NodeProto, number: int, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> Layer | None:
+def _sizes(node: str, value: str, shapes: Mapping[str, tuple[int | None, ...]]) -> tuple[int, ...]:
+    """The sizes of a value of a node. SpaceError where one is 0 or not known."""
+    sizes = shapes.get(value, ())
+    if 0 in sizes:
+        raise SpaceError(f"{value!r} of {node} has a size of 0: {sizes}", hint="there is nothing to compute: sizes are 1 or more")
+    found = tuple(x for x in sizes if x is not None)
+    if not sizes or len(found) < len(sizes):
+        raise SpaceError(f"the sizes of {node} are not known", hint="bind open dimensions (--dim NAME=SIZE)")
+    return found
+
+
+def _node_layer(node: NodeProto, number: int, shapes: Mapping[str, tuple[int | None, ...]], known: set[str]) -> Layer | None:
     name = node.name or f"{node.op_type}{number}"
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
-    a, b, o = (shapes.get(x, ()) for x in (node.input[0], node.input[1], node.output[0]))
-    if not a or not b or not o or 0 in (*a, *b, *o):
-        raise SpaceError(f"the sizes of {name} are not known", hint="bind open dimensions (--dim NAME=SIZE)")
+    a, b, o = (_sizes(name, x, shapes) for x in (node.input[0], node.input[1], node.output[0]))
     flags = {x.name: x for x in node.attribute}
     if node.op_type == "Conv":
         if len(o) not in (3, 4):

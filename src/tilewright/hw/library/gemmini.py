@@ -19,7 +19,7 @@ from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.library.gemmini_config import files
-from tilewright.hw.library.gemmini_control import CONTROL, Control
+from tilewright.hw.library.gemmini_control import CONTROL, Control, check_whole
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.library.gemmini_pooling import pooled_stores
@@ -376,8 +376,10 @@ def gemmini(
     """A Gemmini with a ``dim`` x ``dim`` array of units for ``types``, bus and queues as ``control`` says (default: the generator's
     default configuration).
 
-    Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes).
+    Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes). MachineError for a side
+    or a memory that is no whole number from 1 on.
     """
+    check_whole(dim=dim, scratchpad_bytes=scratchpad_bytes, accumulator_bytes=accumulator_bytes)
     spad_kb, acc_kb = scratchpad_bytes / 1024, accumulator_bytes / 1024
     row, sums = dim * types.inputs.nbytes, dim * types.sums.nbytes
     return Machine(
@@ -464,6 +466,7 @@ ORDERS = ("KCRSNQP", "KCRSNPQ", "CRSNPQK", "KNPQCSR", "KNPQCRS")
 
 def family(name: str = "gemmini", dim: int = 128, types: Types = INT8) -> Family:
     """Machines of any size up to ``dim`` x ``dim`` units, weights stationary: channels on rows and columns, memories in steps of 1 KB."""
+    check_whole(dim=dim)
     return Family(
         name,
         hierarchy(name, types),

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 from tilewright.util.errors import MachineError
+
+
+def check_whole(least: int = 1, **sizes: Any) -> None:
+    """MachineError that names the first of ``sizes`` that is no whole number from ``least`` on."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise MachineError(f"a Gemmini with {name} = {value!r}", hint=f"{name} is a whole number, {least} or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,7 @@ class Control:
 
     def __post_init__(self) -> None:
         for name, value in self.parameters().items():
-            if value < (name != "norm_stats"):
-                raise MachineError(f"a Gemmini with {name} = {value}", hint="bytes, requests and entries are 1 or more")
+            check_whole(int(name != "norm_stats"), **{name: value})
         if self.dma_bytes & (self.dma_bytes - 1) or self.dma_max_bytes % self.dma_bytes:
             raise MachineError(
                 f"a bus of {self.dma_bytes} bytes with requests of at most {self.dma_max_bytes}: not a Gemmini",
