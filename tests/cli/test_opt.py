@@ -138,6 +138,18 @@ def test_copies_in_main_memory_are_arrays_of_the_program() -> None:
     assert [b.name for b in parse_program(text).temps] == ["weight_dram"]
 
 
+@pytest.mark.parametrize("level", ["scheduled", "instgem"])
+def test_an_accelerator_without_work_says_why(level: str) -> None:
+    def notes(shape: str, types: str) -> str:
+        result = tilewright("opt", "gmm", "--shape", shape, "--types", types, "--machine", "gemmini", "--emit", level)
+        assert result.exit_code == 0, result.output
+        return " ".join(line for line in result.output.splitlines() if line.startswith("note: "))
+
+    assert "it sums products of f32 and f32 in f32" in notes("i=16,j=16,k=16", "f32,f32,f32")
+    assert "the host of gemmini does all of gmm: each of its sums is one product" in notes("i=7,j=3,k=1", "i8,i8,i32")
+    assert not notes("i=7,j=3,k=2", "i8,i8,i32")
+
+
 def test_files_that_hold_no_text_are_refused(kernels: Path, tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     assert "is not a text file" in refused(str(tmp_path / "binary.txt"))

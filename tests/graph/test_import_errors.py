@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import onnx
@@ -10,7 +13,7 @@ import pytest
 from examples.vit import ViTConfig, vit
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from tilewright.graph import Network, load
+from tilewright.graph import Network, load, loading
 from tilewright.graph.lowering import StaticOperandRequired
 from tilewright.util.errors import ImportFailure, RuntimeFailure, UnsupportedOperator
 
@@ -35,6 +38,31 @@ def relu(shape: list) -> ModelProto:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImportFailure, match=r"cannot read model .*none\.onnx"):
         load(tmp_path / "none.onnx")
+
+
+def test_devices_are_no_models() -> None:
+    with pytest.raises(ImportFailure, match="/dev/full is neither a file nor a pipe"):
+        load("/dev/full")
+
+
+def test_pipes_are_read_as_far_as_a_model_can_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def piped(data: bytes) -> Path:
+        path = tmp_path / f"{len(data)}"
+        os.mkfifo(path)
+        Thread(target=write, args=(path, data), daemon=True).start()
+        return path
+
+    def write(path: Path, data: bytes) -> None:
+        with suppress(BrokenPipeError):
+            path.write_bytes(data)
+
+    assert load(piped(relu([2]).SerializeToString())).outputs
+    monkeypatch.setattr(loading, "_LARGEST_FILE", 10)
+    with pytest.raises(ImportFailure, match="has more than an ONNX file can hold"):
+        load(piped(bytes(4 << 20)))
+    (tmp_path / "large").write_bytes(bytes(11))
+    with pytest.raises(ImportFailure, match="has 11 bytes, more than an ONNX file can hold"):
+        load(tmp_path / "large")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00\x01\x02garbage", b"not a model at all"])

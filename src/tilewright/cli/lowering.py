@@ -12,7 +12,9 @@ import typer
 from tilewright.cli.programs import kernel_of
 from tilewright.codegen.commands import has_words
 from tilewright.hw import Machine
-from tilewright.ir.stmt import Kernel
+from tilewright.hw.memory import SCRATCHPAD
+from tilewright.ir.stmt import Call, Kernel, allocated
+from tilewright.ir.stmt import walk as statements
 from tilewright.schedule.replay import replay
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
@@ -61,6 +63,12 @@ def text_of_file(path: Path) -> str:
         raise RuntimeFailure(f"{path} is not a text file", hint="name a printed kernel, or the JSON of a trace") from error
 
 
+def _uses_accelerator(kernel: Kernel, machine: Machine) -> bool:
+    """Whether a scheduled kernel calls an instruction or holds anything in a memory that programs fill."""
+    filled = {m.name for m in machine.memories if m.kind == SCRATCHPAD}
+    return any(b.memory in filled for b in allocated(kernel)) or any(isinstance(s, Call) for s in statements(kernel.body))
+
+
 @dataclass(frozen=True, slots=True)
 class Lowering:
     """One program on its way to ``machine``; the layouts of the arguments in ``constants`` are free to choose."""
@@ -77,7 +85,7 @@ class Lowering:
             case Level.loops:
                 return f"{self.written}\n"
             case Level.scheduled:
-                return f"{self.scheduled}\n"
+                return self._scheduled_text()
             case Level.instgem:
                 return f"{self.commands}\n"
             case Level.mlir:
@@ -126,12 +134,22 @@ class Lowering:
             raise CodegenError(f"{self.machine.name} declares no instruction words: there is no such level", hint=hint)
         program = generate(self.scheduled, self.machine)
         if not any(isinstance(i, Command) for i in walk(program.body)):
-            from tilewright.space.unsuited import unsuited
-
-            typer.echo(
-                f"note: the host of {self.machine.name} does all of {program.name}: {unsuited(self.written, self.machine)}", err=True
-            )
+            self._note_idle()
         return program
+
+    def _scheduled_text(self) -> str:
+        kernel = self.scheduled
+        default = self.trace is None and not isinstance(self.program, Schedule)
+        if default and self.driven_by_words and not _uses_accelerator(kernel, self.machine):
+            self._note_idle()
+        return f"{kernel}\n"
+
+    def _note_idle(self) -> None:
+        """Say, beside the program, why there is nothing in it but work of the host."""
+        from tilewright.space.unsuited import unsuited
+
+        kernel = self.written
+        typer.echo(f"note: the host of {self.machine.name} does all of {kernel.name}: {unsuited(kernel, self.machine)}", err=True)
 
     def _c(self) -> str:
         from tilewright.codegen.c import emit_c, emit_commands

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from tilewright.codegen.commands import has_words
 from tilewright.graph.fusion import Fusion, FusionPlan, fuse
 from tilewright.graph.importer import load
 from tilewright.graph.layout import Layouts, choose_layouts
@@ -25,8 +26,9 @@ from tilewright.ir.stmt import Kernel
 from tilewright.runtime.module import Module, build
 from tilewright.runtime.planned import planned
 from tilewright.runtime.pool import default_threads
+from tilewright.runtime.target import of_machine
 from tilewright.schedule.schedule import Schedule
-from tilewright.util.errors import ScheduleError, SpaceError, TilewrightError
+from tilewright.util.errors import RuntimeFailure, ScheduleError, SpaceError, TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.runtime.records import Record, RecordStore, Task
@@ -120,6 +122,7 @@ class Prepared:
         self, *, records: Recorded | str | PathLike[str] | None = None, cache: bool = True, progress: Progress | None = None
     ) -> Network:
         """Schedule and build every distinct kernel: as recorded where ``records`` know it, by the default rules elsewhere."""
+        _check_runs_here(self.machine)
         wanted = [self.task(s) for s in self.steps]
         made: dict[KernelTask, CompiledKernel] = {}
         distinct = list(dict.fromkeys(wanted))
@@ -183,6 +186,17 @@ def prepare(
     graph = choose_layouts(compose_movements(graph), machine, layouts, threads=threads)
     division = fuse(graph, fusion, machine=machine, threads=threads)
     return Prepared(graph, division, tuple(plan_steps(graph, division.groups)), machine, threads)
+
+
+def _check_runs_here(machine: Machine) -> None:
+    """RuntimeFailure for an accelerator whose host this is not: there is another way to have a network on it."""
+    if not has_words(machine):
+        return
+    try:
+        of_machine(machine).require_host(f"a network for machine {machine.name}")
+    except RuntimeFailure as failure:
+        way_out = "divide it with tilewright.graph.offloading.offloaded, whose programs run on simulators (docs/commands.md)"
+        raise RuntimeFailure(failure.message, hint=way_out) from failure
 
 
 def _warn_of_stale(record: Record, error: TilewrightError) -> None:

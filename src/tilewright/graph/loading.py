@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsIndex, Union
+from stat import S_ISDIR, S_ISFIFO, S_ISREG
+from typing import IO, TYPE_CHECKING, SupportsIndex, Union
 
 from tilewright.graph.elements import onnx_dtype
 from tilewright.graph.opsets import versions_of
@@ -38,13 +39,35 @@ def read_model(source: ModelSource) -> tuple[ModelProto, str]:
         return _checked(_parse(bytes(source), f"{len(source)} bytes"), "the bytes"), ""
     path = Path(source)
     try:
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise ImportFailure(f"{path} has {size} bytes, more than an ONNX file can hold", hint="save it with external data")
-        data = path.read_bytes()
+        data = _contents(path)
     except OSError as error:
         raise ImportFailure(f"cannot read model {path}: {error.strerror or error}") from error
     return _checked(_parse(data, str(path)), str(path)), str(path.parent)
+
+
+def _contents(path: Path) -> bytes:
+    """What a file or pipe holds; ImportFailure when that is more than a model, or it is a device, which may never end."""
+    found = path.stat()
+    pipe = S_ISFIFO(found.st_mode)
+    if not (pipe or S_ISREG(found.st_mode) or S_ISDIR(found.st_mode)):
+        raise ImportFailure(f"{path} is neither a file nor a pipe", hint="name an ONNX file")
+    size, data = found.st_size, b""
+    if size <= _LARGEST_FILE:
+        with path.open("rb") as file:
+            data = b"".join(_pieces(file)) if pipe else file.read()
+        size = len(data)
+    if size > _LARGEST_FILE:
+        much = "more than" if pipe else f"{size} bytes, more than"
+        raise ImportFailure(f"{path} has {much} an ONNX file can hold", hint="save it with external data")
+    return data
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """What a pipe gives, until it ends or is larger than a model."""
+    size = 0
+    while size <= _LARGEST_FILE and (piece := file.read(1 << 20)):
+        size += len(piece)
+        yield piece
 
 
 def _parse(data: bytes, what: str) -> ModelProto:

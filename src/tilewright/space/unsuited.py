@@ -25,6 +25,9 @@ def unsuited(kernel: Kernel, machine: Machine) -> str:
         others = _others(machine.name, wrong)
         way_out = f"{' or '.join(others)} does" if others else "convert the factors"
         return f"it sums {_text(wrong)}, {machine.name} {' or '.join(map(_text, known))} ({way_out})"
+    sums = [s for s in nests if s.is_reduction and s.factors(masked=True) is not None]
+    if sums and all(s.loops[n] == 1 for s in sums for n in s.reduction):
+        return "each of its sums is one product: there is no loop to sum over"
     if products:
         return "no instruction takes its sums of products"
     values = [expr_text(s.store.value) for s in nests if s.store is not None]

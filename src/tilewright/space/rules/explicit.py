@@ -64,11 +64,14 @@ def _packed(context: Context, b: Blocks) -> frozenset[str]:
 
 
 def _fused(context: Context, output: str, b: Blocks) -> bool | None:
-    """Whether transfers can do what follows the contraction on the way out; None when the instruction refuses these operands."""
+    """Whether transfers can do what follows the contraction, on the way out or, of what it adds, on the way in.
+
+    None when the instruction refuses these operands.
+    """
     try:
         for fused in (True, False):
             done = _apply(context, output, replace(b, fused=fused), dict.fromkeys((k.name for k in b.knobs), 1)).kernel
-            if not unmoved(context.machine, done):
+            if not unmoved(context.machine, done, into=output if fused else None):
                 return fused
     except ScheduleError:
         return None  # a requirement of the instruction refuses how the operands lie
@@ -83,7 +86,7 @@ def _windows_move(context: Context, output: str, b: Blocks) -> bool:
         tried = replace(b, windowed=True)
         whole = {w.knob.name: w.knob.values[-1] for n, w in b.walks.items() if found.steps.get(n, (1, 1)) != (1, 1)}
         values = {k.name: whole.get(k.name, 1) for k in b.knobs}
-        return not unmoved(context.machine, _apply(context, output, tried, values).kernel)
+        return not unmoved(context.machine, _apply(context, output, tried, values).kernel, into=output)
     return False
 
 
