@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.report.document import parse
 
@@ -48,6 +48,7 @@ def test_logarithmic_ticks_lie_on_the_axis(low: float, span: float) -> None:
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6))
+@example(1.0, 599401.0)  # a little less than three steps of 200,000
 def test_linear_ticks_lie_on_the_axis(low: float, span: float) -> None:
     ticks = Linear(low, low + span).ticks()
     assert 3 <= len(ticks) <= 12

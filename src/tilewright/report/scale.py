@@ -31,7 +31,7 @@ class Linear:
     def ticks(self) -> list[float]:
         most = (self.high - self.low) / 3
         size = 10.0 ** math.floor(math.log10(most))
-        step = next(m * size for m in (5, 2, 1) if m * size <= most * 1.001)
+        step = next(m * size for m in (5, 2, 1) if m * size <= most * (1 + 1e-10))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [n * step for n in range(first, last + 1)]
 
