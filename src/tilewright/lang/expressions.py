@@ -17,6 +17,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Expr, ExprLike
+from tilewright.ir.sizes import apply
 from tilewright.ir.types import DType
 from tilewright.lang.scope import Scope
 from tilewright.lang.source import Source
@@ -42,26 +43,13 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
     ast.NotEq: "!=",
 }
-_NUMBER: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
+#: Operators on integers that sizes do not have.
+_BITS: dict[str, Callable[[Any, Any], Any]] = {
     "&": operator.and_,
     "|": operator.or_,
     "^": operator.xor,
     "<<": operator.lshift,
     ">>": operator.rshift,
-    "min": min,
-    "max": max,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
 }
 _PARAMETRIC: dict[str, Callable[..., DType]] = {"Int": ty.Int, "UInt": ty.UInt, "Fixed": ty.Fixed, "UFixed": ty.UFixed}
 _FORMS = "literals, names, buffer elements, arithmetic, comparisons, and/or/not, `a if c else b`, where, min, max, casts like f32(x)"
@@ -219,7 +207,7 @@ class ExpressionReader:
         if isinstance(a, Expr) or isinstance(b, Expr):
             return ex.compare(op, a, b) if op in ex.COMPARISONS else ex.binary(op, a, b)
         try:
-            return _NUMBER[op](a, b)
+            return _BITS[op](a, b) if op in _BITS else apply(op, a, b)
         except (ArithmeticError, TypeError, ValueError) as error:
             raise self.source.error(node, f"constant {a!r} {op} {b!r}: {error}") from None
 

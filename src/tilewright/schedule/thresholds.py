@@ -6,7 +6,7 @@ is exact: a threshold may be later than it needs to be (or None), never earlier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from tilewright.ir import expr as ex
@@ -23,10 +23,7 @@ _LARGEST = 128
 def false_from(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) -> Expr | None:
     """An iteration of ``loop`` from which on ``cond`` is false, whatever the loops ``inside`` (innermost last) do."""
     if isinstance(cond, Logical):
-        a, b = (false_from(c, loop, inside, scope) for c in (cond.a, cond.b))
-        if cond.op == "or":
-            return None if a is None or b is None else ex.binary("max", a, b)
-        return a if b is None else b if a is None else ex.binary("min", a, b)
+        return _joined(cond, "or", lambda c: false_from(c, loop, inside, scope))
     room = gap(cond)
     return None if room is None else nonneg_from(ex.idx(-1) - room, loop, inside, scope)
 
@@ -34,12 +31,20 @@ def false_from(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) 
 def true_until(cond: Expr, loop: For, inside: Sequence[For], scope: Simplifier) -> Expr | None:
     """An iteration of ``loop`` before which ``cond`` is true, whatever the loops ``inside`` (innermost last) do."""
     if isinstance(cond, Logical):
-        a, b = (true_until(c, loop, inside, scope) for c in (cond.a, cond.b))
-        if cond.op == "and":
-            return None if a is None or b is None else ex.binary("min", a, b)
-        return a if b is None else b if a is None else ex.binary("max", a, b)
+        return _joined(cond, "and", lambda c: true_until(c, loop, inside, scope))
     room = gap(cond)
     return None if room is None else _nonneg_until(room, loop, inside, scope)
+
+
+def _joined(cond: Logical, needs_both: str, turn: Callable[[Expr], Expr | None]) -> Expr | None:
+    """Where ``cond`` turns, from where its parts do: with the later of two ways to hold, with the earlier of two needs.
+
+    Conditions by ``needs_both`` say nothing unless both parts do; of the others one part is enough.
+    """
+    known = [t for t in (turn(cond.a), turn(cond.b)) if t is not None]
+    if len(known) == 2:
+        return ex.binary("max" if cond.op == "or" else "min", *known)
+    return known[0] if known and cond.op != needs_both else None
 
 
 def gap(cond: Expr) -> Expr | None:

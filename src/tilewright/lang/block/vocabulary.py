@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tilewright.ir import types as ty
+from tilewright.ir.sizes import apply
 from tilewright.lang.block import along, memory, philox
 from tilewright.lang.block.builder import Builder, as_dtype, checked_shape, constexpr_int
 from tilewright.lang.block.ir import Value
@@ -160,22 +160,12 @@ def swizzle2d(b: Builder, i: Any, j: Any, size_i: Any, size_j: Any, size_g: Any)
     """Row and column of a tile when rows are walked in groups of ``size_g``."""
 
     def of(op: str, x: Any, y: Any) -> Any:
-        return b.binary(op, x, y) if isinstance(x, Value) or isinstance(y, Value) else _PLAIN[op](x, y)
+        return b.binary(op, x, y) if isinstance(x, Value) or isinstance(y, Value) else apply(op, x, y)
 
     number, group = of("+", of("*", i, size_j), j), of("*", size_g, size_j)
     first = of("*", of("//", number, group), size_g)
     height, left = of("min", of("-", size_i, first), size_g), of("%", number, group)
     return of("+", first, of("%", left, height)), of("//", left, height)
-
-
-_PLAIN: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "min": min,
-}
 
 
 MATH: tuple[str, ...] = (
