@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import permutations
+from math import prod
 from struct import pack, unpack
 
 from tilewright.hw import Instruction, Machine
@@ -205,7 +206,7 @@ def _settings(value: Expr, constants: dict[str, int]) -> Expr:
 
 
 def _cuts(scope: Simplifier, nest: Chain, most: dict[str, int], body: Chain) -> Iterator[tuple[tuple[For, ...], tuple[For, ...]]]:
-    """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most inside first.
+    """Ways to leave some loops to the instruction, cut to what an axis takes, and have the rest around: most and longest inside first.
 
     Loops of one iteration stay around: an axis that they took would be lost to another.
     """
@@ -218,7 +219,7 @@ def _cuts(scope: Simplifier, nest: Chain, most: dict[str, int], body: Chain) -> 
         for inside in permutations(several, count):
             if nest.fresh and not reduced & set(several) <= set(inside):
                 continue  # each element of the result is stored once
-            for taken in permutations(axes, count):
+            for taken in sorted(permutations(axes, count), key=lambda t: -prod(limit for limit, _ in t)):
                 chosen = [limit for limit, _ in taken]
                 cut_to = frozenset(zip(inside, chosen, strict=True))
                 if cut_to in tried or (nest.store.op and any((n in reduced) != fold for n, (_, fold) in zip(inside, taken, strict=True))):
