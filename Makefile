@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WANTED := Python 3.11 or newer is needed: make PYTHON=python3.12
 
-.PHONY: demo test test-all lint setup bench bench-tuned clean
+.PHONY: demo test test-all explore lint setup bench bench-tuned clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ test: setup lint
 
 test-all: setup lint
 	$(BIN)/python -m pytest -n 2 -q -m ''
+
+# The properties with examples that nobody has tried yet; what it finds is printed with the line that reproduces it.
+explore: setup
+	$(BIN)/python -m pytest -n 2 -q --hypothesis-profile=explore
 
 lint: setup
 	$(BIN)/ruff check .
