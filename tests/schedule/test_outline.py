@@ -90,6 +90,30 @@ def test_parts_that_cannot_be_outlined(part: str, dtype: str, why: str) -> None:
     assert sch.kernel == residual("i8(min(max(a[i, j] + b[i, j], -128), 127))")
 
 
+@pytest.mark.parametrize(
+    ("value", "guarded", "why"),
+    [
+        ("where(j > 0, a[i, j - 1], i8(0))", "a[i, j - 1]", "without which it may read outside of a"),
+        ("where(b[i, j] != 0, i8(a[i, j] // b[i, j]), i8(0))", "i8(a[i, j] // b[i, j])", "it may divide by zero"),
+    ],
+)
+def test_what_a_condition_guards_is_not_computed_without_it(value: str, guarded: str, why: str) -> None:
+    with pytest.raises(ScheduleError, match=why) as caught:
+        Schedule(residual(value)).outline("i", guarded, "i8")
+    assert caught.value.hint == "take the whole choice"
+    whole = residual("i8(min(" + value + " + c[i, j], 100))")
+    sch = Schedule(whole)
+    sch.outline("i", value, "i8")
+    same(whole, sch)
+
+
+def test_what_has_a_value_everywhere_may_leave_its_condition() -> None:
+    k = residual("i8(where(j > 3, a[i, 6 - j] // 2, b[i, j]))")
+    sch = Schedule(k)
+    sch.outline("i", "a[i, 6 - j] // 2", "i16")
+    same(k, sch)
+
+
 def test_values_that_the_nest_writes_are_not_read_earlier() -> None:
     sch = Schedule(residual("i8(a[i, j] + y[i, (j + 1) % 7] * 0)"))
     with pytest.raises(ScheduleError, match=r"reads y, which the nest writes"):

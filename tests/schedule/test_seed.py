@@ -92,6 +92,25 @@ def test_sums_of_floats_start_from_rows_of_their_type(added: str) -> None:
     np.testing.assert_array_equal(got["y"], want["y"])  # whole numbers: exact in any order
 
 
+def test_a_second_addend_stays() -> None:
+    """What is left of ``acc + a + b`` has the form that is looked for, too."""
+    kernel = floats("acc[i, j] + other[i, j] + bias[j]")
+    sch = Schedule(kernel)
+    sch.seed("acc")
+    assert "max(acc[i_2, j_2] + bias[j_2]" in str(sch.kernel)
+    assert_same(kernel, sch.kernel)
+
+
+def test_what_a_condition_guards_is_not_read_without_it() -> None:
+    kernel = layer(value="where(j < 3, i32(acc[i, j] + bias[j + 1]), 0)")
+    with pytest.raises(ScheduleError, match=r"is computed under a condition, without which it may read outside of bias"):
+        Schedule(kernel).seed("acc")
+    kernel = layer(value="where(j < 3, i32(acc[i, j] + bias[j]), 0)")
+    sch = Schedule(kernel)
+    sch.seed("acc")
+    assert_same(kernel, sch.kernel)
+
+
 @pytest.mark.parametrize("added", ["column[i]", "bias[0]", "f32(short[j])", "bias[j] * 2.0"])
 def test_other_additions_to_floats_stay(added: str) -> None:
     with pytest.raises(ScheduleError, match="nothing is added to it where it is read") as caught:

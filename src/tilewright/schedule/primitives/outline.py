@@ -11,8 +11,10 @@ from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var
 from tilewright.ir.printer import expr_text
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, names
 from tilewright.ir.types import DType, parse_dtype
+from tilewright.schedule.guarded import check_unguarded
 from tilewright.schedule.nest import fresh, loop_place, replace_stmt, trip_count
 from tilewright.schedule.primitive import primitive
+from tilewright.schedule.region import scope_at
 from tilewright.schedule.unify import Chain, chain_of
 from tilewright.util.errors import ScheduleError
 
@@ -25,8 +27,8 @@ def outline(kernel: Kernel, loop: str, value: str, dtype: str) -> tuple[Kernel, 
     what it stores, as printed; ``dtype`` the elements of the new buffer. That has the dimensions of the one stored to, or, where its
     indices are more than loops and constants, one for each loop. Returns the buffer and the outermost loop of the nest that computes it.
 
-    ScheduleError: another kind of nest, no such part, a type that does not hold all its values, or a part that reads what the nest
-    writes (which would be read before it is written).
+    ScheduleError: another kind of nest, no such part, a type that does not hold all its values, a part that reads what the nest
+    writes (which would be read before it is written), or one that a condition guards and that may have no value without it.
     """
     subject = f"outline {loop}"
     place = loop_place(kernel, loop, subject)
@@ -49,6 +51,8 @@ def outline(kernel: Kernel, loop: str, value: str, dtype: str) -> tuple[Kernel, 
     shape = tuple(extents[i.name] if isinstance(i, Var) else ex.idx(1) for i in index)
     made = Buffer(fresh(taken, f"{chain.store.buffer.name}_part"), kind, shape)
     first = _nest(chain, own, Store(made, tuple(ex.substitute(i, env) for i in index), ex.substitute(found, env)))
+    with scope_at(kernel, place, inside=False) as scope:
+        check_unguarded(scope, chain.store.value, found, first, subject)
     load = Load(made, index)
     rest = _replaced(chain.store.value, found, load)
     rest = rest if rest.dtype == chain.store.value.dtype else ex.cast(rest, chain.store.value.dtype)

@@ -9,8 +9,10 @@ from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Var
+from tilewright.ir.simplify import scope_of
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store
 from tilewright.ir.types import INT, UINT, DType
+from tilewright.schedule.guarded import check_unguarded
 from tilewright.schedule.nest import replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.unify import Chain, chain_of
@@ -42,13 +44,14 @@ def seed(kernel: Kernel, buffer: str) -> tuple[Kernel, tuple[str, ...]]:
         if chain is None or chain.store.op != "+":
             raise ScheduleError(f"{subject}: `{str(s).splitlines()[0]}` does not add to it", location=getattr(s, "loc", None))
     inner = _innermost(last.store)
-    own, addend = _addend(last.store.value, local, inner, subject)
+    whole, own, addend = _addend(last.store.value, local, inner, subject)
     env = _renamed(own, first, last, subject)
     moved = ex.substitute(addend, env)
     _check_unchanged(block, writers[0], readers[0], addend, subject)
     value = moved if moved.dtype == local.dtype else ex.cast(moved, local.dtype)
     started = _with_store(first, replace(first.store, value=value))
-    finished = _with_store(last, replace(last.store, value=_without(last.store.value, local, inner)))
+    check_unguarded(scope_of(kernel), last.store.value, addend, started, subject)
+    finished = _with_store(last, replace(last.store, value=_with(own, whole, last.store.value)))
     out = replace_stmt(replace_stmt(kernel, writers[0], started), readers[0], finished)
     return out, tuple(f.name for f in first.loops)
 
@@ -85,10 +88,10 @@ def _innermost(s: Store) -> Expr:
     return s.indices[layout.dims[-1][0] if layout else -1] if s.indices else ex.idx(0)
 
 
-def _addend(value: Expr, own: Buffer, inner: Expr, subject: str) -> tuple[Load, Expr]:
-    """The load of the sums in ``value``, and what is added to it."""
+def _addend(value: Expr, own: Buffer, inner: Expr, subject: str) -> tuple[Expr, Load, Expr]:
+    """The sum in ``value`` that can be formed before, the load in it, and what is added to that."""
     uses = [ld for ld in ex.loads(value) if ld.buffer.name == own.name]
-    found = [x for e in ex.walk(value) if (x := _narrowed(e, own.name, own.dtype, inner)) is not None]
+    found = [(e, *x) for e in ex.walk(value) if (x := _narrowed(e, own.name, own.dtype, inner)) is not None]
     if len(uses) != 1 or len(found) != 1:
         wraps = f"write {own.dtype}({own.name}[..] + b[..]), which wraps like the sums"
         way_out = f"write {own.name}[..] + b[..] with b of {own.dtype}, in rows like the sums" if own.dtype.is_float else wraps
@@ -96,11 +99,9 @@ def _addend(value: Expr, own: Buffer, inner: Expr, subject: str) -> tuple[Load, 
     return found[0]
 
 
-def _without(value: Expr, own: Buffer, inner: Expr) -> Expr:
-    def node(e: Expr) -> Expr | None:
-        return found[0] if (found := _narrowed(e, own.name, own.dtype, inner)) is not None else None
-
-    return ex.transform(value, node)
+def _with(own: Load, whole: Expr, value: Expr) -> Expr:
+    """``value`` with the load in place of the one sum that starts with the addend: sums around that stay."""
+    return ex.transform(value, lambda e: own if e == whole else None)
 
 
 def _renamed(own: Load, first: Chain, last: Chain, subject: str) -> dict[str, Expr]:
