@@ -103,6 +103,20 @@ def f(x: f64[8], y: f64[8]):
         s.cache_read("x", None, "l1")
 
 
+def test_a_condition_that_bounds_a_loop_by_itself() -> None:
+    """i < 2 + i // 2 says nothing of i that can be said without it."""
+    k = kernel_of("""
+def f(x: i32[8], y: i32[8]):
+    for i in range(8):
+        if i < 2 + i // 2:
+            y[i] = x[i]
+""")
+    s = Schedule(k)
+    copy = s.apply("cache_read", "x", None, "l1")[0]
+    assert next(b for b in all_buffers(s.kernel) if b.name == copy).static_shape == (3,)
+    assert_same(k, s.kernel)
+
+
 def test_refusals() -> None:
     s = Schedule(kernel_of(GEMM), load_machine("x86.avx512"))
     before = s.kernel

@@ -131,6 +131,35 @@ def test_nests_that_cannot_be_shortened_stand_under_a_condition() -> None:
     assert sum(isinstance(s, st.If) for s in st.walk(sch.kernel.body)) >= 4
 
 
+def test_conditions_are_not_repeated() -> None:
+    """What a loop that became shorter needs is said once."""
+    kernel = parse("""
+@kernel
+def block(x: f64[8, 8], y: f64[8]):
+    for b in range(8):
+        p = alloc(f64[15])
+        for j in range(15):
+            p[j] = 0.0
+        for i in range(8):
+            for k in range(8):
+                p[7 - i + k] = x[i, k]
+        for r in range(8):
+            y[b] += where(r <= b, p[r], 0.0)
+""")
+    sch = Schedule(kernel)
+    while sch.apply("trim"):
+        assert len(sch.trace) < 5
+    conditions = [
+        (str(s.cond), str(t.cond)) for s in st.walk(sch.kernel.body) if isinstance(s, st.If) for t in s.then.stmts if isinstance(t, st.If)
+    ]
+    assert all(outer != inner for outer, inner in conditions)
+    x, y = np.random.default_rng(0).standard_normal((8, 8)), np.zeros(8)
+    want, got = y.copy(), y.copy()
+    interpret(kernel, {"x": x, "y": want})
+    interpret(sch.kernel, {"x": x, "y": got})
+    np.testing.assert_array_equal(got, want)
+
+
 def test_what_is_read_elsewhere_is_computed() -> None:
     kernel = parse("""
 @kernel

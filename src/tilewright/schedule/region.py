@@ -205,10 +205,10 @@ def _atom_bounds(scope: Simplifier, atom: Expr, visible: frozenset[str], up: boo
     match atom:
         case Var():
             order = list(scope.ranges)
-            position = order.index(atom.name)
-            deeper = frozenset(order[position + 1 :])
+            # A bound in other variables that are not deeper: `i < 2 + i // 2` would bound i by itself, without end.
+            unusable = frozenset(order[order.index(atom.name) :])
             for fact in scope.facts:
-                if fact.terms.get(atom) == (-1 if up else 1) and not any(ex.free_vars(t) & deeper for t in fact.terms):
+                if fact.terms.get(atom) == (-1 if up else 1) and not any(ex.free_vars(t) & unusable for t in fact.terms if t != atom):
                     out.append(Linear({atom: 1}).plus(fact, 1 if up else -1))
         case Binary(op="//", b=Const(value=m)) if m > 0:
             for x in _eliminate(scope, scope.linear(atom.a), visible, up) or ():

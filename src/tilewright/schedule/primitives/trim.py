@@ -57,7 +57,11 @@ def _decides(e: Expr) -> bool:
 def _shortened(s: Stmt, ends: dict[str, Expr], needs: dict[str, Expr]) -> Stmt | None:
     if isinstance(s, For) and s.name in ends:
         return replace(s, hi=ex.binary("min", s.hi, ends[s.name]))
-    return If(ex.compare("<", 0, needs[s.name]), Block((s,))) if isinstance(s, For) and s.name in needs else None
+    return If(_is_needed(needs[s.name]), Block((s,))) if isinstance(s, For) and s.name in needs else None
+
+
+def _is_needed(need: Expr) -> Expr:
+    return ex.compare("<", 0, need)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +293,7 @@ class _Survey:
             own = f.kind in (LoopKind.SERIAL, LoopKind.VECTOR, LoopKind.UNROLL) and f.name not in done
             if own and p.around and not any(g.name in out or g.name in done for g in p.around):
                 need = self._need(f, p.around, unread)
-                if need is not None:
+                if need is not None and _is_needed(need) not in p.under:
                     out[f.name] = need
         return out
 
