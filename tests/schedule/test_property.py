@@ -7,7 +7,8 @@ from random import Random
 import pytest
 from tests.ir.nests import NESTS as IN_PLACE
 from tests.schedule.nests import NESTS
-from tests.schedule.programs import RandomKernel, assert_same, random_step
+from tests.schedule.programs import RandomKernel, assert_same
+from tests.schedule.steps import random_step
 
 from tilewright.ir.stmt import Kernel, loops
 from tilewright.lang import parse
@@ -16,6 +17,12 @@ from tilewright.util.errors import ExecutionError, ScheduleError
 
 #: Attempts for one sequence, and the steps after which it is long enough (programs grow with each).
 ATTEMPTS, LENGTH, MOST_LOOPS = 30, 5, 24
+#: What nests of any form can be asked; other primitives look for patterns (test_every_primitive.py).
+KINDS = (
+    *("split", "tile", "fuse", "reorder", "reorder", "reorder", "unroll", "vectorize"),
+    *("parallel", "bind", "fission", "peel", "skew", "merge"),
+    *("cache_read", "cache_write", "cache_read", "cache_write", "compute_at", "inline", "hoist", "rfactor", "layout", "simplify"),
+)
 
 
 def program(rng: Random) -> tuple[Kernel, dict[str, int]]:
@@ -39,7 +46,7 @@ def sequence(seed: int) -> tuple[int, int]:
         if len(sch.trace) >= LENGTH or len(loops(sch.kernel)) > MOST_LOOPS:
             break
         try:
-            random_step(rng, sch)
+            random_step(rng, sch, KINDS)
         except ScheduleError:
             refused += 1
     try:
