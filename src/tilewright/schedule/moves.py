@@ -13,6 +13,7 @@ from tilewright.hw import Instruction, Machine
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer, Layout
+from tilewright.ir.clamps import clamped
 from tilewright.ir.expr import Binary, Const, Expr, Load, Var
 from tilewright.ir.printer import expr_text
 from tilewright.ir.simplify import Simplifier
@@ -46,7 +47,7 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
     """
     constants: dict[str, int] = {}
     store = _in_memory_order(nest.store, machine.main_memory.name)
-    store = replace(store, value=_settings(store.value, constants))
+    store = replace(store, value=_settings(clamped(store.value), constants))
     store = replace(store, value=_in_line_order(store.value, machine.main_memory.name)) if nest.fresh else store
     read = {ld.buffer.memory for ld in ex.loads(store.value) if ld.buffer.rank}
     found: list[Move] = []
@@ -56,7 +57,7 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
         ends = [o.memory for o in arrays if o.role != "in"]
         if ends != [store.buffer.memory] or {o.memory for o in arrays if o.role == "in"} != read:
             continue
-        body = chain_of(instruction.kernel.body)
+        body = _body(instruction)
         if body is None or len(body.store.indices) == 0:
             continue
         if (text := _otherwise(instruction, body, replace(nest, store=store))) is not None:
@@ -75,14 +76,20 @@ def moves(scope: Simplifier, machine: Machine, nest: Chain) -> tuple[list[Move],
 def whole(scope: Simplifier, nest: Chain, instruction: Instruction) -> Move | Mismatch:
     """``nest`` as one execution of ``instruction``, without loops around it; or why it is none."""
     constants: dict[str, int] = {}
-    store = replace(nest.store, value=_settings(nest.store.value, constants))
-    body = chain_of(instruction.kernel.body)
+    store = replace(nest.store, value=_settings(clamped(nest.store.value), constants))
+    body = _body(instruction)
     if body is None:
         return Mismatch(f"{instruction.name} is no single nest", -1)
     if instruction.replaces != nest.fresh:
         return Mismatch(f"{instruction.name}: {_begins(instruction)}", 0)
     match = _matched(scope, replace(nest, store=store), instruction, body)
     return match if isinstance(match, Mismatch) else _move((), instruction, *match, constants)
+
+
+def _body(instruction: Instruction) -> Chain | None:
+    """What an instruction does as a chain, its bounds in one place as those of nests are; None where it is none."""
+    body = chain_of(instruction.kernel.body)
+    return None if body is None else replace(body, store=replace(body.store, value=clamped(body.store.value)))
 
 
 def _otherwise(instruction: Instruction, body: Chain, nest: Chain) -> str | None:

@@ -12,7 +12,7 @@ from examples.block_gemmini import attention, quantised
 from examples.block_matmul import grouped_matmul, matmul
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.lang.block.programs import integer_matmul
+from tests.lang.block.programs import integer_matmul, requantised
 
 import tilewright as tw
 import tilewright.language as tl
@@ -56,6 +56,20 @@ def test_the_epilogue_leaves_with_the_moves() -> None:
     module = quantised.module((6,), a, b, c, 64, 48, 32, **options, machine="gemmini")
     assert isinstance(module, Accelerated) and on_array(module) == ["quantised"]
     assert "mvout_scaled_relu(" in str(module.programs[0]) and 0 < module.seconds < 1e-3
+
+
+@pytest.mark.parametrize("relu", ["sums", "chosen", "scaled", "divided", "narrowed"])
+def test_a_relu_leaves_with_the_moves_wherever_it_is_written(relu: str) -> None:
+    rng = np.random.default_rng(4)
+    a, b = ints(rng, 32, 32), ints(rng, 32, 32)
+    there, here = np.zeros((2, 32, 32), np.int8)
+    options = {"RELU": relu, "BM": 16, "BN": 16, "BK": 32}
+    requantised[2, 2](a, b, there, 32, 32, 32, **options, machine="gemmini")
+    requantised[2, 2](a, b, here, 32, 32, 32, **options)
+    np.testing.assert_array_equal(there, here)
+    assert here.min() == 0 and here.max() == 127
+    program = str(requantised.module((2, 2), a, b, there, 32, 32, 32, **options, machine="gemmini").programs[0])
+    assert "mvout_scaled_relu(" in program and "host" not in program
 
 
 def test_several_products_in_one_launch() -> None:
