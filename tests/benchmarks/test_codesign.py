@@ -30,7 +30,7 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
         row("dosa", 156.0, 1, [[50, 5.0, 156.0]]),
     ]
     overview, network = codesign.tables(rows)
-    assert overview.rows == (("n", "+1.00%", "+4.00%", "1.73x", "1.50x", "over 13x", "5.00x", "3.96x", "16/2/1"),)
+    assert overview.rows == (("n", "+1.00%", "+4.00%", "1.73x", "1.50x", "over 13x", "15.0x", "5.00x", "3.96x", "16/2/1"),)
     assert network.rows[0] == ("gradient", "1.005", "1.010", "1.040", "2 of 3", "15", "1.0x")
     assert network.rows[1] == ("dosa", "1.560", "1.790", "2.020", "0 of 2", "never", "over 13.3x")
     lost = codesign.tables([*rows, row("dosa", float("inf"), 2, [])])
@@ -39,8 +39,10 @@ def test_tables_say_gap_ratios_and_arrival() -> None:
     assert longer[0].rows[0][5] == "over 80x"
     longer = codesign.tables([*rows, row("dosa x4", 101.5, 0, [[90, 30.0, 100.5]])])
     assert longer[0].rows[0][3:6] == ("1.73x", "1.50x", "40x")
+    better = codesign.tables([*rows[:5], row("dosa", 90.0, 1, [[50, 5.0, 90.0]]), row("dosa", float("inf"), 0, [])])
+    assert better[0].rows[0][6] == "0.0x"  # ours never was as good; infinity is no result
     limited = codesign.tables([{**r, "capped": "history" in r or r["what"] == "optimum"} for r in rows])
-    assert limited[0].rows[0][5] == "over 7x" and limited[1].columns[-1] == "evaluations, over ours"
+    assert limited[0].rows[0][5:7] == ("over 7x", "5.0x") and limited[1].columns[-1] == "evaluations, over ours"
     assert limited[1].rows[1][-1] == "over 6.7x"
     assert network.rows[2][:4] == ("optimum", "1.000", "1.000", "1.000") and network.rows[3][1] == "4.000"
 
