@@ -144,9 +144,15 @@ def test_an_output_that_is_not_written_is_caught_even_where_zero_is_right() -> N
 
 
 def test_what_goes_outside_of_its_array_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = build(parse("@kernel\ndef before(x: f32[4]):\n    for i in range(4):\n        x[i - 1] = 1.0"))
+    module = build(parse("@kernel\ndef before(x: f32[4]):\n    for i in range(4):\n        if i != 9:\n            x[i - 1] = 1.0"))
     ran: list[str] = []
     monkeypatch.setattr(Module, "__call__", lambda self, *arrays, **sizes: ran.append(self.kernel.name))
     with pytest.raises(ExecutionError, match=r"x\[-1\] is outside x"):
         check(module)
     assert not ran
+
+
+def test_what_surely_leaves_its_array_is_not_built() -> None:
+    kernel = parse("@kernel\ndef behind(x: f32[4], y: f32[4]):\n    for i in range(4):\n        y[i] = x[i + 1]")
+    with pytest.raises(ExecutionError, match=r"behind: x\[4\] is outside x, whose shape is \[4\]"):
+        build(kernel, cache=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.hw.machine import Machine
+from tilewright.ir.outside import check_inside
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime import jit
 from tilewright.runtime.arguments import Packed, Prepared, prepare
@@ -189,8 +190,9 @@ def build(
     The kernel is compiled as it stands: schedule it first for speed. ``threads`` is the number of
     threads its parallel loops use (default: TILEWRIGHT_THREADS or all processors). ``cache=False``
     compiles afresh. ``outputs`` names the arguments that calls need not provide, when the kernel is
-    too involved to derive them. Raises CodegenError for what the backend cannot emit and
-    RuntimeFailure for a bad request.
+    too involved to derive them. Raises CodegenError for what the backend cannot emit,
+    ExecutionError for an access that surely leaves its array (in loops of constant bounds, under no condition; :func:`check` finds the
+    others) and RuntimeFailure for a bad request.
     """
     if not isinstance(kernel, Kernel) and isinstance(getattr(kernel, "kernel", None), Kernel):
         kernel, machine = kernel.kernel, machine or kernel.machine
@@ -224,9 +226,10 @@ def _compile(kernel: Kernel, machine: Machine, target: Target, cached: bool, out
 
 
 def emit_kernel(kernel: Kernel, machine: Machine | None) -> Any:
-    """The LLVM backend's ``Emitted`` for ``kernel`` on ``machine`` (None: this host)."""
+    """The LLVM backend's ``Emitted`` for ``kernel`` on ``machine`` (None: this host); ExecutionError if it surely leaves an array."""
     from tilewright.codegen.llvm import emit
 
+    check_inside(kernel)
     return emit(kernel, machine or Machine.host())
 
 

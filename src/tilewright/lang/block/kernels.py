@@ -10,17 +10,18 @@ from tilewright.ir import stmt as st
 from tilewright.ir import types as ty
 from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Compare, Const, Expr, Load, Logical, Var, Where
+from tilewright.ir.outside import surely_outside
 from tilewright.ir.simplify import Simplifier, bounds, simplify
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, Stmt, Store, While
 from tilewright.ir.types import DType
 from tilewright.ir.verify import verify
-from tilewright.lang.block.accesses import check_inside
 from tilewright.lang.block.continued import continued
 from tilewright.lang.block.ir import Function
 from tilewright.lang.block.lower import lower
 from tilewright.lang.block.nests import Item, Loop, Nest, Program, statement
 from tilewright.lang.block.programs import components, renumbered
 from tilewright.lang.block.recurrences import two_passes
+from tilewright.lang.block.source import BlockError
 from tilewright.lang.block.unblock import Whole, unblocked
 from tilewright.lang.block.views import elements, viewed
 
@@ -68,12 +69,21 @@ def kernel_of(function: Function, arrays: Sequence[Array | int | None], grid: Se
     body.sort(key=lambda s: not isinstance(s, Alloc))
     kernel = Kernel(function.name, program.arguments, st.block(*body), loc=function.loc)
     kernel = _shrunk(simplify(kernel, tighten=True))
-    check_inside(kernel)
+    _check_inside(kernel)
     described = zip(program.arguments, (a for a in arrays if not isinstance(a, int)), strict=True)
     flat = {b.name: (a.elements, a.strides if a.dense else ()) for b, a in described if a is not None and a.elements > 1}
     kernel = simplify(viewed(kernel, flat), tighten=True)
     verify(kernel)
     return kernel
+
+
+def _check_inside(kernel: Kernel) -> None:
+    """BlockError for an access that surely leaves a (still flat) argument."""
+    arguments = {b.name for b in kernel.args}
+    for o in surely_outside(kernel):
+        if o.buffer.name in arguments:
+            what = f"{'stores' if o.stores else 'loads'} element {o.element} of {o.buffer.name}, which has {o.buffer.shape[o.dim]}"
+            raise BlockError(f"a program {what}", hint="mask what is outside: mask=offsets < n", location=o.loc)
 
 
 class _Names:
