@@ -6,17 +6,16 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from tilewright.hw.library.gemmini_header import FLOATS, parameters
 from tilewright.hw.library.gemmini_types import BF16, FP16, FP32, INT8, Types
-from tilewright.ir.types import DType, bf16, f16, f32
+from tilewright.ir.types import DType
 
-#: Banks of the scratchpad and of the accumulator; bytes of the largest request.
-SPAD_BANKS, ACC_BANKS, MAX_BYTES = 4, 2, 64
+#: Banks of the scratchpad and of the accumulator.
+SPAD_BANKS, ACC_BANKS = 4, 2
 #: Configurations that the generator comes with, by what they multiply into what.
 BASES = {(t.inputs, t.sums): f"GemminiFPConfigs.{name}DefaultConfig" for name, t in (("FP32", FP32), ("BF16", BF16), ("FP16", FP16))} | {
     (INT8.inputs, INT8.sums): "GemminiConfigs.defaultConfig"
 }
-#: Bits of the exponent and of the significand, the largest number.
-FLOATS = {f32: (8, 24, "3.4028235E38"), bf16: (8, 8, "3.3895314E38"), f16: (5, 11, "65504.0")}
 
 
 def buildable(machine: Mapping[str, float], types: Types = INT8) -> dict[str, int]:
@@ -102,48 +101,9 @@ def _chisel(dtype: DType) -> str:
     return f"SInt({dtype.bits}.W)"
 
 
-def _elements(types: Types) -> str:
-    """Types of the software library: floats of 16 bits are their bits, with the largest number as a float."""
-    if not types.real:
-        least, most = types.inputs.range
-        limits = f"static const elem_t elem_t_max = {most};\nstatic const elem_t elem_t_min = {least};"
-        return f"typedef int{types.inputs.bits}_t elem_t;\n{limits}\ntypedef int{types.sums.bits}_t acc_t;\ntypedef int64_t full_t;"
-    exponent, significand, largest = FLOATS[types.inputs]
-    short = types.inputs.bits == 16
-    kind, limit = ("uint16_t", "float") if short else ("float", "elem_t")
-    lines = [f"typedef {kind} elem_t;", *(["#define ELEM_T_IS_LOWPREC_FLOAT"] if short else [])]
-    lines += [f"static const {limit} elem_t_max = {largest};", f"static const {limit} elem_t_min = -{largest};"]
-    lines += ["typedef float acc_t;", "typedef double full_t;", "", "#define ELEM_T_IS_FLOAT"]
-    lines += [f"#define ELEM_T_EXP_BITS {exponent}", f"#define ELEM_T_SIG_BITS {significand}"]
-    lines += ["#define ACC_T_EXP_BITS 8", "#define ACC_T_SIG_BITS 24"]
-    return "\n".join([*lines, f"typedef uint{types.inputs.bits}_t elem_t_bits;", "typedef uint32_t acc_t_bits;"])
-
-
 def header(name: str, machine: Mapping[str, float], types: Types = INT8) -> str:
     """The parameters that the software library reads."""
-    m = buildable(machine, types)
-    row, sums = m["dim"] * types.inputs.nbytes, m["dim"] * types.sums.nbytes
-    dim, spad, acc = m["dim"], m["scratchpad_bytes"], m["accumulator_bytes"]
-    return f"""/* {name} */
-#ifndef GEMMINI_PARAMS_H
-#define GEMMINI_PARAMS_H
-
-#include <stdint.h>
-
-#define XCUSTOM_ACC 3
-#define DIM {dim}
-#define ADDR_LEN 32
-#define BANK_NUM {SPAD_BANKS}
-#define BANK_ROWS {spad // (SPAD_BANKS * row)}
-#define ACC_ROWS {acc // sums}
-#define MAX_BYTES {MAX_BYTES}
-#define MAX_BLOCK_LEN ({max(MAX_BYTES // row, 1)})
-#define MAX_BLOCK_LEN_ACC ({max(MAX_BYTES // sums, 1)})
-
-{_elements(types)}
-
-#endif
-"""
+    return parameters(name, buildable(machine, types), SPAD_BANKS, types)
 
 
 def files(types: Types = INT8, dataflow: str = "WS") -> dict[str, Callable[[str, Mapping[str, float]], str]]:
