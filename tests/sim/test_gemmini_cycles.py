@@ -48,6 +48,17 @@ def test_a_run_of_one_block_takes_what_its_parts_take() -> None:
     assert 20 + 2 * 16 + 2 * 16 <= run.cycles <= 20 + 400
 
 
+def test_registers_between_units_make_results_later() -> None:
+    """Each of the array's rows that a sum passes takes so many cycles more; what is fed after it does not wait."""
+    one, many = (gemm(16, 16, 16), (1, 1, 1)), (gemm(256, 16, 16), (8, 1, 1))
+    slow = Configuration.of(load_machine("gemmini:inputs=f32,tile_latency=2"))
+    fast = replace(slow, tile_latency=0)
+    assert slow.tile_latency == 2 and slow.passage == 48
+    runs = {name: [simulate(tiled_ws(c, *given), c) for c in (fast, slow)] for name, given in (("one", one), ("many", many))}
+    assert runs["one"][1].cycles - runs["one"][0].cycles == 2 * 16
+    assert runs["many"][1].fed == runs["many"][0].fed and runs["many"][1].cycles - runs["many"][0].cycles < 16 * 2 * 16
+
+
 def test_spearman_shares_the_ranks_of_ties() -> None:
     assert spearman(np.array([1, 2, 3.0]), np.array([10, 20, 15.0])) == pytest.approx(0.5)
     assert spearman(np.array([1, 1, 2.0]), np.array([5, 5, 9.0])) == pytest.approx(1)

@@ -19,8 +19,8 @@ def check_whole(least: int = 1, **sizes: Any) -> None:
 @dataclass(frozen=True, slots=True)
 class Control:
     """Bus and largest request in bytes, requests outstanding; entries of the controllers' queues and of their parts of the
-    reservation station; sets of statistics of the normalisation unit, 0 where there is none. By default the generator's default
-    configuration.
+    reservation station; sets of statistics of the normalisation unit, 0 where there is none; registers between a unit of the array and
+    the next, beyond one (the generator's ``tile_latency``). By default the generator's default configuration.
 
     MachineError for a number below 1, a bus that is no power of two, and a largest request that is no multiple of it.
     """
@@ -35,10 +35,11 @@ class Control:
     store_entries: int = 4
     execute_entries: int = 16
     norm_stats: int = 0
+    tile_latency: int = 0
 
     def __post_init__(self) -> None:
         for name, value in self.parameters().items():
-            check_whole(int(name != "norm_stats"), **{name: value})
+            check_whole(int(name not in ("norm_stats", "tile_latency")), **{name: value})
         if self.dma_bytes & (self.dma_bytes - 1) or self.dma_max_bytes % self.dma_bytes:
             raise MachineError(
                 f"a bus of {self.dma_bytes} bytes with requests of at most {self.dma_max_bytes}: not a Gemmini",

@@ -17,7 +17,7 @@ class Configuration:
 
     ``array_bits`` is the width of a result leaving the array: the generator's default is 20, enough for a column of 16. Of floats: that of
     their inputs or of their sums, which is the type of what goes down a column. ``norm_stats``: sets of statistics of the normalisation
-    unit, which knows int8 only, 0 where there is none.
+    unit, which knows int8 only, 0 where there is none. ``tile_latency``: registers from a unit to the next, beyond one.
     """
 
     dim: int
@@ -38,6 +38,7 @@ class Configuration:
     sums: DType = i32
     array_bits: int = 20
     norm_stats: int = 0
+    tile_latency: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.dim, self.bus_bytes, self.max_bytes)
@@ -81,6 +82,7 @@ class Configuration:
             store_entries=parameters["store_entries"],
             execute_entries=parameters["execute_entries"],
             norm_stats=parameters["norm_stats"],
+            tile_latency=parameters["tile_latency"],
         )
 
     @property
@@ -92,6 +94,11 @@ class Configuration:
     def acc_bytes(self) -> int:
         """Bytes of an element in the accumulator."""
         return self.sums.nbytes
+
+    @property
+    def passage(self) -> int:
+        """Cycles that a sum takes down a column."""
+        return self.dim * (1 + self.tile_latency)
 
     @property
     def column(self) -> DType:

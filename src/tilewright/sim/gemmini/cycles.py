@@ -307,7 +307,7 @@ class Cycles:
             start = self._occupy(ready, cause, 0 if keeps else dim)
         self._stretch(self._read(x.bd, x.bd.rows, start))
         self.rides = False
-        end = self.slot[1] if x.c.garbage else self.slot[1] + dim + self.timing.drain
+        end = self.slot[1] if x.c.garbage else self.slot[1] + self.configuration.passage + self.timing.drain
         return start, end, cause
 
     def _compute(self, x: Compute, ready: int, cause: str) -> tuple[int, int, str]:

@@ -278,7 +278,7 @@ class _Judge:
         u, nodes, timing = self.u, self.u.nodes, self.timing
         computes = [self.computes[n] for n in order.computes]
         left = sum(self.busy[n] for n in computes)
-        last = self.configuration.dim + timing.drain + timing.memory + timing.write - self.busy[computes[-1]]
+        last = self.configuration.passage + timing.drain + timing.memory + timing.write - self.busy[computes[-1]]
         loads, stores = self._moves(computes, dict(order.ahead))
         places = _Places(u, dict(order.banks))
         queues = {STORE: stores, COMPUTE: computes, LOAD: loads}
