@@ -32,7 +32,8 @@ from tilewright.util.errors import MappingError
 class Walk:
     """One loop of the contraction in blocks of ``knob`` tiles of ``tile`` iterations.
 
-    ``axis`` is the instruction's axis it rides on (None: a loop around the instruction).
+    ``axis`` is the instruction's axis it rides on (None: a loop around the instruction). ``windows`` of what the loop computes are
+    reduced on its way out, so many, so far apart, of so many iterations: neighbouring blocks compute what windows of both need.
     """
 
     loop: str
@@ -41,6 +42,7 @@ class Walk:
     axis: str | None
     reduction: bool
     knob: Knob
+    windows: tuple[int, int, int] | None = None
 
     @property
     def tiles(self) -> int:
@@ -55,7 +57,17 @@ class Walk:
     @property
     def blocks(self) -> Expr:
         """Blocks in all."""
-        return ceil_div(ex.idx(self.tiles), value_of(self.knob))
+        if self.windows is None:
+            return ceil_div(ex.idx(self.tiles), value_of(self.knob))
+        return ceil_div(ex.idx(self.windows[0]), self.within)
+
+    @property
+    def within(self) -> Expr:
+        """Windows that a block computes all of; those at the ends of the loop may reach beyond it."""
+        assert self.windows is not None  # the caller has looked
+        count, step, span = self.windows
+        every = self.held // self.extent * count
+        return ex.binary("min", (self.held - span) // step + 1 + every, ex.idx(count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,23 +15,25 @@ from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.space.blocks import Blocks, Held, Walk
 from tilewright.space.levels import ceil_div, wrap
 from tilewright.space.rules import writeback
+from tilewright.space.rules.windows import Windowed
 from tilewright.space.stages import Stage, stages
 from tilewright.space.tiling import value_of
 
 
-def program(kernel: Kernel, b: Blocks, constants: Set[str] = frozenset()) -> Kernel:
+def program(kernel: Kernel, b: Blocks, constants: Set[str] = frozenset(), reduced: Windowed | None = None) -> Kernel:
     """``kernel`` with the contraction of ``b`` in blocks; every other nest that has no part in them stays as it is.
 
-    Operands that are packed in main memory are copied there first, unless they are among ``constants``.
+    Operands that are packed in main memory are copied there first, unless they are among ``constants``. What leaves a block is
+    ``reduced``, if anything.
     """
-    return _Program(kernel, b, constants).made()
+    return _Program(kernel, b, constants, reduced).made()
 
 
 class _Program:
-    def __init__(self, kernel: Kernel, b: Blocks, constants: Set[str]):
-        self.kernel, self.b, self.constants = kernel, b, constants
+    def __init__(self, kernel: Kernel, b: Blocks, constants: Set[str], reduced: Windowed | None):
+        self.kernel, self.b, self.constants, self.reduced = kernel, b, constants, reduced
         self.update = next(s for s in stages(kernel) if s.is_reduction and s.output.name == b.result.buffer.name)
-        found = writeback.epilogue(kernel.body, b.result.buffer.name) if b.fused else None
+        found = writeback.epilogue(kernel.body, b.result.buffer.name) if b.fused and reduced is None else None
         self.last = found[0] if found else None
         self.first = next((s for s in stages(kernel) if s.store is not None and s.output == b.result.buffer and s.store.op is None), None)
 
@@ -54,9 +56,10 @@ class _Program:
                 w = b.walks[b.around[depth - 1]]
                 body = [For(_block(w), ex.idx(0), w.blocks, Block(tuple(body)))]
         gone = [s.root for s in (self.update, self.last, self.first) if s is not None]
+        gone += [s.root for s in (self.reduced.start, self.reduced.nest)] if self.reduced is not None else []
         gone += [made.root for s in b.sources if s.packed is None and (made := self._padding(s)) is not None]
         body = [*(c for s in b.sources if s.packed and s.buffer.name not in self.constants for c in self._packed(s)), *body]
-        local = self.last is not None
+        local = self.last is not None or self.reduced is not None
 
         def replaced(s: Stmt) -> Stmt | tuple[Stmt, ...] | None:
             if any(s is g or s == g for g in gone) and isinstance(s, For):
@@ -77,6 +80,8 @@ class _Program:
         w = self.b.walks[loop]
         if loop not in self.b.around[:depth]:
             return ex.idx(w.extent)
+        if w.windows is not None:
+            return w.held  # where the next block begins again
         size = value_of(w.knob) * w.tile
         return ex.binary("min", size, ex.idx(w.extent) - _block(w) * size)
 
@@ -131,6 +136,8 @@ class _Program:
         return wrap(_loops(at, extents), Store(own, tuple(at), ex.const(0, own.dtype)))
 
     def _finish(self, own: Buffer) -> Stmt:
+        if self.reduced is not None:
+            return self._windows(own, self.reduced)
         if self.last is not None:
             return self._moved(self.last, own, own.name + "_last")
         target = self.b.result
@@ -139,6 +146,19 @@ class _Program:
         there = tuple(x + v for x, v in zip(self._origin(target, depth), at, strict=True))
         extents = target.shape({n: self._left(n, depth) for n in self.b.walks})
         return wrap(_loops(at, extents), Store(target.buffer, there, Load(own, tuple(at))))
+
+    def _windows(self, own: Buffer, reduced: Windowed) -> Stmt:
+        """What is left of the windows of a block."""
+        out, depth = reduced.nest.output, len(self.b.order)
+        place, loops = {}, []
+        for n, theirs in reduced.loops.items():
+            w, v = self.b.walks[n], Var(f"{own.name}_{n}")
+            whole = w.windows is None or n not in self.b.around[:depth]
+            place[theirs] = v if w.windows is None else _block(w) * w.within + v
+            loops.append((v.name, self._left(n, depth) if whole else w.within, LoopKind.SERIAL))
+        assert reduced.nest.store is not None  # it is a reduction
+        there = tuple(ex.substitute(i, place) for i in reduced.nest.store.indices)
+        return wrap(loops, Store(out, there, ex.cast(Load(own, (ex.idx(0),) * own.rank), out.dtype)))
 
     def _moved(self, s: Stage, own: Buffer, mark: str) -> Stmt:
         """A nest over the whole result for one block of it."""

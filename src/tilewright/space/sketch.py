@@ -31,6 +31,7 @@ class Sketch:
     among threads (kept apart from its part).
     ``structural`` are knobs that decide of what form the program is: :attr:`program` is that of their first values, ``others`` makes it
     for different ones (in the order of these knobs). They are few, of few values: each has formulas of its own.
+    ``held`` are the bytes of each memory that the program fills itself which it holds at once, as expressions over the knobs.
     ``mapping`` says which loops ride on the hardware's axes, ``extras`` what the structure adds to plain tiles
     (copies of operands, blocks of a reduction): they tell apart what :mod:`tilewright.space.narrow` leaves out.
     """
@@ -49,6 +50,7 @@ class Sketch:
     leads: tuple[str | None, ...] = ()
     structural: tuple[Knob, ...] = ()
     others: Callable[[Variant], Kernel] | None = None
+    held: tuple[tuple[str, Expr], ...] = ()
 
     @cached_property
     def program(self) -> Kernel:

@@ -98,6 +98,13 @@ class Stage:
             self._reads.extend(access(ld.buffer, ld.indices, self.loops) for ld in unique)
         return list(self._reads)
 
+    def accesses(self) -> list[tuple[Buffer, tuple[Expr, ...]]]:
+        """The arrays that are stored to and loaded from, scalars apart, with their indices; the first is the target."""
+        if self.store is None:
+            return []
+        loaded = [(ld.buffer, ld.indices) for ld in ex.loads(self.store.value)]
+        return [(b, indices) for b, indices in [(self.store.buffer, self.store.indices), *loaded] if b.rank]
+
     def inputs(self) -> set[str]:
         """Names of the buffers read (for a reduction, not counting its own accumulator)."""
         own = {self.store.buffer.name} if self.store is not None and self.store.op else set()

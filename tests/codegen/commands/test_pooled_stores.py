@@ -10,9 +10,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as hs
 from tests.codegen.commands.pooled_conv import Pooled
 
-from tilewright.codegen.commands import Host, Program, check, generate, parse_program, walk
+from tilewright.codegen.commands import Host, Program, check, generate, parse_program, stream, walk
+from tilewright.cost.explicit import counted
+from tilewright.cost.tape import Tape
 from tilewright.hw.library.gemmini import gemmini
+from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.generated import execute
+from tilewright.sim.gemmini.words import decode
 from tilewright.space.space import Space
 from tilewright.util.errors import CodegenError
 
@@ -136,3 +140,16 @@ def test_zeros_beyond_the_image_are_refused_where_numbers_may_be_less(text: str)
     changed = text.replace("mvout_pooled2_scaled_relu", "mvout_pooled2_scaled").replace("activation=1", "activation=0")
     with pytest.raises(CodegenError, match=r"windows reach 1 pixels over the edges of the image along dimension \d"):
         check(parse_program(changed), MACHINE)
+
+
+def test_the_estimate_counts_what_blocks_compute_again() -> None:
+    """Rows that windows of two blocks share are computed in both; nothing is the host's, and what leaves is pooled."""
+    space = Space(PADDED.kernel(), MACHINE)
+    for point in space.sample(6, np.random.default_rng(5)):
+        counts = counted(space.sketch(point).program, MACHINE)
+        issues, host, written = Tape([counts.issues, counts.host, counts.written])(space.values(point))
+        program = generate(space.schedule(point).kernel, MACHINE, pipeline=False)
+        words = stream(program, MACHINE, {b.name: n << 20 for n, b in enumerate(program.arrays, 1)})
+        computed = sum(isinstance(decode(*w), isa.Compute) for w in words if w is not None)
+        assert host == 0 and computed <= issues <= 1.5 * computed, space.describe(point)
+        assert written <= 1.5 * PADDED.filters * np.prod(PADDED.reduced), space.describe(point)

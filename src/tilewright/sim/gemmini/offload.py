@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,9 @@ from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.generated import execute, timed
 from tilewright.sim.gemmini.tuning import tuned
 from tilewright.space.default import plan
+from tilewright.space.joined import joined
 from tilewright.space.long_rows import long_rows
+from tilewright.space.memory_order import Ordered, memory_order
 from tilewright.space.single_rows import single_rows
 from tilewright.space.unsuited import unsuited
 from tilewright.space.version import deciding
@@ -55,8 +57,9 @@ class Offload:
 
     Schedules are the default ones, or, for kernels that the host has no part in, the best of ``measured`` on the cycle model, each also
     as runs of the loop ``forms`` (:func:`tilewright.sim.gemmini.tuning.tuned`). With a ``store`` what was found is kept by kernel,
-    machine and version: whoever asks again searches nothing. Vectors in products are matrices of one row, and arrays that are
-    only computed element by element matrices of long rows, as their memory is the same.
+    machine and version: whoever asks again searches nothing. Arrays are plain ones in the order of memory, pixels of convolutions
+    with windows of one pixel and vectors in products rows of matrices, and arrays that are only computed element by element matrices of
+    long rows, as their memory is the same.
 
     ``programs`` has what was made of each kernel, with its constants, that the array takes part in, ``refused`` why the host does
     another alone; ``searched`` counts those that were not in the store.
@@ -75,19 +78,19 @@ class Offload:
         if program is None:
             reference(kernel, arrays)
             return
-        form = self._form(kernel)
-        seen = {b.name: _seen(a, b, f) for b, f, a in zip(kernel.args, form.args, arrays, strict=True)}
+        form = self._form(kernel, constants)
+        seen = {b.name: _seen(a, b, form) for b, a in zip(kernel.args, arrays, strict=True)}
         execute(program, self.machine, seen)
         written = written_buffers(kernel.body)
-        for b, f, a in zip(kernel.args, form.args, arrays, strict=True):
+        for b, a in zip(kernel.args, arrays, strict=True):
             if b.name in written and not np.shares_memory(seen[b.name], a):
-                a[...] = _unseen(seen[b.name], b, f)
+                a[...] = _unseen(seen[b.name], b, form)
 
     def prepare(self, kernel: Kernel, constants: frozenset[str] = frozenset()) -> Program | None:
         """The program of ``kernel``, made once; None when the host does it alone."""
         work = kernel, constants
         if work not in self.programs and work not in self.refused:
-            made = self._kept(self._form(kernel), constants)
+            made = self._kept(self._form(kernel, constants).kernel, constants)
             if made.program is not None:
                 self.programs[work] = made.program
             else:
@@ -105,9 +108,10 @@ class Offload:
             self._cycles[work] = timed(program, self.machine).cycles if program is not None else 0
         return self._cycles[work]
 
-    def _form(self, kernel: Kernel) -> Kernel:
-        """``kernel`` as what is scheduled: other shapes of the same memory."""
-        return long_rows(single_rows(kernel), self.machine)
+    def _form(self, kernel: Kernel, constants: frozenset[str]) -> Ordered:
+        """``kernel`` as what is scheduled: other shapes of the same memory, but for ``constants``, whose order is free."""
+        ordered = memory_order(kernel, constants)
+        return replace(ordered, kernel=long_rows(single_rows(joined(ordered.kernel)), self.machine))
 
     def _kept(self, kernel: Kernel, constants: frozenset[str]) -> _Made:
         """As :meth:`_make`, from the store where it is there."""
@@ -146,21 +150,21 @@ class Offload:
         return found.program if found.cycles < timed(default, self.machine).cycles else default
 
 
-def _seen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
-    """``array``, in logical order, as the buffer of another shape on the same memory."""
-    if old.layout == new.layout:
-        return array.reshape(new.static_shape)
-    assert old.layout is not None and new.layout is None  # forms only drop layouts
-    out = np.empty(physical_shape(old.layout, old.static_shape), array.dtype)
-    to_physical(array, old.layout, out)
-    return out.reshape(new.static_shape)
+def _seen(array: NDArray[Any], b: Buffer, form: Ordered) -> NDArray[Any]:
+    """``array``, the argument ``b`` in logical order, as the argument of the form: another shape on the same memory."""
+    shape, layout = form.kernel.arg(b.name).static_shape, form.layouts.get(b.name)
+    if layout is None:
+        return array.reshape(shape)
+    out = np.empty(physical_shape(layout, b.static_shape), array.dtype)
+    to_physical(array, layout, out)
+    return out.reshape(shape)
 
 
-def _unseen(array: NDArray[Any], old: Buffer, new: Buffer) -> NDArray[Any]:
-    if old.layout == new.layout:
-        return array.reshape(old.static_shape)
-    assert old.layout is not None  # forms only drop layouts
-    return to_logical(array.reshape(physical_shape(old.layout, old.static_shape)), old.layout, old.static_shape)
+def _unseen(array: NDArray[Any], b: Buffer, form: Ordered) -> NDArray[Any]:
+    layout = form.layouts.get(b.name)
+    if layout is None:
+        return array.reshape(b.static_shape)
+    return to_logical(array.reshape(physical_shape(layout, b.static_shape)), layout, b.static_shape)
 
 
 @cache

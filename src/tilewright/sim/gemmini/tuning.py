@@ -10,6 +10,7 @@ import numpy as np
 
 from tilewright.codegen.commands import Program, generate
 from tilewright.hw import Machine
+from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel
 from tilewright.sim.gemmini import isa
 from tilewright.sim.gemmini.cycles import Run
@@ -25,6 +26,10 @@ SAMPLED = 2000
 BEGINNING, FINALISTS = 12_000, 3
 #: Of a program of loop forms, whose words stand for many commands each, so many words tell how many that is.
 WORDS = 64
+#: Points that may turn out to be no runs of forms, for each that is wanted; draws of neighbours that may come to nothing.
+TRIES = 8
+#: No estimate is wrong by this much: what takes so much longer than a neighbour need not be measured.
+FAR = 4.0
 #: Long programs are run whole only where their paces are within this of the best that was.
 CLOSE = 1.03
 
@@ -68,8 +73,9 @@ def tuned(
 
     With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`),
     half of them on what was best after the others. With ``forms`` each schedule is measured as runs of these loop forms too, where
-    its tiles are what they do, then half as many neighbours of the best such runs, and the fastest counts. Arguments among ``constants``
-    are known ahead: their layout is free. The same ``seed`` gives the same result. SpaceError when no point can be generated.
+    its tiles are what they do, then half as many neighbours of the best such runs, a quarter as many that should be best as runs, and the
+    fastest counts. Arguments among ``constants`` are known ahead: their layout is free. The same ``seed`` gives the same result.
+    SpaceError when no point can be generated.
 
     ``starts`` are values of knobs that are measured early, such as a library's tiles: the valid point nearest to each, in every structure
     that loads all operands for each block.
@@ -86,6 +92,10 @@ def tuned(
     if search.others:
         search.explicit = False
         search.around(search.others, measured + measured // 2, rng)
+    if forms:
+        search.explicit, none = False, not search.others
+        search.runs(_by_structure(space, points[_alone(space, points)]), -(-measured // 4))
+        search.around(search.others, len(search.seen) + (measured // 2 if none else 0), rng)
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
     finalists = search.finalists()
@@ -128,6 +138,20 @@ def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
     return [points[row] for _, _, row in sorted(order)]
 
 
+def _alone(space: Space, points: np.ndarray) -> np.ndarray:
+    """Points that load all operands for each block, and whose memories have room for as many blocks as they have buffers: bool [n].
+
+    Runs of forms do such blocks, one being loaded while another is worked on.
+    """
+    out = np.zeros(len(points), bool)
+    for s, rows in space.groups(points):
+        sketch, env = space.sketches[s], space.environment(s, points[rows])
+        held = [(space.machine.memory(name), np.asarray(ex.evaluate(nbytes, env))) for name, nbytes in sketch.held]
+        fits = [m.bytes is None or nbytes * m.buffers <= m.bytes for m, nbytes in held]
+        out[rows] = not sketch.extras and np.logical_and.reduce(np.broadcast_arrays(True, *fits))
+    return out
+
+
 class _Search:
     """``found`` leads the search: explicit programs where there are any; ``others`` are the same schedules by forms."""
 
@@ -140,12 +164,24 @@ class _Search:
         self.problem = ""
 
     def around(self, leading: list[_Candidate], measured: int, rng: np.random.Generator) -> None:
-        """Measures neighbours of the best of ``leading``, which grows, until so many points were ``measured`` or no new ones come."""
+        """Measures neighbours of the best of ``leading``, which grows, until so many points were ``measured`` or no new ones come.
+
+        Those whose estimates are far from that of the point that they are near are left out.
+        """
         idle = 0
-        while len(self.seen) < measured and leading and idle < measured:
+        while len(self.seen) < measured and leading and idle < TRIES + measured:
             leaders = sorted(leading, key=lambda c: c.pace)[:FINALISTS]
-            near = self.space.neighbours(leaders[len(self.seen) % len(leaders)].point[None], rng)[0]
-            idle = 0 if self.measure(near) else idle + 1
+            pair = np.repeat(leaders[len(self.seen) % len(leaders)].point[None], 2, axis=0)
+            pair[1] = self.space.neighbours(pair[:1], rng)[0]
+            here, there = self.space.estimate(pair)
+            idle = 0 if there <= FAR * here and self.measure(pair[1]) else idle + 1
+
+    def runs(self, ranked: Sequence[np.ndarray], most: int) -> None:
+        """Measures the first of ``ranked`` points until so many of them were runs of forms."""
+        before = len(self.others)
+        for point in ranked[: TRIES * most]:
+            if len(self.others) < before + most:
+                self.measure(point)
 
     def measure(self, point: np.ndarray) -> bool:
         """Measures a point; False when it was measured before."""

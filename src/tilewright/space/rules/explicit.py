@@ -158,6 +158,7 @@ def _sketch(context: Context, output: str, b: Blocks) -> Sketch:
         lambda values: Plan(_apply(context, output, b, values), (Decision(output, b.name, ""),)),
         mapping=f"{output}: {b.instruction.name}: {str(b.mapping).split('[')[0].strip()}",
         extras=tuple(f"{s.hardware} stays" for s, d in zip(b.sources, b.loaded, strict=True) if d < len(b.around)),
+        held=tuple(held.items()),
     )
 
 
@@ -167,7 +168,10 @@ def _program(context: Context, output: str, b: Blocks) -> Kernel:
     if b.fused:
         with suppress(ScheduleError):
             base.seed(output)
-    return program(base.kernel, b, context.constants)
+    if not b.windowed:
+        return program(base.kernel, b, context.constants)
+    reduced = windows.folded(base, output)
+    return program(base.kernel, replace(b, walks=reduced.walked(b.walks)), context.constants, reduced)
 
 
 # --- one point ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Windows of neighbouring blocks may overlap: then both blocks compute what they s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
@@ -45,6 +45,11 @@ class Windowed:
         """
         walked = [n for n, way in self.steps.items() if way != (1, 1)]
         return [n for n in walked if n not in walked[:1] or n not in self.loops]
+
+    def walked(self, walks: Mapping[str, Walk]) -> dict[str, Walk]:
+        """``walks`` that know of the windows along them."""
+        moved = {n: (self.nest.loops[self.loops[n]], *way) for n, way in self.steps.items() if n in self.loops and way != (1, 1)}
+        return {n: replace(w, windows=moved.get(n)) for n, w in walks.items()}
 
     def fits(self, walks: Mapping[str, Walk]) -> list[Expr]:
         """Conditions on the knobs: a block holds a window, and whole rows of an image."""
