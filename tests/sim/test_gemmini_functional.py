@@ -175,6 +175,20 @@ def test_vendor_streams_multiply(stream: str, m: int, n: int, k: int) -> None:
     np.testing.assert_array_equal(memory.array(g.c, (m, n), np.int8), rescaled(a.astype(np.int32) @ b, 0.125))
 
 
+def test_vendor_stream_with_a_bias() -> None:
+    c = Configuration.of(load_machine("gemmini"))
+    f, memory = machine(1 << 17, c)
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(-20, 20, (40, 65), np.int8), rng.integers(-20, 20, (65, 23), np.int8)
+    bias = rng.integers(-2000, 2000, 23).astype(np.int32)
+    at = (memory.place(x) for x in (a, b, np.zeros((40, 23), np.int8)))
+    g = Gemm(40, 23, 65, *at, isa.f32_bits(0.125), bias=memory.place(bias))
+    f.run(tiled_ws(c, g, (2, 1, 3)))
+    np.testing.assert_array_equal(memory.array(g.c, (40, 23), np.int8), rescaled(a.astype(np.int32) @ b + bias, 0.125))
+    with pytest.raises(ExecutionError, match="has no bias"):
+        f.run(default_os(c, g))
+
+
 def test_default_tiles_fill_the_halves() -> None:
     c = Configuration.of(load_machine("gemmini"))
     assert default_tiles(c, 512, 512, 512) == (5, 6, 32)

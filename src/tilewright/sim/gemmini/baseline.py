@@ -17,7 +17,10 @@ from tilewright.util.errors import ExecutionError
 
 @dataclass(frozen=True, slots=True)
 class Gemm:
-    """C[m, n] = A[m, k] B[k, n], inputs, dense rows at these addresses; ``scale`` and ``activation`` on the way out."""
+    """C[m, n] = A[m, k] B[k, n], inputs, dense rows at these addresses; ``scale`` and ``activation`` on the way out.
+
+    At ``bias`` are n sums that every row starts from; 0: it starts from zeros.
+    """
 
     m: int
     n: int
@@ -27,6 +30,7 @@ class Gemm:
     c: int
     scale: int = isa.ONE
     activation: int = isa.NO_ACTIVATION
+    bias: int = 0
 
 
 def default_tiles(c: Configuration, m: int, n: int, k: int, *, double_buffered: bool = True) -> tuple[int, int, int]:
@@ -70,10 +74,11 @@ def tiled_ws(c: Configuration, g: Gemm, tile: tuple[int, int, int]) -> Iterator[
                 last = k + tile[2] * c.dim >= g.k
                 yield isa.LoopBounds(rows, cols, depth, pad_i, pad_j, pad_k)
                 yield isa.LoopAddressesAB(g.a + (i * g.k + k) * size, g.b + (k * g.n + j) * size)
-                yield isa.LoopAddressesDC(0, g.c + (i * g.n + j) * size if last else 0)
+                start = g.bias + j * c.acc_bytes if g.bias and not k else 0
+                yield isa.LoopAddressesDC(start, g.c + (i * g.n + j) * size if last else 0)
                 yield isa.LoopStridesAB(g.k, g.n)
-                yield isa.LoopStridesDC(g.n, g.n)
-                yield isa.LoopWs(accumulate=int(k > 0))
+                yield isa.LoopStridesDC(0 if g.bias else g.n, g.n)
+                yield isa.LoopWs(accumulate=int(k > 0 or g.bias > 0))
 
 
 def default_ws(c: Configuration, g: Gemm) -> Iterator[Command]:
@@ -85,6 +90,8 @@ def default_os(c: Configuration, g: Gemm) -> Iterator[Command]:
     """Output stationary, explicit commands, for a problem that fits the memories whole: loads, then computes, then stores."""
     tile = default_tiles(c, g.m, g.n, g.k, double_buffered=False)
     blocks = tuple(-(-x // c.dim) for x in (g.m, g.n, g.k))
+    if g.bias:
+        raise ExecutionError("the output-stationary stream has no bias", hint="use default_ws")
     if tile != blocks:
         raise ExecutionError(f"{g.m} x {g.n} x {g.k} does not fit the memories at once", hint="use default_ws")
     ni, nj, nk = blocks
@@ -126,4 +133,4 @@ def _prelude(g: Gemm, dataflow: int, c: Configuration) -> Iterator[Command]:
     yield ConfigSt(b, g.activation, g.scale)
     yield ConfigLd(a, 0, c.dim, c.unscaled)
     yield ConfigLd(b, 1, c.dim, c.unscaled)
-    yield ConfigLd(b, 2, c.dim, c.unscaled)
+    yield ConfigLd(0 if g.bias else b, 2, c.dim, c.unscaled)

@@ -1,6 +1,6 @@
 """The vendor library's way to convolve: tiles of its heuristic, one ``loop_conv_ws`` for each.
 
-NHWC inputs and outputs, weights by window row, window column, input channel, output channel; no bias, no pooling. Windows of 1 x 1
+NHWC inputs and outputs, weights by window row, window column, input channel, output channel; a bias or none, no pooling. Windows of 1 x 1
 without stride are matrix products, as in the library's networks.
 """
 
@@ -49,25 +49,26 @@ class Convolution:
         return self.batch * self.out_rows * self.out_cols * self.kernels * self.channels * self.window**2
 
 
-def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int) -> Iterator[Command]:
-    """The library's commands for ``v``: input at ``x``, weights at ``f``, output at ``y`` in main memory."""
+def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int, bias: int = 0) -> Iterator[Command]:
+    """The library's commands for ``v``: input at ``x``, weights at ``f``, output at ``y`` in main memory, ``bias`` there or 0."""
     if v.window == v.stride == 1 and not v.padding:
-        yield from default_ws(c, Gemm(v.batch * v.rows * v.cols, v.kernels, v.channels, x, f, y))
+        yield from default_ws(c, Gemm(v.batch * v.rows * v.cols, v.kernels, v.channels, x, f, y, bias=bias))
         return
     yield isa.Flush()
     yield isa.ConfigSt(v.kernels * c.input_bytes)
     yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
-    yield from _tiles(c, v, (x, f, y))
+    yield from _tiles(c, v, (x, f, y, bias))
 
 
-def default_depthwise(c: Configuration, v: Convolution, x: int, f: int, y: int) -> Iterator[Command]:
+def default_depthwise(c: Configuration, v: Convolution, x: int, f: int, y: int, bias: int = 0) -> Iterator[Command]:
     """The same for a depthwise convolution: the loops of one channel (with tiles for one) after those of another. Weights by channel."""
     one = replace(v, channels=1, kernels=1)
     yield isa.Flush()
     yield isa.ConfigSt(v.channels * c.input_bytes)
     yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
     for n in range(v.channels):
-        yield from _tiles(c, one, tuple(a + n * step * c.input_bytes for a, step in ((x, 1), (f, v.window**2), (y, 1))), v.channels)
+        at = (a + n * step * c.input_bytes for a, step in ((x, 1), (f, v.window**2), (y, 1)))
+        yield from _tiles(c, one, (*at, bias and bias + n * c.acc_bytes), v.channels)
 
 
 def _tiles(c: Configuration, v: Convolution, arrays: tuple[int, ...], pitch: int = 0) -> Iterator[Command]:
@@ -95,7 +96,7 @@ def _tile(
     down, right = max(0, row + rows - v.rows), max(0, col + cols - v.cols)
     first = not any(start[d] for d in "RSC")
     last = all(start[d] + size[d] >= whole[d] for d in "RSC")
-    x, f, y = arrays
+    x, f, y, bias = arrays
     between, apart = pitch or v.channels, pitch or v.kernels
     x += (((start["N"] * v.rows + row + up) * v.cols + col + left) * between + start["C"]) * c.input_bytes
     f += (((start["R"] * v.window + start["S"]) * v.channels + start["C"]) * v.kernels + start["K"]) * c.input_bytes
@@ -106,5 +107,5 @@ def _tile(
     yield isa.ConvKernel(size["R"], size["S"], size["C"], left, right, up, down, 0, v.cols)
     yield isa.ConvOutput(size["P"], 0, 0, 0, 1, between, v.kernels, apart, size["Q"])
     yield isa.ConvAddressesWO(f, y if last else 0)
-    yield isa.ConvAddressesBI(_ZEROS if first else 0, x)
-    yield isa.LoopConvWs(no_bias=1, depthwise=int(pitch > 0), no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))
+    yield isa.ConvAddressesBI((bias + start["K"] * c.acc_bytes if bias else _ZEROS) if first else 0, x)
+    yield isa.LoopConvWs(no_bias=int(not bias), depthwise=int(pitch > 0), no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))
