@@ -232,6 +232,12 @@ def test_nothing_answers() -> None:
         Cluster("nonsense://", patience=1.0)
 
 
+def test_what_is_no_address_is_said_at_once_and_leaves_nothing_behind() -> None:
+    program = "from tilewright.runtime.cluster import Cluster\ntry:\n    Cluster('garbage')\nexcept Exception as error:\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stdout.startswith("no Dask scheduler answers at garbage") and "Traceback" not in done.stderr
+
+
 def test_dask_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(RuntimeFailure, match=r"Dask is not installed\n.*tilewright\[cluster\]"):

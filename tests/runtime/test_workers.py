@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from tests.runtime.faulty import Body, Greedy, Kill, OuterParallel, Plain, Raises, Sleep, SlowToBuild, long_program, program
 
+from tilewright.hw import Machine, load_machine
 from tilewright.runtime.jobs import Job, Limits, Outcome, Recipe
 from tilewright.runtime.memory import ALIGNMENT, NUMPY_OFFSET
 from tilewright.runtime.module import build
 from tilewright.runtime.pool import available_cpus
 from tilewright.runtime.signature import signature
 from tilewright.runtime.trial import Data, bind, make_data, placed, sample
-from tilewright.runtime.workers import Workers
+from tilewright.runtime.workers import Workers, require_measurable
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.util.errors import RuntimeFailure
@@ -231,6 +232,20 @@ def test_what_cannot_be_asked_is_refused(workers: Workers) -> None:
         workers.run([job(Plain(), threads=len(available_cpus()) + 1)])
     with pytest.raises(RuntimeFailure, match="0 builders"):
         Workers(0)
+
+
+@pytest.mark.parametrize(("name", "lacking"), [("cuda.sm80", "nvptx64"), ("gemmini", "riscv64")])
+def test_machines_that_are_elsewhere_are_not_measured_here(name: str, lacking: str) -> None:
+    with pytest.raises(RuntimeFailure, match=f"a trial for machine {name} is compiled for {lacking}") as refused:
+        require_measurable(load_machine(name), 1)
+    assert "simulator" in (refused.value.hint or "")
+
+
+def test_machines_that_are_only_emulated_are_said_to_be(recwarn: pytest.WarningsRecorder) -> None:
+    require_measurable(Machine.host(), 1)
+    assert not recwarn
+    with pytest.warns(RuntimeWarning, match=r"machine virtual\.gemv names no target: .* what is measured is the emulation"):
+        require_measurable(load_machine("virtual.gemv"), 1)
 
 
 def test_hopeless_candidates_are_timed_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 
 from tilewright.graph import Network, compile
-from tilewright.hw import Machine
+from tilewright.hw import Machine, load_machine
 from tilewright.ir.expr import compare
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Done, Job, Outcome
@@ -22,9 +23,11 @@ from tilewright.runtime.workers import Workers
 from tilewright.schedule.schedule import Schedule
 from tilewright.space import Context, Knob, Sketch, Space, discover
 from tilewright.tune import tuner as tuning
+from tilewright.tune.ledger import Ledger
 from tilewright.tune.network import Model, tune_network, tune_networks
 from tilewright.tune.results import NetworkProgress
 from tilewright.util.errors import ImportFailure, RuntimeFailure, TuneError
+from tilewright.util.quantities import seconds_text
 
 
 class Stub:
@@ -111,11 +114,27 @@ def test_best_record_is_what_is_compiled(tmp_path: Path) -> None:
             best = store.best(t.task)
             assert best is not None
             assert best.seconds == pytest.approx(t.seconds)
-            assert f"{t.seconds * 1e6:.0f} us" in " ".join(r.schedule for r in found.network.summary())
+            assert f"tuned: {seconds_text(t.seconds)} by random" in [r.schedule for r in found.network.summary()]
         (session,) = store.sessions(subject="layers")
         assert session.id == found.session
         assert session.state == "done"
         assert dict(session.tasks) == {t.task.key: float(t.weight) for t in found.tasks}
+
+
+class DefaultsWin(Stub):
+    """Nothing is faster than what is asked for first of each kernel: its schedule without tuning."""
+
+    def outcome(self, job: Job) -> Outcome:
+        first = next(j for j in self.jobs if (j.kernel, j.unaligned) == (job.kernel, job.unaligned))
+        found = super().outcome(job)
+        return replace(found, samples=(1e-5,) * 2 if job.trace == first.trace else (2e-5,) * 2)
+
+
+def test_kernels_that_nothing_beats_are_not_said_to_be_tuned(tmp_path: Path) -> None:
+    found = tune_network(network(), records=tmp_path / "r.db", trials=12, threads=1, author="random", executor=DefaultsWin())
+    assert all(t.seconds == t.baseline for t in found.tasks)
+    for compiled in (found.network, compile(network(), threads=1, records=tmp_path / "r.db")):
+        assert {row.schedule for row in compiled.summary()} == {"as without tuning: 10.0 us"}
 
 
 def test_interrupted_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -266,6 +285,34 @@ def test_when_no_kernel_can_be_tuned_the_constraint_is_named(tmp_path: Path) -> 
         tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, executor=stub, rules=[tall])
     assert "and so for 2 other kernels" in refused.value.message
     assert "relax the constraint" in (refused.value.hint or "") and not stub.jobs
+
+
+def test_replay_measures_the_recorded_points_of_every_kernel_again(tmp_path: Path) -> None:
+    first = tune_network(network(), records=tmp_path / "r.db", trials=30, threads=1, author="random", executor=Stub())
+    again = tune_network(network(), records=tmp_path / "r.db", trials=99, threads=1, author="replay", executor=Stub())
+    assert again.reason == "exhausted" and again.skipped == () and all(t.trials for t in again.tasks)
+    best = {t.task.key: t.seconds for t in first.tasks}
+    assert all(t.seconds == best[t.task.key] for t in again.tasks), "the fastest recorded point of each is tried"
+
+
+def test_a_kernel_that_the_author_cannot_search_is_skipped_and_the_others_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune_network(network(), records=tmp_path / "r.db", trials=20, threads=1, author="random", executor=Stub())
+    known = Ledger.known
+    monkeypatch.setattr(Ledger, "known", lambda self, space: [] if wide(space.kernel) else known(self, space))
+    found = tune_network(network(), records=tmp_path / "r.db", trials=8, threads=1, author="replay", executor=Stub())
+    (skipped,) = found.skipped
+    assert skipped.weight == 1 and "nothing to replay" in skipped.reason and sorted(t.weight for t in found.tasks) == [1, 2]
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_built_or_recorded(tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match="no author 'genius'"):
+        tune_network(network(), records=tmp_path / "r.db", trials=5, threads=1, author="genius", executor=Stub())
+    with pytest.raises(RuntimeFailure, match=r"a trial for machine cuda\.sm80 is compiled for nvptx64"):
+        tune_network(network(), load_machine("cuda.sm80"), records=tmp_path / "r.db", trials=5, threads=1)
+    with RecordStore(tmp_path / "r.db") as store:
+        assert store.sessions() == [] and store.tasks() == []
 
 
 # --- full disks -------------------------------------------------------------------------------

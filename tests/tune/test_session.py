@@ -130,9 +130,11 @@ def test_nothing_works(space: GemmSpace) -> None:
         tune(space, trials=12, executor=Simulated(fails=lambda p: Outcome("crash", message="killed by SIGILL")))
 
 
-def test_unknown_authors_and_impossible_spaces(space: GemmSpace) -> None:
+def test_unknown_authors_and_impossible_spaces(space: GemmSpace, tmp_path: Path) -> None:
     with pytest.raises(TuneError, match="no author 'genius'"):
-        tune(space, trials=5, author="genius", executor=Simulated())
+        tune(space, trials=5, author="genius", executor=Simulated(), records=tmp_path / "r.db")
+    with RecordStore(tmp_path / "r.db") as store:
+        assert store.sessions() == []
     with pytest.raises(SpaceError, match="no rule has a schedule"):
         from tilewright.space.space import Space
 

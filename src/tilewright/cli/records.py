@@ -233,7 +233,8 @@ _FIGURES = ("threads", "records", "failed", "baseline", "best", "gain")
 def _print_sessions(console: Console, store: RecordStore, limit: int) -> None:
     out = table("session", "subject", "state", "author", "tasks", "trials", "of", "host", numbers=("tasks", "trials", "of"))
     for s in store.sessions()[:limit]:
-        out.add_row(s.id, escape(s.subject), s.state, s.author, str(len(s.tasks)), str(store.count(session=s.id)), _budget(s), s.host)
+        trials = store.count(session=s.id, role="trial")
+        out.add_row(s.id, escape(s.subject), s.state, s.author, str(len(s.tasks)), str(trials), _budget(s), s.host)
     console.print(out)
 
 

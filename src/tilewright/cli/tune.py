@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from tilewright.runtime.jobs import Executor
     from tilewright.tune.session import Progress as KernelProgress
 
+_FUSION, _LAYOUTS = "greedy", "channels-last"
+
 
 def tune(
     programs: Annotated[
@@ -59,8 +62,8 @@ def tune(
     dims: Dims = [],  # noqa: B006 (typer copies it)
     threads: Threads = None,
     machine: MachineName = "host",
-    fusion: FusionName = "greedy",
-    layouts: LayoutsName = "channels-last",
+    fusion: FusionName = _FUSION,
+    layouts: LayoutsName = _LAYOUTS,
     author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     goal: Annotated[
@@ -105,8 +108,8 @@ def tune(
     own = ".py" in programs[0]
     if len(programs) > 1 and not all(p.endswith(".onnx") for p in programs):
         raise typer.BadParameter("only networks (MODEL.onnx) are tuned together", param_hint="MODEL.onnx..")
-    if own and goal:
-        raise typer.BadParameter("is for networks", param_hint="--goal")
+    of_networks = {"--goal": goal, "--dim": dims, "--fusion": fusion != _FUSION, "--layouts": layouts != _LAYOUTS}
+    _refuse_options_of_others(programs[0], own, shape, of_networks)
     rules: list[Rule] | None = [*map(load_rule, rule), *discover()] if rule else None
     with ExitStack() as stack:
         store = stack.enter_context(RecordStore(records or records_path()))
@@ -132,6 +135,15 @@ def tune(
                 console.rule(escape(name), align="left")
             _print_network(console, network)
         console.print(f"session {networks[0].session} in {store.path}: use it with --records {store.path}", highlight=False)
+
+
+def _refuse_options_of_others(program: str, own: bool, shape: str, of_networks: Mapping[str, object]) -> None:
+    """Usage errors for options that would change nothing here: extents of an operator, and what networks are asked."""
+    if shape and (own or program.endswith(".onnx")):
+        raise typer.BadParameter(f"is for operators, and {program} is none", param_hint="--shape")
+    for option, given in of_networks.items():
+        if own and given:
+            raise typer.BadParameter("is for networks", param_hint=option)
 
 
 def _models(programs: list[str], shape: str, dims: list[str], goals: list[float]) -> list[Model]:

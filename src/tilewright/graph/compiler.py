@@ -29,6 +29,7 @@ from tilewright.runtime.pool import default_threads
 from tilewright.runtime.target import of_machine
 from tilewright.schedule.schedule import Schedule
 from tilewright.util.errors import RuntimeFailure, ScheduleError, SpaceError, TilewrightError
+from tilewright.util.quantities import seconds_text
 
 if TYPE_CHECKING:
     from tilewright.runtime.records import Record, RecordStore, Task
@@ -163,8 +164,11 @@ class Prepared:
                 if default_won:
                     return None
                 continue
-            doubt = "" if found.winner or found.role == "baseline" else ", not confirmed"
-            text = f"tuned: {found.seconds * 1e6:.0f} us by {found.author or 'hand'}{doubt}"
+            if default_won or found.role == "baseline":
+                text = f"as without tuning: {seconds_text(found.seconds)}"
+            else:
+                doubt = "" if found.winner else ", not confirmed"
+                text = f"tuned: {seconds_text(found.seconds)} by {found.author or 'hand'}{doubt}"
             return CompiledKernel(self._built(schedule.kernel, cache), trace=text)
         return None
 

@@ -74,6 +74,8 @@ class Cluster:
         self._local = _LocalCluster(workers) if address is None else None
         self.address: str = address or self._local.address  # type: ignore[union-attr]
         try:
+            # A client of what is no address would wait for itself when it is collected.
+            distributed.comm.resolve_address(distributed.comm.normalize_address(self.address))
             self._client: Client = distributed.Client(self.address, timeout=min(patience, 20.0), set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise RuntimeFailure(

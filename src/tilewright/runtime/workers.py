@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,10 @@ from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
 from typing import Any, cast
 
+from tilewright.hw.machine import Machine
 from tilewright.runtime.jobs import STATUSES, Done, Executor, Job, Limits, Outcome, Recipe, Status
 from tilewright.runtime.pool import available_cpus
+from tilewright.runtime.target import of_machine
 from tilewright.util.errors import RuntimeFailure
 
 __all__ = ["STATUSES", "Done", "Executor", "Job", "Limits", "Outcome", "Recipe", "Status", "Workers"]
@@ -66,7 +69,7 @@ class Workers:
     def run(self, jobs: Sequence[Job], done: Done | None = None) -> list[Outcome]:
         """Build ``jobs`` in parallel, then verify and time them one by one. ``done`` hears of each as soon as it is known."""
         for job in jobs:
-            _check(job)
+            _check_threads(job.threads)
         outcomes: list[Outcome] = []
         try:
             for index, built in enumerate(self._build(jobs)):
@@ -88,7 +91,7 @@ class Workers:
         If one of them fails, those that hold on their own are compared.
         """
         for job in jobs:
-            _check(job)
+            _check_threads(job.threads)
         try:
             return self._compare(jobs, rounds)
         except BaseException:
@@ -263,9 +266,29 @@ class _Worker:
         return lines[-1] if lines else ""
 
 
-def _check(job: Job) -> None:
-    available = len(available_cpus())
-    if not 1 <= job.threads <= available:
+def require_measurable(machine: Machine, threads: int) -> None:
+    """RuntimeFailure unless code for ``machine`` on ``threads`` threads can be measured on this computer.
+
+    Warns where the machine names no target and has no vector registers: then its instructions are emulated.
+    """
+    _check_threads(threads)
+    try:
+        of_machine(machine).require_host(f"a trial for machine {machine.name}")
+    except RuntimeFailure as failure:
         raise RuntimeFailure(
-            f"a trial on {job.threads} threads with {available} processors", hint="use at most as many threads as processors"
+            failure.message,
+            hint="measure on a computer that has this machine (docs/cluster.md); accelerators of instruction words are searched "
+            "on their simulator (docs/commands.md, docs/codesign.md)",
+        ) from failure
+    if not machine.target.triple and not machine.vector_bits:
+        warnings.warn(
+            f"machine {machine.name} names no target: this computer emulates its instructions, and what is measured is the emulation",
+            RuntimeWarning,
+            stacklevel=3,
         )
+
+
+def _check_threads(threads: int) -> None:
+    available = len(available_cpus())
+    if not 1 <= threads <= available:
+        raise RuntimeFailure(f"a trial on {threads} threads with {available} processors", hint="use at most as many threads as processors")

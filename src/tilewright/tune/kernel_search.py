@@ -14,15 +14,15 @@ from tilewright.runtime.records import Task
 from tilewright.tune.decision import Standing, comparison_seconds
 from tilewright.tune.ledger import Entry, Ledger
 from tilewright.tune.search import Search
-from tilewright.util.errors import ScheduleError, SpaceError
+from tilewright.util.errors import ScheduleError, SpaceError, TuneError
 
 
 @dataclass(slots=True)
 class KernelSearch:
     """A distinct kernel and its ``places``: for each network, by number, the steps that call it.
 
-    After its first turn (``visited``) it has a ``search``, unless it is ``refused``: it has no schedule space. Refused later, its search
-    ended early.
+    After its first turn (``visited``) it has a ``search``, unless it is ``refused``: it has no schedule space, or none that the author
+    can search. Refused later, its search ended early.
     ``first`` and ``spent``: seconds that its first turn took, and all others together.
     """
 
@@ -32,7 +32,7 @@ class KernelSearch:
     task: Task
     places: dict[int, list[int]] = field(default_factory=dict)
     visited: bool = False
-    refused: ScheduleError | SpaceError | None = None
+    refused: ScheduleError | SpaceError | TuneError | None = None
     search: Search | None = None
     ledger: Ledger | None = None
     standing: Standing | None = None

@@ -20,8 +20,9 @@ from tilewright.hw import Machine
 from tilewright.runtime.jobs import Executor
 from tilewright.runtime.pool import default_threads
 from tilewright.runtime.records import RecordStore
-from tilewright.runtime.workers import Workers
+from tilewright.runtime.workers import Workers, require_measurable
 from tilewright.space.rule import Rule
+from tilewright.tune.authors import check_author
 from tilewright.tune.budget import check_budget
 from tilewright.tune.claim import warn_of_load
 from tilewright.tune.results import NetworkProgress, NetworkTuning
@@ -75,8 +76,9 @@ def tune_network(
     (a name of :data:`tilewright.tune.scheduler.SCHEDULERS`). In the end the tuned network is compared with the default one as a whole
     (:mod:`tilewright.tune.verdict`), and what is not faster there is not used. Ctrl-C ends the search with the best so far.
 
-    TuneError for an unknown scheduler, for a budget in which nothing can be measured, and for a network of which no kernel can be tuned:
-    it says why. Where some cannot, the others are.
+    TuneError for an unknown scheduler or author, for a budget in which nothing can be measured, and for a network of which no kernel can
+    be tuned: it says why. Where some cannot, the others are. RuntimeFailure, before anything is built, for a machine whose code this
+    computer cannot run.
     """
     (found,) = tune_networks(
         [Model(source, goal, dims or {}, shapes or {}, constants or {})], machine, records=records, trials=trials, seconds=seconds,
@@ -114,6 +116,7 @@ def tune_networks(
     if scheduler not in SCHEDULERS:
         raise TuneError(f"there is no scheduler {scheduler!r}", hint=f"there are: {', '.join(SCHEDULERS)}")
     check_budget(trials, seconds)
+    check_author(author)
     clock = Stopwatch()
     machine = machine or Machine.host()
     threads = threads or default_threads()
@@ -121,6 +124,8 @@ def tune_networks(
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
+        if isinstance(workers, Workers):
+            require_measurable(machine, threads)
         prepared = [prepare(g, machine, threads=threads, fusion=fusion, layouts=layouts) for g in graphs]
         # Candidates measured elsewhere say nothing about the network here.
         defaults = [Default.of(p) if isinstance(workers, Workers) else None for p in prepared]

@@ -31,7 +31,7 @@ class TunedTask:
 
 @dataclass(frozen=True, slots=True)
 class SkippedTask:
-    """A distinct kernel that has no schedule space, and why: it runs as it does without tuning."""
+    """A distinct kernel that has no schedule space, or none that the author can search, and why: it runs as it does without tuning."""
 
     task: Task
     operators: str

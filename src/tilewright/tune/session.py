@@ -13,11 +13,11 @@ from tilewright.hw.machine import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Executor
 from tilewright.runtime.records import RecordStore
-from tilewright.runtime.workers import Workers
+from tilewright.runtime.workers import Workers, require_measurable
 from tilewright.schedule.schedule import Schedule
 from tilewright.schedule.trace import Trace
 from tilewright.tune.author import Author
-from tilewright.tune.authors import make_author
+from tilewright.tune.authors import REPLAY, author_for, check_author
 from tilewright.tune.budget import Budget, check_budget
 from tilewright.tune.claim import warn_of_load
 from tilewright.tune.decision import Standing, unconfirmed
@@ -28,8 +28,6 @@ from tilewright.tune.search import Search, Trial, TunableSpace
 TRIALS = 200
 #: Trials without an improvement end a session.
 PATIENCE = 200
-#: The author whose points come from the records.
-REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +101,28 @@ def tune(
     the arrays of others begin at cache lines. Records of one placement do not stand for another.
 
     Raises TuneError for an unknown author, for a budget in which nothing can be measured, and when
-    no candidate works, and while another process does the same with the same records.
+    no candidate works, and while another process does the same with the same records; RuntimeFailure, before anything
+    is tried, for a machine whose code this computer cannot run.
     """
     check_budget(trials, seconds)
+    if isinstance(author, str):
+        check_author(author)
     budget = Budget(TRIALS if trials is None and seconds is None else trials, seconds, patience)
     space = _space(program, machine, threads, tuple(constants))
     name = author if isinstance(author, str) else type(author).__name__
     with ExitStack() as stack:
         store = records if isinstance(records, RecordStore) or records is None else stack.enter_context(RecordStore(Path(records)))
         workers = executor if executor is not None else stack.enter_context(Workers())
+        if isinstance(workers, Workers):
+            require_measurable(space.machine, space.threads)
         warn_of_load(max(workers.width, space.threads))
         placed = [b.name for b in space.kernel.args] if unaligned is None else list(unaligned)
         subject = subject or space.kernel.name
         ledger = Ledger.open(store, space, placed, subject, name, seed, trials, seconds) if store is not None else None
         state = "failed"
         try:
-            search = Search(space, _author(author, space, seed, ledger), workers, seed=seed, ledger=ledger, unaligned=placed)
+            proposes = author_for(author, space, seed, ledger) if isinstance(author, str) else author
+            search = Search(space, proposes, workers, seed=seed, ledger=ledger, unaligned=placed)
             if progress is not None:
                 search.on_trial = lambda trial: progress(_progress(search, budget, trial))
             standing, reason = _searched(search, budget, resume=author != REPLAY)
@@ -139,12 +143,6 @@ def _space(program: Kernel | TunableSpace, machine: Machine | None, threads: int
     from tilewright.space.space import Space
 
     return Space(program, machine, threads=threads, constants=constants)
-
-
-def _author(author: str | Author, space: TunableSpace, seed: int, ledger: Ledger | None) -> Author:
-    if author == REPLAY:
-        return make_author(author, space, seed, points=ledger.known(space) if ledger is not None else ())
-    return make_author(author, space, seed) if isinstance(author, str) else author
 
 
 def _progress(search: Search, budget: Budget, latest: Trial) -> Progress:

@@ -13,7 +13,7 @@ from tilewright.graph.network import Network
 from tilewright.runtime.jobs import Executor
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.space.rule import Rule
-from tilewright.tune.authors import make_author
+from tilewright.tune.authors import REPLAY, author_for
 from tilewright.tune.budget import BATCH
 from tilewright.tune.claim import Claim
 from tilewright.tune.decision import COMPARISON
@@ -297,10 +297,11 @@ class Tuner:
             if e.search is not None:
                 return bool(e.search.step(n))
             e.search = self._search(e)
-        except (ScheduleError, SpaceError) as error:
+        except (ScheduleError, SpaceError, TuneError) as error:
             e.refused = error  # it runs as the default has it, or with the best so far
             return False
-        e.search.resume()
+        if self._author != REPLAY:
+            e.search.resume()
         e.search.baseline()
         return True
 
@@ -308,8 +309,8 @@ class Tuner:
         from tilewright.space.space import Space
 
         space = Space(e.kernel, self._machine, self._threads, e.constants, self._rules)
-        author = make_author(self._author, space, self._seed)
         e.ledger = Ledger(self._store, e.task, self._claim) if self._claim is not None else None
+        author = author_for(self._author, space, self._seed, e.ledger)
         return Search(space, author, self._executor, seed=self._seed, ledger=e.ledger, unaligned=e.task.unaligned)
 
     def _improved(self) -> list[KernelSearch]:

@@ -150,9 +150,11 @@ class RecordStore:
             yield from self._select(f"{where} id BETWEEN ? AND ? ORDER BY id", (*values, ids[0], ids[-1]))
             last = ids[-1]
 
-    def count(self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None) -> int:
+    def count(
+        self, task: Task | str | None = None, *, session: str | None = None, status: str | None = None, role: str | None = None
+    ) -> int:
         """How many records :meth:`records` would return."""
-        where, values = _conditions(task=None if task is None else _key(task), session=session, status=status)
+        where, values = _conditions(task=None if task is None else _key(task), session=session, status=status, role=role)
         with self._reading() as connection:
             return int(connection.execute(f"SELECT count(*) FROM records {where}", values).fetchone()[0])
 
