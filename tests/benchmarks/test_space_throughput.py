@@ -19,6 +19,7 @@ def test_rates_and_the_goals_they_are_held_against(tmp_path: Path, monkeypatch: 
     assert [(r["name"], r["threads"]) for r in rows] == [(n, t) for n in ("conv 3x3 8x8x16->16", "softmax 8x64") for t in (1, 2)]
     assert all(set(r["rates"]) == {"sampled", "neighbours", "estimate", "features", "both"} for r in rows)
     assert all(r["sketches"] >= 1 and r["size"] >= 1 and min(r["rates"].values()) > 0 for r in rows)
+    assert all(r["rejection_rate"] == 0.0 for r in rows), "measured: sampling gives valid points only"
     text = page.read_text()
     reached = [sum(r["rates"][what] >= least for r in rows[:2]) for what, least in (("sampled", 20_000), ("both", 100_000))]
     assert f"Of 2 conv2d spaces {reached[0]} reach 20,000 points a second in sampling, {reached[1]} 100,000 in both." in text

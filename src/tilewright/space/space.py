@@ -56,8 +56,6 @@ class Space:
         self.rules = None if rules is None else tuple(rules)
         self.context = Context.of(kernel, self.machine, threads or self.machine.cores, constants)
         self.sketches: tuple[Sketch, ...] = tuple(s for r in (rule.discover() if rules is None else rules) for s in r(self.context))
-        #: Share of drawn points that had to be thrown away: sampling draws valid points only.
-        self.rejection_rate = 0.0
         if not self.sketches:
             raise SpaceError(f"no rule has a schedule for {kernel.name} on {self.machine.name}", hint="pass rules=[...] that apply to it")
 
@@ -100,7 +98,10 @@ class Space:
     # --- points -----------------------------------------------------------------------------
 
     def sample(self, n: int, rng: np.random.Generator) -> Points:
-        """``n`` valid points, with replacement: sketches by the logarithm of their sizes, points of a sketch uniformly."""
+        """``n`` valid points, with replacement: sketches by the logarithm of their sizes, points of a sketch uniformly.
+
+        None is drawn and thrown away: the diagrams hold what is valid, and nothing else.
+        """
         weights = np.array([np.log2(1 + d.size) if d else 0.0 for d in self.diagrams])
         number = np.sort(rng.choice(len(weights), n, p=weights / weights.sum()))
         out = np.zeros((n, self.columns), np.int64)
