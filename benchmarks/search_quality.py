@@ -6,6 +6,8 @@ Each author searches each space of benchmarks/data with every seed; the figures 
 of all points over the best found in the first k trials, in percent: mean over the seeds, and the worst
 seed. Nothing is measured here: outcomes come from the files (made by benchmarks.search_spaces). Estimates and features are those of
 the present model, for the points that are in the present space; ``--stored`` takes all points and those of the day of measurement.
+``gradient`` follows the present formulas between the values of knobs that were measured, and rounds to measured points; stored estimates
+have no formulas.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tilewright.tune.authors import make_author
 from tilewright.tune.budget import BATCH
 
 SECTION = "search quality"
-AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "xgb-features", "xgb")
+AUTHORS = ("random", "annealing", "evolutionary", "xgb-plain", "analytical", "gradient", "xgb-features", "xgb")
 TRIALS = (1, 10, 20, 50, 100)
 STORED = "Estimates and features are of the day of measurement."
 #: The author taken when none is named: what is wanted is wanted of it, and that it is clearly above those that know no estimate.
@@ -69,9 +71,8 @@ def table(space: Measured, curves: dict[str, np.ndarray], provenance: str) -> Ta
 def overview(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Table:
     """One line for each author, all spaces side by side; ``curves`` by space and author."""
     at = [(space, k) for space in curves for k in WANTED]
-    lines = [
-        (author, *(f"{100 * curves[space][author][:, k - 1].mean():.1f}" for space, k in at)) for author in next(iter(curves.values()))
-    ]
+    everywhere = [a for a in AUTHORS if all(a in c for c in curves.values())]
+    lines = [(author, *(f"{100 * curves[space][author][:, k - 1].mean():.1f}" for space, k in at)) for author in everywhere]
     reached = {
         k: ", ".join(f"{s} {'yes' if curves[s][DEFAULT][:, k - 1].mean() >= least else 'no'}" for s in curves)
         for k, least in WANTED.items()
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         space, provenance = (Measured.load(name, options.folder), STORED) if options.stored else renewed(name, options.folder)
         curves = found.setdefault(name, {})
-        for author in AUTHORS:
+        for author in (a for a in AUTHORS if a != "gradient" or space.forms):
             curves[author] = np.array([curve(space, author, seed, max(TRIALS)) for seed in range(options.seeds)])
             results.append({"space": name, "author": author, "curves": curves[author].round(5).tolist()})
             print(f"{name}, {author}: {100 * curves[author][:, 9].mean():.1f} % after 10", file=sys.stderr)

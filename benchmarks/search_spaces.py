@@ -34,6 +34,7 @@ from rich.progress import Progress
 from tilewright.ir.stmt import Kernel
 from tilewright.runtime.jobs import Job
 from tilewright.runtime.workers import Workers
+from tilewright.space.relaxed import Relaxed
 from tilewright.space.space import Space
 from tilewright.tune.recipe import recipe
 
@@ -57,7 +58,8 @@ class Measured:
     """A measured space, with the interface authors expect of a space.
 
     ``points`` [n, columns], ``seconds`` [n] (infinite where a trial failed), ``estimates`` [n] seconds,
-    ``columns`` [n, statements, features]. Neighbours differ in one knob where there are such points.
+    ``columns`` [n, statements, features]. Neighbours differ in one knob where there are such points. ``forms`` are the present
+    space's, with the values of knobs that occur; none for estimates of the day of measurement.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Measured:
     columns: np.ndarray
     index: dict[bytes, int]
     beside: dict[bytes, list[int]]
+    forms: tuple[Relaxed, ...] = ()
 
     @staticmethod
     def load(name: str, folder: Path = DATA) -> Measured:
@@ -77,13 +80,15 @@ class Measured:
             )
 
     @staticmethod
-    def of(name: str, points: np.ndarray, seconds: np.ndarray, estimates: np.ndarray, columns: np.ndarray) -> Measured:
+    def of(
+        name: str, points: np.ndarray, seconds: np.ndarray, estimates: np.ndarray, columns: np.ndarray, forms: tuple[Relaxed, ...] = ()
+    ) -> Measured:
         """With lists of which points differ in one knob."""
         beside: dict[bytes, list[int]] = {}
         for n, p in enumerate(points):
             for d in range(1, points.shape[1]):
                 beside.setdefault(_without(p, d), []).append(n)
-        return Measured(name, points, seconds, estimates, columns, {p.tobytes(): n for n, p in enumerate(points)}, beside)
+        return Measured(name, points, seconds, estimates, columns, {p.tobytes(): n for n, p in enumerate(points)}, beside, forms)
 
     @property
     def size(self) -> int:
@@ -116,6 +121,18 @@ class Measured:
 
     def default(self) -> np.ndarray:
         return self.points[int(self.estimates.argmin())]
+
+    def relaxed(self) -> tuple[Relaxed, ...]:
+        return self.forms
+
+    def nearest(self, points: np.ndarray) -> np.ndarray:
+        """The measured point of the same sketch whose knobs are the fewest factors away."""
+        out, logs = points.copy(), np.log(np.maximum(self.points[:, 1:], 1))
+        for s in np.unique(points[:, 0]):
+            rows, own = points[:, 0] == s, self.points[:, 0] == s
+            far = np.abs(np.log(np.maximum(points[rows, None, 1:], 1)) - logs[own]).sum(axis=2)
+            out[rows] = self.points[own][far.argmin(axis=1)]
+        return out
 
     def neighbours(self, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.array([self._beside(p, rng) for p in points], np.int64).reshape(points.shape)
@@ -199,7 +216,8 @@ def renewed(name: str, folder: Path = DATA) -> tuple[Measured, str]:
     changes = "".join(f"; sketches {word}: {_listed(names)}" for word, names in (("gone", p.gone), ("new", p.new)) if names)
     found = f"{p.there.sum()} of {len(points)} stored points are in the present space{left}"
     text = f"{found}; estimates and features are the present model's{changes}."
-    return Measured.of(name, p.points, seconds[p.there], space.estimate(p.points), space.features(p.points).astype(np.float64)), text
+    forms = tuple(f.within(p.points) for f in space.relaxed() if f.holds(p.points).any())
+    return Measured.of(name, p.points, seconds[p.there], space.estimate(p.points), space.features(p.points).astype(np.float64), forms), text
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

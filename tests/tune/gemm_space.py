@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from tilewright import lang
+from tilewright.cost.formula import Graph
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine
+from tilewright.ir.expr import compare
 from tilewright.ir.stmt import Kernel
 from tilewright.ir.types import f32
 from tilewright.schedule.schedule import Schedule
+from tilewright.space.knob import Knob
+from tilewright.space.relaxed import Relaxed
 
 KNOBS = ("rows", "lanes", "depth", "unroll")
 VALUES = ((1, 2, 4, 8, 16), (8, 16, 32), (4, 8, 16, 32, 64), (1, 2, 4))
@@ -72,6 +77,18 @@ class GemmSpace:
     def estimate(self, points: np.ndarray) -> np.ndarray:
         """Deliberately rough: prefers many rows and lanes."""
         return 1e-5 * (1 + 1 / points[:, 1] + 16 / points[:, 2] + 4 / points[:, 3])
+
+    def relaxed(self) -> tuple[Relaxed, ...]:
+        """What :meth:`estimate` computes, as a formula."""
+        g = Graph()
+        rows, lanes, depth, unroll = (Knob(n, v) for n, v in zip(KNOBS, VALUES, strict=True))
+        parts = [g.const(1), 1 / g.var("rows"), 16 / g.var("lanes"), 4 / g.var("depth")]
+        limit = compare("<=", rows.var * unroll.var, 32)
+        return (Relaxed(0, (rows, lanes, depth, unroll), (limit,), {}, 5, lambda: Tape([g.sum(parts) * 1e-5])),)
+
+    def nearest(self, points: np.ndarray) -> np.ndarray:
+        every = self.enumerate(self.size)
+        return every[np.abs(np.log(points[:, None, 1:]) - np.log(every[:, 1:])).sum(axis=2).argmin(axis=1)]
 
     def features(self, points: np.ndarray) -> np.ndarray:
         return points[:, None, :].astype(np.float32)

@@ -27,9 +27,8 @@ from tilewright.codesign.layer import DIMS
 from tilewright.codesign.pool import Pool, Site
 from tilewright.codesign.problem import Budget, Run
 from tilewright.codesign.relaxed import Relaxation, Traffic
+from tilewright.cost.adam import Adam
 
-#: Adam's averages.
-MOMENTUM, VARIANCE = 0.9, 0.99
 #: Machines whose parameters all differ by less, in logarithms, are one neighbourhood.
 NEAR = 0.05
 #: How far from the best one, at least, machines are that hops lead to in turn.
@@ -170,7 +169,7 @@ class Search:
             if anchored and self.best is not None
             else self._fixed(n)
         )
-        moment, square = np.zeros_like(logs), np.zeros_like(logs)
+        adam = Adam(logs.shape, s.rate, s.steps)
         traffic: Traffic | None = None
         active = np.arange(len(self.space.layers))
         if not s.steps:
@@ -182,11 +181,7 @@ class Search:
             run.charge(n * len(active))
             slope = self._tangent(slope)
             own = np.ix_(np.arange(n), active)
-            moment[own] = MOMENTUM * moment[own] + (1 - MOMENTUM) * slope
-            square[own] = VARIANCE * square[own] + (1 - VARIANCE) * slope**2
-            at = moment[own] / (1 - MOMENTUM**step), square[own] / (1 - VARIANCE**step)
-            rate = s.rate * (1 - 0.8 * step / s.steps)
-            logs[own] = self._project(logs[own] - rate * at[0] / (np.sqrt(at[1]) + 1e-8), active)
+            logs[own] = self._project(logs[own] - adam.step(slope, own), active)
             if step % s.interval == 0 or step == s.steps:
                 order = self._round(logs, order, machine)
             if s.share < 1 and step % 10 == 0:

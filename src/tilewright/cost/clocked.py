@@ -15,11 +15,12 @@ class Clocked:
     """Seconds that one symbolic program takes; call it with the values of its knobs: numbers, int arrays or tensors."""
 
     def __init__(self, cycles: Formula, clock_hz: float):
-        self._tape = Tape([cycles])
+        #: Computes cycles.
+        self.tape = Tape([cycles])
         self._clock = clock_hz
 
     def __call__(self, env: Mapping[str, Any]) -> Any:
         """Seconds of one call, one for each entry where the knobs are arrays."""
-        seconds = self._tape(env)[0] / self._clock
+        seconds = self.tape(env)[0] / self._clock
         arrays = [v for v in env.values() if isinstance(v, np.ndarray)]
         return np.broadcast_to(seconds, arrays[0].shape) if arrays else seconds

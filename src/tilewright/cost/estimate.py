@@ -63,17 +63,18 @@ class Estimator:
     """Seconds that one symbolic program takes, its formulas compiled once. Call it with the knobs' values, as :func:`estimate`."""
 
     def __init__(self, analysis: Analysis, machine: Machine, threads: int = 1):
-        self._tape = Tape([program_cycles(analysis, machine, threads)])
+        #: Computes cycles.
+        self.tape = Tape([program_cycles(analysis, machine, threads)])
         self._clock = machine.clock_hz
 
     def __call__(self, env: Mapping[str, Any]) -> Any:
         """Seconds: a number, a float64 array for int arrays, or a tensor. IRTypeError when a knob has no value."""
         arrays = {k: v for k, v in env.items() if isinstance(v, np.ndarray)}
         if not arrays:
-            return self._tape(env)[0] / self._clock
+            return self.tape(env)[0] / self._clock
         cycles = np.empty(next(iter(arrays.values())).shape)
         for lo in range(0, len(cycles), CHUNK):
-            (cycles[lo : lo + CHUNK],) = self._tape({**env, **{k: v[lo : lo + CHUNK] for k, v in arrays.items()}})
+            (cycles[lo : lo + CHUNK],) = self.tape({**env, **{k: v[lo : lo + CHUNK] for k, v in arrays.items()}})
         return cycles / self._clock
 
 

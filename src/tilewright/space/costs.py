@@ -13,6 +13,7 @@ from tilewright.cost.estimate import Estimator, analysed
 from tilewright.cost.explicit import ExplicitEstimator
 from tilewright.cost.features import Extractor
 from tilewright.cost.formula import Graph
+from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import Analysis
 from tilewright.cost.units import UnitsEstimator
 from tilewright.hw import Machine
@@ -60,6 +61,10 @@ class Costs:
             return self._extractor(key, seconds=True)(part)
 
         return self._described(number, env, both)
+
+    def tape(self, number: int, variant: Variant) -> Tape:
+        """What computes the cycles of a sketch's points from its other knobs when the structural ones have the values of ``variant``."""
+        return self._estimator((number, variant)).tape
 
     def forget(self) -> None:
         """Drop all models at once: formulas and their graph refer to each other, and would wait for the garbage collector."""

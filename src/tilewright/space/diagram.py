@@ -19,6 +19,9 @@ from tilewright.ir.expr import Expr
 from tilewright.space.knob import Knob
 from tilewright.util.errors import SpaceError
 
+#: Distances that are held at a time when assignments near given ones are looked for.
+MOST_DISTANCES = 4_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -64,22 +67,32 @@ class Diagram:
         return np.stack(columns, axis=1) if columns else np.zeros((n, 0), np.int64)
 
     def nearest(self, wanted: np.ndarray) -> np.ndarray:
-        """The assignment whose values are, summed over the knobs, the fewest factors away from ``wanted``: int64 [knobs]."""
-        far = [np.abs(np.log(np.maximum(layer.value, 1)) - np.log(max(w, 1))) for layer, w in zip(self._layers, wanted, strict=True)]
-        ahead = np.zeros(1)
+        """For each row of ``wanted`` [n, knobs] the assignment whose values are, summed over the knobs, the fewest factors away: int64."""
+        edges = sum(len(layer.value) for layer in self._layers)
+        rows = max(MOST_DISTANCES // max(edges, 1), 1)
+        parts = [self._nearest(wanted[n : n + rows]) for n in range(0, len(wanted), rows)]
+        return np.concatenate(parts) if parts else np.zeros(wanted.shape, np.int64)
+
+    def _nearest(self, wanted: np.ndarray) -> np.ndarray:
+        """The same, with a table of all distances at once."""
+        logs = np.log(np.maximum(wanted, 1))
+        far = [np.abs(np.log(np.maximum(layer.value, 1)) - logs[:, c, None]) for c, layer in enumerate(self._layers)]
+        ahead = np.zeros((len(wanted), 1))
+        least = []  # of each state, the distance of the best way on from it
         for layer, own in zip(reversed(self._layers), reversed(far), strict=True):
-            own += ahead[layer.target]
-            ahead = np.full(len(layer.first) - 1, np.inf)
+            own += ahead[:, layer.target]
+            ahead = np.full((len(wanted), len(layer.first) - 1), np.inf)
             alive = layer.first[:-1] < layer.first[1:]
             if alive.any():
-                ahead[alive] = np.minimum.reduceat(own, layer.first[:-1][alive])
-        state, out = 0, []
-        for layer, own in zip(self._layers, far, strict=True):
-            first = layer.first[state]
-            edge = first + int(np.argmin(own[first : layer.first[state + 1]]))
-            out.append(layer.value[edge])
-            state = int(layer.target[edge])
-        return np.array(out, np.int64)
+                ahead[:, alive] = np.minimum.reduceat(own, layer.first[:-1][alive], axis=1)
+            least.append(ahead)
+        every, state, out = np.arange(len(wanted)), np.zeros(len(wanted), np.int64), np.zeros(wanted.shape, np.int64)
+        for c, (layer, own) in enumerate(zip(self._layers, far, strict=True)):
+            origin = np.repeat(np.arange(len(layer.first) - 1), np.diff(layer.first))
+            best = (origin == state[:, None]) & (own == least[-1 - c][every, state][:, None])
+            edge = best.argmax(axis=1)
+            out[:, c], state = layer.value[edge], layer.target[edge]
+        return out
 
     def enumerate(self, limit: int) -> np.ndarray:
         """The first ``limit`` assignments in lexicographic order: int64 [at most limit, knobs]."""

@@ -129,5 +129,5 @@ def nearest(space: Space, number: int, knobs: Mapping[str, int]) -> np.ndarray:
     diagram = space.diagrams[number]
     if diagram is None:
         raise SpaceError(f"{space.kernel.name}: {sketch.name} has no valid point", hint="decode into another sketch")
-    out[1 : 1 + len(wanted)] = diagram.nearest(wanted)
+    out[1 : 1 + len(wanted)] = diagram.nearest(wanted[None])[0]
     return out

@@ -6,8 +6,9 @@ array, so that whole populations are sampled, changed, checked and estimated at 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tilewright.space.context import Context
 from tilewright.space.costs import Costs
 from tilewright.space.diagram import Diagram
 from tilewright.space.plan import Plan
+from tilewright.space.relaxed import Relaxed
 from tilewright.space.sketch import Sketch
 from tilewright.util.errors import SpaceError
 
@@ -151,6 +153,17 @@ class Space:
         """For each pair a valid point that takes structure from one and each knob from either."""
         return moves.crossover(self, a, b, rng)
 
+    def nearest(self, points: Points) -> Points:
+        """For each of ``points``, valid or not, the valid one of its sketch whose knobs are the fewest factors away."""
+        out = points.copy()
+        for s, rows in self.groups(points):
+            diagram = self.diagrams[s]
+            if diagram is None:
+                raise SpaceError(f"{self.kernel.name}: {self.sketches[s].name} has no valid point", hint="take another sketch")
+            knobs = slice(1, 1 + len(self.sketches[s].knobs))
+            out[rows, knobs] = diagram.nearest(points[rows, knobs])
+        return out
+
     def groups(self, points: Points) -> Iterator[tuple[int, np.ndarray]]:
         """The sketches that occur in ``points``, each with the rows of its points."""
         order = np.argsort(points[:, 0], kind="stable")
@@ -203,6 +216,22 @@ class Space:
             return moves.nearest(self, found.sketch, found.values)
         points = self.sample(DRAWN, np.random.default_rng(0))
         return points[int(np.argmin(self.estimate(points)))]
+
+    def relaxed(self) -> tuple[Relaxed, ...]:
+        """What descents follow: one for each form that the program of a sketch takes, where that has any points."""
+        return tuple(
+            Relaxed(
+                n,
+                s.knobs,
+                s.constraints,
+                dict(zip((k.name for k in s.structural), variant, strict=True)),
+                self.columns,
+                partial(self.costs.tape, n, variant),
+            )
+            for n, (s, d) in enumerate(zip(self.sketches, self.diagrams, strict=True))
+            if d
+            for variant in itertools.product(*(k.values for k in s.structural))
+        )
 
     # --- one point --------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
-"""Learned stand-ins for measuring: gradient-boosted trees from points to the logarithm of seconds.
+"""Learned stand-ins for measuring: from points to the logarithm of seconds.
 
-Two of them, with one interface. :class:`KnobTrees` see a point's knobs, and learn by how much the estimate was off.
+They have one interface. :class:`KnobTrees` see a point's knobs, and learn by how much the estimate was off.
 :class:`StatementTrees` see the features of its statements, learn what the estimate says of many points beforehand, and go
 on with measurements.
 """
@@ -106,6 +106,22 @@ class KnobTrees(Surrogate):
         """What the trees see of a point: its knobs, and the estimate."""
         columns = np.column_stack([points, np.log(self._space.estimate(points))]) if self._assisted else points
         return columns.astype(np.float32)
+
+
+class SketchFactors(Surrogate):
+    """The estimate times a factor for each sketch: the mean of its errors there, in logarithms, with one of 0 for what is unknown."""
+
+    def __init__(self, space: SearchSpace, seed: int = 0):
+        super().__init__(space)
+        self._factors: dict[int, float] = {}
+
+    def predict(self, points: np.ndarray) -> np.ndarray:
+        return self._guess(points) + np.array([self._factors.get(int(s), 0.0) for s in points[:, 0]])
+
+    def _learn(self, points: np.ndarray, labels: np.ndarray, throughput: np.ndarray) -> None:
+        errors = throughput * (labels - self._guess(points))
+        own = {int(s): points[:, 0] == s for s in np.unique(points[:, 0])}
+        self._factors = {s: float(errors[rows].sum() / (1.0 + throughput[rows].sum())) for s, rows in own.items()}
 
 
 class StatementTrees(Surrogate):

@@ -17,6 +17,10 @@ AUTHORS: dict[str, tuple[str, str]] = {
     "xgb": ("xgb:XgbAuthor", "the analytical estimate, corrected by gradient-boosted trees on the knobs that learn from measurements"),
     "xgb-plain": ("xgb:PlainXgbAuthor", "the same trees without the estimate"),
     "xgb-features": ("xgb:FeatureXgbAuthor", "trees on features of statements, pre-trained on the estimate, refined on measurements"),
+    "gradient": (
+        "gradient:GradientAuthor",
+        "descents of the estimate in real knobs, rounded to points; measurements correct it for each sketch",
+    ),
     "analytical": ("analytical:AnalyticalAuthor", "the best by the analytical estimate, in its order"),
     "evolutionary": ("evolutionary:EvolutionaryAuthor", "mutation and crossover of the best, screened by the estimate"),
     "annealing": ("annealing:AnnealingAuthor", "simulated annealing, several chains at once"),
