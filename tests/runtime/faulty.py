@@ -40,7 +40,7 @@ BODIES = {
     "segfault": """
     for i in range(64):
         for j in range(64):
-            y[i * 1000000000, j] = x[i, j]
+            y[i * i * 1000000000, j] = x[i, j]
 """,
     "hoard": """
     t = alloc(f32[1048576, 4096])

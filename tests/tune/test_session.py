@@ -304,7 +304,7 @@ class Sabotaged(GemmSpace):
         if point[1] == 8:
             return Schedule(lang.parse(text.replace("k in range(64)", "k in range(32)")), self.machine)
         if point[1] == 2:
-            return Schedule(lang.parse(text.replace("c[i_1, j_1] +=", "c[i_1 * 1000000000, j_1] +=")), self.machine)
+            return Schedule(lang.parse(text.replace("c[i_1, j_1] +=", "c[i_1 * i_1 * 1000000000, j_1] +=")), self.machine)
         if point[1] == 16:
             return Schedule(lang.parse(text.replace("k in range(64)", "k_1 in range(1099511627776):\n                for k in range(64)")
                                        .replace("                c[i_1", "                    c[i_1")), self.machine)  # fmt: skip
