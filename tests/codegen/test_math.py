@@ -110,6 +110,24 @@ def test_ulp_error_over_all_exponents(machine, execute, name):
     assert error[plain].max() <= LIMITS[name], f"{name}({x[worst]!r}) = {y[worst]!r}, not {exact[worst]!r}"
 
 
+@pytest.mark.parametrize("scaled", [lambda x: x * 0.125, lambda x: x * -1.75, lambda x: x / 3.0], ids=["* 0.125", "* -1.75", "/ 3"])
+def test_exponents_with_a_constant_factor_are_as_exact_as_if_factor_and_product_were_rounded(machine, execute, scaled):
+    x = every_exponent()
+    i, y = ex.Var("i"), np.empty_like(x)
+    a, b = buffer("x", ty.f32, x.shape), buffer("y", ty.f32, x.shape)
+    body = Block((store(b[i], ex.intrinsic("exp", scaled(a[i]))),))
+    execute(Kernel("k", (a, b), Block((For(i, ex.idx(0), ex.idx(len(x)), body, LoopKind.VECTOR),))), machine, {"x": x, "y": y})
+    with np.errstate(all="ignore"):
+        exponent = scaled(x.astype(np.float64))
+        low, exact, high = (np.exp(exponent * (1 + side * 2.0**-23)) for side in (-1, 0, 1))
+        slack = np.spacing(np.maximum(np.abs(exact.astype(np.float32)), np.float32(2.0**-126))).astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(exact))
+    sure = ~np.isnan(exact) & (np.maximum(low, high) < 3.4e38)
+    least, most = np.minimum(low, high)[sure], np.maximum(low, high)[sure]
+    assert (np.abs(y[sure] - np.clip(y[sure], least, most)) <= 1.1 * slack[sure]).all()
+    assert np.isposinf(y[np.minimum(low, high) > 3.41e38]).all()
+
+
 @pytest.mark.parametrize("name", ["sin", "cos", "tan"])
 def test_circular_functions_around_multiples_of_a_quarter_turn(machine, execute, name):
     turns = np.concatenate([np.arange(-40000, 40000), np.arange(2**20, 2**20 + 1000)])

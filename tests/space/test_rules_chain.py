@@ -42,7 +42,10 @@ def attention(heads: int, queries: int, keys: int, width: int, mask: bool = Fals
     d, a, b, c = (lang.reduce_axis(0, n, name) for name, n in (("d", width), ("a", keys), ("b", keys), ("c", keys)))
     square, rows = (heads, queries, keys), (heads, queries)
     dots = lang.compute("dots", square, lambda h, i, j: lang.sum(q[h, i, d] * k[h, j, d], d))
-    scores = lang.compute("scores", square, lambda h, i, j: dots[h, i, j] * width**-0.5 + (m[i, j] if mask else 0.0))
+    if mask:
+        scores = lang.compute("scores", square, lambda h, i, j: dots[h, i, j] * width**-0.5 + m[i, j])
+    else:
+        scores = lang.compute("scores", square, lambda h, i, j: dots[h, i, j] * width**-0.5)
     peak = lang.compute("peak", rows, lambda h, i: lang.max(scores[h, i, a], a))
     powers = lang.compute("powers", square, lambda h, i, j: intrinsic("exp", scores[h, i, j] - peak[h, i]))
     total = lang.compute("total", rows, lambda h, i: lang.sum(powers[h, i, b], b))
@@ -174,6 +177,17 @@ def test_the_interpreter_agrees(host: Machine) -> None:
         assert replay(kernel, space.trace(p)).kernel == space.schedule(p).kernel
 
 
+def test_scores_are_scaled_in_the_exponent_where_their_factor_is_positive(avx512: Machine) -> None:
+    def scheduled(kernel: Kernel) -> str:
+        space = Space(kernel, avx512, threads=1, rules=[chains])
+        return str(space.schedule(liked_first(space, 0)).kernel)
+
+    scaled, kernel = scheduled(attention(2, 24, 64, 16)), str(attention(2, 24, 64, 16))
+    assert "scores" not in scaled and ") * 0.25)" in scaled
+    assert "scores" in scheduled(attention(2, 24, 64, 16, mask=True))
+    assert "scores" in scheduled(parse(kernel.replace("* 0.25", "* -0.25")))
+
+
 def test_weights_are_stored_in_vector_order_ahead_of_time(host: Machine) -> None:
     space = Space(KERNELS["perceptron"], host, threads=1, constants=["a", "b"], rules=[chains])
     plan = space.plan(space.default())
@@ -186,9 +200,9 @@ def test_values_inside_are_those_of_one_block(avx512: Machine) -> None:
     space = Space(attention(4, 256, 512, 64), avx512, threads=1, rules=[chains])
     p = space.default()
     sizes = {b.name: b.nbytes for b in st.allocated(space.schedule(p).kernel) if b.memory == "dram"}
-    keys = sizes["scores"] / (space.values(p)["block"] * 4)
+    keys = sizes["dots"] / (space.values(p)["block"] * 4)
     assert keys in (256, 512), "all keys, or those that the softmax looks at together"
-    assert sizes["scores"] + sizes["powers"] <= avx512.memory("l2").bytes
+    assert sizes["dots"] + sizes["powers"] <= avx512.memory("l2").bytes
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -239,7 +253,7 @@ def test_memory_of_a_block_does_not_grow_with_the_row(avx512: Machine) -> None:
         number = next(n for n, s in enumerate(space.sketches) if "at a time" in s.name)
         p = nearest(space, number, {**space.values(liked_first(space, number)), "block": 64})
         buffers = st.allocated(space.schedule(p).kernel)
-        return max(b.nbytes for b in buffers if b.name.startswith(("scores", "powers")))
+        return max(b.nbytes for b in buffers if b.name.startswith(("dots", "scores", "powers")))
 
     assert inside(4096) == inside(2048) == 64 * 256 * 4
 
@@ -296,4 +310,4 @@ def test_a_softmax_that_is_divided_first_sees_blocks_of_keys_too(host: Machine, 
 def test_rows_inside_begin_at_whole_vectors(avx512: Machine) -> None:
     space = Space(attention(2, 66, 197, 64), avx512, threads=1, rules=[chains])
     layouts = {b.name: str(b.layout) for b in st.allocated(space.schedule(space.default()).kernel) if b.layout is not None}
-    assert layouts["scores"] == "0 1 2/16 2" and layouts["powers"] == "0 1 2/16 2"
+    assert layouts["dots"] == "0 1 2/16 2" and layouts["powers"] == "0 1 2/16 2"

@@ -13,6 +13,7 @@ from tilewright.codegen.llvm import access, arithmetic, conversion
 from tilewright.codegen.llvm.frame import Frame
 from tilewright.codegen.llvm.index import Poly
 from tilewright.codegen.llvm.math import call as math_call
+from tilewright.codegen.llvm.math import scaled_exp
 from tilewright.codegen.llvm.values import Value, container_bits, splat_text, value_type
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
@@ -283,12 +284,24 @@ def _bitcast(f: Frame, e: Bitcast) -> Value:
 
 
 def _intrinsic(f: Frame, e: Intrinsic) -> Value:
+    if e.name == "exp" and (scaled := _scaled(e.args[0])) is not None:
+        return scaled_exp(f, value(f, scaled[0]), scaled[1])
     args = [value(f, a) for a in e.args]
     lanes = max(a.lanes for a in args)
     args = [f.w.spread(a, lanes) for a in args]
     if e.name == "abs" and not e.dtype.is_float:
         return _integer_abs(f, args[0])
     return math_call(f, e.name, args, e.dtype)
+
+
+def _scaled(e: Expr) -> tuple[Expr, float] | None:
+    """An f32 expression and the constant it is multiplied by, where the constant is far from the ends of the type."""
+    if not isinstance(e, Binary) or e.op not in ("*", "/") or e.dtype != ty.f32:
+        return None
+    x, c = (e.b, e.a) if e.op == "*" and isinstance(e.a, Const) else (e.a, e.b)
+    if not isinstance(c, Const) or x.dtype != ty.f32 or not 2.0**-64 <= abs(float(c.value)) <= 2.0**64:
+        return None
+    return x, float(c.value) if e.op == "*" else 1 / float(c.value)
 
 
 def _integer_abs(f: Frame, v: Value) -> Value:

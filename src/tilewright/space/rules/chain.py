@@ -49,7 +49,7 @@ def chains(context: Context) -> Iterator[Sketch]:
     """One sketch for each choice of the operands that are copied into vector order."""
     if context.machine.vector_bits == 0:
         return
-    start, every = _without_row_factors(*_with_last_nest(context))
+    start, every = _without_scaled_maxima(*_without_row_factors(*_with_last_nest(context)))
     chain = chain_of(every, {b.name for b in st.allocated(start.kernel)})
     if chain is None:
         return
@@ -97,6 +97,25 @@ def _without_row_factors(start: Schedule, every: tuple[Stage, ...]) -> tuple[Sch
                 trial.factor_out(s.output.name)
             except ScheduleError:
                 continue  # not computed element by element, or not weighed by row
+            start = trial
+    return start, tuple(stages(start.kernel))
+
+
+def _without_scaled_maxima(start: Schedule, every: tuple[Stage, ...]) -> tuple[Schedule, tuple[Stage, ...]]:
+    """What is scaled by a positive constant before its maximum is found (the scores of a softmax) is scaled afterwards.
+
+    No pass is left to do it, and an exponent takes the factor at no cost.
+    """
+    local = {b.name for b in st.allocated(start.kernel)}
+    scaled = {s.output.name for s in every if s.store is not None and s.store.op is None and _is_product(s.store.value)}
+    for peak in [s for s in every if s.is_reduction and s.store is not None and s.store.op == "max"]:
+        for read in sorted(peak.inputs() & scaled & local):
+            trial = start.copy()
+            try:
+                trial.inline(read)
+                trial.factor_out(peak.output.name)
+            except ScheduleError:
+                continue  # not computed element by element, or by a factor that may be negative
             start = trial
     return start, tuple(stages(start.kernel))
 

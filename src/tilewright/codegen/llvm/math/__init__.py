@@ -1,5 +1,5 @@
 """Mathematical functions: hardware instructions, our own vector expansions, or libm."""
 
-from tilewright.codegen.llvm.math.dispatch import call
+from tilewright.codegen.llvm.math.dispatch import call, scaled_exp
 
-__all__ = ["call"]
+__all__ = ["call", "scaled_exp"]

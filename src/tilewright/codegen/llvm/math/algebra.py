@@ -21,8 +21,8 @@ _SCALEF = (4, 8, 16, 32, 64)
 class Algebra:
     """Writes operations on vectors of ``lanes`` (0: scalars) of ``dtype``, f32 or f64. No operation is reassociated.
 
-    ``scalef``: the target has AVX-512's instruction that multiplies by a power of two, for all vectors of up to
-    512 bits.
+    ``scalef``: the target has AVX-512's instructions that multiply by a power of two, for all vectors of up to
+    512 bits, and that take the smaller of two magnitudes.
     """
 
     w: Writer
@@ -32,7 +32,7 @@ class Algebra:
 
     @property
     def looks_up(self) -> bool:
-        """Whether :meth:`sixteen` and multiplying by powers of two are one instruction for every 512 bits."""
+        """Whether :meth:`sixteen`, :meth:`within` and multiplying by powers of two are one instruction for every 512 bits."""
         return self.scalef and self.lanes in _SCALEF and self.lanes >= 16 and self.dtype == F
 
     @property
@@ -105,6 +105,14 @@ class Algebra:
         """x within [lo, hi]; NaN stays."""
         x = self.select(self.test("olt", x, self.c(lo)), self.c(lo), x)
         return self.select(self.test("ogt", x, self.c(hi)), self.c(hi), x)
+
+    def within(self, x: Value, most: float) -> Value:
+        """x within +-most, with its sign; for NaN one of the two. Where :attr:`looks_up`."""
+        vec = "<16 x float>"
+        name = "llvm.x86.avx512.mask.range.ps.512"
+        bound, rest = Algebra(self.w, 16).c(most).operand, f"{vec} zeroinitializer, i16 -1, i32 4"
+        pieces = (self._piece(x, at, 16) for at in range(0, self.lanes, 16))
+        return self._whole([self.w.pure(f"call {vec} @{name}({vec} {v}, {bound}, i32 2, {rest})") for v in pieces], 16)
 
     def times_power_of_two(self, y: Value, n: Value, normal: bool = False) -> Value:
         """y * 2**n in f32 for an integral float n within +-252; ``normal``: y and the result are normal numbers for

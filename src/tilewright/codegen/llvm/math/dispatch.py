@@ -28,8 +28,8 @@ EXACT = {
     "fma": "fma",
 }
 Expansion = Callable[..., Value]
-#: Features of a target whose vectors of every width can be multiplied by powers of two in one instruction.
-_SCALEF = {"avx512f", "avx512vl"}
+#: Features of a target whose vectors of every width can be multiplied by powers of two, or bounded with their sign, in one instruction.
+_SCALEF = {"avx512f", "avx512vl", "avx512dq"}
 
 
 def call(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
@@ -49,6 +49,13 @@ def call(f: Frame, name: str, args: list[Value], dtype: DType) -> Value:
     if name == "sigmoid":
         return _sigmoid_by_libm(f, args[0])
     return _libm(f, name, args, dtype)
+
+
+def scaled_exp(f: Frame, x: Value, factor: float) -> Value:
+    """e**(factor * x) of f32, with a product that need not be rounded."""
+    from tilewright.codegen.llvm.math.expansions import exp
+
+    return exp(_algebra(f, x.lanes), x, factor)
 
 
 def _algebra(f: Frame, lanes: int) -> Algebra:

@@ -23,6 +23,8 @@ _SQRT_HALF_BITS = 1060439283
 _EXP = (0.4999999403953552, 0.16666515171527863, 0.04166845604777336, 0.008369410410523415, 0.0013813161058351398)
 #: (e**r - 1 - r) / r**2 on |r| <= ln 2 / 32
 _EXP_SMALL = (0.5000162124633789, 0.16667024791240692)
+#: (2**r - 1) / r on |r| <= 1/32
+_EXP2_SMALL = (0.6931471805599453, *(c * _LN2**k for k, c in enumerate(_EXP_SMALL, 2)))
 #: 2**(j/16)
 _SIXTEENTHS = tuple(2.0 ** (j / 16) for j in range(16))
 #: Adding 1.5 * 2**19 leaves a number of sixteenths in the low bits of the mantissa.
@@ -61,23 +63,38 @@ _EXP2 = (0.6931470036506653, 0.24022242426872253, 0.05550733953714371, 0.0096715
 # --- exponentials -----------------------------------------------------------------------------
 
 
-def exp(a: Algebra, x: Value) -> Value:
-    """e**x: at most 1 ulp."""
-    x = a.clamp(x._replace(dtype=F), -105.0, 90.0)
+def exp(a: Algebra, x: Value, factor: float = 1.0) -> Value:
+    """e**(factor * x): at most 1 ulp, of an exponent that is at most as inexact as if factor and product were rounded."""
+    x = x._replace(dtype=F)
     if a.looks_up:
-        return _exp_by_sixteenths(a, x)
-    n, r = by_ln2(a, x)
+        return _exp_by_sixteenths(a, x) if factor == 1.0 else _scaled_exp_by_sixteenths(a, x, factor)
+    n, r = by_ln2(a, a.clamp(x if factor == 1.0 else a.mul(x, a.c(factor)), -105.0, 90.0))
     return a.times_power_of_two(exp_of_small(a, r), n)
 
 
 def _exp_by_sixteenths(a: Algebra, x: Value) -> Value:
     """e**x = 2**n * 2**(j/16) * e**r: the table spares three terms of the polynomial. At most 1 ulp, half of it from the table."""
-    shifted = a.fma(x, a.c(1 / _LN2), a.c(_SIXTEENTH_ROUNDER))
-    n = a.sub(shifted, a.c(_SIXTEENTH_ROUNDER))  # with its sixteenths
-    r = a.fma(n, a.c(-_LN2_LOW), a.fma(n, a.c(-_LN2_HIGH), x))
-    power = a.sixteen(_SIXTEENTHS, a.bits(shifted))
+    n, power = _sixteenths(a, x, 1 / _LN2)
+    r = a.within(a.fma(n, a.c(-_LN2_LOW), a.fma(n, a.c(-_LN2_HIGH), x)), 1.0)
     less_one = a.fma(a.mul(r, r), a.poly(r, _EXP_SMALL), r)
     return a.times_power_of_two(a.fma(power, less_one, power), n)  # the instruction takes the floor of n
+
+
+def _scaled_exp_by_sixteenths(a: Algebra, x: Value, factor: float) -> Value:
+    """e**(factor * x) = 2**n * 2**(j/16) * 2**r: one step finds r, because the product is exact until n is taken from it."""
+    n, power = _sixteenths(a, x, factor / _LN2)
+    r = a.within(a.fma(x, a.c(factor / _LN2), a.neg(n)), 1.0)
+    return a.times_power_of_two(a.fma(a.mul(power, r), a.poly(r, _EXP2_SMALL), power), n)
+
+
+def _sixteenths(a: Algebra, x: Value, factor: float) -> tuple[Value, Value]:
+    """``factor * x`` rounded to sixteenths, and two to the power of the sixteenths beyond its floor.
+
+    Of exponents that are no numbers or too large for the rounding, what is left of them is none either: it is kept within bounds,
+    and the result then depends on the rounded exponent alone.
+    """
+    shifted = a.fma(x, a.c(factor), a.c(_SIXTEENTH_ROUNDER))
+    return a.sub(shifted, a.c(_SIXTEENTH_ROUNDER)), a.sixteen(_SIXTEENTHS, a.bits(shifted))
 
 
 def _exp_within(a: Algebra, x: Value) -> Value:
