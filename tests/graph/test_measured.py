@@ -121,7 +121,7 @@ def sums(x: f32[64, 32], y: f32[64]):
         for k in range(32):
             y[i_1] += x[i_1, k]
 """)
-    out_of_range = "y[i_1] +=", "y[i_1 * 1000000000] +="
+    out_of_range = "y[i_1] +=", "y[i_1 * i_1 * 1000000000] +="
     half = "k in range(32)", "k in range(16)"
     endless = "for k in range(32):\n            y", "for again in range(1099511627776):\n            for k in range(32):\n                y"
     # Time-outs must not depend on what else runs here: only for the kernel that never ends is the limit short.
