@@ -182,6 +182,15 @@ def test_files_for_the_machine(found: Study, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_exported_machines_load_whatever_the_family_is_called(tmp_path: Path) -> None:
+    tiny = (Layer.gemm("tiny", 4, 4, 4),)
+    export(study(tiny, load_family("gemmini:inputs=bf16"), budget=Budget(evaluations=200)), "a:b", tmp_path)
+    machine = load_machine(tmp_path / "machine.py")
+    assert (
+        machine.name == "gemmini_inputs_bf16_a_b" and "object GemminiInputsBf16ABConfigs" in (tmp_path / "GemminiConfig.scala").read_text()
+    )
+
+
 def test_the_page_shows_machine_curves_front_roofline_and_layers(found: Study) -> None:
     text = page(found, "net <i>")
     document = parse(text)

@@ -10,15 +10,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tilewright.codegen.commands import generate
 from tilewright.hw import Bits, RoCC, Steps, load_machine
 from tilewright.hw.family import Use
 from tilewright.hw.library.gemmini import ONE, gemmini
+from tilewright.hw.library.gemmini_config import buildable
 from tilewright.hw.library.gemmini_control import Control
 from tilewright.hw.library.gemmini_types import BF16, FP16, FP32, INT16, Types
 from tilewright.hw.load import load_family
 from tilewright.ir import types as ty
 from tilewright.ir.interpreter import interpret
+from tilewright.mapping.operators import build_operator
 from tilewright.sim.gemmini import Configuration
+from tilewright.sim.gemmini.generated import execute
+from tilewright.space.default import default_schedule
 from tilewright.util.errors import MachineError
 
 MACHINE = load_machine("gemmini")
@@ -93,8 +98,33 @@ def test_array_and_memories_are_parameters() -> None:
     assert (small.memory("spad").bytes, small.memory("acc").bytes) == (32 << 10, 8 << 10)
     assert small.instruction("matmul").extents == {"i": 4, "j": 4, "k": 4}
     assert small.peak_ops() == 2 * 4 * 4 * small.clock_hz
-    with pytest.raises(MachineError, match=r"acc holds 1024"):
-        gemmini("gemmini.bad", dim=64, accumulator_bytes=1024)
+    for name, least in (("scratchpad_bytes", 8192), ("accumulator_bytes", 16384)):
+        with pytest.raises(MachineError, match=f"with {name} = 4096: a product on 64 x 64 units needs {least}") as e:
+            gemmini("gemmini.bad", dim=64, **{name: 4096})
+        assert e.value.hint == f"raise {name}, or lower dim"
+
+
+@pytest.mark.parametrize("types", [Types(), FP32, BF16])
+@pytest.mark.parametrize("dim", [1, 8, 16, 128])
+def test_memories_of_one_product_are_enough(dim: int, types: Types) -> None:
+    """Rows of moves are no longer than what the memories hold: so every machine can be declared that the generator builds."""
+    row, sums = dim * types.inputs.nbytes, dim * types.sums.nbytes
+    least = gemmini("least", dim=dim, scratchpad_bytes=2 * dim * row, accumulator_bytes=dim * sums, types=types)
+    tiles = {t.name: t.instruction.extents["j"] for t in least.transfers}
+    assert tiles["mvout"] == tiles["mvin_acc"] == dim and tiles["mvin"] <= 2 * dim
+    built = buildable({"dim": dim, "scratchpad_bytes": 1, "accumulator_bytes": 1}, types)
+    assert gemmini("built", **built, types=types).parameters["dim"] == dim
+
+
+def test_the_smallest_machine_computes() -> None:
+    machine = gemmini("least", scratchpad_bytes=512, accumulator_bytes=1024)
+    kernel = build_operator("matmul", types=(ty.i8, ty.i8, ty.i32), i=33, j=20, k=40)
+    program = generate(default_schedule(kernel, machine).kernel, machine)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-128, 128, (33, 40), np.int8), rng.integers(-128, 128, (40, 20), np.int8)
+    arrays = dict(zip((x.name for x in kernel.args), (a, b, np.zeros((33, 20), np.int32)), strict=True))
+    execute(program, machine, arrays)
+    np.testing.assert_array_equal(arrays[kernel.args[2].name], a.astype(np.int32) @ b)
 
 
 def test_bus_and_queues_are_parameters() -> None:

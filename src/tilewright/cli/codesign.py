@@ -133,7 +133,8 @@ def export(found: Study, name: str, folder: Path, reference: Run | None = None) 
     texts["timeloop/architecture.yaml"] = architecture_yaml(family, hardware)
     for n, (layer, nest) in enumerate(zip(found.layers, found.nests, strict=True)):
         texts[f"timeloop/layer{n}.yaml"] = problem_yaml(layer) + mapping_yaml(family, nest)
-    texts |= {file: text(f"{family.name}_{re.sub(r'[^A-Za-z0-9]+', '_', name)}", hardware) for file, text in family.files.items()}
+    called = re.sub(r"[^A-Za-z0-9]+", "_", f"{family.name}_{name}")  # a name in the languages of its tools
+    texts |= {file: text(called, hardware) for file, text in family.files.items()}
     _make(folder / "timeloop")
     try:
         for file, text in texts.items():

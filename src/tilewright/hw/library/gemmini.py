@@ -19,7 +19,7 @@ from tilewright.hw.family import Family, Parameter
 from tilewright.hw.hierarchy import STREAMED, Hierarchy, Storage
 from tilewright.hw.instruction import Instruction, instruction
 from tilewright.hw.library.gemmini_config import files
-from tilewright.hw.library.gemmini_control import CONTROL, Control, check_whole
+from tilewright.hw.library.gemmini_control import CONTROL, Control, Lines, check_whole
 from tilewright.hw.library.gemmini_costs import RTL_RATES, area
 from tilewright.hw.library.gemmini_forms import loop_conv_ws, loop_ws
 from tilewright.hw.library.gemmini_pooling import pooled_stores
@@ -30,6 +30,7 @@ from tilewright.hw.state import State, needs
 from tilewright.hw.transfer import Transfer, transfer
 from tilewright.hw.unit import Unit
 from tilewright.ir.types import UInt, f32, u8, u16, u32, u64
+from tilewright.util.errors import MachineError
 
 DRAM, SPAD, ACC = "dram", "spad", "acc"
 #: 1.0 as the bits of an f32: no scaling.
@@ -180,22 +181,23 @@ def matmul_by_rows(dim: int, types: Types) -> Instruction:
     return matmul_bt
 
 
-def moves(dim: int, lines: int, control: Control, types: Types) -> list[Transfer]:
-    """DMA moves of up to dim x dim tiles, from main memory several side by side; the accumulator has so many lines."""
+def moves(dim: int, lines: Lines, control: Control, types: Types) -> list[Transfer]:
+    """DMA moves of up to dim x dim tiles, from main memory several side by side."""
     # A pooled store names its first pixel: how many there are is state.
     first = RoCC(3, rs1=(Bits(0, 64, "dst.address"),), rs2=(*tile("src", 29)[:2], IN_ACCUMULATOR, Bits(48, 16, 1)))
-    pooled = pooled_stores(dim, lines, ST, first, {"granularity": dim * types.inputs.nbytes, **control.dma}, types)
-    return [*(t for n, s in enumerate(LD) for t in loads(dim, s, (2, 1, 14)[n], control, types)), *stores(dim, control, types), *pooled]
+    pooled = pooled_stores(dim, lines.acc, ST, first, {"granularity": dim * types.inputs.nbytes, **control.dma}, types)
+    brought = (t for n, s in enumerate(LD) for t in loads(dim, lines, s, (2, 1, 14)[n], control, types))
+    return [*brought, *stores(dim, lines, control, types), *pooled]
 
 
-def loads(dim: int, state: State, funct7: int, control: Control, types: Types) -> list[Transfer]:
+def loads(dim: int, lines: Lines, state: State, funct7: int, control: Control, types: Types) -> list[Transfer]:
     """What one of mvin, mvin2 and mvin3 does: copies, broadcasts a row, adds to the accumulator. For scale 1."""
     name = "mvin" + state.name.removeprefix("ld")
     plain = needs(state, scale=types.unscaled, shrunk=0, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     same_row = needs(state, scale=types.unscaled, shrunk=0, repeats=1, stride=0, block_stride="dst.block_stride")
     element, total = types.inputs, types.sums
     size, wider = dim * element.nbytes, dim * total.nbytes
-    narrow, wide = control.row(dim, total.nbytes), control.row(dim, element.nbytes)
+    narrow, wide = control.row(dim, total.nbytes, lines.acc), control.row(dim, element.nbytes, lines.spad)
 
     @transfer(
         name=name,
@@ -235,16 +237,16 @@ def loads(dim: int, state: State, funct7: int, control: Control, types: Types) -
         require(stride(dst, 0) == dim)
         dst[i, j] += src[i, j]
 
-    shrunk = shrunk_loads(dim, state, funct7, name, control, types) if types.mixed else []
+    shrunk = shrunk_loads(dim, lines, state, funct7, name, control, types) if types.mixed else []
     return [mvin, mvin_acc, mvin_acc_row, mvin_acc_add, *shrunk]
 
 
-def shrunk_loads(dim: int, state: State, funct7: int, name: str, control: Control, types: Types) -> list[Transfer]:
+def shrunk_loads(dim: int, lines: Lines, state: State, funct7: int, name: str, control: Control, types: Types) -> list[Transfer]:
     """What mvin does from inputs into the accumulator, to be there or to be added: widens as it is, or (integers) scaled."""
     plain = needs(state, scale=types.unscaled, shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     scaled = needs(state, scale="scale.bits", shrunk=1, repeats=1, stride="src.stride", block_stride="dst.block_stride")
     element, total = types.inputs, types.sums
-    row, size = control.row(dim, element.nbytes), dim * element.nbytes
+    row, size = control.row(dim, element.nbytes, lines.acc), dim * element.nbytes
     cost: dict[str, Any] = {"granularity": size, "most": size * row, **control.dma}
     in_acc, adding = (moved(funct7, "src", "dst", (IN_ACCUMULATOR, *more)) for more in ((), (ADDING,)))
 
@@ -299,7 +301,7 @@ def zeros(dim: int, types: Types) -> list[Instruction]:
     return [mvin_zero]
 
 
-def stores(dim: int, control: Control, types: Types) -> list[Transfer]:
+def stores(dim: int, lines: Lines, control: Control, types: Types) -> list[Transfer]:
     """What mvout does: up to a request's bytes of inputs a row, from blocks of the accumulator that follow each other."""
     plain = needs(ST, acc_scale=ONE, activation=0, pool_stride=0, pool_size=0, stride="dst.stride")
     rectified = needs(ST, acc_scale=ONE, activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
@@ -307,7 +309,7 @@ def stores(dim: int, control: Control, types: Types) -> list[Transfer]:
     both = needs(ST, acc_scale="scale.bits", activation=1, pool_stride=0, pool_size=0, stride="dst.stride")
     narrowed = moved(3, "dst", "src", (IN_ACCUMULATOR,))
     element, total = types.inputs, types.sums
-    row, size = control.row(dim, element.nbytes), dim * element.nbytes
+    row, size = control.row(dim, element.nbytes, lines.acc), dim * element.nbytes
     cost: dict[str, Any] = {"granularity": size, "most": size * row, **control.dma}
 
     @transfer(**cost, needs=plain, emit=narrowed)
@@ -377,11 +379,16 @@ def gemmini(
     default configuration).
 
     Latencies are approximate; energies per byte are those of the co-design model (pJ per access / word bytes). MachineError for a side
-    or a memory that is no whole number from 1 on.
+    or a memory that is no whole number from 1 on, and for memories that do not hold the operands of one product.
     """
     check_whole(dim=dim, scratchpad_bytes=scratchpad_bytes, accumulator_bytes=accumulator_bytes)
     spad_kb, acc_kb = scratchpad_bytes / 1024, accumulator_bytes / 1024
     row, sums = dim * types.inputs.nbytes, dim * types.sums.nbytes
+    for what, size, least in (("scratchpad_bytes", scratchpad_bytes, 2 * dim * row), ("accumulator_bytes", accumulator_bytes, dim * sums)):
+        if size < least:
+            raise MachineError(
+                f"a Gemmini with {what} = {size}: a product on {dim} x {dim} units needs {least}", hint=f"raise {what}, or lower dim"
+            )
     return Machine(
         name,
         memories=[
@@ -402,7 +409,7 @@ def gemmini(
         ],
         units=[Unit("array", 1), Unit("row", dim, "array"), Unit("column", dim, "row")],
         instructions=[*setters(), matmul_instruction(dim, types), matmul_by_rows(dim, types), *zeros(dim, types)],
-        transfers=moves(dim, accumulator_bytes // sums, control, types),
+        transfers=moves(dim, Lines(scratchpad_bytes // row, accumulator_bytes // sums), control, types),
         states=[EX, *LD, ST],
         target=Target("riscv64-unknown-elf", "generic-rv64", ("m", "a", "f", "d", "c")),
         clock_hz=1e9,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 from tilewright.util.errors import MachineError
 
@@ -55,9 +55,17 @@ class Control:
         """What every move costs besides its size: cycles to main memory, bytes a cycle, requests on their way."""
         return {"latency": 60, "bandwidth": self.dma_bytes, "asynchronous": True, "in_flight": self.dma_requests}
 
-    def row(self, dim: int, size: int) -> int:
-        """Elements of ``size`` bytes that a row of a move has at most: blocks of ``dim`` in the largest request, one at least."""
-        return max(1, self.dma_max_bytes // (dim * size)) * dim
+    def row(self, dim: int, size: int, lines: int) -> int:
+        """Elements of ``size`` bytes that a row of a move has at most: blocks of ``dim`` in the largest request whose rows ``lines`` hold,
+        one at least."""
+        return max(1, min(self.dma_max_bytes // (dim * size), lines // dim)) * dim
+
+
+class Lines(NamedTuple):
+    """How many lines of ``dim`` elements the two memories have."""
+
+    spad: int
+    acc: int
 
 
 #: The default one's.
