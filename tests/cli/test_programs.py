@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cli.command import tilewright
+from tests.cli.command import tilewright, words
 
 from tilewright.cli.explain import read_step
 from tilewright.schedule.schedule import Schedule
@@ -93,6 +93,9 @@ def test_a_file_that_fails_is_reported_with_its_error(tmp_path: Path) -> None:
     bad = tilewright("explain", str(tmp_path / "bad.py"))
     assert bad.exit_code == 1 and "ZeroDivisionError: division by zero" in bad.output
     assert "defines no kernel" in tilewright("explain", str(tmp_path / "none.py")).output
+    (tmp_path / "block.py").write_text("import tilewright as tw\n\n@tw.jit\ndef add(x):\n    pass\n")
+    other = words(tilewright("explain", f"{tmp_path / 'block.py'}:sub").output)
+    assert "defines no kernel 'sub'" in other and "it has the block program add" in other
 
 
 def test_explain_shows_decisions_steps_and_kernels(kernels: Path) -> None:

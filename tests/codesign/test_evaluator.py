@@ -135,7 +135,7 @@ def test_undominated_points_by_definition() -> None:
     [
         ({"objective": "speed"}, "no objective 'speed'"),
         ({"limits": Limits(area=-1.0)}, "the limit of area is -1"),
-        ({"limits": Limits(area=1.0)}, "an area limit needs an area model"),
+        ({"limits": Limits(area=1.0)}, "nothing says how large a gemmini is"),
         ({"limits": Limits(most={"dim": 0.5})}, "the limit has dim = 0.5, gemmini needs 1 or more"),
         ({"limits": Limits(most={"banks": 2})}, "gemmini has no parameter 'banks'"),
         ({"hardware": {"dim": 16}}, "the machine gives dim"),

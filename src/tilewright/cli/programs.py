@@ -47,7 +47,9 @@ def load_definition(path: Path, name: str, kinds: tuple[type, ...]) -> Any:
             hint = "tilewright opt prints it: give its --arg and --grid; in Python f.kernel(grid, ...) is its kernel"
             raise LanguageError(f"{blocks[0]} is a block program, which becomes a kernel with its arguments", hint=hint)
     if not found:
-        raise LanguageError(f"{path} defines no kernel", hint="decorate a function with @tilewright.kernel, or assign a Schedule")
+        others = [k for k, v in public.items() if callable(getattr(v, "block_ir", None))]
+        hint = f"it has the block program {others[0]}" if others else "decorate a function with @tilewright.kernel, or assign a Schedule"
+        raise LanguageError(f"{path} defines no kernel{f' {name!r}' if name else ''}", hint=hint)
     if not name and len(found) > 1:
         raise LanguageError(f"{path} defines several kernels: {', '.join(found)}", hint=f"name one: {path}:{next(iter(found))}")
     if name and name not in found:

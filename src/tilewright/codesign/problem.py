@@ -116,7 +116,10 @@ class Problem:
             if value is not None and not value > 0:
                 raise SpaceError(f"the limit of {name} is {value}", hint="limits are positive")
         if x.area is not None and x.area_model is None:
-            raise SpaceError("an area limit needs an area model", hint="area_model: machine parameters to square millimetres")
+            raise SpaceError(
+                f"nothing says how large a {self.space.family.name} is: its area cannot be limited",
+                hint=f"limit its parameters ({', '.join(known)}), or give an area model: from these to square millimetres",
+            )
         for p in self.space.family.parameters:
             for what, value in (("limit", x.most.get(p.name)), ("machine", (self.hardware or {}).get(p.name))):
                 if value is not None and not value >= p.least:
