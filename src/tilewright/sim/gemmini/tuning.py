@@ -9,6 +9,8 @@ from math import inf
 import numpy as np
 
 from tilewright.codegen.commands import Program, generate
+from tilewright.cost.explicit import counted
+from tilewright.cost.tape import Tape
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel
@@ -22,12 +24,16 @@ from tilewright.util.errors import CodegenError, SpaceError
 
 #: Points that the estimate ranks before any is measured.
 SAMPLED = 2000
+#: All points of a space that has no more are ranked as runs of forms: few of them are such.
+ALL = 20_000
 #: Words of a long program that tell how fast it is; about this many of the best of either kind are then run whole.
 BEGINNING, FINALISTS = 12_000, 3
 #: Of a program of loop forms, whose words stand for many commands each, so many words tell how many that is.
 WORDS = 64
 #: Points that may turn out to be no runs of forms, for each that is wanted; draws of neighbours that may come to nothing.
 TRIES = 8
+#: The share of its estimate that a point's loads count more.
+ALIKE = 1e-3
 #: No estimate is wrong by this much: what takes so much longer than a neighbour need not be measured.
 FAR = 4.0
 #: Long programs are run whole only where their paces are within this of the best that was.
@@ -73,9 +79,9 @@ def tuned(
 
     With ``orders`` the commands of the best are then put in better orders, where they are few: so many are tried (:mod:`.reordering`),
     half of them on what was best after the others. With ``forms`` each schedule is measured as runs of these loop forms too, where
-    its tiles are what they do, then half as many neighbours of the best such runs, a quarter as many that should be best as runs, and the
-    fastest counts. Arguments among ``constants`` are known ahead: their layout is free. The same ``seed`` gives the same result.
-    SpaceError when no point can be generated.
+    its tiles are what they do, then half as many neighbours of the best such runs, a quarter as many that should be best as runs, as many
+    that load least, and the fastest counts. Arguments among ``constants`` are known ahead: their layout is free. The same ``seed`` gives
+    the same result. SpaceError when no point can be generated.
 
     ``starts`` are values of knobs that are measured early, such as a library's tiles: the valid point nearest to each, in every structure
     that loads all operands for each block.
@@ -84,7 +90,7 @@ def tuned(
     rng = np.random.default_rng(seed)
     search = _Search(space, timing, forms)
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
-    for point in _by_structure(space, points)[: -(-measured // 2)]:
+    for point in _by_structure(space, points, space.estimate(points))[: -(-measured // 2)]:
         search.measure(point)
     for point in _nearest(space, starts):
         search.measure(point)
@@ -94,7 +100,11 @@ def tuned(
         search.around(search.others, measured + measured // 2, rng)
     if forms:
         search.explicit, none = False, not search.others
-        search.runs(_by_structure(space, points[_alone(space, points)]), -(-measured // 4))
+        points = space.enumerate(ALL) if space.size <= ALL else points
+        points = points[_alone(space, points)]
+        # A form may take fewer cycles for its products than commands do: then loads decide.
+        for costs in (space.estimate(points), _loads(space, points)):
+            search.runs(_by_structure(space, points, costs), -(-measured // 4))
         search.around(search.others, len(search.seen) + (measured // 2 if none else 0), rng)
     if not search.found:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
@@ -128,13 +138,12 @@ def _near(space: Space, sketch: str, knobs: Mapping[str, int]) -> tuple[np.ndarr
     return nearest, below
 
 
-def _by_structure(space: Space, points: np.ndarray) -> list[np.ndarray]:
-    """Points by their estimates, the best of each structure first, then the second best of each, and so on."""
-    estimates = space.estimate(points)
+def _by_structure(space: Space, points: np.ndarray, costs: np.ndarray) -> list[np.ndarray]:
+    """Points by their costs, the best of each structure first, then the second best of each, and so on."""
     order = []
     for _, rows in space.groups(points):
-        ranked = np.asarray(rows)[np.argsort(estimates[rows], kind="stable")]
-        order += [(place, estimates[row], row) for place, row in enumerate(ranked)]
+        ranked = np.asarray(rows)[np.argsort(costs[rows], kind="stable")]
+        order += [(place, costs[row], row) for place, row in enumerate(ranked)]
     return [points[row] for _, _, row in sorted(order)]
 
 
@@ -147,8 +156,17 @@ def _alone(space: Space, points: np.ndarray) -> np.ndarray:
     for s, rows in space.groups(points):
         sketch, env = space.sketches[s], space.environment(s, points[rows])
         held = [(space.machine.memory(name), np.asarray(ex.evaluate(nbytes, env))) for name, nbytes in sketch.held]
-        fits = [m.bytes is None or nbytes * m.buffers <= m.bytes for m, nbytes in held]
-        out[rows] = not sketch.extras and np.logical_and.reduce(np.broadcast_arrays(True, *fits))
+        if held and not sketch.extras:
+            out[rows] = np.all(np.broadcast_arrays(*(m.bytes is None or nbytes * m.buffers <= m.bytes for m, nbytes in held)), axis=0)
+    return out
+
+
+def _loads(space: Space, points: np.ndarray) -> np.ndarray:
+    """Cycles of the loads of each point by the estimate, a little of which tells apart those that load alike: float64 [n]."""
+    out = space.estimate(points) * space.machine.clock_hz * ALIKE
+    for s, rows in space.groups(points):
+        found = Tape([counted(space.sketches[s].program, space.machine).load])(space.environment(s, points[rows]))
+        out[rows] += np.asarray(found[0])
     return out
 
 
