@@ -1,0 +1,150 @@
+"""Models of PyTorch, captured by torch.compile or torch.export, against PyTorch itself."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilewright.graph import compile
+from tilewright.graph.torch_backend import CompiledGraph, compiled, exported
+from tilewright.util.errors import ImportFailure, RuntimeFailure
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """What torch.compile remembers is global."""
+    torch.compiler.reset()
+    torch.manual_seed(0)
+
+
+def block() -> Any:
+    """A convolution with statistics of its own, then attention with a residual: parameters and buffers."""
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+            self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            y = torch.relu(self.norm(self.conv(x))).flatten(2).transpose(1, 2)
+            return y + self.attention(y, y, y, need_weights=False)[0]
+
+    made = Block().eval()
+    made.norm.running_mean.uniform_()
+    made.norm.running_var.uniform_(0.5, 1.5)
+    return made
+
+
+class Watched:
+    """The backend, and the graphs it was given."""
+
+    def __init__(self) -> None:
+        self.made: list[CompiledGraph] = []
+
+    def __call__(self, graph: Any, example_inputs: Any) -> CompiledGraph:
+        self.made.append(compiled(graph, example_inputs, options={"threads": 1}))
+        return self.made[-1]
+
+    @property
+    def networks(self) -> list[Any]:
+        return [network for g in self.made for _, network in g._networks.values()]
+
+
+def agree(got: Any, want: Any) -> None:
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_runs_with_its_parameters_and_buffers_as_constants() -> None:
+    model, backend = block(), Watched()
+    fast = torch.compile(model, backend=backend)
+    with torch.no_grad():
+        for batch in (1, 1, 2):
+            x = torch.randn(batch, 3, 5, 5)
+            agree(fast(x), model(x))
+        assert len(backend.networks) == 2 and all(len(n.input_names) == 1 for n in backend.networks), "one network for each shape"
+        model.conv.weight.mul_(2.0)
+        agree(fast(x), model(x))
+        model.norm.load_state_dict({k: v + 1 for k, v in model.norm.state_dict().items()})
+        agree(fast(x), model(x))
+    assert len(backend.networks) == 2, "what was made for other parameters is forgotten"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64", "bool"])
+def test_results_are_values_of_their_own(dtype: str) -> None:
+    """Also those that are an argument, or one another."""
+    x = torch.randint(0, 2, (4, 5)).to(getattr(torch, dtype))
+    with torch.no_grad():
+        y, again, turned, same = compiled(lambda x: (x.clone(), x.clone(), x.t(), x), [x])(x)
+        want = x.clone()
+        x.logical_not_()
+    assert all(torch.equal(r, want) and r.dtype == x.dtype for r in (y, again, same)) and torch.equal(turned, want.t())
+    assert len({r.data_ptr() for r in (x, y, again, turned, same)}) == 5
+
+
+def test_numbers_keep_their_values() -> None:
+    f = compiled(lambda n, x, scale: (x[:n] * scale,), [])
+    x = torch.arange(6.0)
+    with torch.no_grad():
+        assert [f(n, x, s)[0].tolist() for n, s in ((2, 1.0), (3, 1.0), (2, 3.0))] == [[0, 1], [0, 1, 2], [0, 3]]
+
+
+def test_an_exported_program_is_a_model() -> None:
+    model, x = block(), torch.randn(1, 3, 4, 4)
+    found = compile(exported(torch.export.export(model, (x,)), (x,)), threads=1)({"x0": x.numpy()})
+    np.testing.assert_allclose(found["y0"], model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda x: x.add_(1.0), "the module writes into its arguments"),
+        (lambda x: (x, {"a": x}), "the module returns dict beside tensors"),
+        (lambda x: torch.linalg.qr(x)[0], "cannot write this as ONNX|no lowering"),
+        (lambda x: torch.nn.functional.dropout(x, 0.5, training=True), "Dropout|dropout"),
+        (torch.rand_like, "RandomUniformLike|cannot write"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run: Callable[..., Any], message: str) -> None:
+    with torch.no_grad(), pytest.raises(ImportFailure, match=message):
+        compiled(run, [])(torch.ones(4, 4))
+
+
+def test_modules_in_training_mode_are_refused_and_left_alone() -> None:
+    model = torch.nn.BatchNorm1d(4)
+    with pytest.raises(ImportFailure, match=r"in training mode\n.*model.eval"):
+        exported(model, [torch.ones(2, 4)])
+    assert model.num_batches_tracked == 0
+
+
+def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    guide = (Path(__file__).parents[2] / "docs" / "pytorch.md").read_text()
+    text = "".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    assert 'backend="tilewright"' in text
+    # An installation that is older than the entry point does not know the name.
+    exec(text.replace('backend="tilewright"', "backend=compiled"), {"compiled": compiled})
+    assert "largest difference" in capsys.readouterr().out and (tmp_path / "model.onnx").exists()
+
+
+def test_gradients_and_other_devices_are_refused() -> None:
+    f = compiled(lambda x: (x * 2,), [])
+    with pytest.raises(RuntimeFailure, match=r"computes no gradients\n.*torch.no_grad"):
+        f(torch.ones(3, requires_grad=True))
+    with pytest.raises(RuntimeFailure, match="arguments on meta"):
+        f(torch.ones(3, device="meta"))
+
+
+def test_torch_finds_the_backend_by_its_name() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, name = project["entry-points"]["torch_dynamo_backends"]["tilewright"].split(":")
+    assert getattr(import_module(module), name) is compiled
