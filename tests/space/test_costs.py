@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 import pytest
 from benchmarks.workloads import batched, conv, gemm, softmax
+from tests.space.test_epilogue import convolution
 from tests.space.test_rules_tensors import matmul
 
 from tilewright.cost.columns import COLUMN, PLAIN
@@ -44,6 +45,27 @@ def test_formulas_of_a_space_agree_with_those_of_each_program(name: str, threads
     together, spent = space.predict(points)
     assert np.array_equal(together, columns)
     assert spent == pytest.approx(seconds, rel=1e-9)
+
+
+def test_points_of_all_sketches_together_cost_what_each_program_says() -> None:
+    """Bit for bit, however few points a program has, and whichever sketches were asked for before."""
+    space = Space(convolution(14, 32, 48), MACHINE, 2)
+    points = space.sample(100, np.random.default_rng(1))
+    assert any(s.structural for s in space.sketches)
+    few = space.estimate(points[:3])
+    seconds, columns = space.estimate(points), space.features(points)
+    assert np.array_equal(seconds[:3], few)
+    assert np.array_equal(space.predict(points)[0], columns)
+    for s, rows in space.groups(points):
+        env = space.environment(s, points[rows])
+        structural = [k.name for k in space.sketches[s].structural]
+        for n, row in enumerate(rows):
+            variant = tuple(int(env[k][n]) for k in structural)
+            (cycles,) = space.costs.tape(s, variant)({k: v[n : n + 1] for k, v in env.items()})
+            assert seconds[row] == cycles[0] / MACHINE.clock_hz
+        assert np.array_equal(space.costs.seconds(s, env), seconds[rows])
+        alone = space.features(points[rows])
+        assert np.array_equal(alone, columns[rows, : alone.shape[1]])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,13 @@ class Clocked:
     """Seconds that one symbolic program takes; call it with the values of its knobs: numbers, int arrays or tensors."""
 
     def __init__(self, cycles: Formula, clock_hz: float):
-        #: Computes cycles.
-        self.tape = Tape([cycles])
+        self.cycles = cycles
         self._clock = clock_hz
+
+    @cached_property
+    def tape(self) -> Tape:
+        """Computes cycles."""
+        return Tape([self.cycles])
 
     def __call__(self, env: Mapping[str, Any]) -> Any:
         """Seconds of one call, one for each entry where the knobs are arrays."""

@@ -16,12 +16,59 @@ import numpy as np
 from tilewright.cost.columns import COLUMN, COLUMNS, PLAIN
 from tilewright.cost.estimate import CHUNK, analysis_of, program_cycles
 from tilewright.cost.formula import Formula
+from tilewright.cost.joint import Joint
 from tilewright.cost.statement_features import statement_columns
-from tilewright.cost.tape import Tape
 from tilewright.cost.traffic import Analysis
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
 from tilewright.util.errors import IRTypeError
+
+
+class Description:
+    """How the feature rows of one symbolic program are made of its formulas.
+
+    ``outputs`` are those that vary with the knobs, each once, magnitudes first; ``columns`` is how many numbers a point's rows have.
+    """
+
+    def __init__(self, analysis: Analysis, machine: Machine):
+        self.statements = len(analysis.program.statements)
+        self.columns = self.statements * len(COLUMNS)
+        magnitudes: list[tuple[int, Formula]] = []
+        plain: list[tuple[int, Formula]] = []
+        for n, s in enumerate(analysis.program.statements):
+            for name, f in statement_columns(analysis, s, machine).items():
+                (plain if name in PLAIN else magnitudes).append((n * len(COLUMNS) + COLUMN[name], f))
+        # Constants are filled in once; what varies is written in place, magnitudes first (they share the logarithm).
+        self._template = np.zeros(self.columns, np.float32)
+        outputs: list[Formula] = []
+        places: list[tuple[int, int]] = []
+        for group, log in ((magnitudes, True), (plain, False)):
+            known: dict[int, int] = {}
+            for c, f in group:
+                if f.is_const:
+                    self._template[c] = np.log2(1 + f.value) if log else f.value
+                    continue
+                if f.number not in known:
+                    known[f.number] = len(outputs)
+                    outputs.append(f)
+                places.append((c, known[f.number]))
+            if log:
+                self._logged = len(outputs)
+        self.outputs = tuple(outputs)
+        table = np.array(sorted(places), np.intp).reshape(-1, 2)
+        self._targets, self._sources = table[:, 0], table[:, 1]
+
+    def write(self, values: Sequence[np.ndarray], out: np.ndarray) -> None:
+        """Fill ``out``, float32 [n, columns], from float64 [n] for each output."""
+        out[...] = self._template
+        if not values:
+            return
+        block = np.empty((len(values), len(out)), np.float32)
+        np.concatenate(values, out=block.reshape(-1), casting="same_kind")
+        logged = block[: self._logged]
+        logged += 1
+        np.log2(logged, out=logged)
+        out[:, self._targets] = block[self._sources].T
 
 
 class Extractor:
@@ -33,36 +80,9 @@ class Extractor:
 
     def __init__(self, analysis: Analysis, machine: Machine, threads: int | None = 1):
         self.machine = machine
-        self.statements = len(analysis.program.statements)
-        rows = [statement_columns(analysis, s, machine) for s in analysis.program.statements]
-        outputs: list[Formula] = []
-        magnitudes: list[tuple[int, Formula]] = []
-        plain: list[tuple[int, Formula]] = []
-        for n, row in enumerate(rows):
-            for name, f in row.items():
-                (plain if name in PLAIN else magnitudes).append((n * len(COLUMNS) + COLUMN[name], f))
-        # Constants are filled in once; what varies is written in place, magnitudes first (they share the logarithm).
-        constant = [(c, f, log) for group, log in ((magnitudes, True), (plain, False)) for c, f in group if f.is_const]
-        self._template = np.zeros(self.statements * len(COLUMNS), np.float32)
-        for c, f, log in constant:
-            self._template[c] = np.log2(1 + f.value) if log else f.value
-        varying = [[(c, f) for c, f in group if not f.is_const] for group in (magnitudes, plain)]
-        self._logged = len({f.number for _, f in varying[0]})
-        sources: list[int] = []
-        targets: list[int] = []
-        for group in varying:
-            known: dict[int, int] = {}
-            for c, f in group:
-                if f.number not in known:
-                    known[f.number] = len(outputs)
-                    outputs.append(f)
-                sources.append(known[f.number])
-                targets.append(c)
-        order = np.argsort(targets)
-        self._sources, self._targets = np.array(sources, np.intp)[order], np.array(targets, np.intp)[order]
+        self._description = Description(analysis, machine)
         cycles = analysis.graph.const(0) if threads is None else program_cycles(analysis, machine, threads)
-        self._tape = Tape([*outputs, cycles])
-        self._varying = len(outputs)
+        self._joint = Joint([[*self._description.outputs, cycles]])
 
     def __call__(self, env: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """float32 [n, statements, 194] and seconds float64 [n] for n assignments (arrays of one length; numbers count as n = 1).
@@ -74,24 +94,12 @@ class Extractor:
         if len(lengths) > 1:
             raise IRTypeError(f"knobs have different numbers of values: {sorted(lengths)}", hint="pass arrays of one length")
         n = lengths.pop()
-        features = np.empty((n, self.statements * len(COLUMNS)), np.float32)
+        features = np.empty((n, self._description.columns), np.float32)
         cycles = np.empty(n, np.float64)
-        block = np.empty((self._varying, min(CHUNK, n)), np.float32)
-        for lo in range(0, n, CHUNK):
-            hi = min(lo + CHUNK, n)
-            self._fill(features[lo:hi], cycles[lo:hi], block[:, : hi - lo], {k: v[lo:hi] for k, v in arrays.items()})
-        return features.reshape(n, self.statements, len(COLUMNS)), cycles / self.machine.clock_hz
-
-    def _fill(self, features: np.ndarray, cycles: np.ndarray, block: np.ndarray, env: Mapping[str, np.ndarray]) -> None:
-        *values, total = self._tape(env)
-        for row, value in zip(block, values, strict=True):
-            row[...] = value
-        logged = block[: self._logged]
-        logged += 1
-        np.log2(logged, out=logged)
-        cycles[...] = total
-        features[...] = self._template
-        features[:, self._targets] = block[self._sources].T
+        for part in self._joint(arrays, [n], CHUNK):
+            *values, cycles[part.rows] = part.values
+            self._description.write(values, features[part.rows])
+        return features.reshape(n, self._description.statements, len(COLUMNS)), cycles / self.machine.clock_hz
 
 
 @lru_cache(maxsize=256)

@@ -21,21 +21,8 @@ class Tape:
 
     def __init__(self, outputs: Sequence[Formula]):
         self.outputs = tuple(outputs)
-        nodes = self.outputs[0].graph.nodes if self.outputs else []
-        last = 1 + max((f.number for f in self.outputs), default=-1)
-        needed = bytearray(last)
-        for f in self.outputs:
-            needed[f.number] = 1
-        order: list[Formula] = []
-        for number in range(last - 1, -1, -1):  # arguments come before what is made of them
-            if needed[number]:
-                order.append(f := nodes[number])
-                for x in f.args:
-                    needed[x.number] = 1
-        order.reverse()
-        slot = [0] * last
-        for i, f in enumerate(order):
-            slot[f.number] = i
+        order = needed(self.outputs)
+        slot = {f.number: i for i, f in enumerate(order)}
         self._constants = [(slot[f.number], f.value) for f in order if f.is_const]
         self._variables = [(slot[f.number], f.value) for f in order if f.op == "var"]
         self._results = [slot[f.number] for f in self.outputs]
@@ -94,6 +81,18 @@ class Tape:
             for a in last:
                 slots[a] = None  # its memory serves the next value while it is in the cache
         return [slots[i] for i in self._results]
+
+
+def needed(outputs: Sequence[Formula]) -> list[Formula]:
+    """The nodes of ``outputs`` and all they are made of, arguments first."""
+    found = {f.number: f for f in outputs}
+    left = list(found.values())
+    while left:
+        for x in left.pop().args:
+            if x.number not in found:
+                found[x.number] = x
+                left.append(x)
+    return [found[n] for n in sorted(found)]
 
 
 def _is_tensor(x: Any) -> bool:

@@ -7,13 +7,12 @@ array, so that whole populations are sampled, changed, checked and estimated at 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from tilewright.cost.columns import COLUMNS
 from tilewright.hw import Machine
 from tilewright.ir import expr as ex
 from tilewright.ir.stmt import Kernel
@@ -22,7 +21,7 @@ from tilewright.schedule.trace import Trace
 from tilewright.space import moves, rule
 from tilewright.space.best import best
 from tilewright.space.context import Context
-from tilewright.space.costs import Costs
+from tilewright.space.costs import Costs, Part
 from tilewright.space.diagram import Diagram
 from tilewright.space.plan import Plan
 from tilewright.space.relaxed import Relaxed
@@ -184,27 +183,18 @@ class Space:
 
     def estimate(self, points: Points) -> np.ndarray:
         """Analytical latency of each point: seconds, float64 [n]."""
-        out = np.zeros(len(points))
-        for s, rows in self.groups(points):
-            out[rows] = self.costs.seconds(s, self.environment(s, points[rows]))
-        return out
+        return self.costs.estimate(self._parts(points))
 
     def features(self, points: Points) -> np.ndarray:
         """Features of each point for learned models: float32 [n, statements, 194], zeros where a sketch has fewer statements."""
-        return self._described(points, lambda s, env: (self.costs.features(s, env), np.zeros(1)))[0]
+        return self.costs.features(self._parts(points))
 
     def predict(self, points: Points) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`features` and :meth:`estimate` together: most of the work is the same."""
-        return self._described(points, self.costs.described)
+        return self.costs.described(self._parts(points))
 
-    def _described(self, points: Points, describe: Callable[..., tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        """``describe`` (sketch and knobs to features and seconds) of all sketches that occur."""
-        parts = [(rows, *describe(s, self.environment(s, points[rows]))) for s, rows in self.groups(points)]
-        out = np.zeros((len(points), max((f.shape[1] for _, f, _ in parts), default=0), len(COLUMNS)), np.float32)
-        spent = np.zeros(len(points))
-        for rows, found, seconds in parts:
-            out[rows, : found.shape[1]], spent[rows] = found, seconds
-        return out, spent
+    def _parts(self, points: Points) -> Iterator[Part]:
+        return ((s, rows, self.environment(s, points[rows])) for s, rows in self.groups(points))
 
     def default(self) -> np.ndarray:
         """The point for a kernel that is not tuned: int64 [columns].
