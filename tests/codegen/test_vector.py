@@ -297,6 +297,22 @@ def f(x: f32[4, 16], y: f32[4, 16]):
 """)
 
 
+@pytest.mark.parametrize("narrow", ["u8", "i16", "i32", "f32"])
+@pytest.mark.parametrize("guard", ["j > 0", "j == 5", "j % 8 == 3", "j < 9 and j >= 8", "(j + 3) // 8 != 1"])
+def test_one_lane_of_what_is_narrowed(check, guard, narrow):
+    """Neighbours keep what they have: in stores of one known lane LLVM forgets that it narrows."""
+    check(f"""
+@kernel
+def f(x: i64[19], v: f64[19], y: {narrow}[19], z: {narrow}[19]):
+    for j in vector(19):
+        if {guard}:
+            y[j] = x[j]
+        else:
+            z[j] = v[j]
+            y[j] = v[j]
+""")
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
 @pytest.mark.parametrize("n", [3, 16, 37, 150])
 @pytest.mark.parametrize("op", ["min", "max"])

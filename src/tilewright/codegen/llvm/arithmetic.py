@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.codegen.llvm.conversion import convert, integer_in, literal, normalised, rounded, wide_truncation, wrapped_i64
 from tilewright.codegen.llvm.division import floor_division
-from tilewright.codegen.llvm.values import Value, container_bits, integer_type, splat_text, value_type
+from tilewright.codegen.llvm.values import Value, constant_mask, container_bits, integer_type, splat_text, value_type
 from tilewright.codegen.llvm.writer import Writer
 from tilewright.ir import types as ty
 from tilewright.ir.types import DType
@@ -244,9 +244,13 @@ def _scaled(w: Writer, v: Value, frac: int) -> Value:
 def logic(w: Writer, op: str, a: Value, b: Value) -> Value:
     """``and`` / ``or`` of bools."""
     a, b = together(w, a, b)
+    if a.active and b.active:
+        return constant_mask((x and y) if op == "and" else (x or y) for x, y in zip(a.active, b.active, strict=True))
     return w.value(f"{op} {a.operand}, {b.ref}", ty.boolean, a.lanes)
 
 
 def negate(w: Writer, a: Value) -> Value:
     """``not a``."""
+    if a.active:
+        return constant_mask(not x for x in a.active)
     return w.value(f"xor {a.operand}, {splat_text('i1', 'true', a.lanes)}", ty.boolean, a.lanes)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tilewright.codegen.llvm import access, arithmetic, conversion
 from tilewright.codegen.llvm.frame import Frame
 from tilewright.codegen.llvm.index import Poly
 from tilewright.codegen.llvm.math import call as math_call
 from tilewright.codegen.llvm.math import scaled_exp
-from tilewright.codegen.llvm.values import Value, container_bits, splat_text, value_type
+from tilewright.codegen.llvm.values import Value, constant_mask, container_bits, splat_text, value_type
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Bitcast, Cast, Compare, Const, Expr, Intrinsic, Load, Logical, Not, Var, Where
@@ -182,8 +184,26 @@ def _compare(f: Frame, e: Compare) -> Value:
         known = decided(e.op, a - b)
         if known is not None:
             return conversion.literal(known, ty.boolean)
-        return arithmetic.compare(f.w, e.op, _index_value(f, a), _index_value(f, b))
+        by_lane = _by_lane(f, e)
+        return arithmetic.compare(f.w, e.op, _index_value(f, a), _index_value(f, b)) if by_lane is None else by_lane
     return arithmetic.compare(f.w, e.op, value(f, e.a), value(f, e.b))
+
+
+def _by_lane(f: Frame, e: Compare) -> Value | None:
+    """The answer in each lane, where nothing but its number decides.
+
+    LLVM would find it, too, but then nobody else knows that a mask is a constant (``access.store`` has to).
+    """
+    numbers: dict[str, Any] = {}
+    for name in ex.free_vars(e):
+        uniform, stride, varying = f.env[name].lane_parts()
+        if uniform.terms or varying.terms:
+            return None
+        numbers[name] = uniform.const + stride * np.arange(f.lanes)
+    divides = any(isinstance(n, Binary) and n.op in ("//", "%") and not isinstance(n.b, Const) for n in ex.walk(e))
+    if not f.lanes or divides or ex.loads(e):
+        return None
+    return constant_mask(np.broadcast_to(ex.evaluate(e, numbers), f.lanes).tolist())
 
 
 def decided(op: str, difference: Poly) -> bool | None:

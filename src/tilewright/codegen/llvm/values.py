@@ -9,6 +9,7 @@ HLS-style widening of the IR needs no masking until a value is narrowed. f16 and
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -36,6 +37,19 @@ class Value(NamedTuple):
     def is_literal(self) -> bool:
         """Whether it is one constant (the same in all lanes)."""
         return self.ref[0] not in "%@<"
+
+    @property
+    def active(self) -> tuple[bool, ...] | None:
+        """Lane by lane, if this is a mask written as a constant."""
+        if not self.lanes or not self.ref.startswith("<i1 "):
+            return None
+        return tuple(lane == "i1 true" for lane in self.ref.strip("<>").split(", "))
+
+
+def constant_mask(active: Iterable[bool]) -> Value:
+    """A mask of which every lane is known."""
+    lanes = [f"i1 {'true' if a else 'false'}" for a in active]
+    return Value(f"<{', '.join(lanes)}>", ty.boolean, len(lanes))
 
 
 @cache
