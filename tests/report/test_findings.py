@@ -9,6 +9,7 @@ from tests.report.sessions import filled, matmul, search, trace_of
 
 from tilewright.report import conditions
 from tilewright.report.findings import find
+from tilewright.report.page import page
 from tilewright.runtime.records import Record, RecordStore, Session, Task
 from tilewright.util.errors import RuntimeFailure
 
@@ -92,11 +93,24 @@ def test_the_latest_session_with_records_or_a_named_one_or_everything(tmp_path: 
         whole = find(store, everything=True)
         assert whole.authors == ["random", "xgb"] and [len(r.trials) for r in whole.tasks[0].runs] == [5, 7]
         assert not whole.weighted
+        assert (find(store).elsewhere, find(store, ids[0][:9]).elsewhere, whole.elsewhere) == (5, 7, 0)
         with pytest.raises(RuntimeFailure, match=rf"session {ids[2]} \(m, running\) in .* has no records yet") as error:
             find(store, ids[2])
         assert "records list --sessions" in (error.value.hint or "")
         with pytest.raises(RuntimeFailure, match="no sessions begin with 'zz'"):
             find(store, "zz")
+
+
+def test_a_session_that_found_everything_done_says_who_did_not_repeat_it(tmp_path: Path) -> None:
+    with filled(tmp_path / "r.db", tasks=1, trials=6) as store:
+        task = matmul()
+        again = store.save(Session("model.onnx", {task.key: 1.0}, "annealing", 0, trials=6, created="2999-01-01T00:00:00+00:00"))
+        store.add(Record(task, "ok", (2e-3,), trace_of(task), {"tile": 0}, role="baseline", author="annealing", session=again.id))
+        found = find(store)
+    text = page(found)
+    assert found.authors == ["annealing"] and found.elsewhere == 6
+    assert "0 trials of 1 tasks by annealing" in text and "6 trials of these tasks by other sessions are not shown" in text
+    assert "Other sessions made 6 trials of these tasks: what is known is not repeated" in text
 
 
 def test_an_empty_file_says_what_to_do(tmp_path: Path) -> None:

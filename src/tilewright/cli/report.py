@@ -66,8 +66,9 @@ def report(
             network = _divided(model, machine, threads, fusion, layouts, integers(dims, "--dim"))
         findings = write(store, output, session, network, everything=everything)
     trials = sum(len(t.trials) for t in findings.tasks)
+    more = f" ({findings.elsewhere} more by other sessions: --all)" if findings.elsewhere else ""
     stdout().print(
-        f"{output}: {findings.subject}, {trials} trials of {len(findings.tasks)} tasks, {bytes_text(output.stat().st_size)}",
+        f"{output}: {findings.subject}, {trials} trials of {len(findings.tasks)} tasks{more}, {bytes_text(output.stat().st_size)}",
         highlight=False, markup=False,
     )  # fmt: skip
 

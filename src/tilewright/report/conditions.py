@@ -64,6 +64,11 @@ def notes(findings: Findings) -> Markup:
         said.append(f"{len(findings.untried)} kernels were never tried: {', '.join(t.name for t in findings.untried)}.")
     if open_ := [s.id for s in findings.sessions if s.state == "running"]:
         said.append(f"Still running, or killed: {', '.join(open_)}.")
+    if findings.elsewhere:
+        said.append(
+            f"Other sessions made {findings.elsewhere} trials of these tasks: what is known is not repeated. "
+            "`tilewright report --all` shows them."
+        )
     if elsewhere := sum(t.discovery is None and t.winner is not None and not t.kept_default for t in findings.tasks):
         said.append(f"{elsewhere} winners were found by sessions that are not shown: known trials are not repeated.")
     rows = [(status, str(n)) for status, n in verdicts.most_common()]

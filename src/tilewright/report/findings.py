@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tilewright.graph.kernels import arithmetic_operations
@@ -177,7 +177,8 @@ class Findings:
     """Everything the page shows.
 
     ``subject`` is what was tuned; ``tasks``: those that take most time without tuning first, ``untried`` those of the session
-    that have no records; ``weighted``: it is known how often the subject calls each.
+    that have no records; ``weighted``: it is known how often the subject calls each. ``elsewhere``: trials of these tasks by sessions that
+    are not shown, which the session did not repeat.
     """
 
     subject: str
@@ -185,6 +186,7 @@ class Findings:
     tasks: tuple[TaskFindings, ...]
     untried: tuple[Task, ...]
     weighted: bool
+    elsewhere: int = 0
 
     @property
     def records(self) -> list[Record]:
@@ -193,8 +195,9 @@ class Findings:
 
     @property
     def authors(self) -> list[str]:
-        """Who proposed trials, in order of appearance."""
-        return list(dict.fromkeys(r.author or "nobody" for r in self.records if r.role == "trial"))
+        """Who proposed trials, in order of appearance; where there are none, who was to."""
+        proposed = dict.fromkeys(r.author or "nobody" for r in self.records if r.role == "trial")
+        return list(proposed or dict.fromkeys(s.author for s in self.sessions if s.author))
 
 
 def find(store: RecordStore, session: str | None = None, *, everything: bool = False) -> Findings:
@@ -226,7 +229,9 @@ def _of_session(store: RecordStore, session: Session) -> Findings:
     records = store.records(session=session.id)
     tried = {r.task.key for r in records}
     untried = tuple(store.task(key) for key in session.tasks if key not in tried)
-    return _collected(session.subject, (session,), dict(session.tasks), records, untried, True)
+    found = _collected(session.subject, (session,), dict(session.tasks), records, untried, True)
+    every = sum(store.count(key, role="trial") for key in session.tasks)
+    return replace(found, elsewhere=every - sum(r.role == "trial" for r in records))
 
 
 def _collected(

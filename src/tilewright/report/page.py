@@ -94,4 +94,5 @@ def _summary(findings: Findings) -> str:
     trials = sum(len(t.trials) for t in findings.tasks)
     authors = ", ".join(findings.authors) or "nobody"
     sessions = ", ".join(s.id for s in findings.sessions[:3]) + (", ..." if len(findings.sessions) > 3 else "")
-    return f"{trials} trials of {len(findings.tasks)} tasks by {authors}" + (f"; session {sessions}." if sessions else ".")
+    more = f" {findings.elsewhere} trials of these tasks by other sessions are not shown." if findings.elsewhere else ""
+    return f"{trials} trials of {len(findings.tasks)} tasks by {authors}" + (f"; session {sessions}." if sessions else ".") + more
