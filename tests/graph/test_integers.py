@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from tests.graph.oracle import onnxruntime_outputs
 
 from tilewright.graph import Network, load
@@ -109,6 +109,62 @@ def test_choosing_elements_needs_no_floats_where_scales_agree() -> None:
     assert "QuantizeLinear" in kinds(integer_form(model("Relu")))  # another scale
     shifted = changed(alike, "y_zero", np.array(2, np.int8))
     assert "QuantizeLinear" in kinds(integer_form(shifted))
+
+
+def followed(after: tuple[NodeProto, ...], zero: int = 0, scale: float = 0.1, first: ModelProto | None = None) -> ModelProto:
+    """A product, or ``first``, whose float result goes through ``after`` before it is quantised."""
+    m = first or changed(model("MatMul", ("x", "w"), zero=zero), "y_scale", np.array(scale, np.float32))
+    before = m.graph.node[:-1]
+    names = [before[-1].output[0], *(f"after{n}" for n in range(len(after)))]
+    for n, node in enumerate(after):
+        node = helper.make_node(node.op_type, [names[n], *node.input], [names[n + 1]], **{a.name: a.f for a in node.attribute})
+        m.graph.node.insert(len(before) + n, node)
+    m.graph.node[-1].input[0] = names[-1]
+    constants = {"least": np.array(-1, np.float32), "six": np.array(6, np.float32), "shape": np.array([3, 4])}
+    m.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
+    return m
+
+
+RELU, CLIP = helper.make_node("Relu", [], []), helper.make_node("Clip", ["least", "six"], [])
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (followed((RELU,)), ["Relu"]),
+        (followed((RELU,), zero=-128), []),  # what would be less than 0 saturates
+        (followed((RELU,), zero=5), ["Clip"]),
+        (followed((CLIP,)), ["Clip"]),
+        (followed((helper.make_node("Clip", ["", "six"], []),)), ["Clip"]),
+        (followed((helper.make_node("Clip", ["", "six"], []),), scale=0.04), []),  # 6 is more than 127 steps
+        (followed((RELU, helper.make_node("Reshape", ["shape"], []), RELU)), ["Relu", "Reshape", "Relu"]),
+    ],
+)
+def test_bounds_before_the_quantisation_are_bounds_of_integers(source: ModelProto, found: list[str]) -> None:
+    after = integer_form(source)
+    assert kinds(after)[1:] == found and kinds(after)[0].startswith("QLinear")
+    inputs = {"x": np.random.default_rng(1).integers(-128, 128, (3, 4)).astype(np.int8)}
+    got = Network.interpreted(load(after)).reference(inputs)["y"]
+    np.testing.assert_array_equal(got, onnxruntime_outputs(after, inputs)["y"])
+    assert np.abs(got.astype(int) - onnxruntime_outputs(source, inputs)["y"]).max() <= 1 and got.std() > 3
+
+
+def test_a_residual_sum_is_rectified_as_integers() -> None:
+    rng = np.random.default_rng(5)
+    scales = {"a": np.float32(0.05), "b": np.float32(0.03), "y": np.float32(0.06)}
+    m = followed((RELU,), first=float_pattern("Add", {"a": (40,), "b": (40,)}, (40,), scales, dict.fromkeys("aby", np.int8(0))))
+    assert kinds(integer_form(m)) == ["QLinearAdd", "Relu"]
+    agree(m, {n: rng.integers(-128, 128, 40).astype(np.int8) for n in "ab"})
+
+
+def test_what_else_is_done_to_a_result_stays() -> None:
+    shared = followed((RELU,))
+    shared.graph.node.insert(3, helper.make_node("Exp", [shared.graph.node[2].output[0]], ["more"]))
+    shared.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, (3, 4)))
+    unknown = followed((helper.make_node("Clip", ["bound"], []),))
+    unknown.graph.input.append(helper.make_tensor_value_info("bound", TensorProto.FLOAT, ()))
+    for m in (shared, unknown, followed((RELU, helper.make_node("Exp", [], [])))):
+        assert kinds(integer_form(m)) == kinds(m)
 
 
 def test_what_is_no_pattern_stays() -> None:

@@ -67,6 +67,27 @@ class Quantised:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+def test_a_relu_between_a_convolution_and_its_quantisation_leaves_with_its_results() -> None:
+    """The form in which quantisers leave a convolution of floats: its ReLU and its pool come before the one quantisation.
+
+    The pool is the host's here, as its result has the channels first.
+    """
+    q = Quantised(3)
+    real = [q.node("DequantizeLinear", list(q.scaled(x, s))) for x, s in (("x", 0.02), (q.weights(16, 8, 3, 3), 0.01))]
+    y = q.node("MaxPool", [q.node("Relu", [q.node("Conv", real, pads=[1] * 4)])], kernel_shape=[2, 2], strides=[2, 2])
+    q.node("QuantizeLinear", list(q.scaled(y, 0.05)))
+    model = integer_form(q.model((1, 8, 12, 12), (1, 16, 6, 6)))
+    offload = Offload(MACHINE)
+    network = offloaded(load(model), MACHINE, offload.prepare)
+    inputs = {"x": np.random.default_rng(7).integers(-128, 128, (1, 8, 12, 12)).astype(np.int8)}
+    (name, got), *_ = network.executed(inputs, offload).items()
+    np.testing.assert_array_equal(got, onnxruntime_outputs(model, inputs)[name])
+    step = next(s for s in network.steps if "QLinearConv" in s.operators)
+    assert step.operators == ("QLinearConv", "Relu") and [s.operators for s in network.steps[-1:]] == [("MaxPool",)]
+    program = offload.programs[step.call.kernel, network.constants(step)]
+    assert not any(isinstance(i, Host) for i in walk(program.body))
+
+
 def on_gemmini(model: ModelProto, shape: tuple[int, ...]) -> Offload:
     """Runs the model three ways on the same input; the array's share of it."""
     network = Network.interpreted(load(model), fusion="none")

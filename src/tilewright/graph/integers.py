@@ -2,14 +2,15 @@
 
 ``DequantizeLinear -> Conv -> QuantizeLinear`` says what a quantised convolution computes, up to how the sum of products is rounded on
 its way. The integer operator sums exactly, which is what accelerators and inference libraries do: ONNX Runtime replaces these
-patterns too. Operators that only move or compare elements work on the integers as they are.
+patterns too. Operators that only move or compare elements work on the integers as they are, and so do bounds (Relu, Clip): where they
+stand between the product and its quantisation, the quantisation comes first.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Operators that choose or move elements; with the same scale and zero point before and after, they do so with integers.
 CHOOSING = {"MaxPool", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+#: Operators that keep elements within bounds: with integers, within the integers of these.
+BOUNDING = {"Relu", "Clip"}
 #: The domain of integer operators that ONNX does not define, as ONNX Runtime's quantisation tools write them.
 VENDOR = "com.microsoft"
 OF_VENDOR = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool"}
@@ -70,6 +73,20 @@ class _Quantised:
         return self.tensor, self.scale, self.zero
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """The least and the largest integer that an operator leaves."""
+
+    low: np.integer
+    high: np.integer
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all integers of the type."""
+        info = np.iinfo(self.low.dtype)
+        return bool(self.low == info.min and self.high == info.max)
+
+
 class _Patterns:
     def __init__(self, model: ModelProto, folder: str):
         nodes = model.graph.node
@@ -97,13 +114,56 @@ class _Patterns:
         return _Quantised(*n.input) if n is not None and n.op_type == "DequantizeLinear" and self._known(n) else None
 
     def _integers(self, inner: NodeProto, end: NodeProto) -> list[NodeProto]:
-        """What computes the integers of ``end`` in place of the pattern; nothing where it is none."""
-        if inner.op_type == "ConvTranspose":
-            return self._transposed(inner, end)
-        new = self._integer(inner, end)
-        return [new] if new is not None else []
+        """What computes the integers of ``end`` in place of the pattern; nothing where it is none.
 
-    def _transposed(self, inner: NodeProto, end: NodeProto) -> list[NodeProto]:
+        Quantisation never falls: what bounds or chooses elements of a result may as well do so with its integers.
+        """
+        result = _Quantised(end.output[0], end.input[1], end.input[2])
+        after: list[tuple[NodeProto, _Bounds]] = []
+        while inner.op_type in CHOOSING | BOUNDING and self._source(inner.input[0]) is None:
+            bounds, before = self._bounds(inner, result), self.producer.get(inner.input[0])
+            if bounds is None or before is None or self.uses[inner.input[0]] > 1:
+                return []
+            if inner.op_type in CHOOSING or not bounds.whole:
+                after.insert(0, (inner, bounds))
+            inner = before
+        first = replace(result, tensor=f"{inner.output[0]}_integers") if after else result
+        new = self._transposed(inner, first) if inner.op_type == "ConvTranspose" else self._integer(inner, first)
+        for number, (node, bounds) in enumerate(after if new else ()):
+            own = result if node is after[-1][0] else replace(result, tensor=f"{result.tensor}_step{number}")
+            new.append(self._after(node, bounds, new[-1].output[0], own))
+        return new
+
+    def _bounds(self, n: NodeProto, result: _Quantised) -> _Bounds | None:
+        """The integers of ``result`` that ``n`` leaves; None where they are not known, or ``n`` is nothing to do with integers."""
+        zero = self.arrays[result.zero]
+        if len(n.output) > 1 or not self._is_one(result) or zero.dtype.kind not in "iu":
+            return None
+        low, high = (0.0, np.inf) if n.op_type == "Relu" else (-np.inf, np.inf)
+        if n.op_type == "Clip":
+            given = {a.name: a.f for a in n.attribute}
+            low, high = given.get("min", low), given.get("max", high)
+            names = [name for name in n.input[1:] if name]
+            if any(name not in self.constants for name in names):
+                return None
+            values = [float(self._array(name)) if name else None for name in n.input[1:]]
+            low, high = (v if v is not None else x for v, x in zip((*values, None, None), (low, high), strict=False))
+        info = np.iinfo(zero.dtype)
+        units = np.rint(np.array([low, high], np.float32) / self.arrays[result.scale].reshape(())) + zero.reshape(())
+        return _Bounds(*np.clip(units, info.min, info.max).astype(zero.dtype))
+
+    def _after(self, node: NodeProto, bounds: _Bounds, before: str, result: _Quantised) -> NodeProto:
+        """``node`` on the integers ``before``."""
+        if node.op_type in CHOOSING:
+            return self._node(node.op_type, [before, *node.input[1:]], node, result)
+        from onnx import helper
+
+        if bounds.low == 0 and bounds.high == np.iinfo(bounds.high.dtype).max:
+            return helper.make_node("Relu", [before], [result.tensor], node.name)
+        limits = [self._constant(f"{result.tensor}_{n}", v) for n, v in (("low", bounds.low), ("high", bounds.high))]
+        return helper.make_node("Clip", [before, *limits], [result.tensor], node.name)
+
+    def _transposed(self, inner: NodeProto, result: _Quantised) -> list[NodeProto]:
         given = [self._source(name) for name in inner.input]
         if any(s is None or s.tensor not in self.constants for s in given[1:]) or given[0] is None:
             return []
@@ -115,57 +175,57 @@ class _Patterns:
         fits = scale.size == 1 or (found is not None and found.group == 1 and axis == 1)
         if found is None or not fits or not self._is_bias(x, w, bias) or any(self._array(b.tensor).ndim != 1 for b in bias):
             return []
-        y = end.output[0]
+        y = result.tensor
         spread = [found.weights(weights, zero), found.for_phases(scale), found.for_phases(zero)]
         spread += [np.repeat(self._array(b.tensor), found.stride**2) for b in bias]
         names = [self._constant(f"{y}_{n}", v) for n, v in zip(("weights", "scales", "zeros", "bias"), spread, strict=False)]
-        inputs = [*x.names, *names[:3], *end.input[1:3], *names[3:]]
+        inputs = [*x.names, *names[:3], *result.names[1:], *names[3:]]
         return found.nodes(inputs, inner.name, y, self._constant)
 
     def _array(self, name: str) -> NDArray[np.generic]:
         return tensor_array(self.constants[name], self.folder)
 
-    def _constant(self, name: str, value: NDArray[np.generic]) -> str:
+    def _constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
         """``value`` as a constant of the model, called ``name`` or nearly so."""
         from onnx import numpy_helper
 
         while name in self.constants:
             name += "_"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.model.graph.initializer.append(self.constants[name])
         return name
 
-    def _integer(self, inner: NodeProto, end: NodeProto) -> NodeProto | None:
+    def _integer(self, inner: NodeProto, result: _Quantised) -> list[NodeProto]:
         sources = [self._source(name) for name in inner.input]
         given = [s for s in sources if s is not None]
-        result = _Quantised(end.output[0], end.input[1], end.input[2])
         if inner.op_type in CHOOSING or inner.op_type == "Relu":
             return self._chosen(inner, sources[0], result)
         if len(given) != len(sources) or inner.domain not in ("", "ai.onnx"):
-            return None
+            return []
+        units = result.names[1:]
         match inner.op_type, given:
             case "Conv", [x, w, *bias] if self._is_bias(x, w, bias):
-                return self._node("QLinearConv", [*x.names, *w.names, *result.names[1:], *(b.tensor for b in bias)], inner, result)
+                return [self._node("QLinearConv", [*x.names, *w.names, *units, *(b.tensor for b in bias)], inner, result)]
             case "MatMul", [a, b]:
-                return self._node("QLinearMatMul", [*a.names, *b.names, *result.names[1:]], inner, result)
+                return [self._node("QLinearMatMul", [*a.names, *b.names, *units], inner, result)]
             case "Gemm", [a, b, *bias] if self._is_bias(a, b, bias) and _factor(inner, "beta") == 1:
-                return self._node("QGemm", [*a.names, *b.names, *([c.tensor for c in bias] or [""]), *result.names[1:]], inner, result)
+                return [self._node("QGemm", [*a.names, *b.names, *([c.tensor for c in bias] or [""]), *units], inner, result)]
             case "Add", [a, b] if self._is_one(a, b, result):
-                return self._node("QLinearAdd", [*a.names, *b.names, *result.names[1:]], inner, result)
+                return [self._node("QLinearAdd", [*a.names, *b.names, *units], inner, result)]
             case "GlobalAveragePool", [x] if self._is_one(x, result):
-                return self._node("QLinearGlobalAveragePool", [*x.names, *result.names[1:]], inner, result)
-        return None
+                return [self._node("QLinearGlobalAveragePool", [*x.names, *units], inner, result)]
+        return []
 
     def _is_one(self, *tensors: _Quantised) -> bool:
         """Whether each has one scale and one zero point."""
         return all(self.arrays[n].size == 1 for t in tensors for n in t.names[1:])
 
-    def _chosen(self, inner: NodeProto, source: _Quantised | None, result: _Quantised) -> NodeProto | None:
+    def _chosen(self, inner: NodeProto, source: _Quantised | None, result: _Quantised) -> list[NodeProto]:
         if source is None or len(inner.output) != 1 or not self._same(source, result):
-            return None
+            return []
         if inner.op_type == "Relu" and self.arrays[result.zero].any():
-            return None
-        return self._node(inner.op_type, [source.tensor, *inner.input[1:]], inner, result)
+            return []
+        return [self._node(inner.op_type, [source.tensor, *inner.input[1:]], inner, result)]
 
     def _same(self, a: _Quantised, b: _Quantised) -> bool:
         pairs = [(self.arrays[x], self.arrays[y]) for x, y in ((a.scale, b.scale), (a.zero, b.zero))]
