@@ -7,6 +7,7 @@ from tests.schedule.programs import kernel_of
 
 from tilewright.schedule import Schedule
 from tilewright.space.stages import Stage, stages
+from tilewright.util.errors import ScheduleError
 
 LAYER = """
 def layer(a: f32[6, 5], b: f32[5, 7], bias: f32[7], c: f32[6, 7]):
@@ -75,7 +76,7 @@ def test_factors_look_through_casts() -> None:
 def test_other_nests_are_opaque(body: str) -> None:
     stage = one(body)
     assert stage.opaque and stage.reads() == [] and not stage.is_reduction
-    with pytest.raises(ValueError, match="no single output"):
+    with pytest.raises(ScheduleError, match="no single output"):
         _ = stage.output
 
 

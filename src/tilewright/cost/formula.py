@@ -106,6 +106,7 @@ class Graph:
     # --- leaves -------------------------------------------------------------------------------
 
     def const(self, value: Number) -> Formula:
+        """The number ``value``; equal numbers are one node."""
         known = self._constants.get(value)
         if known is None:
             number = float(value) if isinstance(value, float) and not value.is_integer() else int(value)
@@ -117,6 +118,7 @@ class Graph:
         return self._node("var", (), name, bounds=(lo, hi), key=("var", name, lo, hi))
 
     def lift(self, value: Formula | Number) -> Formula:
+        """``value`` itself where it is a formula, the constant where it is a number."""
         return value if value.__class__ is Formula else self.const(value)  # type: ignore[return-value,arg-type]
 
     def expr(self, e: Expr, env: Mapping[str, Formula]) -> Formula:
@@ -144,6 +146,7 @@ class Graph:
         return getattr(self, _BINARY[op])(a, b)  # type: ignore[no-any-return]
 
     def add(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a + b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value + b.value)
@@ -161,6 +164,7 @@ class Graph:
         return self._node("add", (a, b), bounds=(a.lo + b.lo, a.hi + b.hi))
 
     def subtract(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a - b``."""
         return self.add(a, self.mul(b, -1))
 
     def _common(self, a: Formula, b: Formula) -> Formula | None:
@@ -169,6 +173,7 @@ class Graph:
         return self._product(ka + kb, fa) if fa == fb else None
 
     def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a * b``."""
         # Most formulas are products: factors are taken as they are kept.
         a, b = self.lift(a), self.lift(b)
         if a.is_const:
@@ -229,6 +234,7 @@ class Graph:
         return self._product(_ratio(ka, kb), tuple(rest))
 
     def floordiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a // b``, rounded down."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value // b.value)
@@ -268,6 +274,7 @@ class Graph:
         return self._node("ceildiv", (a, b), bounds=(lo, hi))
 
     def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a % b``, of the sign of ``b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value % b.value)
@@ -276,9 +283,11 @@ class Graph:
         return a - self.floordiv(a, b) * b
 
     def min(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """The smaller of two."""
         return self._extremum("min", self.lift(a), self.lift(b))
 
     def max(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """The larger of two."""
         return self._extremum("max", self.lift(a), self.lift(b))
 
     def _extremum(self, op: str, a: Formula, b: Formula) -> Formula:
@@ -322,6 +331,7 @@ class Graph:
         return self.const(0 if a.value else 1) if a.is_const else self._node("not", (a,), bounds=(0, 1))
 
     def where(self, cond: Formula, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a`` where ``cond`` holds, ``b`` elsewhere."""
         a, b = self.lift(a), self.lift(b)
         if cond.is_const:
             return a if cond.value else b
@@ -330,12 +340,15 @@ class Graph:
         return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
 
     def sum(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The sum of ``terms``; 0 of none."""
         return reduce(self.add, terms, self.const(0))
 
     def product(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The product of ``terms``; 1 of none."""
         return reduce(self.mul, terms, self.const(1))
 
     def largest(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The largest of ``terms``, and at least 0."""
         return reduce(self.max, terms, self.const(0))
 
     def _node(

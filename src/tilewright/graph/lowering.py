@@ -47,6 +47,7 @@ class Names:
         self._numbers = count()
 
     def fresh(self, stem: str) -> str:
+        """A name that begins with ``stem`` and was not given before."""
         return f"{stem}_{next(self._numbers)}"
 
 

@@ -31,18 +31,22 @@ class Tensor:
 
     @property
     def name(self) -> str:
+        """Name of its buffer."""
         return self.buffer.name
 
     @property
     def dtype(self) -> DType:
+        """Element type."""
         return self.buffer.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Extents: known numbers."""
         return self.buffer.static_shape
 
     @property
     def rank(self) -> int:
+        """Number of dimensions."""
         return self.buffer.rank
 
     def __getitem__(self, indices: Expr | int | tuple[Expr | int, ...]) -> Expr:

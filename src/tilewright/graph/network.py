@@ -100,10 +100,12 @@ class Network:
 
     @property
     def input_names(self) -> list[str]:
+        """What :meth:`__call__` takes, in the order of the model."""
         return [v.name for v in self.graph.inputs]
 
     @property
     def output_names(self) -> list[str]:
+        """What it gives, in the order of the model."""
         return [v.name for v in self.graph.outputs]
 
     def __call__(self, inputs: Inputs) -> dict[str, np.ndarray]:

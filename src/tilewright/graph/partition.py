@@ -34,6 +34,7 @@ class Problem:
 
     @cached_property
     def predecessors(self) -> list[int]:
+        """For each node the nodes it reads, as a set of bits."""
         out = [0] * len(self.successors)
         for i, after in enumerate(self.successors):
             for j in bits(after):
@@ -42,6 +43,7 @@ class Problem:
 
     @cached_property
     def descendants(self) -> list[int]:
+        """For each node all that depend on it, directly or not, as a set of bits."""
         out = list(self.successors)
         for i in reversed(range(len(out))):
             for j in bits(self.successors[i]):

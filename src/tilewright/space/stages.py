@@ -16,6 +16,7 @@ from tilewright.ir.buffer import Buffer
 from tilewright.ir.expr import Binary, Cast, Const, Expr, Load, Where
 from tilewright.ir.stmt import Alloc, Block, For, Kernel, LoopKind, Stmt, Store
 from tilewright.space.strides import Access, access
+from tilewright.util.errors import ScheduleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ class Stage:
 
     @property
     def output(self) -> Buffer:
+        """The buffer that the nest stores to. ScheduleError for an opaque nest, which need not have one."""
         if self.store is None:
-            raise ValueError("an opaque stage has no single output")
+            raise ScheduleError("a nest that is no rectangle around one store has no single output", hint="ask Stage.opaque first")
         return self.store.buffer
 
     @property
     def spatial(self) -> tuple[str, ...]:
+        """Loops over the results, in order: those that are not summed over."""
         return tuple(n for n in self.loops if n not in self.reduction)
 
     @property
@@ -59,6 +62,7 @@ class Stage:
 
     @property
     def is_reduction(self) -> bool:
+        """Whether it updates its results in loops that do not choose them."""
         return self.store is not None and self.store.op is not None and bool(self.reduction)
 
     @property
