@@ -5,7 +5,7 @@
 A ResNet-18 (``examples/quantised_resnet.py``, random weights), a network of depthwise and 1 x 1 convolutions, and perceptrons with
 batches of 1 and 64. For each distinct layer on the array the cycles of the best of N schedules, by commands or by runs of the loop
 forms, and those of the default: ``default_conv`` for convolutions, ``default_depthwise`` for depthwise ones, ``default_ws`` for
-products. These load no bias and store before any pool. The library's residual sum is not
+products, with the layer's bias. These store before any pool. The library's residual sum is not
 modelled: sums have no default. What the host computes has no cycles here; it is listed with the bytes of its arrays and its arithmetic
 operations. ``--verify`` runs the network on the functional model too and compares it with the reference, bit for bit.
 Schedules are kept in the build cache. Nothing is timed: the figures depend on the models alone.
@@ -109,19 +109,26 @@ def convolution_of(kernel: Kernel) -> Convolution:
     return Convolution(batch, rows, cols, channels, kernels, window, stride, padding)
 
 
+def places(kernel: Kernel) -> tuple[int, int, int, int]:
+    """Where input, weights, result and bias of a layer begin; 0 where it has no bias."""
+    biased = any(b.dtype == i32 for b in kernel.args)
+    return START, START + (1 << 27), START + (2 << 27), START + (3 << 27) if biased else 0
+
+
 def work(step: Step) -> tuple[str, int, Iterator[isa.Command] | None]:
     """Shape of a step's work, its multiplications, and the library's commands for it (None: it has no multiplications)."""
     kernel, c = step.call.kernel, Configuration.of(load_machine("gemmini"))
     if step.operators[0] == "QLinearConv":
         v = convolution_of(kernel)
-        y = START + (1 << 28)
+        x, f, y, bias = places(kernel)
         text = f"{v.rows} x {v.cols} x {v.channels} to {v.kernels}, {v.window} x {v.window}" + (f" / {v.stride}" if v.stride > 1 else "")
         if kernel.args[1].static_shape[1] < v.channels:  # of as many groups as channels, until some were joined
-            return f"{text}, depthwise", v.macs // v.channels, default_depthwise(c, v, START, START + (1 << 27), y)
-        return text, v.macs, default_conv(c, v, START, START + (1 << 27), y)
+            return f"{text}, depthwise", v.macs // v.channels, default_depthwise(c, v, x, f, y, bias)
+        return text, v.macs, default_conv(c, v, x, f, y, bias)
     if step.operators[0] in ("QGemm", "QLinearMatMul"):
         (m, k), n = kernel.args[0].static_shape, kernel.args[-1].static_shape[1]
-        return f"{m} x {k} x {n}", m * k * n, default_ws(c, Gemm(m, n, k, START, START + (1 << 27), START + (1 << 28)))
+        a, b, y, bias = places(kernel)
+        return f"{m} x {k} x {n}", m * k * n, default_ws(c, Gemm(m, n, k, a, b, y, bias=bias))
     return " x ".join(map(str, kernel.args[-1].static_shape)), 0, None
 
 
