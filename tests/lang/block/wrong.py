@@ -369,3 +369,30 @@ def type_or_other(x, n, B: tl.constexpr):
         if tl.load(x + i) > 0.0:
             kind = tl.float16
     tl.store(x, tl.zeros((), kind))
+
+
+@triton.jit
+def trying(x, n, B: tl.constexpr):
+    try:  # Try statements are not supported | check arguments before the launch
+        tl.store(x, 1.0)
+    except ValueError:
+        tl.store(x, 2.0)
+
+
+@triton.jit
+def with_lambda(x, n, B: tl.constexpr):
+    tl.store(x, (lambda v: v * 2)(tl.load(x)))  # `lambda v: v * 2` is not supported | @tilewright.jit
+
+
+@triton.jit
+def nested(x, n, B: tl.constexpr):
+    def one():  # FunctionDef statements are not supported | define it outside
+        return 1.0
+
+    tl.store(x, one())
+
+
+@triton.jit
+def comprehension(x, n, B: tl.constexpr):
+    parts = [tl.load(x + i) for i in range(4)]  # is not supported in block programs | tl.static_range
+    tl.store(x, parts[0])

@@ -48,6 +48,15 @@ COMPARE: dict[type, tuple[str, Callable[[Any, Any], bool]]] = {
 #: Python's own functions that keep their meaning on compile-time values; some have a word for blocks.
 PYTHON = {"min": "minimum", "max": "maximum", "abs": "abs", "range": None, "len": None, "float": None, "int": None, "bool": None}
 PYTHON |= {"tuple": None, "list": None, "isinstance": None}
+#: What to write instead of expressions that programs do not have.
+_INSTEAD: dict[type[ast.expr], str] = {
+    ast.Lambda: "write a function with @tilewright.jit",
+    ast.ListComp: "loop with tl.static_range, or compute with blocks",
+    ast.GeneratorExp: "loop with tl.static_range, or compute with blocks",
+    ast.Dict: "use names of their own",
+    ast.Set: "use a tuple",
+    ast.NamedExpr: "assign on a line of its own",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +151,7 @@ class ExpressionReader(ABC):
                 return self.call(e)
             case ast.JoinedStr():
                 return ast.unparse(e)
-        raise self.error(e, f"`{ast.unparse(e)}` is not supported in block programs")
+        raise self.error(e, f"`{ast.unparse(e)}` is not supported in block programs", hint=_INSTEAD.get(type(e)))
 
     def name(self, e: ast.Name) -> Any:
         if e.id in self.names:

@@ -24,6 +24,15 @@ from tilewright.lang.block.vocabulary import Range
 
 _UNROLL_LIMIT = 4096
 _ABSENT = object()
+#: What to do instead of statements that programs do not have.
+_INSTEAD: dict[type[ast.stmt], str] = {
+    ast.Try: "nothing is raised while a program runs: check arguments before the launch",
+    ast.Raise: "tl.static_assert checks what is known at compile time",
+    ast.With: "open what is needed before the launch, and pass arrays",
+    ast.FunctionDef: "define it outside, with @tilewright.jit",
+    ast.Delete: "names need not be deleted: leave it out",
+    ast.Match: "use if and elif",
+}
 
 
 def read(program: Program, builder: Builder, arguments: Mapping[str, Any]) -> Function:
@@ -89,7 +98,7 @@ class Reader(ExpressionReader):
                     hint="put it in a loop that is not unrolled, under conditions only",
                 )
             case _:
-                raise self.error(s, f"{type(s).__name__} statements are not supported in block programs")
+                raise self.error(s, f"{type(s).__name__} statements are not supported in block programs", hint=_INSTEAD.get(type(s)))
 
     def assign(self, target: ast.expr, value: Any) -> None:
         match target:
