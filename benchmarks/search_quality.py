@@ -58,7 +58,7 @@ def table(space: Measured, curves: dict[str, np.ndarray], provenance: str) -> Ta
     ranks = [np.argsort(np.argsort(v)) for v in (space.estimates, space.seconds)]
     note = (
         f"{space.size} points, {space.best * 1e3:.3f} ms to {finite.max() * 1e3:.1f} ms, median {np.median(finite) * 1e3:.2f} ms; "
-        f"rank correlation of estimate and time {np.corrcoef(*ranks)[0, 1]:.2f}."
+        f"rank correlation of estimate and time {np.corrcoef(*ranks)[0, 1]:.2f}.{space.scatter}"
     )
     return Table(
         f"{space.name}: percent of the best after k trials, mean (worst seed)",

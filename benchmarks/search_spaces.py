@@ -22,7 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
@@ -59,7 +59,8 @@ class Measured:
 
     ``points`` [n, columns], ``seconds`` [n] (infinite where a trial failed), ``estimates`` [n] seconds,
     ``columns`` [n, statements, features]. Neighbours differ in one knob where there are such points. ``forms`` are the present
-    space's, with the values of knobs that occur; none for estimates of the day of measurement.
+    space's, with the values of knobs that occur; none for estimates of the day of measurement. ``control`` are the seconds of one
+    schedule that was measured again with each batch (empty: not kept).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Measured:
     index: dict[bytes, int]
     beside: dict[bytes, list[int]]
     forms: tuple[Relaxed, ...] = ()
+    control: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @staticmethod
     def load(name: str, folder: Path = DATA) -> Measured:
@@ -93,6 +95,19 @@ class Measured:
     @property
     def size(self) -> int:
         return len(self.points)
+
+    @property
+    def scatter(self) -> str:
+        """How far repeated measurements are apart, and how many points are that near to the best; empty where none was repeated."""
+        known = self.control[np.isfinite(self.control)]
+        if len(known) < 2:
+            return ""
+        share = known.std(ddof=1) / known.mean()
+        near = [int((self.seconds <= self.best * (1 + n * share)).sum()) for n in (1, 2)]
+        return (
+            f" One schedule measured {len(known)} times has a standard deviation of {100 * share:.1f} %: "
+            f"{near[0]} points are within one of the best, {near[1]} within two."
+        )
 
     @property
     def best(self) -> float:
@@ -192,6 +207,13 @@ class Presence:
 
 
 def renewed(name: str, folder: Path = DATA) -> tuple[Measured, str]:
+    """The space stored under ``name`` as :func:`_renewed` has it, with its repeated measurements."""
+    space, text = _renewed(name, folder)
+    with np.load(folder / f"{name}.npz") as data:
+        return replace(space, control=data["control"].astype(np.float64) if "control" in data.files else np.empty(0)), text
+
+
+def _renewed(name: str, folder: Path) -> tuple[Measured, str]:
     """The space stored under ``name`` with the estimates and features of the present model, and a sentence on what became of it.
 
     Points that are in the present space no more are left out: no search would find them. The space is as it was stored where the
@@ -390,7 +412,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = p.parse_args(arguments)
     known = [n for n in options.names if options.missing and (options.folder / f"{n}.npz").exists()]
     for name in known:
-        print(f"{name}: measured before. {renewed(name, options.folder)[1]}")
+        space, text = renewed(name, options.folder)
+        print(f"{name}: measured before. {text}{space.scatter}")
     names = [n for n in options.names if n not in known]
     complete = [collect(name, options.limit, options.folder, options.minutes) for name in names]
     return 0 if all(complete) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,16 @@ def test_curves_rise_to_the_best_point(folder: Path) -> None:
     space = Measured.load("gemm", folder)
     c = search_quality.curve(space, "random", 0, space.size)
     assert len(c) == space.size and (np.diff(c) >= 0).all() and c[-1] == 1.0 and c[0] < 1.0
+
+
+def test_how_far_repeated_measurements_are_apart_is_said(folder: Path) -> None:
+    space = Measured.load("gemm", folder)
+    assert space.scatter == ""
+    repeated = replace(space, seconds=np.linspace(1.0, 2.0, space.size), control=np.array([0.9, 1.1, np.nan]))
+    one, two = (int((repeated.seconds <= 1 + n * np.sqrt(0.02)).sum()) for n in (1, 2))
+    assert repeated.scatter == (
+        f" One schedule measured 2 times has a standard deviation of 14.1 %: {one} points are within one of the best, {two} within two."
+    )
 
 
 def test_the_table_of_curves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

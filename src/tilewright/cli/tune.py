@@ -64,7 +64,7 @@ def tune(
     machine: MachineName = "host",
     fusion: FusionName = _FUSION,
     layouts: LayoutsName = _LAYOUTS,
-    author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, evolutionary, annealing, random, exhaustive ..")] = "xgb",
+    author: Annotated[str, typer.Option(help="Who proposes candidates: xgb, gradient, evolutionary, annealing, random ..")] = "xgb",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     goal: Annotated[
         list[float],
