@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tilewright.hw import load_machine
@@ -26,13 +26,19 @@ def cycles(m: int, n: int, k: int, tile: tuple[int, int, int], c: Configuration 
 
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([(i8, i32), (bf16, f32), (f32, f32)]))
+@example((2, 1, 3), (1, 1, 1), (f32, f32))
+@example((12, 1, 4), (3, 4, 3), (f32, f32))
 def test_no_run_of_whole_blocks_is_faster(shape: tuple[int, int, int], tile: tuple[int, int, int], types: tuple[DType, DType]) -> None:
-    """With what every program pays besides, as the benchmark adds it: a small product less its weights and its six requests."""
+    """With what every program pays besides, as the benchmark adds it: a small product less its weights and its six requests.
+
+    That is where a row of the small product is one beat. Where it takes two, they are part of what is counted already.
+    """
     m, n, k = shape
     c = replace(SMALL, inputs=types[0], sums=types[1])
     read = read_cycles(c, TIMING, (Stored(m, k, 4), Stored(k, n, 4)))
     write = write_cycles(c, TIMING, (Stored(m, n, 4),))
-    assert max(read, write) + cycles(2, 2, 2, (1, 1, 1), c) - c.dim - 6 <= cycles(m, n, k, tile, c)
+    besides = cycles(2, 2, 2, (1, 1, 1), c) - c.dim - 6 if 2 * types[0].bits <= 8 * c.bus_bytes else 0
+    assert max(read, write) + besides <= cycles(m, n, k, tile, c)
 
 
 def test_aligned_rows_take_the_bus() -> None:

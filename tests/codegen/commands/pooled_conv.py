@@ -43,6 +43,12 @@ class Pooled:
         h, w = ((n + 2 * self.pool_pad - self.pool) // self.pool_step + 1 for n in self.convolved)
         return h, w
 
+    @property
+    def unread(self) -> bool:
+        """Whether rows or columns of the convolution lie behind the last window."""
+        reached = ((n - 1) * self.pool_step + self.pool - self.pool_pad for n in self.reduced)
+        return any(last < n for last, n in zip(reached, self.convolved, strict=True))
+
     def kernel(self) -> Kernel:
         text = str(convolution(self.size, self.channels, self.filters, self.window, self.step, self.pad, True))
         (p, q), (pp, qq), k, pad = self.convolved, self.reduced, self.filters, self.pool_pad
