@@ -7,7 +7,7 @@ import pytest
 
 from tilewright.codesign.baselines import BASELINES
 from tilewright.codesign.baselines.bayes import _improvement, _normal
-from tilewright.codesign.baselines.dosa import Settings, _Descent, dosa
+from tilewright.codesign.baselines.dosa import DosaSettings, _Descent, dosa
 from tilewright.codesign.baselines.loops import Machines
 from tilewright.codesign.baselines.mapper import elite_mutation, map_layers
 from tilewright.codesign.exact import optimum
@@ -78,7 +78,7 @@ def test_mappings_that_fit_nowhere_are_told() -> None:
 def test_the_published_descent_counts_its_steps_and_uses_three_orders() -> None:
     p = problem()
     run = Run(p, Budget(evaluations=10**9), seed=0)
-    settings = Settings(starts=2, steps=30, interval=10, drawn=4)
+    settings = DosaSettings(starts=2, steps=30, interval=10, drawn=4)
     search = _Descent(run, settings)
     assert len(search.orders) == 3
     search.restart()

@@ -90,7 +90,7 @@ class Autotuner:
             return self.configs
         left = list(self.prune(list(self.configs), dict(zip(self.function.signature.parameters, arguments, strict=False)), **keywords))
         if not left:
-            raise LanguageError(f"autotune of {self.function.program.name}: early_config_prune leaves no configuration")
+            raise LanguageError(f"autotune of {self.function.definition.name}: early_config_prune leaves no configuration")
         return left
 
     def _measured(
@@ -186,7 +186,7 @@ def autotune(
         named = (*key, *(reset_to_zero or ()), *(options.get("restore_value") or ()))
         unknown = [k for k in named if k not in function.signature.parameters]
         if unknown:
-            raise LanguageError(f"autotune: {function.program.name} has no parameter {unknown[0]!r}")
+            raise LanguageError(f"autotune: {function.definition.name} has no parameter {unknown[0]!r}")
         return Autotuner(function, list(configs), list(key), prune=prune, zeroed=tuple(reset_to_zero or ()))
 
     return wrap

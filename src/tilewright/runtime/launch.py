@@ -19,7 +19,7 @@ from tilewright.hw import Machine, load_machine
 from tilewright.ir import types as ty
 from tilewright.ir.stmt import Kernel, allocated
 from tilewright.lang.block.builder import Builder, Specialized, pointer_type
-from tilewright.lang.block.expressions import Program, program_of
+from tilewright.lang.block.expressions import Definition, definition_of
 from tilewright.lang.block.ir import BlockType, Function, Value
 from tilewright.lang.block.kernels import Array, kernel_of
 from tilewright.lang.block.marks import Constexpr
@@ -102,16 +102,16 @@ class JitFunction:
         self.constexprs = {n for n, a in annotations.items() if a is Constexpr or (isinstance(a, str) and a.endswith("constexpr"))}
 
     @property
-    def program(self) -> Program:
+    def definition(self) -> Definition:
         """Its source, read."""
-        return program_of(self.block_function)
+        return definition_of(self.block_function)
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         """A launcher for ``grid``: an int, a tuple of up to three, or a function of the arguments that returns one."""
         return lambda *arguments, **keywords: self.run(grid, arguments, keywords)
 
     def __call__(self, *_: Any, **__: Any) -> Any:
-        raise LanguageError(f"{self.program.name} is a block program", hint=f"launch it on a grid: {self.program.name}[grid](...)")
+        raise LanguageError(f"{self.definition.name} is a block program", hint=f"launch it on a grid: {self.definition.name}[grid](...)")
 
     def run(self, grid: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         """Run all programs of ``grid``; written arrays are updated in place.
@@ -129,7 +129,7 @@ class JitFunction:
         machine = load_machine(keywords["machine"]) if isinstance(keywords["machine"], str) else keywords["machine"]
         if not isinstance(machine, Machine | None):
             raise RuntimeFailure(
-                f"launch of {self.program.name}: {machine!r} is no machine", hint='a Machine, or its name: machine="gemmini"'
+                f"launch of {self.definition.name}: {machine!r} is no machine", hint='a Machine, or its name: machine="gemmini"'
             )
         return machine, {k: v for k, v in keywords.items() if k != "machine"}
 
@@ -154,21 +154,21 @@ class JitFunction:
         given = {k: v for k, v in keywords.items() if k in parameters or k not in OPTIONS}
         unknown = [k for k in given if k not in parameters]
         if unknown:
-            message = f"launch of {self.program.name}: there is no parameter {unknown[0]!r}"
+            message = f"launch of {self.definition.name}: there is no parameter {unknown[0]!r}"
             raise RuntimeFailure(message, hint=self._spelled())
         try:
             bound = self.signature.bind(*arguments, **given)
         except TypeError as error:
             missing = [n for n in self.constexprs if n not in given and str(error).endswith(f"{n!r}")]
             hint = f"constexprs are passed by name: {missing[0]}=64" if missing else self._spelled()
-            raise RuntimeFailure(f"launch of {self.program.name}: {error}", hint=hint) from None
+            raise RuntimeFailure(f"launch of {self.definition.name}: {error}", hint=hint) from None
         bound.apply_defaults()
         return dict(bound.arguments)
 
     def _spelled(self) -> str:
         """How it is called."""
         names = (f"{n}: tl.constexpr" if n in self.constexprs else n for n in self.signature.parameters)
-        return f"{self.program.name}[grid]({', '.join(names)})"
+        return f"{self.definition.name}[grid]({', '.join(names)})"
 
     def specialized(self, grid: Any, named: dict[str, Any], build: bool, machine: Machine | None = None) -> tuple[Launch, list[Any]]:
         """The launch for these arguments on ``machine``, and the arrays and numbers its module takes."""
@@ -178,7 +178,7 @@ class JitFunction:
             specs[name] = self.spec(name, x, values)
         if any(isinstance(s, Addresses) for s in specs.values()):
             specs = _with_contents(specs, named)
-        sizes = _grid(grid, named, self.program.name)
+        sizes = _grid(grid, named, self.definition.name)
         key = (machine, sizes, tuple(_key(s) for s in specs.values()))
         launch = self.launches.get(key)
         if launch is None:
@@ -201,7 +201,7 @@ class JitFunction:
         if name in self.constexprs:
             if is_array(x):
                 raise RuntimeFailure(
-                    f"launch of {self.program.name}: constexpr {name} is an array", hint="remove the annotation tl.constexpr"
+                    f"launch of {self.definition.name}: constexpr {name} is an array", hint="remove the annotation tl.constexpr"
                 )
             return x
         if isinstance(x, Pointers):
@@ -221,11 +221,11 @@ class JitFunction:
             return x
         if not is_array(x) and hasattr(x, "block_shape"):
             hint = "tilewright.TensorDescriptor.from_tensor(x, block_shape)"
-            raise RuntimeFailure(f"launch of {self.program.name}: {name} is a {type(x).__module__}.{type(x).__name__}", hint=hint)
-        array = as_numpy(x, f"{name} of {self.program.name}")
+            raise RuntimeFailure(f"launch of {self.definition.name}: {name} is a {type(x).__module__}.{type(x).__name__}", hint=hint)
+        array = as_numpy(x, f"{name} of {self.definition.name}")
         if any(s < 0 or s % array.itemsize for s in array.strides):
             raise RuntimeFailure(
-                f"{name} of {self.program.name} has strides {array.strides}: they are negative or no multiples of an element",
+                f"{name} of {self.definition.name} has strides {array.strides}: they are negative or no multiples of an element",
                 hint="pass numpy.ascontiguousarray(x)",
             )
         brain = array.dtype == np.uint16 and "bfloat16" in str(getattr(x, "dtype", ""))  # NumPy has no name for it
@@ -254,7 +254,7 @@ class JitFunction:
 
         for name, s in specs.items():
             declare(name, s)
-        builder = Builder(self.program.name, parameters, grid)
+        builder = Builder(self.definition.name, parameters, grid)
         left = iter(builder.arguments)
 
         def value(name: str, s: Spec) -> Any:
@@ -269,7 +269,7 @@ class JitFunction:
             return next(left) if isinstance(s, (Array, Same, Scalar)) else s
 
         named: dict[str, Value | Any] = {name: value(name, s) for name, s in specs.items()}
-        function = read(self.program, builder, named)
+        function = read(self.definition, builder, named)
         written = stored_arguments(function)
         stale = {n for n, v in named.items() if isinstance(v, Known) and v.pointer.name in written}
         if stale:  # what is there changes while the programs run

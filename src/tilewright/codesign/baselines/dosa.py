@@ -22,7 +22,7 @@ from tilewright.codesign.relaxed import Relaxation
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DosaSettings:
     """As published; the ``rate`` (in logarithms of factors; the best of five on ResNet-50 and BERT) and the ``penalty`` are ours."""
 
     starts: int = 7
@@ -34,16 +34,16 @@ class Settings:
     drawn: int = 32
 
 
-def dosa(run: Run, settings: Settings | None = None) -> None:
+def dosa(run: Run, settings: DosaSettings | None = None) -> None:
     """Search until the budget is spent."""
-    s = settings or Settings()
+    s = settings or DosaSettings()
     search = _Descent(run, s)
     while not run.done:
         search.restart()
 
 
 #: A round of ``combined`` has about as many evaluations as one of our own search.
-SHORT = Settings(steps=140, interval=47)
+SHORT = DosaSettings(steps=140, interval=47)
 
 
 def combined(run: Run) -> None:
@@ -59,7 +59,7 @@ def combined(run: Run) -> None:
 class _Descent:
     """``gather`` takes each rounded population and says the order of each mapping; without it, points go to the run alone."""
 
-    def __init__(self, run: Run, settings: Settings, gather: Callable[[np.ndarray], np.ndarray] | None = None):
+    def __init__(self, run: Run, settings: DosaSettings, gather: Callable[[np.ndarray], np.ndarray] | None = None):
         self.gather = gather
         self.run, self.space, self.settings = run, run.space, settings
         self.relaxed = Relaxation(run.problem)

@@ -60,7 +60,7 @@ _INSTEAD: dict[type[ast.expr], str] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Program:
+class Definition:
     """A function as text and tree, with the names it closes over; ``callees`` are read in place."""
 
     function: Callable[..., Any]
@@ -74,7 +74,7 @@ class Program:
 
 
 @cache
-def program_of(function: Callable[..., Any]) -> Program:
+def definition_of(function: Callable[..., Any]) -> Definition:
     """The source of ``function``. LanguageError when Python does not have it."""
     try:
         lines, first = inspect.getsourcelines(function)
@@ -87,7 +87,7 @@ def program_of(function: Callable[..., Any]) -> Program:
     tree = next((n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)), None)
     if tree is None:
         raise LanguageError(f"{getattr(function, '__name__', function)!r} is not a function defined with def")
-    return Program(function, Text(file, tuple(x.rstrip("\n") for x in lines), first, shift), tree, _names(function))
+    return Definition(function, Text(file, tuple(x.rstrip("\n") for x in lines), first, shift), tree, _names(function))
 
 
 def _names(function: Callable[..., Any]) -> dict[str, Any]:
@@ -104,9 +104,9 @@ def _names(function: Callable[..., Any]) -> dict[str, Any]:
 class ExpressionReader(ABC):
     """Evaluates expressions of one activation of a function; statements are the subclass's."""
 
-    def __init__(self, program: Program, builder: Builder, names: dict[str, Any], depth: int) -> None:
-        self.program, self.builder, self.names, self.depth = program, builder, names, depth
-        self.text = program.text
+    def __init__(self, definition: Definition, builder: Builder, names: dict[str, Any], depth: int) -> None:
+        self.definition, self.builder, self.names, self.depth = definition, builder, names, depth
+        self.text = definition.text
         #: Names that were only set in a loop or under a condition, with the reason they have no value.
         self.gone: dict[str, str] = {}
         self.dynamic = 0
@@ -158,8 +158,8 @@ class ExpressionReader(ABC):
             return self.names[e.id]
         if e.id in self.gone:
             raise self.error(e, f"{e.id!r} {self.gone[e.id]}", hint="give it a value before")
-        if e.id in self.program.names:
-            return self.program.names[e.id]
+        if e.id in self.definition.names:
+            return self.definition.names[e.id]
         if e.id in PYTHON:
             return getattr(builtins, e.id)
         raise self.error(e, f"{e.id!r} is not defined")
@@ -360,14 +360,14 @@ class ExpressionReader(ABC):
     def inlined(self, e: ast.Call, function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> Any:
         if self.depth > 32:
             raise self.error(e, "functions call each other without end", hint="recursion is not supported: use a loop")
-        program = program_of(function)
+        definition = definition_of(function)
         try:
             bound = inspect.signature(function).bind(*arguments, **keywords)
         except TypeError as error:
-            raise self.error(e, f"{program.name}: {error}") from None
+            raise self.error(e, f"{definition.name}: {error}") from None
         bound.apply_defaults()
-        inner = type(self)(program, self.builder, dict(bound.arguments), self.depth + 1)
-        out = inner.body(program.tree.body)
+        inner = type(self)(definition, self.builder, dict(bound.arguments), self.depth + 1)
+        out = inner.body(definition.tree.body)
         self.builder.loc = self.text.location(e)
         return out
 

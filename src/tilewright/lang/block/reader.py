@@ -14,7 +14,7 @@ from typing import Any
 
 from tilewright.lang.block.builder import Builder, constexpr_int
 from tilewright.lang.block.counting import trips
-from tilewright.lang.block.expressions import ExpressionReader, Program
+from tilewright.lang.block.expressions import Definition, ExpressionReader
 from tilewright.lang.block.ir import Function, Op, Region, Value
 from tilewright.lang.block.jumps import jumps, live, without_jumps
 from tilewright.lang.block.memory import BlockWindow
@@ -35,10 +35,10 @@ _INSTEAD: dict[type[ast.stmt], str] = {
 }
 
 
-def read(program: Program, builder: Builder, arguments: Mapping[str, Any]) -> Function:
-    """The block IR of ``program`` called with ``arguments`` (values of the builder, or compile-time values)."""
-    Reader(program, builder, dict(arguments), depth=0).body(program.tree.body)
-    return builder.function(program.text.location(program.tree))
+def read(definition: Definition, builder: Builder, arguments: Mapping[str, Any]) -> Function:
+    """The block IR of ``definition`` called with ``arguments`` (values of the builder, or compile-time values)."""
+    Reader(definition, builder, dict(arguments), depth=0).body(definition.tree.body)
+    return builder.function(definition.text.location(definition.tree))
 
 
 class _Returned(Exception):
