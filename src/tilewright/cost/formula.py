@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
-from functools import reduce
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce, wraps
+from typing import Any, TypeVar, cast
 
 from tilewright.ir import expr as ex
 from tilewright.ir.expr import Expr
@@ -84,6 +84,27 @@ class Formula:
         return f"{self.op}({', '.join(map(repr, self.args))})"
 
 
+Operation = TypeVar("Operation", bound=Callable[..., "Formula"])
+
+
+def _remembered(operation: Operation) -> Operation:
+    """``operation`` of a graph, looked up where it was asked for with the same arguments before.
+
+    Programs of one space ask for most of their formulas again and again, and finding that two products are one takes longer.
+    """
+    name = operation.__name__
+
+    @wraps(operation)
+    def known(self: Graph, *args: Formula | Number) -> Formula:
+        key = (name, *args)
+        found = self.results.get(key)
+        if found is None:
+            found = self.results[key] = operation(self, *args)
+        return found
+
+    return cast(Operation, known)
+
+
 class Graph:
     """Builder and owner of formulas. Programs that share a graph share the sub-expressions they have in common.
 
@@ -95,6 +116,8 @@ class Graph:
         self.memo: dict[tuple[Any, ...], Any] = {}
         self._known: dict[tuple[Any, ...], Formula] = {}
         self._constants: dict[Number, Formula] = {}
+        #: What operations made of their arguments.
+        self.results: dict[tuple[Any, ...], Formula] = {}
 
     def clear(self) -> None:
         """Give up all formulas; those that are still used elsewhere remain valid, but can no longer be part of others."""
@@ -102,11 +125,11 @@ class Graph:
         self.memo.clear()
         self._known.clear()
         self._constants.clear()
+        self.results.clear()
 
     # --- leaves -------------------------------------------------------------------------------
 
     def const(self, value: Number) -> Formula:
-        """The number ``value``; equal numbers are one node."""
         known = self._constants.get(value)
         if known is None:
             number = float(value) if isinstance(value, float) and not value.is_integer() else int(value)
@@ -118,7 +141,6 @@ class Graph:
         return self._node("var", (), name, bounds=(lo, hi), key=("var", name, lo, hi))
 
     def lift(self, value: Formula | Number) -> Formula:
-        """``value`` itself where it is a formula, the constant where it is a number."""
         return value if value.__class__ is Formula else self.const(value)  # type: ignore[return-value,arg-type]
 
     def expr(self, e: Expr, env: Mapping[str, Formula]) -> Formula:
@@ -145,8 +167,8 @@ class Graph:
         """``a op b`` for an operator of index expressions."""
         return getattr(self, _BINARY[op])(a, b)  # type: ignore[no-any-return]
 
+    @_remembered
     def add(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a + b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value + b.value)
@@ -164,7 +186,6 @@ class Graph:
         return self._node("add", (a, b), bounds=(a.lo + b.lo, a.hi + b.hi))
 
     def subtract(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a - b``."""
         return self.add(a, self.mul(b, -1))
 
     def _common(self, a: Formula, b: Formula) -> Formula | None:
@@ -172,8 +193,8 @@ class Graph:
         (ka, fa), (kb, fb) = a.factors, b.factors
         return self._product(ka + kb, fa) if fa == fb else None
 
+    @_remembered
     def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a * b``."""
         # Most formulas are products: factors are taken as they are kept.
         a, b = self.lift(a), self.lift(b)
         if a.is_const:
@@ -202,6 +223,7 @@ class Graph:
         node.product = (k, factors)
         return node
 
+    @_remembered
     def div(self, a: Formula | Number, b: Formula | Number) -> Formula:
         """True quotient; factors that both share cancel."""
         a, b = self.lift(a), self.lift(b)
@@ -233,8 +255,8 @@ class Graph:
             rest.remove(f)
         return self._product(_ratio(ka, kb), tuple(rest))
 
+    @_remembered
     def floordiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a // b``, rounded down."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value // b.value)
@@ -260,6 +282,7 @@ class Graph:
         less = self.add(b, -1)
         return second if first is less else first if second is less else None
 
+    @_remembered
     def ceildiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
         """Quotient rounded up."""
         a, b = self.lift(a), self.lift(b)
@@ -273,8 +296,8 @@ class Graph:
         hi = math.ceil(most) if math.isfinite(most := _most(a, b)) else most
         return self._node("ceildiv", (a, b), bounds=(lo, hi))
 
+    @_remembered
     def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a % b``, of the sign of ``b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value % b.value)
@@ -282,12 +305,12 @@ class Graph:
             return self.const(0)
         return a - self.floordiv(a, b) * b
 
+    @_remembered
     def min(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """The smaller of two."""
         return self._extremum("min", self.lift(a), self.lift(b))
 
+    @_remembered
     def max(self, a: Formula | Number, b: Formula | Number) -> Formula:
-        """The larger of two."""
         return self._extremum("max", self.lift(a), self.lift(b))
 
     def _extremum(self, op: str, a: Formula, b: Formula) -> Formula:
@@ -302,6 +325,7 @@ class Graph:
         pick = min if op == "min" else max
         return self._node(op, (a, b), bounds=(pick(a.lo, b.lo), pick(a.hi, b.hi)))
 
+    @_remembered
     def le(self, a: Formula | Number, b: Formula | Number) -> Formula:
         """Condition a <= b."""
         a, b = self.lift(a), self.lift(b)
@@ -319,6 +343,7 @@ class Graph:
         """Condition a == b."""
         return self.both(self.le(a, b), self.le(b, a))
 
+    @_remembered
     def both(self, a: Formula, b: Formula) -> Formula:
         """Condition a and b."""
         for x, y in ((a, b), (b, a)):
@@ -330,8 +355,8 @@ class Graph:
         """Condition not a."""
         return self.const(0 if a.value else 1) if a.is_const else self._node("not", (a,), bounds=(0, 1))
 
+    @_remembered
     def where(self, cond: Formula, a: Formula | Number, b: Formula | Number) -> Formula:
-        """``a`` where ``cond`` holds, ``b`` elsewhere."""
         a, b = self.lift(a), self.lift(b)
         if cond.is_const:
             return a if cond.value else b
@@ -340,15 +365,12 @@ class Graph:
         return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
 
     def sum(self, terms: Iterable[Formula | Number]) -> Formula:
-        """The sum of ``terms``; 0 of none."""
         return reduce(self.add, terms, self.const(0))
 
     def product(self, terms: Iterable[Formula | Number]) -> Formula:
-        """The product of ``terms``; 1 of none."""
         return reduce(self.mul, terms, self.const(1))
 
     def largest(self, terms: Iterable[Formula | Number]) -> Formula:
-        """The largest of ``terms``, and at least 0."""
         return reduce(self.max, terms, self.const(0))
 
     def _node(
