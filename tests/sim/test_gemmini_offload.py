@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.codegen.commands.pooled_conv import Pooled
 
 from tilewright.codegen.commands import Host, walk
 from tilewright.hw import load_machine
@@ -195,3 +196,15 @@ def test_one_measured_schedule_is_not_slower_than_the_library(v: Convolution) ->
     library = simulate(default_conv(c, v, *(0x8000_0000 + (n << 20) for n in range(4))), c).cycles
     assert offload.cycles(kernel, constants) <= library
     assert ("loop_conv_ws" in str(offload.programs[kernel, constants])) == (v.channels == 3)
+
+
+def test_a_program_that_does_not_pass_its_check_is_left_to_the_host() -> None:
+    """The last row and column of this convolution are behind the only window of its pool."""
+    case = Pooled((7, 7), 2, 1, 2, 2, 0, 3, 3, 1)
+    offload, kernel = Offload(gemmini(dim=4)), case.kernel()
+    assert offload.prepare(kernel) is None
+    assert list(offload.refused.values()) == ["program conv ends with a result in line 2 of acc that nothing has read"]
+    arrays = case.arrays(3)
+    want = case.result(arrays)
+    offload(kernel, [arrays[b.name] for b in kernel.args])
+    np.testing.assert_array_equal(arrays["z"], want)

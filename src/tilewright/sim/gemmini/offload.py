@@ -138,7 +138,10 @@ class Offload:
             return _Made(reason=f"nothing in it is work for the array: {unsuited(kernel, self.machine)}")
         if self.measured and not any(isinstance(i, Host) for i in walk(program.body)):
             program = self._searched(program, kernel, constants)
-        check(program, self.machine)
+        try:
+            check(program, self.machine)
+        except CodegenError as error:  # e.g. results that nothing reads, because the kernel has some
+            return _Made(reason=error.message)
         return _Made(program)
 
     def _searched(self, default: Program, kernel: Kernel, constants: frozenset[str]) -> Program:
