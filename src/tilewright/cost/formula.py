@@ -130,6 +130,7 @@ class Graph:
     # --- leaves -------------------------------------------------------------------------------
 
     def const(self, value: Number) -> Formula:
+        """The number ``value``; equal numbers are one node."""
         known = self._constants.get(value)
         if known is None:
             number = float(value) if isinstance(value, float) and not value.is_integer() else int(value)
@@ -141,6 +142,7 @@ class Graph:
         return self._node("var", (), name, bounds=(lo, hi), key=("var", name, lo, hi))
 
     def lift(self, value: Formula | Number) -> Formula:
+        """``value`` itself where it is a formula, the constant where it is a number."""
         return value if value.__class__ is Formula else self.const(value)  # type: ignore[return-value,arg-type]
 
     def expr(self, e: Expr, env: Mapping[str, Formula]) -> Formula:
@@ -169,6 +171,7 @@ class Graph:
 
     @_remembered
     def add(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a + b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value + b.value)
@@ -186,6 +189,7 @@ class Graph:
         return self._node("add", (a, b), bounds=(a.lo + b.lo, a.hi + b.hi))
 
     def subtract(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a - b``."""
         return self.add(a, self.mul(b, -1))
 
     def _common(self, a: Formula, b: Formula) -> Formula | None:
@@ -195,6 +199,7 @@ class Graph:
 
     @_remembered
     def mul(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a * b``."""
         # Most formulas are products: factors are taken as they are kept.
         a, b = self.lift(a), self.lift(b)
         if a.is_const:
@@ -257,6 +262,7 @@ class Graph:
 
     @_remembered
     def floordiv(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a // b``, rounded down."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value // b.value)
@@ -298,6 +304,7 @@ class Graph:
 
     @_remembered
     def mod(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a % b``, of the sign of ``b``."""
         a, b = self.lift(a), self.lift(b)
         if a.is_const and b.is_const:
             return self.const(a.value % b.value)
@@ -307,10 +314,12 @@ class Graph:
 
     @_remembered
     def min(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """The smaller of two."""
         return self._extremum("min", self.lift(a), self.lift(b))
 
     @_remembered
     def max(self, a: Formula | Number, b: Formula | Number) -> Formula:
+        """The larger of two."""
         return self._extremum("max", self.lift(a), self.lift(b))
 
     def _extremum(self, op: str, a: Formula, b: Formula) -> Formula:
@@ -357,6 +366,7 @@ class Graph:
 
     @_remembered
     def where(self, cond: Formula, a: Formula | Number, b: Formula | Number) -> Formula:
+        """``a`` where ``cond`` holds, ``b`` elsewhere."""
         a, b = self.lift(a), self.lift(b)
         if cond.is_const:
             return a if cond.value else b
@@ -365,12 +375,15 @@ class Graph:
         return self._node("where", (cond, a, b), bounds=(min(a.lo, b.lo), max(a.hi, b.hi)))
 
     def sum(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The sum of ``terms``; 0 of none."""
         return reduce(self.add, terms, self.const(0))
 
     def product(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The product of ``terms``; 1 of none."""
         return reduce(self.mul, terms, self.const(1))
 
     def largest(self, terms: Iterable[Formula | Number]) -> Formula:
+        """The largest of ``terms``, and at least 0."""
         return reduce(self.max, terms, self.const(0))
 
     def _node(
