@@ -69,6 +69,13 @@ def test_tiles_known_to_be_good_are_where_the_search_starts() -> None:
         assert found.cycles <= timed(program, MACHINE).cycles
 
 
+def test_starts_take_nothing_from_the_search() -> None:
+    kernel = Gemm(48, 48, 48).kernel()
+    tiles = {"i_1_tiles": 1, "j_1_tiles": 1, "k_tiles": 1}
+    alone, started = (tuned(kernel, MACHINE, measured=4, starts=starts) for starts in ((), (tiles,)))
+    assert started.measured > alone.measured == 4
+
+
 def test_tiles_no_larger_than_the_known_ones_are_tried_too() -> None:
     """5 blocks of 6 are no even tile; 6 are the nearest, and 3 fit where 5 do."""
     kernel = Gemm(96, 96, 96).kernel()

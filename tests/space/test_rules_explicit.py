@@ -17,6 +17,7 @@ from tilewright.hw.transfer import transfer
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.interpreter import interpret
+from tilewright.ir.printer import kernel_text
 from tilewright.ir.stmt import Call, Kernel
 from tilewright.ir.types import f32, i8
 from tilewright.ir.verify import verify
@@ -198,6 +199,20 @@ def test_blocks_are_as_even_as_they_can_be() -> None:
     assert counts(16, whole=False) == (1, 2, 3, 4, 6, 8, 16)
     assert counts(7, whole=False) == (1, 2, 3, 4, 7)
     assert counts(12, whole=True) == (1, 2, 3, 4, 6, 12)
+
+
+def test_a_short_last_tile_is_evened_out() -> None:
+    """17 rows are 16 and 1, or 9 and 8. Columns lie side by side in lines of 16, which stay."""
+    kernel = product(17, 17, 20)
+    space = Space(kernel, gemmini())
+    even = [n for n, s in enumerate(space.sketches) if s.name.endswith("i_1 evenly")]
+    assert 2 * len(even) == len(space.sketches)
+    points = space.enumerate(100000)
+    points = points[np.isin(points[:, 0], even)][::23]
+    check(kernel, space, points, np.random.default_rng(0), saturated=True)
+    texts = [kernel_text(space.schedule(p).kernel) for p in points]
+    assert all("9" in next(x for x in text.splitlines() if "matmul(" in x) for text in texts)
+    assert not any("evenly" in s.name for s in Space(product(24, 17, 20), gemmini()).sketches), "8 rows are not short"
 
 
 def test_larger_blocks_move_less_and_are_estimated_cheaper_where_transfers_bound() -> None:

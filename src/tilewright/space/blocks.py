@@ -8,7 +8,7 @@ tile cut to what is left. Everything here is read off the mapping and the declar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -26,6 +26,9 @@ from tilewright.space.knob import Knob
 from tilewright.space.levels import ceil_div
 from tilewright.space.tiling import value_of
 from tilewright.util.errors import MappingError
+
+#: A last tile of this part of the others, or less, is short: an instruction takes some time however little it does.
+SHORT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,16 @@ class Walk:
     def tiles(self) -> int:
         """Tiles in all."""
         return -(-self.extent // self.tile)
+
+    @property
+    def even(self) -> int:
+        """The smallest tile that gives as many tiles: then they are as even as they can be."""
+        return -(-self.extent // self.tiles)
+
+    @property
+    def short(self) -> bool:
+        """Whether the last tile is much shorter than the others."""
+        return 0 < self.extent % self.tile <= self.tile // SHORT and self.tiles > 1
 
     @property
     def held(self) -> Expr:
@@ -124,7 +137,7 @@ class Blocks:
     ``order`` are the spatial loops outermost first. ``loaded`` says for each source in how many of the loops around a block
     (spatial ones in order, then reductions) its box is loaded anew: fewer loops, fewer loads, larger boxes. ``fused`` is
     whether the nest that reads the result runs on its way out of the memory, block by block, or afterwards by itself; ``windowed``
-    whether a nest that reduces windows of it does so too.
+    whether a nest that reduces windows of it does so too. Tiles of the loops ``even`` are as even as they can be.
     """
 
     instruction: Instruction
@@ -136,6 +149,7 @@ class Blocks:
     loaded: tuple[int, ...]
     fused: bool = True
     windowed: bool = False
+    even: tuple[str, ...] = ()
 
     @cached_property
     def reductions(self) -> tuple[str, ...]:
@@ -169,6 +183,15 @@ class Blocks:
             out[name] = out[name] + mine if name in out else mine
         return out
 
+    def evened(self) -> Blocks | None:
+        """The same with even tiles where the last would be short, along loops whose iterations are not side by side in a line of a memory:
+        17 rows are 9 and 8 then, not 16 and 1. None where there are no such loops.
+        """
+        divided = {v for o in (self.result, *self.sources) if o.layout for d, n in o.layout.dims if n > 1 for v in o.index[d].terms}
+        short = {n: w for n, w in self.walks.items() if w.axis is not None and w.short and ex.Var(n) not in divided}
+        even = {n: replace(w, tile=w.even) for n, w in short.items()}
+        return replace(self, walks={**self.walks, **even}, even=tuple(even)) if even else None
+
     @property
     def name(self) -> str:
         """The structure, for people and records."""
@@ -178,7 +201,7 @@ class Blocks:
             if d < len(self.around)
         ]
         text = f"{self.instruction.name}: {str(self.mapping).split('[')[0].strip()}; blocks {' '.join(self.order)}"
-        return "; ".join([text, *kept])
+        return "; ".join([text, *kept, *(f"{n} evenly" for n in self.even)])
 
 
 def counts(tiles: int, whole: bool) -> tuple[int, ...]:

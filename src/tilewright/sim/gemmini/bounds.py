@@ -14,8 +14,9 @@ from functools import lru_cache
 from tilewright.sim.gemmini.configuration import Configuration
 from tilewright.sim.gemmini.memory_timing import Timing, requests
 
-#: Shares of the bound by the bus; the rest is that by the requests under way. Any mixture of two bounds is one.
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+#: Shares of the bound by the bus; the rest is that by the requests under way. Any mixture of two bounds is one, and the best mixture is
+#: what the best mixture of moves takes.
+SHARES = tuple(n / 64 for n in range(65))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ def tuned(
     that load least, and the fastest counts. Arguments among ``constants`` are known ahead: their layout is free. The same ``seed`` gives
     the same result. SpaceError when no point can be generated.
 
-    ``starts`` are values of knobs that are measured early, such as a library's tiles: the valid point nearest to each, in every structure
-    that loads all operands for each block.
+    ``starts`` are values of knobs that are measured early, besides the others, such as a library's tiles: the valid point nearest to
+    each, in every structure that loads all operands for each block.
     """
     space = Space(kernel, machine, constants=constants)
     rng = np.random.default_rng(seed)
@@ -92,12 +92,11 @@ def tuned(
     points = np.unique(space.sample(SAMPLED, rng), axis=0)
     for point in _by_structure(space, points, space.estimate(points))[: -(-measured // 2)]:
         search.measure(point)
-    for point in _nearest(space, starts):
-        search.measure(point)
-    search.around(search.found, measured, rng)
+    besides = sum(search.measure(point) for point in _nearest(space, starts))
+    search.around(search.found, measured + besides, rng)
     if search.others:
         search.explicit = False
-        search.around(search.others, measured + measured // 2, rng)
+        search.around(search.others, measured + measured // 2 + besides, rng)
     if forms:
         search.explicit, none = False, not search.others
         points = space.enumerate(ALL) if space.size <= ALL else points

@@ -50,7 +50,8 @@ def sketches(context: Context, output: str, found: list[tuple[Instruction, Place
         # Packing costs: what another mapping loads from where it lies is not copied first.
         fused = None if any(p < packed for p in packings) else windowed or _fused(context, output, structures[-1])
         if fused is not None:
-            yield from (_sketch(context, output, replace(b, fused=fused, windowed=windowed)) for b in structures)
+            kept = [b for b in structures if not (windowed and b.even)]
+            yield from (_sketch(context, output, replace(b, fused=fused, windowed=windowed)) for b in kept)
             taken += 1
         if taken == most:
             return
@@ -136,7 +137,10 @@ def _structures(context: Context, instruction: Instruction, mapping: Placed) -> 
             kept = {inner, outer if outer < len(around) else inner, 0}
             depths.append([inner] if s.outside else sorted(kept))
         for loaded in product(*depths):
-            yield Blocks(instruction, mapping, walks, result, tuple(sources), around, loaded)
+            b = Blocks(instruction, mapping, walks, result, tuple(sources), around, loaded)
+            yield b
+            if (even := b.evened()) is not None:
+                yield even
 
 
 def _divided(machine: Machine) -> bool:
