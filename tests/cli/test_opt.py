@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from tests.cli.command import tilewright, words
+from tests.graph.test_integers import RELU, followed
 from tests.graph.test_networks_on_gemmini import Quantised
 
 from tilewright.cli.lowering import Level, Lowering
@@ -183,6 +184,13 @@ def test_kernels_of_a_quantised_network_on_an_accelerator(tmp_path: Path) -> Non
     assert [parse_program(text).machine for text in programs] == ["gemmini"] * 3
     assert "matmul.preload(" in programs[0] and "matmul.preload(" not in programs[1]
     assert all("void " in text for text in kernels_in(printed(*network, "--emit", "c"), "//"))
+
+
+def test_a_model_of_floats_between_conversions_is_one_of_integers_there(tmp_path: Path) -> None:
+    onnx.save(followed((RELU,)), tmp_path / "qdq.onnx")
+    program = printed(str(tmp_path / "qdq.onnx"), "--machine", "gemmini", "--emit", "instgem")
+    assert "(QLinearMatMul)" in program and "preload(" in program
+    assert "QLinear" not in printed(str(tmp_path / "qdq.onnx"), "--machine", "x86.avx2", "--emit", "loops")
 
 
 def test_contractions_of_a_kernel_on_an_accelerator(tmp_path: Path) -> None:

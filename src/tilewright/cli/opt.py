@@ -15,13 +15,15 @@ from tilewright.cli.programs import extents_of, kernel_of, load_definition, load
 from tilewright.codegen.commands import has_words
 from tilewright.hw import Machine
 from tilewright.ir.stmt import Kernel
-from tilewright.ir.types import parse_dtype
+from tilewright.ir.types import i8, parse_dtype
 from tilewright.lang import parse
 from tilewright.mapping.operators import FLOAT, Types
 from tilewright.schedule.schedule import Schedule
 from tilewright.util.errors import LanguageError, ScheduleError, TilewrightError
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from tilewright.lang.block.ir import Function
     from tilewright.runtime.launch import JitFunction
 
@@ -118,13 +120,14 @@ class _Part:
 
 
 def _network(model: Path, machine: Machine, dims: dict[str, int], emit: Level) -> list[_Part]:
-    """The distinct kernels of a network, in order; what an accelerator does is not fused with work of its host."""
+    """The distinct kernels of a network, in order; what an accelerator does is not fused with work of its host, and quantised operators
+    are those on integers where it moves such."""
     if emit in BLOCK_LEVELS:
         raise _no_launch(str(model))
     from tilewright.graph import Network, load
-    from tilewright.graph.layout import choose_layouts
+    from tilewright.graph.layout import choose_layouts, moved_types
 
-    graph = load(model, dims=dims)
+    graph = load(_on_integers(model) if i8 in moved_types(machine) else model, dims=dims)
     if has_words(machine):
         network = Network.interpreted(choose_layouts(graph, machine), fusion="none")
     else:
@@ -137,6 +140,18 @@ def _network(model: Path, machine: Machine, dims: dict[str, int], emit: Level) -
         known = found.get((call.kernel, constants), _Part(call.kernel, constants, "+".join(step.operators), 0))
         found[call.kernel, constants] = replace(known, calls=known.calls + 1)
     return list(found.values())
+
+
+def _on_integers(model: Path) -> Path | ModelProto:
+    """The integer form of a quantised model; the model itself where nothing would change, or its weights lie in other files."""
+    from onnx import TensorProto
+
+    from tilewright.graph.integers import integer_form
+
+    made = integer_form(model)
+    products = any(n.op_type.startswith("QLinear") or n.op_type == "QGemm" for n in made.graph.node)
+    elsewhere = any(t.data_location == TensorProto.EXTERNAL for t in made.graph.initializer)
+    return made if products and not elsewhere else model
 
 
 def _separated(part: _Part, machine: Machine, emit: Level) -> list[_Part]:
