@@ -17,14 +17,43 @@ from typing import Any
 
 import numpy as np
 from benchmarks.report import Table, conditions, duration, parser, publish
-from benchmarks.workloads import batched, conv, gemm, softmax
+from benchmarks.workloads import attention, batched, conv, gemm, padded, softmax
 
+from tilewright import lang
+from tilewright.ir import expr as ex
+from tilewright.ir.stmt import Kernel
+from tilewright.ir.types import f32
 from tilewright.space import Space
 
 SECTION = "schedule spaces"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """A padded 3x3 convolution whose sums bias and ReLU take, at a place that is a knob."""
+
+    size: int
+    channels: int
+
+    @property
+    def name(self) -> str:
+        return f"conv 3x3, bias, relu {self.size}x{self.size}x{self.channels}"
+
+    def kernel(self) -> Kernel:
+        n, size = self.channels, self.size
+        x, w = lang.tensor("x", f32, (1, n, size, size)), lang.tensor("w", f32, (n, n, 3, 3))
+        bias, source = lang.tensor("bias", f32, (n,)), padded(x, 1)
+        c, r, s = (lang.reduce_axis(0, e, name) for name, e in (("c", n), ("r", 3), ("s", 3)))
+        shape = (1, n, size, size)
+        z = lang.compute("z", shape, lambda b, k, p, q: lang.sum(source[b, c, p + r, q + s] * w[k, c, r, s], [c, r, s]))
+        y = lang.compute("y", shape, lambda b, k, p, q: ex.binary("max", z[b, k, p, q] + bias[k], ex.const(0.0, f32)))
+        return lang.build("consumed", [x, w, bias], [y])
+
+
 SPACES = [
     gemm(512, 512, 512), gemm(197, 768, 3072), batched(12, 197, 64, 197), conv("3x3", 56, 64, 64),
-    conv("3x3", 14, 256, 256), conv("3x3 depthwise", 56, 144, 144, groups=144), softmax(1024, 1024),
+    conv("3x3", 14, 256, 256), conv("3x3 depthwise", 56, 144, 144, groups=144), Consumed(56, 64), Consumed(14, 256),
+    softmax(1024, 1024), attention(12, 197, 64),
 ]  # fmt: skip
 #: Points a second that are wanted of conv2d spaces.
 SAMPLED, PREDICTED = 20_000, 100_000
