@@ -238,7 +238,7 @@ def store(f: Frame, s: Storage, offset: Poly, v: Value) -> None:
         raw = f.w.op(f"select {f.mask.operand}, {vec} {raw}, {vec} {old}")
         f.w.line(f"store {vec} {raw}, ptr {p}, align {align}")
     elif f.mask and f.mask.active and sum(f.mask.active) == 1:
-        # A masked store of one known lane: LLVM 22 forgets there that it narrows integers, and writes beyond the element.
+        # A masked store of one known lane: LLVM 22 forgets that it narrows integers and writes beyond (llvm-project#179489).
         lane = f.mask.active.index(True)
         one = f.w.op(f"extractelement {vec} {raw}, i64 {lane}")
         f.w.line(f"store {memory_type(s.buffer.dtype)} {one}, ptr {address(f, s, uniform + Poly(lane))}, align {align}")
