@@ -46,7 +46,8 @@ def epilogues(draw: st.DrawFn) -> Expr:
                 e = binary(op, e, c) if draw(st.booleans()) else binary(op, c, e)
             case "where":
                 cond = compare(draw(st.sampled_from(["<", "<=", ">", ">=", "=="])), *((e, c) if draw(st.booleans()) else (c, e)))
-                e = where(cond, e, c) if draw(st.booleans()) else where(cond, c, e)
+                bounded = draw(st.sampled_from([e, binary("min", e, const(1, e.dtype)), binary("max", e, const(1, e.dtype))]))
+                e = where(cond, bounded, c) if draw(st.booleans()) else where(cond, c, bounded)
             case "scale" if e.dtype.is_float:
                 e = binary("*", e, const(draw(st.sampled_from([0.01, 0.5, 3.0, -0.25])), e.dtype))
             case "divide" if e.dtype.is_float:
@@ -107,6 +108,8 @@ def test_a_relu_is_one_thing_however_it_is_written(e: Expr) -> None:
         where(compare("==", SUM, const(3, i32)), const(3, i32), SUM),
         where(compare(">", SUM, const(3, i32)), const(4, i32), SUM),
         where(compare(">", SUM, const(3, i32)), const(3, i32), binary("max", SUM, const(5, i32))),  # no clamp: 3 above, 5 below
+        where(compare(">", SUM, const(3, i32)), const(3, i32), binary("min", SUM, const(1, i32))),  # 1 below, 3 above
+        where(compare("<=", SUM, const(3, i32)), const(3, i32), binary("min", SUM, const(1, i32))),  # 3 below, 1 above
     ],
 )
 def test_what_is_no_bound_stays(e: Expr) -> None:

@@ -94,9 +94,10 @@ def _chosen(e: Where, cond: Compare) -> _Clamp | None:
     f, plain = _read(other), _read(x)
     if limit != c or f.core != plain.core or not plain.lo is plain.hi is None:
         return None
+    if (f.lo is not None and f.lo > _value(c)) or (f.hi is not None and f.hi < _value(c)):
+        return None  # on one side of c, where its limit is not c
     above = (op[0] == ">") == (limit is e.a)  # what is above c becomes c
-    beyond = f.lo is not None and f.lo > c.value if above else f.hi is not None and f.hi < c.value
-    return None if beyond else f.limited("min" if above else "max", _value(c))
+    return f.limited("min" if above else "max", _value(c))
 
 
 def _scales(e: Expr, x: Expr, c: Const) -> bool:
