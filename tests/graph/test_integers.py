@@ -121,6 +121,7 @@ def followed(after: tuple[NodeProto, ...], zero: int = 0, scale: float = 0.1, fi
         m.graph.node.insert(len(before) + n, node)
     m.graph.node[-1].input[0] = names[-1]
     constants = {"least": np.array(-1, np.float32), "six": np.array(6, np.float32), "shape": np.array([3, 4])}
+    constants |= {"ones": np.array([1], np.float32)}
     m.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in constants.items())
     return m
 
@@ -155,6 +156,26 @@ def test_a_residual_sum_is_rectified_as_integers() -> None:
     m = followed((RELU,), first=float_pattern("Add", {"a": (40,), "b": (40,)}, (40,), scales, dict.fromkeys("aby", np.int8(0))))
     assert kinds(integer_form(m)) == ["QLinearAdd", "Relu"]
     agree(m, {n: rng.integers(-128, 128, 40).astype(np.int8) for n in "ab"})
+
+
+def test_a_bound_may_be_a_vector_of_one_element() -> None:
+    """The runtime takes such models, though a bound has no dimensions by the standard."""
+    m = followed((helper.make_node("Clip", ["", "ones"], []),))
+    after, inputs = integer_form(m), {"x": np.random.default_rng(1).integers(-128, 128, (3, 4)).astype(np.int8)}
+    assert kinds(after) == ["QLinearMatMul", "Clip"]
+    got = Network.interpreted(load(after)).reference(inputs)["y"]
+    assert got.max() == 10 and np.abs(got.astype(int) - onnxruntime_outputs(m, inputs)["y"]).max() <= 1
+
+
+def test_before_version_12_integers_have_no_clip() -> None:
+    """Its bounds were attributes then."""
+    clipped, rectified = followed((helper.make_node("Clip", [], [], min=-1.0, max=6.0),)), followed((RELU,))
+    for m in (clipped, rectified):
+        m.opset_import[0].version = 10
+    assert kinds(integer_form(clipped)) == kinds(clipped) and kinds(integer_form(rectified)) == ["QLinearMatMul", "Relu"]
+    inputs = {"x": np.random.default_rng(1).integers(-128, 128, (3, 4)).astype(np.int8)}
+    got = Network.interpreted(load(integer_form(clipped))).reference(inputs)["y"]
+    assert got.min() == -10 and got.max() == 60
 
 
 def test_what_else_is_done_to_a_result_stays() -> None:

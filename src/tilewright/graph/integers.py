@@ -17,6 +17,7 @@ import numpy as np
 
 from tilewright.graph.elements import tensor_array
 from tilewright.graph.loading import ModelSource, read_model
+from tilewright.graph.opsets import versions_of
 from tilewright.graph.transposed import Transposed
 from tilewright.graph.zero_points import fold_zero_points
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 CHOOSING = {"MaxPool", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 #: Operators that keep elements within bounds: with integers, within the integers of these.
 BOUNDING = {"Relu", "Clip"}
+#: The version of ONNX's operators that has Clip of integers, whose bounds are operands.
+INTEGER_CLIP = 12
 #: The domain of integer operators that ONNX does not define, as ONNX Runtime's quantisation tools write them.
 VENDOR = "com.microsoft"
 OF_VENDOR = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool"}
@@ -86,11 +89,17 @@ class _Bounds:
         info = np.iinfo(self.low.dtype)
         return bool(self.low == info.min and self.high == info.max)
 
+    @property
+    def positive(self) -> bool:
+        """Whether only integers below 0 are left out."""
+        return bool(self.low == 0 and self.high == np.iinfo(self.high.dtype).max)
+
 
 class _Patterns:
     def __init__(self, model: ModelProto, folder: str):
         nodes = model.graph.node
         self.model, self.folder = model, folder
+        self.clips = versions_of(model.opset_import).get("", 0) >= INTEGER_CLIP
         self.constants = {t.name: t for t in model.graph.initializer}
         self.producer = {name: n for n in nodes for name in n.output}
         self.uses = Counter(name for n in nodes for name in n.input) + Counter(v.name for v in model.graph.output)
@@ -124,6 +133,8 @@ class _Patterns:
             bounds, before = self._bounds(inner, result), self.producer.get(inner.input[0])
             if bounds is None or before is None or self.uses[inner.input[0]] > 1:
                 return []
+            if inner.op_type in BOUNDING and not (bounds.whole or bounds.positive or self.clips):
+                return []
             if inner.op_type in CHOOSING or not bounds.whole:
                 after.insert(0, (inner, bounds))
             inner = before
@@ -144,9 +155,9 @@ class _Patterns:
             given = {a.name: a.f for a in n.attribute}
             low, high = given.get("min", low), given.get("max", high)
             names = [name for name in n.input[1:] if name]
-            if any(name not in self.constants for name in names):
+            if any(name not in self.constants or self._array(name).size != 1 for name in names):
                 return None
-            values = [float(self._array(name)) if name else None for name in n.input[1:]]
+            values = [self._array(name).item() if name else None for name in n.input[1:]]
             low, high = (v if v is not None else x for v, x in zip((*values, None, None), (low, high), strict=False))
         info = np.iinfo(zero.dtype)
         units = np.rint(np.array([low, high], np.float32) / self.arrays[result.scale].reshape(())) + zero.reshape(())
@@ -158,7 +169,7 @@ class _Patterns:
             return self._node(node.op_type, [before, *node.input[1:]], node, result)
         from onnx import helper
 
-        if bounds.low == 0 and bounds.high == np.iinfo(bounds.high.dtype).max:
+        if bounds.positive:
             return helper.make_node("Relu", [before], [result.tensor], node.name)
         limits = [self._constant(f"{result.tensor}_{n}", v) for n, v in (("low", bounds.low), ("high", bounds.high))]
         return helper.make_node("Clip", [before, *limits], [result.tensor], node.name)
