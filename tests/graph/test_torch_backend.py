@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,49 @@ def test_numbers_keep_their_values() -> None:
     x = torch.arange(6.0)
     with torch.no_grad():
         assert [f(n, x, s)[0].tolist() for n, s in ((2, 1.0), (3, 1.0), (2, 3.0))] == [[0, 1], [0, 1, 2], [0, 3]]
+
+
+def test_numbers_that_are_equal_are_not_one_number() -> None:
+    f, x = compiled(lambda n, x: (x * n,), []), torch.arange(3)
+    with torch.no_grad():
+        assert [f(n, x)[0].dtype for n in (1, 1.0, 1)] == [torch.int64, torch.float32, torch.int64]
+        assert torch.signbit(f(-0.0, x.float())[0]).all() and not torch.signbit(f(0.0, x.float())[0]).any()
+
+
+def test_in_inference_mode_a_network_is_made_once() -> None:
+    outside = block()
+    with torch.inference_mode():
+        x = torch.randn(1, 3, 4, 4)
+        for model in (outside, block()):
+            backend = Watched()
+            fast = torch.compile(model, backend=backend)
+            agree(fast(x), model(x))
+            (first,) = backend.networks
+            agree(fast(x + 1), model(x + 1))
+            assert backend.networks == [first]
+        with pytest.raises(ImportFailure, match="writes into its arguments"):
+            compiled(lambda x: (x.add_(1.0),), [])(x)
+
+
+def test_another_parameter_is_another_constant() -> None:
+    """Even where the elements are in the place of the first one's, which is gone."""
+    place = torch.ones(3)
+    f, x = compiled(lambda p, x: (x * p,), []), torch.ones(3)
+    with torch.no_grad():
+        assert f(torch.nn.Parameter(place), x)[0].tolist() == [1, 1, 1]
+        place.numpy()[:] = 2  # as a new parameter would be filled: it counts its own writes
+        assert f(torch.nn.Parameter(place), x)[0].tolist() == [2, 2, 2]
+
+
+def test_several_threads_may_be_the_first() -> None:
+    graphs = [compiled(lambda x, n=n: (torch.relu(x) * n,), [], options={"threads": 1}) for n in range(4)]
+
+    def called(n: int) -> list[float]:
+        with torch.no_grad():
+            return graphs[n % 4](torch.ones(2))[0].tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(called, range(8))) == [[float(n % 4)] * 2 for n in range(8)]
 
 
 def test_an_exported_program_is_a_model() -> None:

@@ -7,7 +7,9 @@ and buffers of modules are constants, so their layout is chosen ahead of time. N
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 #: The version of ONNX's operators that is asked for: the first with layer normalisation.
 OPSET = 17
+
+#: PyTorch's exporter has global state: one model at a time.
+_EXPORTER = threading.RLock()
 
 
 def compiled(graph: torch.fx.GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None) -> CompiledGraph:
@@ -46,7 +51,6 @@ def exported(module: Callable[..., Any] | torch.export.ExportedProgram, argument
     if isinstance(run, torch.nn.Module) and not isinstance(run, torch.fx.GraphModule) and run.training:
         raise ImportFailure("the module is in training mode", hint="model.eval()")
     tensors = [n for n, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
-    names = [f"y{n}" for n in range(_results(run, arguments))]
 
     class Captured(torch.nn.Module):
         def __init__(self) -> None:
@@ -62,16 +66,19 @@ def exported(module: Callable[..., Any] | torch.export.ExportedProgram, argument
             return tuple(r.clone() for r in _tuple(self.run(*every)))
 
     file: Any = io.BytesIO()
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what tracing fixes: shapes, which are fixed here
+    # Nothing counts the writes into tensors made in inference mode; copies made outside of it are ordinary ones.
+    with _EXPORTER, torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what tracing fixes: shapes, which are fixed here
+        copies = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+        names = [f"y{n}" for n in range(_results(run, copies))]
+        try:
             torch.onnx.export(
-                Captured(), tuple(arguments[n] for n in tensors), file, dynamo=False, opset_version=OPSET,
+                Captured(), tuple(copies[n] for n in tensors), file, dynamo=False, opset_version=OPSET,
                 training=torch.onnx.TrainingMode.PRESERVE,  # programs of torch.export cannot be told
                 input_names=[f"x{n}" for n in range(len(tensors))], output_names=names,
             )  # fmt: skip
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
-        raise ImportFailure(f"PyTorch's exporter cannot write this as ONNX: {str(error).strip().partition(chr(10))[0]}") from error
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+            raise ImportFailure(f"PyTorch's exporter cannot write this as ONNX: {str(error).strip().partition(chr(10))[0]}") from error
     return file.getvalue()
 
 
@@ -81,7 +88,8 @@ class CompiledGraph:
     def __init__(self, graph: Callable[..., Any], options: Mapping[str, Any]):
         self._graph = graph
         self._options = dict(options)
-        self._networks: dict[tuple[Any, ...], tuple[tuple[Any, ...], Network]] = {}
+        self._networks: dict[tuple[Any, ...], tuple[tuple[_State, ...], Network]] = {}
+        self._making = threading.Lock()  # several threads may call it first
 
     def __call__(self, *arguments: Any) -> tuple[torch.Tensor, ...]:
         """Results for ``arguments``, on the CPU. RuntimeFailure where gradients are asked for, or an argument is elsewhere."""
@@ -100,12 +108,13 @@ class CompiledGraph:
     def _network(self, arguments: Sequence[Any], tensors: Sequence[torch.Tensor]) -> Network:
         """The network for arguments like these; made again when a parameter was written to since."""
         fixed = {f"x{n}": a for n, a in enumerate(tensors) if _is_static(a)}
-        key = tuple((tuple(a.shape), a.dtype) if hasattr(a, "shape") else a for a in arguments)
-        state = tuple((a.data_ptr(), 0 if a.is_inference() else a._version) for a in fixed.values())
-        known = self._networks.get(key)
-        if known is None or known[0] != state:
-            known = state, self._made(exported(self._graph, arguments), fixed)
-            self._networks[key] = known
+        # Numbers by how they are written: 1, 1.0 and True are equal, as are the zeros of both signs, and nan is not itself.
+        key = tuple((tuple(a.shape), a.dtype) if hasattr(a, "shape") else (type(a), repr(a)) for a in arguments)
+        with self._making:
+            known = self._networks.get(key)
+            if known is None or not all(s.of(a) for s, a in zip(known[0], fixed.values(), strict=True)):
+                known = tuple(map(_State, fixed.values())), self._made(exported(self._graph, arguments), fixed)
+                self._networks[key] = known
         return known[1]
 
     def _made(self, model: bytes, fixed: Mapping[str, torch.Tensor]) -> Network:
@@ -113,6 +122,23 @@ class CompiledGraph:
 
         used = {v.name for v in onnx.load_from_string(model).graph.input}
         return compile(model, constants={name: array_of(a).copy() for name, a in fixed.items() if name in used}, **self._options)
+
+
+class _State:
+    """What a tensor held when this was made. An address alone does not say: another tensor may have it later."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self._tensor = weakref.ref(tensor)
+        self._written = _written(tensor)
+
+    def of(self, tensor: torch.Tensor) -> bool:
+        """Whether it is of this tensor, and nothing was written to it since."""
+        return self._tensor() is tensor and self._written == _written(tensor)
+
+
+def _written(tensor: torch.Tensor) -> tuple[int, int]:
+    """Where its elements are, and how often they were written to, as far as PyTorch counts."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray:
@@ -142,14 +168,12 @@ def _is_static(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, torch.nn.Parameter) or getattr(tensor, "_dynamo_static_input_type", None) is not None
 
 
-def _results(run: Callable[..., Any], arguments: Sequence[Any]) -> int:
-    """How many tensors ``run`` gives for copies of ``arguments``; ImportFailure if it writes into them, or gives other things."""
+def _results(run: Callable[..., Any], copies: Sequence[Any]) -> int:
+    """How many tensors ``run`` gives for arguments; ImportFailure if it writes into them, or gives other things."""
     import torch
 
-    copies = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     before = [a._version for a in copies if isinstance(a, torch.Tensor)]
-    with torch.no_grad():
-        found = _tuple(run(*copies))
+    found = _tuple(run(*copies))
     if before != [a._version for a in copies if isinstance(a, torch.Tensor)]:
         raise ImportFailure("the module writes into its arguments", hint="use functions that return what they compute, and model.eval()")
     if strange := [type(r).__name__ for r in found if not isinstance(r, torch.Tensor)]:
