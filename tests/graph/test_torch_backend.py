@@ -58,7 +58,7 @@ class Watched:
 
     @property
     def networks(self) -> list[Any]:
-        return [network for g in self.made for _, network in g._networks.values()]
+        return [network for g in self.made for network in (made.network for made in g._networks.values())]
 
 
 def agree(got: Any, want: Any) -> None:
@@ -106,6 +106,21 @@ def test_numbers_that_are_equal_are_not_one_number() -> None:
         assert torch.signbit(f(-0.0, x.float())[0]).all() and not torch.signbit(f(0.0, x.float())[0]).any()
 
 
+def test_numbers_that_a_graph_reads_from_tensors_are_its_own() -> None:
+    """torch.compile gives floats that change as tensors; a trace would keep the first."""
+    fast, x = torch.compile(lambda x, s: (x * s, x.shape[0] + 1, None), backend=Watched()), torch.ones(2)
+    with torch.no_grad():
+        for s, n in ((1.5, 2), (2.5, 3), (3.5, 4), (2.5, 5)):
+            y, length, nothing = fast(torch.ones(n), s)
+            assert y.tolist() == [s] * n and length == n + 1 and nothing is None
+        with pytest.raises(ImportFailure, match="reads the value of a tensor that it computes"):
+            compiled(lambda x: (x * x.sum().item(),), [])(x)
+        with pytest.raises(ImportFailure, match="reads the value of an argument"):
+            exported(lambda x, s: x * float(s), [x, torch.tensor(2.0)])
+        with pytest.raises(ImportFailure, match="the module returns int beside tensors"):
+            exported(lambda x: (x, x.shape[0]), [x])
+
+
 def test_in_inference_mode_a_network_is_made_once() -> None:
     outside = block()
     with torch.inference_mode():
@@ -129,6 +144,7 @@ def test_another_parameter_is_another_constant() -> None:
         assert f(torch.nn.Parameter(place), x)[0].tolist() == [1, 1, 1]
         place.numpy()[:] = 2  # as a new parameter would be filled: it counts its own writes
         assert f(torch.nn.Parameter(place), x)[0].tolist() == [2, 2, 2]
+        assert f(place + 1, x)[0].tolist() == [3, 3, 3], "and what is no parameter is no constant"
 
 
 def test_several_threads_may_be_the_first() -> None:
@@ -153,6 +169,7 @@ def test_an_exported_program_is_a_model() -> None:
     [
         (lambda x: x.add_(1.0), "the module writes into its arguments"),
         (lambda x: (x, {"a": x}), "the module returns dict beside tensors"),
+        (lambda x: x.shape[0], "the module returns no tensor"),
         (lambda x: torch.linalg.qr(x)[0], "cannot write this as ONNX|no lowering"),
         (lambda x: torch.nn.functional.dropout(x, 0.5, training=True), "Dropout|dropout"),
         (torch.rand_like, "RandomUniformLike|cannot write"),

@@ -11,6 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,9 +43,31 @@ def exported(module: Callable[..., Any] | torch.export.ExportedProgram, argument
     """A module, a captured graph or a program of ``torch.export`` as an ONNX model, for arguments of these shapes.
 
     Tensors among ``arguments`` become the inputs ``x0``, ``x1`` .. in order; everything else keeps its value. Results are ``y0``, ``y1`` ..
-    ImportFailure when PyTorch's exporter refuses, for other results than tensors, for modules that write into their arguments, and for
-    modules in training mode.
+    ImportFailure when PyTorch's exporter refuses, for other results than tensors, for modules that write into their arguments or read
+    the value of a tensor, and for modules in training mode.
     """
+    found = _exported(module, arguments)
+    if found.read:
+        raise ImportFailure("the module reads the value of an argument", hint="pass a number: the model is then one for this number")
+    if strange := [type(r).__name__ for r in found.results if r is not _TENSOR]:
+        raise ImportFailure(f"the module returns {', '.join(strange)} beside tensors", hint="return tensors, alone or in a tuple")
+    return found.model
+
+
+#: In the place of a result that is a tensor.
+_TENSOR = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """``model`` gives the tensors among ``results``; all else there is known. It is for these values of the arguments ``read``."""
+
+    model: bytes
+    results: tuple[Any, ...]
+    read: frozenset[int]
+
+
+def _exported(module: Callable[..., Any] | torch.export.ExportedProgram, arguments: Sequence[Any]) -> _Exported:
     import torch
 
     run = module.module() if isinstance(module, torch.export.ExportedProgram) else module
@@ -63,23 +86,23 @@ def exported(module: Callable[..., Any] | torch.export.ExportedProgram, argument
             for n, tensor in zip(tensors, given, strict=True):
                 every[n] = tensor
             # Every result is a value of its own, also one that is an argument, or another result.
-            return tuple(r.clone() for r in _tuple(self.run(*every)))
+            return tuple(r.clone() for r in _tuple(self.run(*every)) if isinstance(r, torch.Tensor))
 
     file: Any = io.BytesIO()
     # Nothing counts the writes into tensors made in inference mode; copies made outside of it are ordinary ones.
     with _EXPORTER, torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what tracing fixes: shapes, which are fixed here
         copies = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-        names = [f"y{n}" for n in range(_results(run, copies))]
+        results, read = _observed(run, copies)
         try:
             torch.onnx.export(
                 Captured(), tuple(copies[n] for n in tensors), file, dynamo=False, opset_version=OPSET,
                 training=torch.onnx.TrainingMode.PRESERVE,  # programs of torch.export cannot be told
-                input_names=[f"x{n}" for n in range(len(tensors))], output_names=names,
+                input_names=[f"x{n}" for n in range(len(tensors))], output_names=[f"y{n}" for n in range(results.count(_TENSOR))],
             )  # fmt: skip
         except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
             raise ImportFailure(f"PyTorch's exporter cannot write this as ONNX: {str(error).strip().partition(chr(10))[0]}") from error
-    return file.getvalue()
+    return _Exported(file.getvalue(), results, read)
 
 
 class CompiledGraph:
@@ -88,10 +111,11 @@ class CompiledGraph:
     def __init__(self, graph: Callable[..., Any], options: Mapping[str, Any]):
         self._graph = graph
         self._options = dict(options)
-        self._networks: dict[tuple[Any, ...], tuple[tuple[_State, ...], Network]] = {}
+        self._networks: dict[tuple[Any, ...], _Made] = {}
+        self._read: frozenset[int] = frozenset()  # arguments whose values it reads, as far as known
         self._making = threading.Lock()  # several threads may call it first
 
-    def __call__(self, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    def __call__(self, *arguments: Any) -> tuple[Any, ...]:
         """Results for ``arguments``, on the CPU. RuntimeFailure where gradients are asked for, or an argument is elsewhere."""
         import torch
 
@@ -100,28 +124,49 @@ class CompiledGraph:
             raise RuntimeFailure("tilewright computes no gradients", hint="call the model inside `with torch.no_grad():`")
         if elsewhere := {str(a.device) for a in tensors if a.device.type != "cpu"}:
             raise RuntimeFailure(f"arguments on {', '.join(sorted(elsewhere))}", hint="move model and arguments to the CPU: .to('cpu')")
-        network = self._network(arguments, tensors)
+        made = self._made(arguments, tensors)
         arrays = {f"x{n}": array_of(a) for n, a in enumerate(tensors)}
-        found = network({name: arrays[name] for name in network.input_names})
-        return tuple(tensor_of(found[name], network.input_names, arrays) for name in network.output_names)
+        names = made.network.input_names
+        found = made.network({name: arrays[name] for name in names})
+        given = (tensor_of(found[name], names, arrays) for name in made.network.output_names)
+        return tuple(next(given) if r is _TENSOR else r for r in made.results)
 
-    def _network(self, arguments: Sequence[Any], tensors: Sequence[torch.Tensor]) -> Network:
-        """The network for arguments like these; made again when a parameter was written to since."""
+    def _made(self, arguments: Sequence[Any], tensors: Sequence[torch.Tensor]) -> _Made:
+        """What is made for arguments like these; made again when a parameter was written to since."""
         fixed = {f"x{n}": a for n, a in enumerate(tensors) if _is_static(a)}
-        # Numbers by how they are written: 1, 1.0 and True are equal, as are the zeros of both signs, and nan is not itself.
-        key = tuple((tuple(a.shape), a.dtype) if hasattr(a, "shape") else (type(a), repr(a)) for a in arguments)
         with self._making:
-            known = self._networks.get(key)
-            if known is None or not all(s.of(a) for s, a in zip(known[0], fixed.values(), strict=True)):
-                known = tuple(map(_State, fixed.values())), self._made(exported(self._graph, arguments), fixed)
-                self._networks[key] = known
-        return known[1]
+            known = self._networks.get(self._key(arguments))
+            if known is None or not all(s.of(a) for s, a in zip(known.states, fixed.values(), strict=True)):
+                states, found = tuple(map(_State, fixed.values())), _exported(self._graph, arguments)
+                self._read |= found.read
+                known = _Made(states, self._compiled(found.model, fixed), found.results)
+                self._networks[self._key(arguments)] = known
+        return known
 
-    def _made(self, model: bytes, fixed: Mapping[str, torch.Tensor]) -> Network:
+    def _key(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """What a network is for. Numbers are known by how they are written: 1, 1.0 and True are equal, and nan is not itself."""
+
+        def part(n: int, a: Any) -> tuple[Any, ...]:
+            if not hasattr(a, "shape"):
+                return type(a), repr(a)
+            return tuple(a.shape), a.dtype, _is_static(a), repr(a.tolist()) if n in self._read else ""
+
+        return tuple(part(n, a) for n, a in enumerate(arguments))
+
+    def _compiled(self, model: bytes, fixed: Mapping[str, torch.Tensor]) -> Network:
         import onnx
 
         used = {v.name for v in onnx.load_from_string(model).graph.input}
         return compile(model, constants={name: array_of(a).copy() for name, a in fixed.items() if name in used}, **self._options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A network for parameters in these ``states``; it gives the tensors among ``results``."""
+
+    states: tuple[_State, ...]
+    network: Network
+    results: tuple[Any, ...]
 
 
 class _State:
@@ -168,17 +213,37 @@ def _is_static(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, torch.nn.Parameter) or getattr(tensor, "_dynamo_static_input_type", None) is not None
 
 
-def _results(run: Callable[..., Any], copies: Sequence[Any]) -> int:
-    """How many tensors ``run`` gives for arguments; ImportFailure if it writes into them, or gives other things."""
+def _observed(run: Callable[..., Any], copies: Sequence[Any]) -> tuple[tuple[Any, ...], frozenset[int]]:
+    """What ``run`` gives, with _TENSOR for tensors, and which of its arguments it reads the value of.
+
+    ImportFailure if it writes into them, reads the value of another tensor (a trace would keep it), or gives other things than tensors,
+    numbers and None.
+    """
     import torch
+    from torch.overrides import TorchFunctionMode
+
+    reading = {getattr(torch.Tensor, f) for f in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "numpy")}
+    read: list[Any] = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in reading:
+                read.append(args[0])
+            return func(*args, **(kwargs or {}))
 
     before = [a._version for a in copies if isinstance(a, torch.Tensor)]
-    found = _tuple(run(*copies))
+    with Watching():
+        found = _tuple(run(*copies))
     if before != [a._version for a in copies if isinstance(a, torch.Tensor)]:
         raise ImportFailure("the module writes into its arguments", hint="use functions that return what they compute, and model.eval()")
-    if strange := [type(r).__name__ for r in found if not isinstance(r, torch.Tensor)]:
+    own = {id(a): n for n, a in enumerate(copies)}
+    if any(id(a) not in own for a in read):
+        raise ImportFailure("the module reads the value of a tensor that it computes", hint="torch.where chooses without reading")
+    if strange := [type(r).__name__ for r in found if not isinstance(r, (torch.Tensor, int, float, type(None)))]:
         raise ImportFailure(f"the module returns {', '.join(strange)} beside tensors", hint="return tensors, alone or in a tuple")
-    return len(found)
+    if not any(isinstance(r, torch.Tensor) for r in found):
+        raise ImportFailure("the module returns no tensor", hint="there is nothing to compute")
+    return tuple(_TENSOR if isinstance(r, torch.Tensor) else r for r in found), frozenset(own[id(a)] for a in read)
 
 
 def _tuple(results: Any) -> tuple[Any, ...]:
