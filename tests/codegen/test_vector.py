@@ -298,7 +298,19 @@ def f(x: f32[4, 16], y: f32[4, 16]):
 
 
 @pytest.mark.parametrize("narrow", ["u8", "i16", "i32", "f32"])
-@pytest.mark.parametrize("guard", ["j > 0", "j == 5", "j % 8 == 3", "j < 9 and j >= 8", "(j + 3) // 8 != 1"])
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "j > 0",
+        "j == 5",
+        "j % 8 == 3",
+        "j < 9 and j >= 8",
+        "(j + 3) // 8 != 1",
+        "index(u8(j + 250)) == 1",
+        "i8(j + 120) > 126",
+        "f32(j) * 0.5 == 2.5",
+    ],
+)
 def test_one_lane_of_what_is_narrowed(check, guard, narrow):
     """Neighbours keep what they have: in stores of one known lane LLVM forgets that it narrows."""
     check(f"""

@@ -20,6 +20,7 @@ from tilewright.codegen.llvm.values import Value, constant_mask, container_bits,
 from tilewright.ir import expr as ex
 from tilewright.ir import types as ty
 from tilewright.ir.expr import Binary, Bitcast, Cast, Compare, Const, Expr, Intrinsic, Load, Logical, Not, Var, Where
+from tilewright.ir.grid import Grid, NotVectorizable
 from tilewright.util.errors import CodegenError
 
 
@@ -179,14 +180,13 @@ def _binary(f: Frame, e: Binary) -> Value:
 
 
 def _compare(f: Frame, e: Compare) -> Value:
-    if e.a.dtype.kind == ty.INDEX and e.b.dtype.kind == ty.INDEX:
-        a, b = poly(f, e.a), poly(f, e.b)
-        known = decided(e.op, a - b)
-        if known is not None:
-            return conversion.literal(known, ty.boolean)
-        by_lane = _by_lane(f, e)
-        return arithmetic.compare(f.w, e.op, _index_value(f, a), _index_value(f, b)) if by_lane is None else by_lane
-    return arithmetic.compare(f.w, e.op, value(f, e.a), value(f, e.b))
+    indices = (poly(f, e.a), poly(f, e.b)) if e.a.dtype.kind == e.b.dtype.kind == ty.INDEX else None
+    if indices is not None and (known := decided(e.op, indices[0] - indices[1])) is not None:
+        return conversion.literal(known, ty.boolean)
+    if (by_lane := _by_lane(f, e)) is not None:
+        return by_lane
+    a, b = (value(f, e.a), value(f, e.b)) if indices is None else (_index_value(f, p) for p in indices)
+    return arithmetic.compare(f.w, e.op, a, b)
 
 
 def _by_lane(f: Frame, e: Compare) -> Value | None:
@@ -194,16 +194,21 @@ def _by_lane(f: Frame, e: Compare) -> Value | None:
 
     LLVM would find it, too, but then nobody else knows that a mask is a constant (``access.store`` has to).
     """
+    if not f.lanes or any(isinstance(n, Load | Intrinsic) for n in ex.walk(e)):
+        return None
     numbers: dict[str, Any] = {}
     for name in ex.free_vars(e):
+        if name not in f.env:
+            return None
         uniform, stride, varying = f.env[name].lane_parts()
         if uniform.terms or varying.terms:
             return None
         numbers[name] = uniform.const + stride * np.arange(f.lanes)
-    divides = any(isinstance(n, Binary) and n.op in ("//", "%") and not isinstance(n.b, Const) for n in ex.walk(e))
-    if not f.lanes or divides or ex.loads(e):
+    try:
+        with np.errstate(all="ignore"):
+            return constant_mask(np.broadcast_to(Grid({}, numbers).value(e), f.lanes).tolist())
+    except NotVectorizable:
         return None
-    return constant_mask(np.broadcast_to(ex.evaluate(e, numbers), f.lanes).tolist())
 
 
 def decided(op: str, difference: Poly) -> bool | None:
