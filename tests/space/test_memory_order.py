@@ -95,3 +95,43 @@ def triangle(x: buffer(i8[4, 4], "dram", layout="1 0"), y: buffer(i8[4, 4], "dra
 def test_others_stay(kernel: Kernel) -> None:
     found = memory_order(kernel, {"w"})
     assert found.kernel is kernel and not found.layouts
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["y[i + 1, j] = y[i, j + 1] + x[i, j]", "y[i + 1, j] += y[i, j + 1]", "y[0, i + j] = x[i, j]", "y[0, j] = 2 * y[0, j] + x[i, j]"],
+)
+@pytest.mark.parametrize("outer, inner", [("i in range(5)", "j in range(6)"), ("j in range(6)", "i in range(5)")])
+def test_loops_whose_order_matters_keep_it(outer: str, inner: str, body: str) -> None:
+    kernel = parse(f"""
+@kernel
+def walk(x: buffer(i64[5, 6], "dram", layout="1 0"), y: buffer(i64[6, 11], "dram", layout="1 0")):
+    for {outer}:
+        for {inner}:
+            {body}
+""")
+    assert_same(kernel)
+
+
+def test_indices_that_are_loaded() -> None:
+    kernel = parse("""
+@kernel
+def chosen(x: buffer(i64[3, 4], "dram", layout="1 0"), z: buffer(i64[3, 4], "dram", layout="1 0"), y: i64[3, 4]):
+    for i in range(3):
+        for j in range(4):
+            y[i, j] = x[i, z[i, j] % 4]
+""")
+    assert_same(kernel)
+
+
+def assert_same(kernel: Kernel) -> None:
+    """What :func:`memory_order` makes of a kernel computes the same."""
+    rng = np.random.default_rng(0)
+    before = {b.name: rng.integers(-5, 5, b.static_shape) for b in kernel.args}
+    found = memory_order(kernel)
+    axes = {b.name: [d for d, _ in found.layouts[b.name].dims] if b.name in found.layouts else [*range(b.rank)] for b in kernel.args}
+    after = {n: np.ascontiguousarray(a.transpose(axes[n])) for n, a in before.items()}
+    interpret(kernel, before)
+    interpret(found.kernel, after)
+    for n, a in before.items():
+        np.testing.assert_array_equal(after[n], a.transpose(axes[n]))

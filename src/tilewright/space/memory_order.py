@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tilewright.ir import expr as ex
 from tilewright.ir import stmt as st
 from tilewright.ir.buffer import Buffer, Layout
-from tilewright.ir.expr import Expr, Load
+from tilewright.ir.expr import Expr, Load, Var
 from tilewright.ir.stmt import Alloc, Kernel, Stmt, Store
 from tilewright.space.stages import Stage, stages
 
@@ -103,19 +103,32 @@ def _along(indices: Sequence[Expr], walked: Sequence[str]) -> Order | None:
 
 
 def _nest(s: Stage, orders: Mapping[str, Order], new: Mapping[str, Buffer]) -> Stmt:
-    """The nest on the turned arrays, its loops in the order of the result, then of what is read."""
+    """The nest on the turned arrays; its loops, if they may, in the order of the result, then of what is read."""
 
     def turned(e: Expr) -> Expr | None:
         if not isinstance(e, Load) or not e.buffer.rank:
             return None
-        return Load(new[e.buffer.name], tuple(ex.transform(e.indices[d], turned) for d in orders[e.buffer.name]))
+        return Load(new[e.buffer.name], tuple(e.indices[d] for d in orders[e.buffer.name]))
 
     assert s.store is not None  # the caller has looked
     at = orders[s.store.buffer.name]
     store = Store(new[s.store.buffer.name], tuple(s.store.indices[d] for d in at), ex.transform(s.store.value, turned), s.store.op)
-    walked = [n for b, indices in s.accesses() for n in _loops(indices, orders[b.name])]
+    walked = [n for b, indices in s.accesses() for n in _loops(indices, orders[b.name])] if _in_any_order(s) else []
     nest: Stmt = store
     roots = {f.name: f for f in st.loops(s.root)}
     for n in reversed(list(dict.fromkeys([*(n for n in walked if n not in s.reduction), *walked, *s.loops]))):
         nest = replace(roots[n], body=st.block(nest))
     return nest
+
+
+def _in_any_order(s: Stage) -> bool:
+    """Whether the loops of a nest mean the same in any order.
+
+    What it reads of its target is what the same iteration replaces, and the last that stores to an element is the last of each loop.
+    """
+    (target, at), *read = s.accesses()
+    own = [indices for b, indices in read if b.name == target.name]
+    if own:
+        alone = {i.name for i in at if isinstance(i, Var)}
+        return all(indices == at for indices in own) and all(n in alone for n, extent in s.loops.items() if extent > 1)
+    return (s.store is not None and s.store.op is not None) or all(len(ex.free_vars(i)) <= 1 for i in at)
