@@ -174,6 +174,13 @@ def test_concatenation_is_not_taken_for_an_element_wise_result() -> None:
     agree(build(nodes, {"x": [3, 2], "z": [4, 2]}, ["y"]))
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_empty_arrays_are_concatenated(rows: int) -> None:
+    """The result is there for who reads it even if nothing is in it."""
+    nodes = [node("Concat", "x z x", "c", axis=0), node("Add", "c c", "y")]
+    agree(build(nodes, {"x": [rows, 2], "z": [0, 2]}, ["y"]))
+
+
 def test_equal_groups_become_one_kernel() -> None:
     w = weights(a=(6, 6), b=(6, 6))
     nodes = [node("MatMul", "x a", "p"), node("Relu", "p", "r"), node("MatMul", "r b", "q"), node("Relu", "q", "y")]

@@ -80,7 +80,7 @@ def concat(op: Lowering, *xs: Tensor) -> Tensor:
     out = op.tensor([sum(x.shape[d] for x in xs) if d == axis else s for d, s in enumerate(xs[0].shape)], xs[0].dtype)
     start = 0
     for x in xs:
-        if math.prod(x.shape):
+        if math.prod(x.shape) or not math.prod(out.shape):  # every result is written somewhere
             op.assign(out, lambda *i, x=x: x[i], x.shape, at=lambda *i, o=start: tuple(e + o if d == axis else e for d, e in enumerate(i)))
         start += x.shape[axis]
     return out
