@@ -59,6 +59,20 @@ def test_registers_between_units_make_results_later() -> None:
     assert runs["many"][1].fed == runs["many"][0].fed and runs["many"][1].cycles - runs["many"][0].cycles < 16 * 2 * 16
 
 
+def test_a_row_for_all_lines_is_read_once_and_written_as_often_as_it_is_there() -> None:
+    """As the load controller asks for it (stride 0): the bus waits for the lines, not for as many reads."""
+
+    def cycles(stride: int, rows: int, local: int, times: int = 1) -> int:
+        load = isa.Mvin(0x8000_0000, isa.Tile(local, 16, rows))
+        return simulate([isa.ConfigLd(stride, 0, 16, C.unscaled), *[load] * times], C).cycles
+
+    acc, spad = isa.accumulator(0), 0
+    assert cycles(64, 16, acc) - cycles(0, 16, acc) == 16 * 4 - 1 - 16
+    assert cycles(0, 16, acc) - cycles(0, 4, acc) == 12
+    assert cycles(0, 16, acc, 5) - cycles(0, 16, acc) >= 4 * 16
+    assert cycles(0, 16, spad) <= cycles(16, 16, spad)
+
+
 def test_spearman_shares_the_ranks_of_ties() -> None:
     assert spearman(np.array([1, 2, 3.0]), np.array([10, 20, 15.0])) == pytest.approx(0.5)
     assert spearman(np.array([1, 1, 2.0]), np.array([5, 5, 9.0])) == pytest.approx(1)

@@ -238,12 +238,16 @@ class Cycles:
         in_acc = bool(x.local.address & isa.ACCUMULATOR)
         size = c.acc_bytes if in_acc and not setting.shrunk else c.input_bytes
         first = 0
-        for row in range(x.local.rows if x.address else 0):
+        same = setting.stride == 0 and x.address != 0  # one row for all: it is read once, and repeated on its way
+        for row in range((1 if same else x.local.rows) if x.address else 0):
             offset = (x.address + row * setting.stride) % c.max_bytes
             arrives = self.reader.read(start, requests(offset, x.local.cols * size, c.bus_bytes, c.max_bytes))
             first = first or arrives
         written = -(-x.local.cols // c.dim) * x.local.rows * max(setting.repeats, 1)
         end = self.reader.bus if x.address else start + written
+        if same:
+            end = max(end, first + written)
+            self.reader.bus = max(self.reader.bus, end - 1)
         if not in_acc:
             bank = x.local.row * c.spad_banks // c.spad_rows
             end = max(end, self.ports[bank].use(first or start, written))
