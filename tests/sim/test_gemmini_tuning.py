@@ -69,6 +69,13 @@ def test_tiles_known_to_be_good_are_where_the_search_starts() -> None:
         assert found.cycles <= timed(program, MACHINE).cycles
 
 
+def test_runs_of_forms_that_only_come_up_as_such_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No schedule that is measured for its commands has any, nor is a run: those that should be best as runs are left."""
+    candidate = tuning._Search.candidate
+    monkeypatch.setattr(tuning._Search, "candidate", lambda self, *given: None if self.explicit else candidate(self, *given))
+    assert tuned(Gemm(64, 64, 64).kernel(), MACHINE, measured=4, forms=("loop_ws",)).schedule.endswith("by loop_ws")
+
+
 def test_starts_take_nothing_from_the_search() -> None:
     kernel = Gemm(48, 48, 48).kernel()
     tiles = {"i_1_tiles": 1, "j_1_tiles": 1, "k_tiles": 1}

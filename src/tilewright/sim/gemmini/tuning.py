@@ -105,7 +105,7 @@ def tuned(
         for costs in (space.estimate(points), _loads(space, points)):
             search.runs(_by_structure(space, points, costs), -(-measured // 4))
         search.around(search.others, len(search.seen) + (measured // 2 if none else 0), rng)
-    if not search.found:
+    if not search.found and not search.others:
         raise SpaceError(f"{kernel.name}: none of {len(search.seen)} schedules has commands on {machine.name}: {search.problem}")
     finalists = search.finalists()
     orderings = _Orders([(c.cycles or 0, c.program) for c in finalists], machine, timing, seed)
