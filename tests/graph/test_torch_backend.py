@@ -121,6 +121,20 @@ def test_numbers_that_a_graph_reads_from_tensors_are_its_own() -> None:
             exported(lambda x: (x, x.shape[0]), [x])
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_whole_quotients_are_rounded_down(dtype: str) -> None:
+    """The exporter writes them as divisions that truncate."""
+    x = torch.tensor([-7, -6, -1, 1, 6, 7], dtype=getattr(torch, dtype))
+
+    def run(x: Any) -> Any:
+        return x // 2, torch.floor_divide(x, -2), x.floor_divide(3), 5 // x, x // x.flip(0)
+
+    with torch.no_grad():
+        for got, want in zip(compiled(run, [])(x), run(x), strict=True):
+            agree(got, want)
+        agree(torch.compile(run, backend=Watched())(x)[3], run(x)[3])
+
+
 def test_in_inference_mode_a_network_is_made_once() -> None:
     outside = block()
     with torch.inference_mode():

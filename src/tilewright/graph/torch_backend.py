@@ -85,8 +85,10 @@ def _exported(module: Callable[..., Any] | torch.export.ExportedProgram, argumen
             every = list(arguments)
             for n, tensor in zip(tensors, given, strict=True):
                 every[n] = tensor
+            with _floors():
+                results = _tuple(self.run(*every))
             # Every result is a value of its own, also one that is an argument, or another result.
-            return tuple(r.clone() for r in _tuple(self.run(*every)) if isinstance(r, torch.Tensor))
+            return tuple(r.clone() for r in results if isinstance(r, torch.Tensor))
 
     file: Any = io.BytesIO()
     # Nothing counts the writes into tensors made in inference mode; copies made outside of it are ordinary ones.
@@ -244,6 +246,24 @@ def _observed(run: Callable[..., Any], copies: Sequence[Any]) -> tuple[tuple[Any
     if not any(isinstance(r, torch.Tensor) for r in found):
         raise ImportFailure("the module returns no tensor", hint="there is nothing to compute")
     return tuple(_TENSOR if isinstance(r, torch.Tensor) else r for r in found), frozenset(own[id(a)] for a in read)
+
+
+def _floors() -> Any:
+    """Where ``//`` is a division with its rounding named: the exporter writes what ``//`` was once, a division that truncates."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    ordered = {torch.floor_divide, torch.Tensor.floor_divide, torch.Tensor.__floordiv__}
+
+    class Floors(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in ordered and not kwargs:
+                return torch.div(*args, rounding_mode="floor")
+            if func is torch.Tensor.__rfloordiv__:
+                return torch.div(torch.as_tensor(args[1]), args[0], rounding_mode="floor")
+            return func(*args, **(kwargs or {}))
+
+    return Floors()
 
 
 def _tuple(results: Any) -> tuple[Any, ...]:
