@@ -246,7 +246,7 @@ def library_tiles(v: Convolution) -> dict[str, int]:
     """The tiles of the library's heuristic as values of our knobs: blocks of columns and channels, single rows and pixels of the window."""
     c = Configuration.of(load_machine("gemmini"))
     whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
-    tile = convolution_tile(c, whole, (v.stride, v.stride))
+    tile = convolution_tile(c, whole, (v.apart, v.apart))
     loops = {"N": "n_1", "P": "p_1", "Q": "q_1", "K": "k_1", "R": "r", "S": "s", "C": "c_1"}
     return {f"{loop}_tiles": -(-tile[d] // (c.dim if d in "QKC" else 1)) for d, loop in loops.items()}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tilewright.sim.gemmini import Configuration, isa
+from tilewright.sim.gemmini import Configuration, isa, simulate
 from tilewright.sim.gemmini.baseline_conv import Convolution, default_conv, default_depthwise
 from tilewright.sim.gemmini.functional import Functional
 from tilewright.sim.gemmini.memory import MainMemory
@@ -33,6 +33,7 @@ def convolved(x: NDArray[np.int8], f: NDArray[np.int8], v: Convolution, bias: ND
         (Convolution(1, 9, 8, 9, 5, 3, 2, 1), isa.LoopConvWs),
         (Convolution(1, 11, 11, 3, 7, 5, 2, 2), isa.LoopConvWs),
         (Convolution(1, 7, 7, 6, 9, 1, 2, 0), isa.LoopConvWs),
+        (Convolution(2, 8, 6, 6, 9, 1, 2, 0), isa.LoopConvWs),
         (Convolution(2, 5, 4, 9, 10, 1, 1, 0), isa.LoopWs),
     ],
 )
@@ -49,6 +50,17 @@ def test_default_convolutions_are_right(v: Convolution, loops: type[isa.Command]
     assert sum(isinstance(c, loops) for c in commands) > 1
     Functional(SMALL, memory).run(commands)
     np.testing.assert_array_equal(memory.array(at[2], shape, np.int8), convolved(x, f, v, bias))
+
+
+def test_pixels_between_those_that_are_read_are_not_loaded() -> None:
+    """1 x 1 windows with a stride of 2 on even images: as many rows come as are used."""
+    even, odd = Convolution(1, 8, 8, 4, 4, 1, 2), Convolution(1, 7, 7, 4, 4, 1, 2)
+    rows = []
+    for v in (even, odd):
+        assert (v.out_rows, v.out_cols) == (4, 4)
+        run = simulate(default_conv(SMALL, v, 1 << 12, 2 << 12, 3 << 12), SMALL)
+        rows.append(sum(e.command.local.rows for e in run.events if isinstance(e.command, isa.Mvin) and e.command.mvin == 0))
+    assert rows[0] == 4 * 4 < rows[1]
 
 
 @pytest.mark.parametrize("v", [Convolution(2, 6, 7, 5, 5, 3, 1, 1), Convolution(1, 11, 9, 3, 3, 3, 2, 1), Convolution(1, 6, 6, 4, 4, 2, 1)])

@@ -44,6 +44,16 @@ class Convolution:
         return (self.cols + 2 * self.padding - self.window) // self.stride + 1
 
     @property
+    def apart(self) -> int:
+        """Pixels between those that a window of the array reads: of 1 x 1 windows with a stride of 2 the others are not loaded."""
+        return self.stride >> self.downsample
+
+    @property
+    def downsample(self) -> bool:
+        """Whether the library's loop skips every second pixel."""
+        return (self.window, self.stride, self.padding, self.rows % 2, self.cols % 2) == (1, 2, 0, 0, 0)
+
+    @property
     def macs(self) -> int:
         """Multiplications of the convolution."""
         return self.batch * self.out_rows * self.out_cols * self.kernels * self.channels * self.window**2
@@ -56,7 +66,7 @@ def default_conv(c: Configuration, v: Convolution, x: int, f: int, y: int, bias:
         return
     yield isa.Flush()
     yield isa.ConfigSt(v.kernels * c.input_bytes)
-    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
+    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.apart)
     yield from _tiles(c, v, (x, f, y, bias))
 
 
@@ -65,7 +75,7 @@ def default_depthwise(c: Configuration, v: Convolution, x: int, f: int, y: int, 
     one = replace(v, channels=1, kernels=1)
     yield isa.Flush()
     yield isa.ConfigSt(v.channels * c.input_bytes)
-    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.stride)
+    yield isa.ConfigEx(isa.WEIGHT_STATIONARY, a_stride=v.apart)
     for n in range(v.channels):
         at = (a + n * step * c.input_bytes for a, step in ((x, 1), (f, v.window**2), (y, 1)))
         yield from _tiles(c, one, (*at, bias and bias + n * c.acc_bytes), v.channels)
@@ -74,7 +84,7 @@ def default_depthwise(c: Configuration, v: Convolution, x: int, f: int, y: int, 
 def _tiles(c: Configuration, v: Convolution, arrays: tuple[int, ...], pitch: int = 0) -> Iterator[Command]:
     """All tiles of ``v``; with a ``pitch`` it is one channel of images that have so many."""
     whole = {"N": v.batch, "P": v.out_rows, "Q": v.out_cols, "K": v.kernels, "R": v.window, "S": v.window, "C": v.channels}
-    tile = convolution_tile(c, whole, (v.stride, v.stride))
+    tile = convolution_tile(c, whole, (v.apart, v.apart))
     for at in product(*(range(0, whole[d], tile[d]) for d in whole)):
         start = dict(zip(whole, at, strict=True))
         yield from _tile(c, v, whole, start, {d: min(tile[d], whole[d] - start[d]) for d in whole}, arrays, pitch)
@@ -108,4 +118,6 @@ def _tile(
     yield isa.ConvOutput(size["P"], 0, 0, 0, 1, between, v.kernels, apart, size["Q"])
     yield isa.ConvAddressesWO(f, y if last else 0)
     yield isa.ConvAddressesBI((bias + start["K"] * c.acc_bytes if bias else _ZEROS) if first else 0, x)
-    yield isa.LoopConvWs(no_bias=int(not bias), depthwise=int(pitch > 0), no_pool=1, pixels=max(1, min(c.dim // size["C"], size["S"])))
+    pixels = max(1, min(c.dim // size["C"], size["S"]))
+    forms = {"depthwise": int(pitch > 0), "downsample": int(v.downsample)}
+    yield isa.LoopConvWs(no_bias=int(not bias), no_pool=1, pixels=pixels, **forms)
