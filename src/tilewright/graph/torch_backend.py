@@ -254,11 +254,14 @@ def _floors() -> Any:
     from torch.overrides import TorchFunctionMode
 
     ordered = {torch.floor_divide, torch.Tensor.floor_divide, torch.Tensor.__floordiv__}
+    in_place = {torch.Tensor.floor_divide_, torch.Tensor.__ifloordiv__}
 
     class Floors(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func in ordered and not kwargs:
                 return torch.div(*args, rounding_mode="floor")
+            if func in in_place and not kwargs:
+                return args[0].div_(args[1], rounding_mode="floor")
             if func is torch.Tensor.__rfloordiv__:
                 return torch.div(torch.as_tensor(args[1]), args[0], rounding_mode="floor")
             return func(*args, **(kwargs or {}))
