@@ -45,3 +45,14 @@ def test_refusals(value: str, why: str) -> None:
     kernel = kernel_of(f"def f(a: i32[9], b: i32[8]):\n    for i in range(8):\n        b[i] = {value}")
     with pytest.raises(ScheduleError, match=why):
         Schedule(kernel).overlay("i")
+
+
+def test_an_element_that_is_stored_twice_keeps_its_last_choice() -> None:
+    kernel = kernel_of("""
+def f(x: f32[6, 6], y: f32[6]):
+    for i in range(6):
+        for j in range(6):
+            y[i] = where(j <= i % 3, x[i, j], 0.0)
+""")
+    with pytest.raises(ScheduleError, match=r"overlay i: iteration \(i=\d, j=\d\) must run before .* because of y"):
+        Schedule(kernel).overlay("i")

@@ -8,6 +8,7 @@ from tilewright.ir import expr as ex
 from tilewright.ir.expr import Const, Where
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Block, For, If, Kernel, Stmt, names
+from tilewright.schedule.legality import check_independent, region_of
 from tilewright.schedule.nest import copied, loop_place, replace_stmt
 from tilewright.schedule.primitive import primitive
 from tilewright.schedule.region import scope_at
@@ -21,7 +22,7 @@ def overlay(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
 
     Conditions on loops become their bounds: what moves data sees a plain rectangle (a padded input is zeros and a copy of
     the inside). Returns the two outermost loops. ScheduleError: ``loop`` is no perfect nest around one store of such a choice, the
-    constant is not the second alternative, or the nest reads what it writes.
+    constant is not the second alternative, or the nest reads what it writes or stores an element twice (the last choice would count).
     """
     subject = f"overlay {loop}"
     place = loop_place(kernel, loop, "overlay")
@@ -35,6 +36,8 @@ def overlay(kernel: Kernel, loop: str) -> tuple[Kernel, tuple[str, ...]]:
         raise ScheduleError(f"{subject}: {store.value} does not choose between a value and a constant", location=store.loc)
     if any(ld.buffer.name == store.buffer.name for ld in ex.loads(choice)):
         raise ScheduleError(f"{subject}: the nest reads {store.buffer.name}, which it writes", location=store.loc)
+    for f in chain.loops:
+        check_independent(region_of(kernel, f), f.name, subject)
     fill = copied(Block((_around(chain.loops, replace(store, value=choice.b)),)), names(kernel)).stmts[0]
     assert isinstance(fill, For)  # a copy of a loop
     with scope_at(kernel, place, inside=False) as scope:
