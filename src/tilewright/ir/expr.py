@@ -394,6 +394,13 @@ def walk(e: Expr) -> Iterator[Expr]:
             left += kids[::-1]
 
 
+def unconditional(e: Expr) -> Iterator[Expr]:
+    """The nodes of ``e`` that are computed whenever ``e`` is: not the alternatives of a choice."""
+    yield e
+    for c in (e.cond,) if isinstance(e, Where) else children(e):
+        yield from unconditional(c)
+
+
 def rebuild(e: Expr, kids: tuple[Expr, ...]) -> Expr:
     """``e`` with its direct sub-expressions replaced; index arithmetic is folded again."""
     match e:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tilewright.ir.buffer import Buffer
-from tilewright.ir.expr import Const, Expr, Load, Var, Where, children
+from tilewright.ir.expr import Const, Expr, Load, Var, unconditional
 from tilewright.ir.index_scope import IndexScope
 from tilewright.ir.interval import Range
 from tilewright.ir.stmt import Block, For, If, Kernel, Stmt, Store
@@ -66,10 +66,9 @@ def _outside(s: Stmt, ranges: Mapping[str, Range]) -> Iterator[Outside]:
 
 def _read(scope: IndexScope, e: Expr, loc: Location | None) -> Iterator[Outside]:
     """Of loads that no choice guards."""
-    if isinstance(e, Load):
-        yield from _beyond(scope, e.buffer, e.indices, loc, stores=False)
-    for c in (e.cond,) if isinstance(e, Where) else children(e):
-        yield from _read(scope, c, loc)
+    for load in unconditional(e):
+        if isinstance(load, Load):
+            yield from _beyond(scope, load.buffer, load.indices, loc, stores=False)
 
 
 def _beyond(scope: IndexScope, b: Buffer, indices: tuple[Expr, ...], loc: Location | None, stores: bool) -> Iterator[Outside]:

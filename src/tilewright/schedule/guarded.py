@@ -6,10 +6,8 @@ elsewhere has to know that it has a value there too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tilewright.ir import expr as ex
-from tilewright.ir.expr import Binary, Const, Expr, Where
+from tilewright.ir.expr import Binary, Const, Expr
 from tilewright.ir.simplify import Simplifier
 from tilewright.ir.stmt import Stmt
 from tilewright.schedule.region import accesses
@@ -18,7 +16,7 @@ from tilewright.util.errors import ScheduleError
 
 def check_unguarded(scope: Simplifier, whole: Expr, part: Expr, moved: Stmt, subject: str) -> None:
     """ScheduleError if ``part``, which ``moved`` computes in ``scope``, has a value only where a choice in ``whole`` asks for it."""
-    if any(e == part for e in _always(whole)):
+    if any(e == part for e in ex.unconditional(whole)):
         return
     for name, buffer in {ld.buffer.name: ld.buffer for ld in ex.loads(part)}.items():
         for access, here in accesses(scope, moved, name):
@@ -34,10 +32,3 @@ def check_unguarded(scope: Simplifier, whole: Expr, part: Expr, moved: Stmt, sub
         raise ScheduleError(
             f"{subject}: {part} is computed under a condition, without which it may divide by zero", hint="take the whole choice"
         )
-
-
-def _always(e: Expr) -> Iterator[Expr]:
-    """What is computed whenever ``e`` is."""
-    yield e
-    for c in (e.cond,) if isinstance(e, Where) else ex.children(e):
-        yield from _always(c)
